@@ -1,0 +1,40 @@
+# `make repro` and `make test` set up all that they need; what is up to date is left alone.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup repro test check ui bench lock
+.DEFAULT_GOAL := repro
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[dev]'
+	@touch $@
+
+repro: setup        ## run the pipeline: whatever changed, and what depends on it
+	@$(BIN)/surefoot check
+	$(BIN)/dvc repro
+
+test: setup         ## run the tests
+	$(BIN)/python -m pytest
+
+check: setup        ## lint, types, import contract
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: setup           ## open the MLflow UI on 127.0.0.1
+	$(BIN)/surefoot ui
+
+bench: setup        ## print the benchmark table; its peers are installed first
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks
+
+lock:               ## resolve requirements.txt anew from pyproject.toml
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --editable '.[dev,bench]'
+	.venv-lock/bin/python -m pip list --format freeze --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.txt
+	rm -rf .venv-lock

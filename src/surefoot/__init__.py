@@ -1,0 +1,1 @@
+"""Surefoot: minibatch SGD whose every number can be made again, bit for bit."""

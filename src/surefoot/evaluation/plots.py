@@ -1,0 +1,47 @@
+"""Plots as PNG, for the MLflow run. Colours are Okabe and Ito's, which colour-blind people can tell apart."""
+
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def loss_curves(epochs: list[int], training: list[float], validation: list[float], chosen: int) -> bytes:
+    """Training and validation loss over epochs, the chosen epoch marked."""
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(epochs, training, color=BLUE, marker="o", markersize=3, label="training")
+    axes.plot(epochs, validation, color=ORANGE, marker="s", markersize=3, label="validation")
+    axes.axvline(chosen, color="0.6", linestyle=":", label=f"kept: epoch {chosen}")
+    axes.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
+def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
+    """The confusion matrix as a heat map, the counts written in where there is room."""
+    side = min(max(4.5, 0.5 * len(classes) + 1.5), 16)
+    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    accuracy = np.trace(matrix) / matrix.sum()
+    axes.set(title=f"Confusion matrix, {matrix.sum()} test rows, accuracy {accuracy:.1%}", xlabel="predicted", ylabel="actual")
+    if len(classes) <= 30:
+        axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 3 else 0)
+        axes.set_yticks(range(len(classes)), classes)
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()

@@ -1,0 +1,239 @@
+"""`params.yaml` as frozen, checked types: each key's type, default, meaning and check, in one place."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from surefoot.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """What every section shares: no unknown keys, no coercion, no NaN or infinity, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Prepare(Section):
+    """prepare: raw data to clean, split, typed tables."""
+
+    source: str = Field(min_length=1)
+    """CSV file with a header row, relative to the repository's root."""
+    target: str = Field(min_length=1)
+    """The column to predict. All the other columns are inputs and must be numeric."""
+    validation: float = Field(default=0.15, gt=0, lt=1)
+    """Fraction of each class's rows for the validation set."""
+    test: float = Field(default=0.15, gt=0, lt=1)
+    """Fraction of each class's rows for the test set."""
+    normalize: Literal["standard", "none"] = "standard"
+    """`standard` brings every input to mean 0 and deviation 1, as measured on the training rows."""
+
+    @model_validator(mode="after")
+    def _leave_rows_to_train_on(self) -> "Prepare":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation {self.validation} and test {self.test} leave nothing to train on; their sum must be below 1")
+        return self
+
+
+class Batch(Section):
+    """batch: tables to fixed-width tensors in training order."""
+
+    size: int = Field(default=64, gt=0)
+    """Rows in a minibatch."""
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] | None = None
+    """The shape of one input, say [1, 8, 8] for channels, height, width; null leaves a row flat."""
+    drop_last: bool = False
+    """Whether to leave out the last minibatch of an epoch when it isn't full."""
+
+
+class Model(Section):
+    """train.model: where the network comes from."""
+
+    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function`, called as function(input_shape, classes, **arguments); returns an nn.Module."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for the factory."""
+
+
+class Train(Section):
+    """train: minibatch SGD."""
+
+    model: Model
+    epochs: int = Field(gt=0)
+    """Passes over the training rows."""
+    lr: float = Field(gt=0)
+    """Learning rate: the length of a step, as a multiple of the gradient."""
+    momentum: float = Field(default=0.0, ge=0)
+    """How much of the last step goes into the next, usually 0 or 0.9."""
+    nesterov: bool = False
+    """Nesterov's momentum; needs momentum above 0 and dampening 0."""
+    dampening: float = Field(default=0.0, ge=0)
+    """How much less of the gradient enters the momentum, 0 to 1."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """L2 penalty: this much of each weight is added to its gradient."""
+    select: Literal["best", "last"] = "best"
+    """The epoch whose model is kept: the one of least validation loss, or the last."""
+    save_every: int = Field(default=0, ge=0)
+    """Log a checkpoint every so many epochs, beside best and last; 0 for none."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "Train":
+        if self.nesterov and (self.momentum <= 0 or self.dampening != 0):
+            raise ValueError("nesterov needs momentum above 0 and dampening 0")
+        return self
+
+
+class Params(Section):
+    """Every knob of the pipeline."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides the split, the order of rows, the first weights and all randomness in training."""
+    numerics: Literal["portable", "avx2", "native"] = "portable"
+    """Which machines give the same bits: `portable` Intel and AMD alike, `avx2` Intel alone, `native` this kind of machine."""
+    threads: int = Field(default=1, gt=0, le=1024)
+    """CPU threads in training. Another number gives other bits."""
+    prepare: Prepare
+    batch: Batch = Field(default_factory=Batch)
+    train: Train
+
+
+def load(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        UserError: for each fault a line `file:line: dotted.key: what is wrong and what would be right`.
+    """
+    values, lines = _read_yaml(path)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as invalid:
+        faults = [_explain(path, lines, error) for error in invalid.errors()]
+        more = [f"and {len(faults) - 2} more"] if len(faults) > 2 else []
+        raise UserError("\n".join(faults[:2] + more)) from None
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of `params.yaml`, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
+
+
+# --- YAML, as DVC reads it -----------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema, as DVC has it: 1e-3 is a float, `no` is a text. PyYAML alone reads YAML 1.1."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, Any]]] = {}  # noqa: RUF012 - PyYAML's own interface
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 0 if text[:2] in ("0x", "0o") else 10)
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _resolve_scalars() -> None:
+    import re
+
+    for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+        ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
+    ):
+        _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first)
+    _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+    _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+_resolve_scalars()
+
+
+def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
+    """The values of a YAML file, and the line of each dotted key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
+        lines: dict[str, int] = {}
+        _collect_lines(path, node, "", lines)
+        return loader.construct_document(node), lines
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _collect_lines(path: Path, node: yaml.MappingNode, prefix: str, lines: dict[str, int]) -> None:
+    for key, value in node.value:
+        dotted = f"{prefix}{key.value}"
+        line = key.start_mark.line + 1
+        if dotted in lines:
+            raise UserError(f"{path}:{line}: {dotted}: given twice, first in line {lines[dotted]}; keep one")
+        lines[dotted] = line
+        if isinstance(value, yaml.MappingNode):
+            _collect_lines(path, value, f"{dotted}.", lines)
+
+
+def _explain(path: Path, lines: dict[str, int], error: ErrorDetails) -> str:
+    keys = [str(part) for part in error["loc"]]
+    dotted = ".".join(keys)
+    # A missing key has no line of its own: its section's does.
+    line = next((lines[".".join(keys[:n])] for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in lines), 1)
+    shown = f"{path}:{line}: {dotted}: " if dotted else f"{path}: "
+    if error["type"] == "missing":
+        return f"{shown}missing"
+    if error["type"] == "extra_forbidden":
+        known = list(_section(keys[:-1]).model_fields)
+        near = difflib.get_close_matches(keys[-1], known, n=1) or difflib.get_close_matches(keys[-1], _all_keys(), n=1, cutoff=0.75)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        return f"{shown}unknown key; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = error["input"]
+    return f"{shown}{message}" + ("" if isinstance(given, dict) else f", got {given!r}")
+
+
+def _section(keys: list[str]) -> type[BaseModel]:
+    section: type[BaseModel] = Params
+    for key in keys:
+        inner = section.model_fields[key].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        section = inner
+    return section
+
+
+def _all_keys() -> list[str]:
+    def walk(section: type[BaseModel], prefix: str) -> list[str]:
+        keys = []
+        for name, field in section.model_fields.items():
+            keys.append(f"{prefix}{name}")
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                keys += walk(field.annotation, f"{prefix}{name}.")
+        return keys
+
+    return walk(Params, "")

@@ -1,0 +1,59 @@
+"""What a run came from: the Git commit, uncommitted changes, and the packages installed."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+UNTRACKED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """The state of the code: commit (None outside of Git), a patch of what differs from it, files left out of that."""
+
+    commit: str | None
+    patch: bytes
+    left_out: list[str]
+
+
+def source() -> Source:
+    """The state of the code in the current directory.
+
+    The patch (`git apply` takes it) has every change to tracked files, and untracked files up to 1 MiB each; larger
+    ones are named in `left_out`. Nothing in the repository changes, its index included.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return Source(None, b"", [])
+    top = Path((_git("rev-parse", "--show-toplevel") or b".").decode().strip())
+    untracked = [os.fsdecode(name) for name in (_git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", cwd=top) or b"").split(b"\0") if name]
+    small = [name for name in untracked if (top / name).is_file() and (top / name).stat().st_size <= UNTRACKED_BYTES]
+    with tempfile.TemporaryDirectory() as scratch:
+        # A copy of the index, so that adding untracked files to the diff leaves the user's own alone.
+        index = Path(scratch) / "index"
+        original = top / (_git("rev-parse", "--git-path", "index", cwd=top) or b"").decode().strip()
+        if original.is_file():
+            shutil.copy(original, index)
+        if small:
+            _git("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul", index=index, cwd=top, given="\0".join(small).encode())
+        patch = _git("diff", "--binary", "HEAD", index=index, cwd=top) or b""
+    return Source(commit.decode().strip(), patch, sorted(set(untracked) - set(small)))
+
+
+def packages() -> str:
+    """Every installed distribution as `name==version`, a line each, sorted."""
+    return "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions() if found.name}))
+
+
+def _git(*arguments: str, index: Path | None = None, cwd: Path | None = None, given: bytes = b"") -> bytes | None:
+    environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    command = ["git", "-c", "core.quotepath=off", *arguments]
+    try:
+        done = subprocess.run(command, cwd=cwd, env=environment, input=given, capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None

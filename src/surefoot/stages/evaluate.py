@@ -1,0 +1,57 @@
+"""evaluate: the chosen model on the test rows, which nothing before has looked at."""
+
+import csv
+from typing import TYPE_CHECKING
+
+from surefoot import errors, files, tracking
+from surefoot.data.store import open_store
+from surefoot.params import load
+from surefoot.training import numerics
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def main() -> None:
+    """Read the model, the history and `data/batches/`; write test metrics; add them and plots to the MLflow run."""
+    params = load(files.PARAMS)
+    numerics.pin(params.numerics, params.threads)
+    import torch
+
+    from surefoot.evaluation.metrics import confusion_matrix
+    from surefoot.training import model as networks
+
+    store = open_store(files.BATCHES)
+    network = params.train.model
+    model = networks.build(network.factory, network.arguments, store.input_shape, len(store.classes), params.seed)
+    networks.load(model, files.MODEL.read_bytes())
+
+    targets = torch.from_numpy(store.test.targets)
+    logits = networks.predict(model, torch.from_numpy(store.test.inputs))
+    metrics = {"loss": torch.nn.functional.cross_entropy(logits, targets).item(), "accuracy": networks.accuracy(logits, targets)}
+    predicted = logits.argmax(1).numpy()
+    matrix = confusion_matrix(store.test.targets, predicted, len(store.classes))
+
+    files.write_json(files.METRICS, {"test": metrics})
+    pairs = [f"{store.classes[actual]},{store.classes[guess]}\n" for actual, guess in zip(store.test.targets, predicted, strict=True)]
+    files.write_bytes(files.CONFUSION, "".join(["actual,predicted\n", *pairs]).encode())
+    _track(tracking.identity(params, store.index["digest"], numerics.fingerprint()), metrics, matrix, store.classes, params.train.select)
+    print(f"test accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f}, on {len(targets)} rows")
+
+
+def _track(identity: str, metrics: dict[str, float], matrix: "np.ndarray", classes: list[str], select: str) -> None:
+    from surefoot.evaluation import plots
+
+    run = tracking.find(identity)
+    run.metrics({f"test/{name}": value for name, value in metrics.items()})
+    with files.HISTORY.open(newline="") as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
+    chosen = 1 + (min(range(len(history)), key=validation.__getitem__) if select == "best" else len(history) - 1)
+    run.artifact("plots/loss.png", plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen))
+    run.artifact("plots/confusion.png", plots.confusion(matrix, classes))
+    run.flush()
+
+
+if __name__ == "__main__":
+    errors.run(main)

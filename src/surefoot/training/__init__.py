@@ -1,0 +1,1 @@
+"""Minibatch SGD as a pure function of its arguments."""

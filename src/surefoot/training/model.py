@@ -1,0 +1,99 @@
+"""A network by its import path: built, checked on one batch, and as safetensors."""
+
+import importlib
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from surefoot.errors import UserError
+from surefoot.training.numerics import seed_step
+
+EVALUATION_ROWS = 1024
+
+
+def build(factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+    """The network that `factory` makes, its first weights a function of `seed`.
+
+    Raises:
+        UserError: if it can't be imported or called, or doesn't return an nn.Module.
+    """
+    function = _import(factory)
+    seed_step(seed, 0)
+    try:
+        model = function(input_shape, classes, **arguments)
+    except Exception as error:
+        called = f"{factory}(input_shape={input_shape}, classes={classes}" + "".join(f", {k}={v!r}" for k, v in arguments.items()) + ")"
+        raise UserError(f"train.model: {called} failed: {_where(error)}") from None
+    if not isinstance(model, nn.Module):
+        raise UserError(f"train.model.factory: {factory} returned a {type(model).__name__}; an nn.Module is needed")
+    return model
+
+
+def check_output(model: nn.Module, inputs: Tensor, classes: int) -> None:
+    """Try the network on one batch.
+
+    Raises:
+        UserError: if it fails, or if its output isn't a float tensor of shape (rows, classes).
+    """
+    try:
+        output = predict(model, inputs)
+    except Exception as error:
+        raise UserError(f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {_where(error)}") from None
+    wanted = (len(inputs), classes)
+    if not isinstance(output, Tensor) or output.shape != wanted or not output.is_floating_point():
+        got = f"shape {tuple(output.shape)} and type {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise UserError(
+            f"train.model: on a batch of shape {tuple(inputs.shape)} the network gives {got}; "
+            f"it must give shape {wanted}: for each row a number (logit) for each class"
+        )
+
+
+def predict(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The output for each row, in evaluation mode; the network is left in training mode."""
+    model.eval()
+    with torch.inference_mode():
+        # A fixed number of rows at a time: another number could round otherwise.
+        parts = [model(part) for part in inputs.split(EVALUATION_ROWS)]
+    model.train()
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> float:
+    """The fraction of rows whose largest logit is the target's."""
+    return int((logits.argmax(1) == targets).sum()) / len(targets)
+
+
+def save(model: nn.Module) -> bytes:
+    """The network's weights and buffers as safetensors; the same tensors give the same bytes."""
+    # Cloned: safetensors refuses tensors that share memory, such as tied weights.
+    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def load(model: nn.Module, data: bytes) -> None:
+    """Bring saved weights and buffers into a network."""
+    model.load_state_dict(safetensors.torch.load(data))
+
+
+def _import(factory: str) -> Callable[..., Any]:
+    module_name, _, name = factory.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise UserError(f"train.model.factory: {factory}: can't import {module_name}: {_where(error)}") from None
+    function = getattr(module, name, None)
+    if function is None:
+        raise UserError(f"train.model.factory: {factory}: module {module_name} has no {name!r}")
+    if not callable(function):
+        raise UserError(f"train.model.factory: {factory} is a {type(function).__name__}; a function that returns an nn.Module is needed")
+    return function  # type: ignore[no-any-return]
+
+
+def _where(error: Exception) -> str:
+    """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename and "importlib" not in frame.filename]
+    at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"

@@ -1,0 +1,78 @@
+"""Which kernels compute: pinned before torch is imported, and told apart by a fingerprint."""
+
+import hashlib
+import os
+import sys
+from functools import cache
+
+# None: the variable must not be set. Measured on Intel and AMD; docs/numerics.md has the table.
+PROFILES: dict[str, dict[str, str | None]] = {
+    "portable": {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "avx2": {"MKL_CBWR": "AVX2,STRICT", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "native": {"MKL_CBWR": None, "ATEN_CPU_CAPABILITY": None, "ONEDNN_MAX_CPU_ISA": None},
+}
+
+
+def pin(profile: str, threads: int) -> None:
+    """Pin kernels and threads. Torch reads these settings once, when it is imported: call this first.
+
+    Raises:
+        RuntimeError: torch is imported already, under other settings.
+    """
+    threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+    wanted: dict[str, str | None] = {**PROFILES[profile], **threading}
+    if any(os.environ.get(name) != value for name, value in wanted.items()) and "torch" in sys.modules:
+        raise RuntimeError(f"torch was imported before numerics {profile!r} could be pinned")
+    for name, value in wanted.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+    import torch
+
+    torch.set_num_threads(threads)
+    # The same as use_deterministic_algorithms(True), which also imports the compiler: two seconds.
+    torch.set_deterministic_debug_mode("error")
+    # Deterministic mode also fills new memory with NaN, which only hides or shows bugs, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch's generator for one step, so that randomness is a function of (seed, step). About 2 microseconds."""
+    import torch
+
+    # The CPU generator takes 32 bits. Step 0 is for the first weights.
+    torch.default_generator.manual_seed((_base(seed) + step * 0x9E3779B9) & 0xFFFFFFFF)
+
+
+@cache
+def _base(seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"surefoot {seed}".encode()).digest()[:4], "little")
+
+
+def fingerprint() -> str:
+    """A digest of small operations as this process computes them, of torch's version and the thread count.
+
+    Machines with one fingerprint round alike. Takes a few milliseconds; leaves the generator seeded.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    torch.default_generator.manual_seed(0)
+    digest = hashlib.sha256(f"{torch.__version__.partition('+')[0]} {torch.get_num_threads()}".encode())
+    dense = nn.Sequential(nn.Linear(75, 131), nn.GELU(), nn.LayerNorm(131), nn.Dropout(0.2), nn.Linear(131, 11))
+    image = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(45, 11))
+    for model, inputs in ((dense, torch.randn(67, 75)), (image, torch.randn(67, 3, 8, 8))):
+        for _ in range(2):
+            loss = F.cross_entropy(model(inputs), torch.arange(67) % 11)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.sub_(parameter.grad if parameter.grad is not None else 0)
+                    parameter.grad = None
+        for tensor in model.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
