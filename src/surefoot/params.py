@@ -79,7 +79,11 @@ class Train(Section):
     select: Literal["best", "last"] = "best"
     """The epoch whose model is kept: the one of least validation loss, or the last."""
     save_every: int = Field(default=0, ge=0)
-    """Log a checkpoint every so many epochs, beside best and last; 0 for none."""
+    """Log a checkpoint to MLflow every so many epochs, beside best and last; 0 for none."""
+    checkpoint_every: int = Field(default=0, ge=0)
+    """Steps between the states that an interrupted training goes on from; 0 for one each epoch. Changes no result."""
+    keep_states: int = Field(default=50, gt=0)
+    """How many of the latest states of a run stay in `.surefoot/`, beside its best and last. Changes no result."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Train":

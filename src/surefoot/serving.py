@@ -49,8 +49,8 @@ def _load_pyfunc(path: str) -> Predictor:
     return Predictor(model, what)
 
 
-def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples: list[list[float]]) -> None:
-    """Log the network to an MLflow run, with signature, input example, and the code that it needs."""
+def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples: list[list[float]]) -> str:
+    """Log the network to an MLflow run, with signature, input example, and the code that it needs; returns the model's id."""
     from importlib.metadata import version
 
     import mlflow.pyfunc
@@ -66,7 +66,7 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
         data = Path(scratch) / "network"
         files.write_bytes(data / "model.safetensors", weights)
         files.write_json(data / "description.json", description)
-        Model.log(
+        logged = Model.log(
             artifact_path=None,
             name="model",
             run_id=run_id,
@@ -78,6 +78,7 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
             input_example=pd.DataFrame(examples, columns=description["inputs"]),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
         )
+    return str(logged.model_id)
 
 
 def _code(factory: str) -> list[str]:

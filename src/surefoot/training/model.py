@@ -67,12 +67,6 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
     return int((logits.argmax(1) == targets).sum()) / len(targets)
 
 
-def save(model: nn.Module) -> bytes:
-    """The network's weights and buffers as safetensors; the same tensors give the same bytes."""
-    # Cloned: safetensors refuses tensors that share memory, such as tied weights.
-    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
-
-
 def load(model: nn.Module, data: bytes) -> None:
     """Bring saved weights and buffers into a network."""
     model.load_state_dict(safetensors.torch.load(data))

@@ -1,11 +1,12 @@
 """The loop: minibatch SGD, written out in the order in which things happen."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +20,12 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Diverged(Exception):
-    """The loss became NaN or infinite: in `epoch` at `step` (from 1), or after its last step where step is None."""
+    """The loss became NaN or infinite, `step` steps into an epoch; None: in the validation after it."""
 
-    def __init__(self, epoch: int, step: int | None, loss: float, lr: float) -> None:
-        where = f"step {step}" if step else "the validation after it"
-        super().__init__(f"the loss became {loss} in epoch {epoch} at {where}, with lr {lr}")
+    def __init__(self, step: int | None, loss: float, lr: float) -> None:
+        where = f"at step {step}" if step else "in the validation after it"
+        super().__init__(f"the loss became {loss} {where}, with lr {lr:g}")
+        self.epoch = 0  # set by who knows it
 
 
 @dataclass(frozen=True)
@@ -35,80 +37,100 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to. `seconds` are those of training alone, without validation."""
+class Progress:
+    """How far into an epoch: steps taken, rows seen, and the sum of their losses, each as it was just before its step."""
 
-    number: int
-    metrics: dict[str, float]
-    rows: int
-    seconds: float
+    steps: int = 0
+    rows: int = 0
+    loss_sum: float = 0.0
 
 
-def epochs(
-    model: nn.Module,
-    loss_function: Loss,
-    optimizer: torch.optim.Optimizer,
-    training: Rows,
-    validation: Rows,
-    *,
-    number: int,
-    batch_size: int,
-    seed: int,
-    order: Callable[[int], Tensor],
-    watch: Callable[[Batches, int], Batches] = lambda batches, epoch: batches,
-) -> Iterator[Epoch]:
-    """Train for `number` epochs, each yielded as it ends; the network then holds the weights after it.
+class Trainer:
+    """A network with its optimizer and data. Its state is a function of the steps taken, and of nothing else.
 
-    `order` gives the rows of an epoch, in the order in which they are trained on; `watch` sees the minibatches of
-    an epoch go by, for a progress bar.
-
-    Raises:
-        Diverged: the loss is no longer finite.
+    Args:
+        model: the network, in training mode.
+        optimizer: the arguments of `torch.optim.SGD`, but for lr, which comes with each step.
+        training: the rows to train on.
+        validation: the rows that `validate` looks at.
+        batch_size: rows in a minibatch.
+        seed: step k of the run draws its randomness from (seed, k).
     """
-    steps = 0
-    for epoch in range(1, number + 1):
-        rows = order(epoch)
-        lr = optimizer.param_groups[0]["lr"]
-        start = time.perf_counter()
-        batches = minibatches(training.inputs, training.targets, rows, batch_size)
-        loss, bad_step = train_epoch(model, loss_function, optimizer, watch(batches, epoch), seed, steps)
-        seconds = time.perf_counter() - start
-        if bad_step:
-            raise Diverged(epoch, bad_step, loss, lr)
-        steps += -(-len(rows) // batch_size)
-        logits = predict(model, validation.inputs)
-        metrics = {
-            "train/loss": loss,
-            "validation/loss": loss_function(logits, validation.targets).item(),
-            "validation/accuracy": accuracy(logits, validation.targets),
-            "lr": lr,
-        }
-        if not math.isfinite(metrics["validation/loss"]):
-            raise Diverged(epoch, None, metrics["validation/loss"], lr)
-        yield Epoch(epoch, metrics, len(rows), seconds)
 
+    def __init__(self, model: nn.Module, optimizer: dict[str, Any], training: Rows, validation: Rows, batch_size: int, seed: int) -> None:
+        self.model = model
+        self.loss_function: Loss = nn.CrossEntropyLoss()
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, **optimizer)
+        self.training = training
+        self.validation = validation
+        self.batch_size = batch_size
+        self.seed = seed
 
-def train_epoch(
-    model: nn.Module, loss_function: Loss, optimizer: torch.optim.Optimizer, batches: Batches, seed: int, steps_before: int
-) -> tuple[float, int | None]:
-    """Take one step for each minibatch. Step k of the run (`steps_before` came earlier) draws its randomness from (seed, k).
+    def train(
+        self, order: Tensor, lrs: Iterable[float], before: Progress, steps_before: int, watch: Callable[[Batches], Batches] = lambda batches: batches
+    ) -> Progress:
+        """Take a step for each learning rate, on the rows in `order`, a minibatch at a time.
 
-    Returns the mean loss over the rows, each as it was just before its step. If a loss isn't finite, stops before that
-    step and returns the loss and the number of the step (from 1).
-    """
-    total, rows = 0.0, 0
-    for step, (inputs, targets) in enumerate(batches, 1):
-        seed_step(seed, steps_before + step)
-        optimizer.zero_grad()
-        loss = loss_function(model(inputs), targets)
-        value = loss.item()
-        if not math.isfinite(value):
-            return value, step
-        loss.backward()
-        optimizer.step()
-        total += value * len(targets)
-        rows += len(targets)
-    return total / rows, None
+        Args:
+            order: the rows of these steps, as indices.
+            lrs: the learning rate of each step.
+            before: the epoch so far.
+            steps_before: steps of the run that were taken before these.
+            watch: sees the minibatches go by, for a progress bar.
+
+        Raises:
+            Diverged: at the first loss that isn't finite; that step isn't taken.
+        """
+        steps, rows, loss_sum = before.steps, before.rows, before.loss_sum
+        model, loss_function, optimizer, seed = self.model, self.loss_function, self.optimizer, self.seed
+        groups = optimizer.param_groups
+        batches = minibatches(self.training.inputs, self.training.targets, order, self.batch_size)
+        for step, ((inputs, targets), lr) in enumerate(zip(watch(batches), lrs, strict=True), steps_before + 1):
+            seed_step(seed, step)
+            for group in groups:
+                group["lr"] = lr
+            optimizer.zero_grad()
+            loss = loss_function(model(inputs), targets)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise Diverged(steps + 1, value, lr)
+            loss.backward()
+            optimizer.step()
+            loss_sum += value * len(targets)
+            rows += len(targets)
+            steps += 1
+        return Progress(steps, rows, loss_sum)
+
+    def validate(self) -> dict[str, float]:
+        """Loss and accuracy on the validation rows.
+
+        Raises:
+            Diverged: the loss isn't finite.
+        """
+        logits = predict(self.model, self.validation.inputs)
+        loss = self.loss_function(logits, self.validation.targets).item()
+        if not math.isfinite(loss):
+            raise Diverged(None, loss, self.optimizer.param_groups[0]["lr"])
+        return {"validation/loss": loss, "validation/accuracy": accuracy(logits, self.validation.targets)}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on and that can't be computed again, by name: `model.*` and `optimizer.*`."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items() if tensor is not None}
+        return tensors
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go to a state."""
+        model = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+        self.model.load_state_dict(model)
+        buffers: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            part, _, rest = name.partition(".")
+            if part == "optimizer":
+                index, _, what = rest.partition(".")
+                buffers.setdefault(int(index), {})[what] = tensor
+        self.optimizer.load_state_dict({"state": buffers, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
 def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -135,3 +157,9 @@ def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> It
             if number < len(chunks):
                 ahead = pool.submit(gather, number)
             yield from zip(*gathered, strict=True)
+
+
+def to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors as safetensors; the same tensors give the same bytes."""
+    # Cloned: safetensors refuses tensors that share memory, such as tied weights.
+    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
