@@ -101,7 +101,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
         },
         texts={
             "environment/requirements.txt": provenance.packages(),
-            **({"source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape")} if source.patch else {}),
+            "source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape"),
         },
     )
 

@@ -85,8 +85,11 @@ class Tracker:
         """Whether the run was marked as lacking nothing when it was opened."""
         return bool(self._client and self._run and self._run.data.tags.get(COMPLETE) == "true")
 
-    def open(self, status: str | None = None, tags: Mapping[str, str] | None = None) -> None:
-        """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is open."""
+    def open(self, status: str | None = None) -> None:
+        """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is open.
+
+        With a status (RUNNING) it also takes over the tags of this process, such as the Git commit.
+        """
         if self._client is not None:
             return
         uri = configure()
@@ -97,21 +100,44 @@ class Tracker:
                 from mlflow import MlflowClient
 
                 client = MlflowClient(uri)
-                self._run = _find(client, self._identity) or self._create(client)
+                found = _find(client, self._identity)
+                self._run = found or self._create(client)
             self._client, self._id = client, self._run.info.run_id
-            self._complement(client, self._run)
-            if tags:
-                self.tag(tags)
-            if status:
+            self._complement(client, self._run, new=found is None)
+            if status and found:
+                self.tag(self._description.tags)
                 client.update_run(self._id, status=status)
         except Exception as error:
             self._give_up(error)
+
+    def continues(self, identity: str, epoch: int) -> None:
+        """Say, by a tag and a link, which run this one goes on from."""
+
+        def write(client: "MlflowClient") -> None:
+            other = _find(client, identity)
+            if other:
+                run_id, name = other.info.run_id, other.info.run_name
+                link = f"Goes on from [{name}](#/experiments/{other.info.experiment_id}/runs/{run_id}) after epoch {epoch}."
+                self.tag({"surefoot.continues": run_id, "mlflow.note.content": link})
+
+        self._try(write)
 
     def add(self, points: Iterable[Point]) -> None:
         """Take in metrics. They are written about once a second, and by `flush`."""
         self._points += points
         if time.monotonic() > self._written + SECONDS_BETWEEN_WRITES:
             self.flush()
+
+    def results(self, metrics: Mapping[str, float]) -> None:
+        """Log final metrics, at step 0, unless they are there with these values."""
+
+        def write(client: "MlflowClient") -> None:
+            there = client.get_run(self._id).data.metrics
+            for name, value in metrics.items():
+                if there.get(name) != value:
+                    client.log_metric(self._id, name, value, step=0)
+
+        self._try(write)
 
     def flush(self) -> None:
         """Write the metrics that the run lacks."""
@@ -172,7 +198,7 @@ class Tracker:
     def _create(self, client: "MlflowClient") -> "Run":
         return client.create_run(_experiment(client), run_name=self._description.name, tags={**self._description.tags, IDENTITY: self._identity})
 
-    def _complement(self, client: "MlflowClient", run: "Run") -> None:
+    def _complement(self, client: "MlflowClient", run: "Run", new: bool) -> None:
         """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
@@ -190,6 +216,8 @@ class Tracker:
             )
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         for path, text in said.texts.items():
+            if new and not text:
+                continue  # an empty one only takes the place of an older one
             self.artifact(path, text.encode("utf-8", "surrogateescape"))
         self._have = {(name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(run_id, name)}
 

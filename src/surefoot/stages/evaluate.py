@@ -1,10 +1,9 @@
 """evaluate: the chosen model on the test rows, which nothing before has looked at."""
 
 import csv
-import time
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, runs, tracking
+from surefoot import errors, files, runs
 from surefoot.data.store import Store, open_store
 from surefoot.params import Params, load
 from surefoot.training import numerics
@@ -50,14 +49,13 @@ def _track(params: Params, batches: Store, metrics: dict[str, float], matrix: "n
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     run = trajectories.runs().get(plan.identity) or runs.mark(params, batches, plan)
     tracker = runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
-    tracker.add(tracking.Point(f"test/{name}", value, 0, time.time()) for name, value in metrics.items())
+    tracker.results({f"test/{name}": value for name, value in metrics.items()})
     with files.HISTORY.open(newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
     chosen = 1 + (min(range(len(history)), key=validation.__getitem__) if params.train.select == "best" else len(history) - 1)
     tracker.artifact("plots/loss.png", plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen))
     tracker.artifact("plots/confusion.png", plots.confusion(matrix, batches.classes))
-    tracker.flush()
 
 
 if __name__ == "__main__":

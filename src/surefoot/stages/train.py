@@ -35,44 +35,44 @@ def main() -> None:
     locks = files.Locks(store.path / "lock")
     run = runs.mark(params, batches, plan)
     tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
-    with _chain(params, batches, plan, store, locks) as chain:
-        store.mark_run(plan.identity, store.runs().get(plan.identity, run))
-        history = _follow(chain, tracker, params.train.epochs, _continued(store, plan))
-        run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
-        files.write_bytes(files.MODEL, chain.weights(run[params.train.select]))
-    files.write_bytes(files.HISTORY, _table(history))
-    store.mark_run(plan.identity, run)
-    tracker.open()
-    runs.complete(tracker, run, store)
+    store.mark_run(plan.identity, store.runs().get(plan.identity, run))
+    try:
+        tracker.open("RUNNING")
+        for identity, epoch in _continued(store, plan):
+            tracker.continues(identity, epoch)
+        with _chain(params, batches, plan, store, locks) as chain:
+            history = _follow(chain, tracker, params.train.epochs)
+            run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
+            files.write_bytes(files.MODEL, chain.weights(run[params.train.select]))
+        files.write_bytes(files.HISTORY, _table(history))
+        store.mark_run(plan.identity, run)
+        tracker.open()  # once more, if MLflow was out of reach
+        runs.complete(tracker, run, store)
+    except BaseException as error:
+        tracker.end("KILLED" if isinstance(error, Stopped) else "FAILED")
+        raise
 
 
-def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int, tags: dict[str, str]) -> "list[Record]":
+def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int) -> "list[Record]":
     """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each."""
     from surefoot.training.sgd import Diverged
 
     history: list[Record] = []
-    status = "FAILED"
-    tracker.open("RUNNING", tags)
     try:
         for reached in chain.follow():
             history.append(reached.record)
             tracker.add(runs.points(reached.record))
             if reached.trained:
                 _report(reached.record, epochs)
-        status = "FINISHED"
-    except Diverged as diverged:
+    except (Diverged, Stopped) as stopped:
+        weights = chain.stored_weights(history[-1]["key"]) if history else None
+        if weights:
+            tracker.artifact("checkpoints/last.safetensors", weights)
+        if isinstance(stopped, Stopped):
+            raise
         kept = f"the state of epoch {len(history)} is kept" if history else "no epoch was finished, so no state is kept"
         where = f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}" if history and tracker.run_id else ""
-        raise UserError(f"training diverged in epoch {diverged.epoch}: {diverged}; try a smaller train.lr\n{kept}{where}") from None
-    except Stopped:
-        status = "KILLED"
-        raise
-    finally:
-        if status != "FINISHED":
-            weights = chain.stored_weights(history[-1]["key"]) if history else None
-            if weights:
-                tracker.artifact("checkpoints/last.safetensors", weights)
-            tracker.end(status)
+        raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr\n{kept}{where}") from None
     return history
 
 
@@ -109,14 +109,11 @@ def _parent_check() -> Callable[[], None]:
     return check
 
 
-def _continued(store: "TrajectoryStore", plan: runs.Plan) -> dict[str, str]:
-    """Tags that name the longest finished run that this one goes on from, if there is one."""
+def _continued(store: "TrajectoryStore", plan: runs.Plan) -> list[tuple[str, int]]:
+    """The longest finished run that this one goes on from, if there is one, and the epoch at which that ended."""
     keys = {key: epoch for epoch, key in enumerate(plan.epoch_keys[:-1], 1)}
-    shorter = [(keys[run["last"]], identity) for identity, run in store.runs().items() if run["last"] in keys]
-    if not shorter:
-        return {}
-    epoch, identity = max(shorter)
-    return {"surefoot.continues": identity, "surefoot.continues_after_epoch": str(epoch)}
+    shorter = [(identity, keys[run["last"]]) for identity, run in store.runs().items() if run["last"] in keys]
+    return sorted(shorter, key=lambda found: found[1])[-1:]
 
 
 def _report(record: "Record", epochs: int) -> None:
