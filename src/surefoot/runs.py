@@ -9,6 +9,7 @@ import numpy as np
 
 from surefoot import files, provenance, serving, tracking
 from surefoot.data.store import Store
+from surefoot.errors import UserError
 from surefoot.params import Params, flatten
 from surefoot.training import numerics
 
@@ -58,6 +59,11 @@ def plan(params: Params, batches: Store) -> Plan:
         return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed)
 
     trainer = make()
+    first_state = to_bytes(trainer.state())
+    if to_bytes(make().state()) != first_state:
+        raise UserError(
+            f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
+        )
     networks.check_output(trainer.model, training.inputs[: batches.batch_size], len(batches.classes))
     start = origin(
         seed=params.seed,
@@ -66,7 +72,7 @@ def plan(params: Params, batches: Store) -> Plan:
         fingerprint=numerics.fingerprint(),
         factory=train.model.factory,
         arguments=train.model.arguments,
-        first_state=to_bytes(trainer.state()),
+        first_state=first_state,
         optimizer=optimizer,
         data={split: described[split] for split in ("train", "validation")}
         | {"batch_size": batches.batch_size, "drop_last": batches.index["drop_last"], "classes": len(batches.classes)},

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from surefoot import errors, files, runs, tracking
@@ -81,6 +82,10 @@ def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectorySt
 
     from surefoot.training.trajectory import Chain
 
+    @lru_cache(1)  # an epoch may have several segments
+    def order(epoch: int) -> torch.Tensor:
+        return torch.from_numpy(epoch_order(len(batches.train.targets), params.seed, epoch)[: batches.rows_per_epoch])
+
     def lock(key: str) -> AbstractContextManager[None]:
         return locks.held(key, lambda pid: print(f"waiting: process {pid or 'unknown'} is training these steps", flush=True))
 
@@ -88,7 +93,7 @@ def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectorySt
         plan.segments,
         store,
         plan.make,
-        lambda epoch: torch.from_numpy(epoch_order(len(batches.train.targets), params.seed, epoch)[: batches.rows_per_epoch]),
+        order,
         keep_states=params.train.keep_states,
         lock=lock,
         check=_parent_check(),

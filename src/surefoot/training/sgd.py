@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from surefoot.errors import UserError
 from surefoot.training.model import accuracy, predict
 from surefoot.training.numerics import seed_step
 
@@ -114,23 +115,38 @@ class Trainer:
         return {"validation/loss": loss, "validation/accuracy": accuracy(logits, self.validation.targets)}
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on and that can't be computed again, by name: `model.*` and `optimizer.*`."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        """All that the next step depends on and that can't be computed again: `model.*`, `buffers.*` and `optimizer.*`.
+
+        `buffers.*` are those that the network leaves out of its state_dict.
+
+        Raises:
+            UserError: the network keeps something else than tensors in its state_dict.
+        """
+        saved = self.model.state_dict()
+        state = {f"model.{name}": value for name, value in saved.items()}
+        state |= {f"buffers.{name}": buffer for name, buffer in self.model.named_buffers() if name not in saved}
         for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items() if tensor is not None}
-        return tensors
+            state |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise UserError(f"train.model: {name} in the network's state_dict is a {type(value).__name__}; only tensors can be stored and restored")
+        return state
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go to a state."""
-        model = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
-        self.model.load_state_dict(model)
-        buffers: dict[int, dict[str, Tensor]] = {}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "buffers": {}, "optimizer": {}}
         for name, tensor in state.items():
             part, _, rest = name.partition(".")
-            if part == "optimizer":
-                index, _, what = rest.partition(".")
-                buffers.setdefault(int(index), {})[what] = tensor
-        self.optimizer.load_state_dict({"state": buffers, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            parts[part][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        buffers = dict(self.model.named_buffers())
+        for name, tensor in parts["buffers"].items():
+            buffers[name].copy_(tensor)
+        kept: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, _, what = name.partition(".")
+            kept.setdefault(int(index), {})[what] = tensor
+        self.optimizer.load_state_dict({"state": kept, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
 def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -198,16 +198,17 @@ class Chain:
             before = self._store_record(index - 1) if segment.first else None
             progress = Progress(segment.first, before["rows"], before["loss_sum"]) if before else Progress()
             rows = self._order(segment.epoch)[segment.first * trainer.batch_size :][: len(segment.lrs) * trainer.batch_size]
+            self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
             start = time.perf_counter()
             try:
                 progress = trainer.train(rows, segment.lrs.tolist(), progress, segment.steps_before, lambda batches: self._watch(batches, segment))
                 seconds = time.perf_counter() - start
-                self._at = index
-                self.steps_trained += len(segment.lrs)
                 metrics = {"train/loss": progress.loss_sum / progress.rows, **trainer.validate(), "lr": float(segment.lrs[-1])} if segment.ends_epoch else {}
             except Diverged as diverged:
                 diverged.epoch = segment.epoch
                 raise
+            self._trainer, self._at = trainer, index
+            self.steps_trained += len(segment.lrs)
             state = to_bytes(trainer.state())
             record: Record = {
                 "key": segment.key,
