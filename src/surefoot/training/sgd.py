@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from surefoot.training.model import accuracy, predict
 from surefoot.training.numerics import seed_step
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -97,9 +96,11 @@ def train_epoch(
     step and returns the loss and the number of the step (from 1).
     """
     total, rows = 0.0, 0
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for step, (inputs, targets) in enumerate(batches, 1):
         seed_step(seed, steps_before + step)
-        optimizer.zero_grad()
+        for parameter in parameters:  # optimizer.zero_grad() does the same, but costs 20 microseconds more
+            parameter.grad = None
         loss = loss_function(model(inputs), targets)
         value = loss.item()
         if not math.isfinite(value):
@@ -114,24 +115,9 @@ def train_epoch(
 def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The rows in the given order, `size` at a time; the last minibatch may be smaller.
 
-    A thread gathers the next few minibatches while these are trained on, into memory that is used again: a
-    minibatch is valid until the next one is asked for.
+    Rows are gathered several minibatches at once, which costs less than one by one; a thread that gathers ahead
+    gained nothing, measured where the other core was busy.
     """
     row_bytes = inputs[0].nbytes + targets[0].nbytes
-    chunks = order.split(size * max(1, CHUNK_BYTES // (size * row_bytes)))
-    buffers = [(inputs.new_empty(len(chunks[0]), *inputs.shape[1:]), targets.new_empty(len(chunks[0]))) for _ in chunks[:2]]
-
-    def gather(number: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        rows = chunks[number]
-        some_inputs, some_targets = (buffer[: len(rows)] for buffer in buffers[number % 2])
-        torch.index_select(inputs, 0, rows, out=some_inputs)
-        torch.index_select(targets, 0, rows, out=some_targets)
-        return some_inputs.split(size), some_targets.split(size)
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(gather, 0)
-        for number in range(1, len(chunks) + 1):
-            gathered = ahead.result()
-            if number < len(chunks):
-                ahead = pool.submit(gather, number)
-            yield from zip(*gathered, strict=True)
+    for rows in order.split(size * max(1, CHUNK_BYTES // (size * row_bytes))):
+        yield from zip(inputs.index_select(0, rows).split(size), targets.index_select(0, rows).split(size), strict=True)
