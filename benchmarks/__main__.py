@@ -141,7 +141,8 @@ def machine(rounds: int, quick: bool) -> str:
     except (OSError, StopIteration):
         cpu = platform.processor() or platform.machine()
     versions = f"Python {platform.python_version()}, torch {version('torch')}"
-    return f"{cpu}, {os.cpu_count()} cores; {versions}; medians of {rounds} rounds (memory and pipeline: {min(rounds, SLOW_ROUNDS)}){' (--quick: not for quoting)' if quick else ''}"
+    quoting = "; --quick: not for quoting" if quick else ""
+    return f"{cpu}, {os.cpu_count()} cores; {versions}; medians of {rounds} rounds (memory and pipeline: {min(rounds, SLOW_ROUNDS)}){quoting}"
 
 
 def table(rows: list[Row]) -> str:
