@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from surefoot.errors import UserError
 from surefoot.training.model import accuracy, predict
 from surefoot.training.numerics import seed_step
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -85,12 +84,14 @@ class Trainer:
         steps, rows, loss_sum = before.steps, before.rows, before.loss_sum
         model, loss_function, optimizer, seed = self.model, self.loss_function, self.optimizer, self.seed
         groups = optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
         batches = minibatches(self.training.inputs, self.training.targets, order, self.batch_size)
         for step, ((inputs, targets), lr) in enumerate(zip(watch(batches), lrs, strict=True), steps_before + 1):
             seed_step(seed, step)
             for group in groups:
                 group["lr"] = lr
-            optimizer.zero_grad()
+            for parameter in parameters:  # what optimizer.zero_grad() does, less 20 microseconds
+                parameter.grad = None
             loss = loss_function(model(inputs), targets)
             value = loss.item()
             if not math.isfinite(value):
@@ -152,27 +153,11 @@ class Trainer:
 def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The rows in the given order, `size` at a time; the last minibatch may be smaller.
 
-    A thread gathers the next few minibatches while these are trained on, into memory that is used again: a
-    minibatch is valid until the next one is asked for.
+    Rows are gathered several minibatches at once, which costs less than one by one.
     """
     row_bytes = inputs[0].nbytes + targets[0].nbytes
-    chunks = order.split(size * max(1, CHUNK_BYTES // (size * row_bytes)))
-    buffers = [(inputs.new_empty(len(chunks[0]), *inputs.shape[1:]), targets.new_empty(len(chunks[0]))) for _ in chunks[:2]]
-
-    def gather(number: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        rows = chunks[number]
-        some_inputs, some_targets = (buffer[: len(rows)] for buffer in buffers[number % 2])
-        torch.index_select(inputs, 0, rows, out=some_inputs)
-        torch.index_select(targets, 0, rows, out=some_targets)
-        return some_inputs.split(size), some_targets.split(size)
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(gather, 0)
-        for number in range(1, len(chunks) + 1):
-            gathered = ahead.result()
-            if number < len(chunks):
-                ahead = pool.submit(gather, number)
-            yield from zip(*gathered, strict=True)
+    for rows in order.split(size * max(1, CHUNK_BYTES // (size * row_bytes))):
+        yield from zip(inputs.index_select(0, rows).split(size), targets.index_select(0, rows).split(size), strict=True)
 
 
 def to_bytes(tensors: dict[str, Tensor]) -> bytes:
