@@ -59,6 +59,14 @@ class Model(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the factory."""
 
+    @model_validator(mode="after")
+    def _dvc_must_see_arguments(self) -> "Model":
+        # DVC's run cache overlooks keys of these names in a section (dvc issue 10296): a change would not be seen.
+        for name in flatten(self.arguments):
+            if {"size", "nfiles"} & set(name.split(".")):
+                raise ValueError(f"`{name}` can't be an argument's name: DVC overlooks changes of keys `size` and `nfiles`; rename it")
+        return self
+
 
 class Train(Section):
     """train: minibatch SGD."""

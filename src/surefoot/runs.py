@@ -1,5 +1,6 @@
 """A run: the chain that params.yaml and the data make, and its view in MLflow."""
 
+import getpass
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -99,6 +100,9 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "rows": {split: described["rows"] for split, described in batches.index["splits"].items()},
         },
         tags={
+            "mlflow.source.name": "src/surefoot/stages/train.py",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": _user(),
             **commit,
             **({"surefoot.git.left_out": ", ".join(source.left_out)[:5000]} if source.left_out else {}),
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
@@ -110,6 +114,13 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape"),
         },
     )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return str(os.getuid())
 
 
 def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
@@ -164,6 +175,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         record = store.record(key)
         if record:
             tracker.add(points(record))
+    tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
     there = tracker.artifacts("checkpoints")
     saved = {
         f"checkpoints/epoch-{epoch:04}.safetensors": key
