@@ -73,6 +73,12 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
     return int((logits.argmax(1) == targets).sum()) / len(targets)
 
 
+def to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors as safetensors; the same tensors give the same bytes."""
+    # Cloned: safetensors refuses tensors that share memory, such as tied weights.
+    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
+
+
 def load(model: nn.Module, data: bytes) -> None:
     """Bring saved weights and buffers into a network."""
     model.load_state_dict(safetensors.torch.load(data))
