@@ -1,6 +1,7 @@
 """MLflow as a view of a training: one run, written as it goes. A server that fails is warned of once, then let be."""
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -133,7 +134,7 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = _without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
         print(f"warning: MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr)
 
 
@@ -202,6 +203,6 @@ def _source_tags(source: Source) -> dict[str, str]:
     return {"mlflow.source.git.commit": source.commit, "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(), **left_out}
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+def _without_password(text: str) -> str:
+    """The same text without user and password in the addresses in it."""
+    return re.sub(r"://[^/\s]*@", "://", text)
