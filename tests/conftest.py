@@ -17,7 +17,7 @@ for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_",
 os.environ |= THREADS | {name: value for name, value in PROFILES["portable"].items() if value is not None}
 os.environ |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 os.environ |= {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "Tester"), ("EMAIL", "tester@example.org"))}
-os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "DVC_NO_ANALYTICS": "true", "MPLBACKEND": "agg"}
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "true", "DVC_NO_ANALYTICS": "true"}
 
 settings.register_profile("surefoot", deadline=None, derandomize=True, database=None)
 settings.load_profile("surefoot")

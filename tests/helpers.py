@@ -72,7 +72,7 @@ class Workspace:
         return mlflow_client(self.path)
 
     def runs(self):
-        """The runs in the store, the latest first, each once it is seen to be there."""
+        """The runs in the store, the latest first."""
         client = self.client()
         experiment = client.get_experiment_by_name("surefoot")
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
@@ -159,8 +159,12 @@ class Here:
             code = stop.code
         return Done(code, *self._capfd.readouterr())
 
+    def client(self):
+        return mlflow_client(self.path)
+
     def runs(self):
-        client = mlflow_client(self.path)
+        """The runs in the store, the latest first."""
+        client = self.client()
         experiment = client.get_experiment_by_name("surefoot")
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
 

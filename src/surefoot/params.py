@@ -120,15 +120,15 @@ def load(path: Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        UserError: for each fault a line `file:line: dotted.key: what is wrong and what would be right`.
+        UserError: for each of the first two faults a line `file:line: dotted.key: what is wrong and what would be right`.
     """
     values, lines = _read_yaml(path)
     try:
         return Params.model_validate(values)
     except ValidationError as invalid:
         faults = [_explain(path, lines, error) for error in invalid.errors()]
-        more = [f"and {len(faults) - 2} more"] if len(faults) > 2 else []
-        raise UserError("\n".join(faults[:2] + more)) from None
+        more = f" (and {len(faults) - 2} more)" if len(faults) > 2 else ""
+        raise UserError("\n".join(faults[:2]) + more) from None
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
