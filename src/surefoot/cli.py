@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from surefoot import errors, files
 from surefoot.errors import UserError
@@ -19,10 +20,16 @@ def main() -> None:
     for name, (command, summary) in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(command=command)
-        if name == "ui":
-            sub.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: %(default)s)")
+        for option, settings in OPTIONS.get(name, {}).items():
+            sub.add_argument(option, **settings)
     arguments = parser.parse_args()
-    errors.run(lambda: arguments.command(arguments))
+    errors.run(lambda: _at_root(arguments))
+
+
+def _at_root(arguments: argparse.Namespace) -> None:
+    if not files.PARAMS.is_file():
+        raise UserError(f"there is no {files.PARAMS} here; run surefoot in the directory that has it, the repository's root")
+    arguments.command(arguments)
 
 
 def check(_arguments: argparse.Namespace) -> None:
@@ -59,14 +66,68 @@ def ui(arguments: argparse.Namespace) -> None:
         return
     if not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: must be from 1 to 65535")
-    print(f"MLflow UI: http://127.0.0.1:{arguments.port}  (Ctrl-C stops it)", flush=True)
+    # Without the workflow type MLflow opens its pages for language models.
+    print(f"MLflow UI: http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C stops it)", flush=True)
     mlflow = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(arguments.port)]
-    os.execv(sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1"])
+    os.execv(
+        sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    )
 
+
+def store(arguments: argparse.Namespace) -> None:
+    """List, prune or forget what lies in the trajectory store."""
+    from surefoot import store_command
+    from surefoot.training.trajectory_store import TrajectoryStore
+
+    trajectories = TrajectoryStore(files.trajectory())
+    for run in arguments.forget or []:
+        print(f"forgotten: {store_command.forget(trajectories, run)}")
+    if arguments.prune:
+        states, size = store_command.prune(trajectories)
+        print(f"{states} states deleted, {size / 1e6:,.1f} MB freed")
+    if not (arguments.prune or arguments.forget):
+        rows = store_command.table(trajectories)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(store_command.total(trajectories))
+
+
+def sync(_arguments: argparse.Namespace) -> None:
+    """Bring to MLflow what it lacks of the runs in the trajectory store."""
+    from surefoot import runs
+    from surefoot.params import load
+    from surefoot.training import numerics
+    from surefoot.training.trajectory_store import TrajectoryStore
+
+    params = load(files.PARAMS)
+    numerics.pin(params.numerics, params.threads)
+    trajectories = TrajectoryStore(files.trajectory())
+    locks = files.Locks(trajectories.path / "lock")
+    for identity, run in trajectories.runs().items():
+        name = run["description"]["name"]
+        if not run["last"]:
+            print(f"unfinished, left as it is: {name}")
+            continue
+        tracker = runs.publish(identity, run, trajectories, locks)
+        if tracker.run_id is None:
+            raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
+        print(f"up to date: {name} ({tracker.run_id})")
+
+
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "ui": {"--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"}},
+    "store": {
+        "--prune": {"action": "store_true", "help": "delete all states but the best and the last of each run, and the latest of an unfinished one"},
+        "--forget": {"action": "append", "metavar": "RUN", "help": "forget a run, so that pruning frees its states, too; may be given several times"},
+    },
+}
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
     "ui": (ui, "open the MLflow UI on 127.0.0.1"),
+    "store": (store, "list the runs in the trajectory store, their sizes and what they share; free space"),
+    "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
     "schema": (schema, "print the JSON schema of params.yaml"),
 }

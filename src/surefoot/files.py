@@ -1,10 +1,13 @@
 """Where things lie, and how they are written: beside, then renamed, so that nobody sees half a file."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import struct
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,11 @@ MODEL = Path("models/model.safetensors")
 HISTORY = Path("reports/history.csv")
 METRICS = Path("reports/metrics.json")
 CONFUSION = Path("reports/confusion.csv")
+
+
+def trajectory() -> Path:
+    """The trajectory store: SUREFOOT_STORE, or `.surefoot/` at the repository's root."""
+    return Path(os.environ.get("SUREFOOT_STORE") or root() / ".surefoot")
 
 
 def root() -> Path:
@@ -48,6 +56,66 @@ def write_bytes(path: Path, data: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_durably(directory: Path, contents: dict[str, bytes]) -> None:
+    """Write files into one directory, each whole or not at all, so that they outlive a power cut: all is fsynced.
+
+    Raises:
+        OSError: naming the file that couldn't be written; those before it in the dict may be there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    beside = {name: directory / f".{name}.{os.getpid()}.partial" for name in contents}
+    name = ""
+    try:
+        for name, data in contents.items():
+            with beside[name].open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for name, written in beside.items():
+            written.replace(directory / name)
+    except OSError as error:
+        error.filename = str(directory / name)
+        raise
+    finally:
+        for leftover in beside.values():
+            leftover.unlink(missing_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Locks:
+    """Locks by number in one file: a byte each, held by the process, gone when the process is, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Never closed but by the end of the process: closing any descriptor of the file would drop all its locks.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    @contextmanager
+    def held(self, name: str, waiting: Callable[[int], None] = lambda pid: None) -> Iterator[None]:
+        """Hold the lock of `name`; `waiting` is told the process that has it, if there is one."""
+        byte = int(sha256(name.encode())[:15], 16)
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except BlockingIOError:
+            waiting(self._holder(byte))
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, byte)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
+
+    def _holder(self, byte: int) -> int:
+        """The process that holds a lock; 0 where the system doesn't tell."""
+        if not sys.platform.startswith("linux"):
+            return 0
+        asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        return int(struct.unpack("hhqqi4x", fcntl.fcntl(self._descriptor, fcntl.F_GETLK, asked))[4])
 
 
 def write_json(path: Path, value: Any) -> None:

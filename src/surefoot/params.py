@@ -61,6 +61,14 @@ class Model(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the factory."""
 
+    @model_validator(mode="after")
+    def _dvc_must_see_arguments(self) -> "Model":
+        # DVC's run cache overlooks keys of these names in a section (dvc issue 10296): a change would not be seen.
+        for name in flatten(self.arguments):
+            if {"size", "nfiles"} & set(name.split(".")):
+                raise ValueError(f"`{name}` can't be an argument's name: DVC overlooks changes of keys `size` and `nfiles`; rename it")
+        return self
+
 
 class Train(Section):
     """train: minibatch SGD."""
@@ -81,7 +89,11 @@ class Train(Section):
     select: Literal["best", "last"] = "best"
     """The epoch whose model is kept: the one of least validation loss, or the last."""
     save_every: int = Field(default=0, ge=0)
-    """Log a checkpoint every so many epochs, beside best and last; 0 for none."""
+    """Log a checkpoint to MLflow every so many epochs, beside best and last; 0 for none."""
+    checkpoint_every: int = Field(default=0, ge=0)
+    """Steps between the states that an interrupted training goes on from; 0 for one each epoch. Changes no result."""
+    keep_states: int = Field(default=50, gt=0)
+    """How many of the latest states of a run stay in `.surefoot/`, beside its best and last. Changes no result."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Train":

@@ -49,10 +49,11 @@ def _load_pyfunc(path: str) -> Predictor:
     return Predictor(model, what)
 
 
-def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples: list[list[float]]) -> None:
-    """Log the network to an MLflow run, with signature, input example, and the code that it needs."""
+def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples: list[list[float]]) -> str:
+    """Log the network to an MLflow run, with signature, input example, and the code that it needs; returns the model's id."""
     from importlib.metadata import version
 
+    import mlflow
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import Model, ModelSignature
@@ -66,7 +67,9 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
         data = Path(scratch) / "network"
         files.write_bytes(data / "model.safetensors", weights)
         files.write_json(data / "description.json", description)
-        Model.log(
+        # Otherwise the model goes to the experiment "Default", and its files to ./mlruns.
+        mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+        logged = Model.log(
             artifact_path=None,
             name="model",
             run_id=run_id,
@@ -78,6 +81,7 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
             input_example=pd.DataFrame(examples, columns=description["inputs"]),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
         )
+    return str(logged.model_id)
 
 
 def _code(factory: str) -> list[str]:

@@ -1,30 +1,49 @@
-"""MLflow as a view of a training: one run, written as it goes. A server that fails is warned of once, then let be."""
+"""MLflow as a view: writes what a run there lacks, in order, exactly once. A server that fails holds nothing up."""
 
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surefoot import files
-from surefoot.errors import Stopped
-from surefoot.params import Params
-from surefoot.provenance import Source, packages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 EXPERIMENT = "surefoot"
 IDENTITY = "surefoot.identity"
+COMPLETE = "surefoot.complete"  # the tag of a run that lacks nothing
 SECONDS_BETWEEN_WRITES = 1.0
-BATCH = 1000  # metrics that MLflow takes in one call
+BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 # A tracking server must not hold training up; a user's own setting is left as it is.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run in MLflow says of itself."""
+
+    name: str
+    params: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)  # small artifacts, by path
+
+
+@dataclass(frozen=True)
+class Point:
+    """A metric at a step; `ended` in seconds since 1970."""
+
+    name: str
+    value: float
+    step: int
+    ended: float
 
 
 def store_uri() -> str:
@@ -43,86 +62,166 @@ def configure() -> str:
     return store_uri()
 
 
-def identity(params: Params, data_digest: str, fingerprint: str) -> str:
-    """What a training is the training of: two runs with one identity made the same model."""
-    made_of = params.model_dump(include={"seed", "numerics", "threads", "train"})
-    made_of["train"].pop("save_every")
-    return files.sha256(files.canonical_json([made_of, data_digest, fingerprint]))
-
-
 class Tracker:
-    """One MLflow run. Every method returns at once after the first failure."""
+    """One MLflow run, found by its identity or made. After a failure every method does nothing, until `open` is called again."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: str, description: Description, locks: files.Locks) -> None:
+        self._identity = identity
+        self._description = description
+        self._locks = locks
         self._client: MlflowClient | None = None
-        self._run_id = ""
-        self._metrics: list[Metric] = []
+        self._run: Run | None = None
+        self._id = ""
+        self._points: list[Point] = []
+        self._have: set[tuple[str, int]] = set()
         self._written = 0.0
+        self._warned = False
 
     @property
     def run_id(self) -> str | None:
-        """The run's id, or None if MLflow is out of reach."""
-        return self._run_id if self._client else None
+        """The run's id, or None while MLflow is out of reach."""
+        return self._id if self._client else None
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at a step. They are written about once a second, and at the end."""
+    @property
+    def complete(self) -> bool:
+        """Whether the run was marked as lacking nothing when it was opened."""
+        return bool(self._client and self._run and self._run.data.tags.get(COMPLETE) == "true")
 
-        def log(client: "MlflowClient") -> None:
+    def open(self, status: str | None = None) -> None:
+        """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is open.
+
+        With a status (RUNNING) it also takes over the tags of this process, such as the Git commit.
+        """
+        if self._client is not None:
+            return
+        uri = configure()
+        try:
+            # The first processes on an empty SQLite file would collide in building its tables, and two processes of
+            # one identity would each make a run.
+            with self._locks.held("mlflow"):
+                from mlflow import MlflowClient
+
+                client = MlflowClient(uri)
+                found = _find(client, self._identity)
+                self._run = found or self._create(client)
+            self._client, self._id = client, self._run.info.run_id
+            self._complement(client, self._run, new=found is None)
+            if status and found:
+                self.tag(self._description.tags)
+                client.update_run(self._id, status=status)
+        except Exception as error:
+            self._give_up(error)
+
+    def continues(self, identity: str, epoch: int) -> None:
+        """Say, by a tag and a link, which run this one goes on from."""
+
+        def write(client: "MlflowClient") -> None:
+            other = _find(client, identity)
+            if other:
+                run_id, name = other.info.run_id, other.info.run_name
+                link = f"Goes on from [{name}](#/experiments/{other.info.experiment_id}/runs/{run_id}) after epoch {epoch}."
+                self.tag({"surefoot.continues": run_id, "mlflow.note.content": link})
+
+        self._try(write)
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Take in metrics. They are written about once a second, and by `flush`."""
+        self._points += points
+        if time.monotonic() > self._written + SECONDS_BETWEEN_WRITES:
+            self.flush()
+
+    def results(self, metrics: Mapping[str, float]) -> None:
+        """Log final metrics, at step 0, unless they are there with these values."""
+
+        def write(client: "MlflowClient") -> None:
+            there = client.get_run(self._id).data.metrics
+            for name, value in metrics.items():
+                if there.get(name) != value:
+                    client.log_metric(self._id, name, value, step=0)
+
+        self._try(write)
+
+    def flush(self) -> None:
+        """Write the metrics that the run lacks."""
+
+        def write(client: "MlflowClient") -> None:
             from mlflow.entities import Metric
 
-            now = time.time_ns() // 1_000_000
-            self._metrics += [Metric(name, value, now, step) for name, value in values.items()]
-            if time.monotonic() > self._written + SECONDS_BETWEEN_WRITES:
-                self._flush(client)
+            lacking = [point for point in self._points if (point.name, point.step) not in self._have]
+            for start in range(0, len(lacking), BATCH):
+                some = lacking[start : start + BATCH]
+                client.log_batch(self._id, metrics=[Metric(point.name, point.value, int(point.ended * 1000), point.step) for point in some])
+                self._have |= {(point.name, point.step) for point in some}
+            self._written = time.monotonic()
 
-        self._try(log)
+        self._try(write)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+
+        def write(client: "MlflowClient") -> None:
+            from mlflow.entities import RunTag
+
+            client.log_batch(self._id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+        self._try(write)
 
     def artifact(self, path: str, data: bytes) -> None:
         """Log `data` as the artifact `path`."""
 
-        def log(client: "MlflowClient") -> None:
+        def write(client: "MlflowClient") -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 file = Path(scratch) / Path(path).name
                 file.write_bytes(data)
-                client.log_artifact(self._run_id, str(file), str(Path(path).parent) if "/" in path else None)
+                client.log_artifact(self._id, str(file), str(Path(path).parent) if "/" in path else None)
 
-        self._try(log)
+        self._try(write)
 
-    def model(self, log_model: Callable[[str], None]) -> None:
-        """Log an MLflow model by a function that takes the run's id."""
-        self._try(lambda client: log_model(self._run_id))
+    def artifacts(self, directory: str) -> set[str]:
+        """The paths of the artifacts in a directory."""
+        found: set[str] = set()
+        self._try(lambda client: found.update(file.path for file in client.list_artifacts(self._id, directory)))
+        return found
 
-    def flush(self) -> None:
-        """Write what is held back."""
-        self._try(self._flush)
+    def model(self, log_model: Callable[[str], str]) -> None:
+        """Log an MLflow model, once a run, by a function of the run's id that returns the model's id."""
+
+        def write(client: "MlflowClient") -> None:
+            if "surefoot.model_id" not in client.get_run(self._id).data.tags:
+                client.set_tag(self._id, "surefoot.model_id", log_model(self._id))
+
+        self._try(write)
 
     def end(self, status: str) -> None:
         """Write what is left and end the run: FINISHED, FAILED or KILLED."""
+        self.flush()
+        self._try(lambda client: client.set_terminated(self._id, status))
 
-        def end(client: "MlflowClient") -> None:
-            self._flush(client)
-            client.set_terminated(self._run_id, status)
+    def _create(self, client: "MlflowClient") -> "Run":
+        return client.create_run(_experiment(client), run_name=self._description.name, tags={**self._description.tags, IDENTITY: self._identity})
 
-        self._try(end)
+    def _complement(self, client: "MlflowClient", run: "Run", new: bool) -> None:
+        """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    def _flush(self, client: "MlflowClient") -> None:
-        for start in range(0, len(self._metrics), BATCH):
-            client.log_batch(self._run_id, metrics=self._metrics[start : start + BATCH])
-        self._metrics = []
-        self._written = time.monotonic()
-
-    def _connect(self, find_run: Callable[["MlflowClient"], "Run | None"]) -> None:
-        uri = configure()
-        try:
-            from mlflow import MlflowClient
-
-            client = MlflowClient(uri)
-            found = find_run(client)
-        except Exception as error:
-            self._give_up(error)
-            return
-        if found:
-            self._client, self._run_id = client, found.info.run_id
+        run_id, said = run.info.run_id, self._description
+        params = [Param(name, str(value)) for name, value in said.params.items() if name not in run.data.params]
+        for start in range(0, len(params), 100):
+            client.log_batch(run_id, params=params[start : start + 100])
+        if not (run.inputs and run.inputs.dataset_inputs):
+            dataset = Dataset(
+                name=said.dataset["path"],
+                digest=said.dataset["digest"][:36],  # MLflow takes no more: the whole one is in the profile and in a tag
+                source_type="local",
+                source=files.canonical_json({"uri": said.dataset["path"]}).decode(),
+                profile=files.canonical_json(dict(said.dataset)).decode(),
+            )
+            client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        for path, text in said.texts.items():
+            if new and not text:
+                continue  # an empty one only takes the place of an older one
+            self.artifact(path, text.encode("utf-8", "surrogateescape"))
+        self._have = {(name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(run_id, name)}
 
     def _try(self, call: Callable[["MlflowClient"], None]) -> None:
         if self._client is None:
@@ -134,73 +233,33 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
+        if self._warned:
+            return
+        self._warned = True
         reason = _without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        print(f"warning: MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr)
+        print(f"warning: MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def started(name: str, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Mapping[str, Any], source: Source) -> Iterator[Tracker]:
-    """A new run around a block: FINISHED when it ends well, KILLED when a signal stops it, FAILED otherwise."""
-
-    def start(client: "MlflowClient") -> "Run":
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-        run = client.create_run(_experiment(client), run_name=name, tags={**tags, **_source_tags(source)})
-        client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
-        # MLflow cuts a data set's digest at 36 characters: the whole one is in its profile and in a tag.
-        entity = Dataset(
-            name=dataset["path"],
-            digest=dataset["digest"][:36],
-            source_type="local",
-            source=files.canonical_json({"uri": dataset["path"]}).decode(),
-            profile=files.canonical_json(dict(dataset)).decode(),
-        )
-        client.log_inputs(run.info.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
-        return run
-
-    tracker = Tracker()
-    tracker._connect(start)
-    tracker.artifact("environment/requirements.txt", packages().encode())
-    if source.patch:
-        tracker.artifact("source/uncommitted.patch", source.patch)
-    try:
-        yield tracker
-    except Stopped:
-        tracker.end("KILLED")
-        raise
-    except BaseException:
-        tracker.end("FAILED")
-        raise
-    tracker.end("FINISHED")
-
-
-def find(identity: str) -> Tracker:
-    """The latest run that carries this identity as its tag."""
-
-    def look_up(client: "MlflowClient") -> "Run | None":
-        runs = client.search_runs([_experiment(client)], f"tags.`{IDENTITY}` = '{identity}'", max_results=1, order_by=["attributes.start_time DESC"])
-        return runs[0] if runs else None
-
-    tracker = Tracker()
-    tracker._connect(look_up)
-    return tracker
+def _find(client: "MlflowClient", identity: str) -> "Run | None":
+    runs = client.search_runs([_experiment(client)], f"tags.`{IDENTITY}` = '{identity}'", max_results=1, order_by=["attributes.start_time DESC"])
+    return runs[0] if runs else None
 
 
 def _experiment(client: "MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     found = client.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
-    # A server has its own place for artifacts; the default store's are beside it.
-    beside = None if "://" in store_uri() and not store_uri().startswith("sqlite:") else (files.root() / "mlartifacts").as_uri()
-    return str(client.create_experiment(name, artifact_location=beside))
-
-
-def _source_tags(source: Source) -> dict[str, str]:
-    if source.commit is None:
-        return {}
-    left_out = {"surefoot.git.left_out": ", ".join(source.left_out)[:5000]} if source.left_out else {}
-    return {"mlflow.source.git.commit": source.commit, "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(), **left_out}
+    if found is None:
+        # A server has its own place for artifacts; the default store's are beside it.
+        beside = (files.root() / "mlartifacts").as_uri() if store_uri().startswith("sqlite:") else None
+        try:
+            return str(client.create_experiment(name, artifact_location=beside))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # somebody else was quicker
+            if found is None:
+                raise
+    return str(found.experiment_id)
 
 
 def _without_password(text: str) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 
 from surefoot.data.order import epoch_order
 from surefoot.training import sgd
-from surefoot.training.model import save
+from surefoot.training.model import to_bytes
 from surefoot.training.numerics import seed_step
 
 
@@ -18,8 +18,7 @@ def test_minibatches_are_the_rows_in_order(rows, size, chunk_bytes, data):
     order = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=90)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sgd, "CHUNK_BYTES", chunk_bytes)
-        # Cloned: a minibatch is valid until the next one is asked for.
-        found = [(some.clone(), those.clone()) for some, those in sgd.minibatches(inputs, targets, order, size)]
+        found = list(sgd.minibatches(inputs, targets, order, size))
     wanted = [(inputs[places], targets[places]) for places in order.split(size)]
     assert len(found) == len(wanted)
     for (some, those), (some_wanted, those_wanted) in zip(found, wanted, strict=True):
@@ -50,23 +49,22 @@ def order(epoch, drop_last=False, size=8):
     return torch.from_numpy(epoch_order(ROWS, 3, epoch)[: ROWS - ROWS % size if drop_last else ROWS])
 
 
-def run(optimizer_options, *, epochs=3, size=8, drop_last=False, loss_function=None, model=None, **options):
-    model = model or make_model()
-    optimizer = torch.optim.SGD(model.parameters(), **optimizer_options)
-    results = []
-    for epoch in sgd.epochs(
-        model,
-        loss_function or nn.CrossEntropyLoss(),
-        optimizer,
-        make_rows(0),
-        make_rows(1, 20),
-        number=epochs,
-        batch_size=size,
-        seed=3,
-        order=lambda epoch: order(epoch, drop_last, size),
-        **options,
-    ):
-        results.append((epoch, save(model)))
+def make_trainer(optimizer_options, size=8):
+    options = {name: value for name, value in optimizer_options.items() if name != "lr"}
+    return sgd.Trainer(make_model(), options, make_rows(0), make_rows(1, 20), size, seed=3)
+
+
+def run(optimizer_options, *, epochs=3, size=8, drop_last=False, trainer=None, watch=lambda batches: batches):
+    trainer = trainer or make_trainer(optimizer_options, size)
+    results, step = [], 0
+    for epoch in range(1, epochs + 1):
+        rows = order(epoch, drop_last, size)
+        steps = -(-len(rows) // size)
+        progress = trainer.train(rows, [optimizer_options["lr"]] * steps, sgd.Progress(), step, watch)
+        assert progress.steps == steps
+        step += steps
+        metrics = {"train/loss": progress.loss_sum / progress.rows, **trainer.validate(), "lr": optimizer_options["lr"]}
+        results.append((metrics, progress.rows, to_bytes(trainer.model.state_dict())))
     return results
 
 
@@ -97,7 +95,7 @@ def by_hand(optimizer_options, *, epochs=3, size=8, drop_last=False):
             "validation/accuracy": (logits.argmax(1) == validation.targets).double().mean().item(),
             "lr": optimizer_options["lr"],
         }
-        results.append((metrics, count, save(model)))
+        results.append((metrics, count, to_bytes(model.state_dict())))
     return results
 
 
@@ -118,39 +116,49 @@ def by_hand(optimizer_options, *, epochs=3, size=8, drop_last=False):
 def test_the_loop_equals_one_written_by_hand_bit_for_bit(monkeypatch, optimizer_options, size, drop_last, chunk_bytes):
     monkeypatch.setattr(sgd, "CHUNK_BYTES", chunk_bytes)
     options = {"size": size, "drop_last": drop_last}
-    ours, theirs = run(optimizer_options, **options), by_hand(optimizer_options, **options)
-    for number, ((epoch, weights), (metrics, rows, wanted)) in enumerate(zip(ours, theirs, strict=True), 1):
-        assert (epoch.number, epoch.rows, epoch.metrics) == (number, rows, metrics)
-        assert weights == wanted
-        assert epoch.seconds > 0
+    assert run(optimizer_options, **options) == by_hand(optimizer_options, **options)
 
 
 def test_what_a_stranger_draws_between_steps_changes_nothing():
-    def watch(batches, epoch):
+    def watch(batches):
         for batch in batches:
-            torch.rand(epoch)
+            torch.rand(3)
             yield batch
 
-    assert [weights for _, weights in run({"lr": 0.1}, watch=watch)] == [weights for _, weights in run({"lr": 0.1})]
+    assert run({"lr": 0.1}, watch=watch) == run({"lr": 0.1})
 
 
 def test_watch_sees_every_minibatch():
     seen = []
 
-    def watch(batches, epoch):
+    def watch(batches):
         for inputs, targets in batches:
-            seen.append((epoch, len(targets)))
+            seen.append(len(targets))
             yield inputs, targets
 
     run({"lr": 0.1}, epochs=2, watch=watch)
-    assert seen == [(epoch, rows) for epoch in (1, 2) for rows in (8, 8, 8, 8, 8, 5)]
+    assert seen == [8, 8, 8, 8, 8, 5] * 2
+
+
+def test_each_step_has_its_own_learning_rate():
+    trainer, lrs = make_trainer({}), [0.1, 0.2, 0.0, 0.4, 0.5, 0.6]
+    trainer.train(order(1), lrs, sgd.Progress(), 0)
+    model, training = make_model(), make_rows(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for step, (rows, lr) in enumerate(zip(order(1).split(8), lrs, strict=True), 1):
+        seed_step(3, step)
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.zero_grad()
+        nn.CrossEntropyLoss()(model(training.inputs[rows]), training.targets[rows]).backward()
+        optimizer.step()
+    assert to_bytes(trainer.model.state_dict()) == to_bytes(model.state_dict())
 
 
 class Breaks:
     """A loss that is `value` when it is asked for the n-th time, and what it should be otherwise."""
 
     def __init__(self, value, call):
-        self.value, self.call, self.calls, self.backwards = value, call, 0, 0
+        self.value, self.call, self.calls = value, call, 0
 
     def __call__(self, logits, targets):
         self.calls += 1
@@ -160,41 +168,17 @@ class Breaks:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_at_once_before_its_step(value):
-    model = make_model()
+    trainer = make_trainer({})
     # 6 minibatches and a validation in an epoch: the tenth call is the third step of the second epoch.
-    loss_function = Breaks(value, 10)
-    with pytest.raises(sgd.Diverged, match=rf"^the loss became {value} in epoch 2 at step 3, with lr 0.1$"):
-        run({"lr": 0.1}, model=model, loss_function=loss_function)
-    assert loss_function.calls == 10
-    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    trainer.loss_function = Breaks(value, 10)
+    with pytest.raises(sgd.Diverged, match=rf"^the loss became {value} at step 3, with lr 0.1$"):
+        run({"lr": 0.1}, trainer=trainer)
+    assert trainer.loss_function.calls == 10
+    assert all(tensor.isfinite().all() for tensor in trainer.model.state_dict().values())
 
 
-def test_a_validation_loss_that_is_not_finite_stops_before_the_epoch_is_told():
-    with pytest.raises(sgd.Diverged, match=r"^the loss became nan in epoch 1 at the validation after it, with lr 0.1$"):
-        run({"lr": 0.1}, loss_function=Breaks(math.nan, 7))
-
-
-def test_the_epochs_before_are_told_all_the_same():
-    epochs = sgd.epochs(
-        model := make_model(),
-        Breaks(math.nan, 8),
-        torch.optim.SGD(model.parameters(), lr=0.1),
-        make_rows(0),
-        make_rows(1),
-        number=5,
-        batch_size=8,
-        seed=3,
-        order=order,
-    )
-    assert next(epochs).number == 1
-    with pytest.raises(sgd.Diverged, match="in epoch 2 at step 1"):
-        next(epochs)
-
-
-def test_the_thread_that_gathers_ends_with_a_divergence():
-    import threading
-
-    before = threading.active_count()
-    with pytest.raises(sgd.Diverged):
-        run({"lr": 0.1}, loss_function=Breaks(math.nan, 1))
-    assert threading.active_count() == before
+def test_a_validation_loss_that_is_not_finite_stops_too():
+    trainer = make_trainer({})
+    trainer.loss_function = Breaks(math.nan, 7)
+    with pytest.raises(sgd.Diverged, match=r"^the loss became nan in the validation after it, with lr 0.1$"):
+        run({"lr": 0.1}, trainer=trainer)

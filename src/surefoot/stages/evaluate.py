@@ -3,9 +3,9 @@
 import csv
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, tracking
-from surefoot.data.store import open_store
-from surefoot.params import load
+from surefoot import errors, files, runs
+from surefoot.data.store import Store, open_store
+from surefoot.params import Params, load
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -35,22 +35,27 @@ def main() -> None:
     files.write_json(files.METRICS, {"test": metrics})
     pairs = [f"{store.classes[actual]},{store.classes[guess]}\n" for actual, guess in zip(store.test.targets, predicted, strict=True)]
     files.write_bytes(files.CONFUSION, "".join(["actual,predicted\n", *pairs]).encode())
-    _track(tracking.identity(params, store.index["digest"], numerics.fingerprint()), metrics, matrix, store.classes, params.train.select)
     print(f"test accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f}, on {len(targets)} rows")
+    _track(params, store, metrics, matrix)
 
 
-def _track(identity: str, metrics: dict[str, float], matrix: "np.ndarray", classes: list[str], select: str) -> None:
+def _track(params: Params, batches: Store, metrics: dict[str, float], matrix: "np.ndarray") -> None:
+    """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks."""
     from surefoot.evaluation import plots
+    from surefoot.training.trajectory_store import TrajectoryStore
 
-    run = tracking.find(identity)
-    run.metrics({f"test/{name}": value for name, value in metrics.items()})
+    trajectories = TrajectoryStore(files.trajectory())
+    plan = runs.plan(params, batches)
+    # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
+    run = trajectories.runs().get(plan.identity) or runs.mark(params, batches, plan)
+    tracker = runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
+    tracker.results({f"test/{name}": value for name, value in metrics.items()})
     with files.HISTORY.open(newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
-    chosen = 1 + (min(range(len(history)), key=validation.__getitem__) if select == "best" else len(history) - 1)
-    run.artifact("plots/loss.png", plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen))
-    run.artifact("plots/confusion.png", plots.confusion(matrix, classes))
-    run.flush()
+    chosen = 1 + (min(range(len(history)), key=validation.__getitem__) if params.train.select == "best" else len(history) - 1)
+    tracker.artifact("plots/loss.png", plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen))
+    tracker.artifact("plots/confusion.png", plots.confusion(matrix, batches.classes))
 
 
 if __name__ == "__main__":

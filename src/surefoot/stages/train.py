@@ -3,136 +3,145 @@
 import csv
 import io
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from surefoot import errors, files, provenance, serving, tracking
+from surefoot import errors, files, runs, tracking
 from surefoot.data.order import epoch_order
 from surefoot.data.store import Store, open_store
-from surefoot.errors import UserError
-from surefoot.params import Params, flatten, load
+from surefoot.errors import Stopped, UserError
+from surefoot.params import Params, load
+from surefoot.runs import METRICS
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
-    from surefoot.training.sgd import Batches, Epoch
-
-COLUMNS = ("epoch", "train/loss", "validation/loss", "validation/accuracy", "lr")
+    from surefoot.training.sgd import Batches
+    from surefoot.training.trajectory import Chain, Segment
+    from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 
 def main() -> None:
-    """Read `data/batches/`; write the chosen model and the history; log the run to MLflow."""
+    """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow."""
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads)
-    store = open_store(files.BATCHES)
-    fingerprint = numerics.fingerprint()
-    with tracking.started(**_describe(params, store, fingerprint)) as run:
-        history, weights = _train(params, store, run)
-        files.write_bytes(files.MODEL, weights)
+    from surefoot.training.trajectory_store import TrajectoryStore
+
+    batches = open_store(files.BATCHES)
+    plan = runs.plan(params, batches)
+    store = TrajectoryStore(files.trajectory())
+    locks = files.Locks(store.path / "lock")
+    run = runs.mark(params, batches, plan)
+    tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
+    store.mark_run(plan.identity, store.runs().get(plan.identity, run))
+    try:
+        tracker.open("RUNNING")
+        for identity, epoch in _continued(store, plan):
+            tracker.continues(identity, epoch)
+        with _chain(params, batches, plan, store, locks) as chain:
+            history = _follow(chain, tracker, params.train.epochs)
+            run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
+            files.write_bytes(files.MODEL, chain.weights(run[params.train.select]))
         files.write_bytes(files.HISTORY, _table(history))
-        run.model(lambda run_id: _log_model(run_id, params, store, weights))
+        store.mark_run(plan.identity, run)
+        tracker.open()  # once more, if MLflow was out of reach
+        runs.complete(tracker, run, store)
+    except BaseException as error:
+        tracker.end("KILLED" if isinstance(error, Stopped) else "FAILED")
+        raise
 
 
-def _train(params: Params, store: Store, run: tracking.Tracker) -> tuple[list[dict[str, float]], bytes]:
-    """Train as `params.train` says; returns a row an epoch, and the chosen epoch's weights."""
+def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int) -> "list[Record]":
+    """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each."""
+    from surefoot.training.sgd import Diverged
+
+    history: list[Record] = []
+    try:
+        for reached in chain.follow():
+            history.append(reached.record)
+            tracker.add(runs.points(reached.record))
+            if reached.trained:
+                _report(reached.record, epochs)
+    except (Diverged, Stopped) as stopped:
+        weights = chain.stored_weights(history[-1]["key"]) if history else None
+        if weights:
+            tracker.artifact("checkpoints/last.safetensors", weights)
+        if isinstance(stopped, Stopped):
+            raise
+        kept = f"the state of epoch {len(history)} is kept" if history else "no epoch was finished, so no state is kept"
+        where = f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}" if history and tracker.run_id else ""
+        raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr\n{kept}{where}") from None
+    return history
+
+
+def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks) -> "Chain":
     import torch
 
-    from surefoot.training import model as networks
-    from surefoot.training import sgd
+    from surefoot.training.trajectory import Chain
 
-    train = params.train
-    training, validation = (sgd.Rows(torch.from_numpy(split.inputs), torch.from_numpy(split.targets)) for split in (store.train, store.validation))
-    model = networks.build(train.model.factory, train.model.arguments, store.input_shape, len(store.classes), params.seed)
-    networks.check_output(model, training.inputs[: store.batch_size], len(store.classes))
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=train.lr, momentum=train.momentum, nesterov=train.nesterov, dampening=train.dampening, weight_decay=train.weight_decay
+    @lru_cache(1)  # an epoch may have several segments
+    def order(epoch: int) -> torch.Tensor:
+        return torch.from_numpy(epoch_order(len(batches.train.targets), params.seed, epoch)[: batches.rows_per_epoch])
+
+    def lock(key: str) -> AbstractContextManager[None]:
+        return locks.held(key, lambda pid: print(f"waiting: process {pid or 'unknown'} is training these steps", flush=True))
+
+    return Chain(
+        plan.segments,
+        store,
+        plan.make,
+        order,
+        keep_states=params.train.keep_states,
+        lock=lock,
+        check=_parent_check(),
+        watch=lambda minibatches, segment: _progress_bar(minibatches, segment, params.train.epochs),
+        say=lambda text: print(text, flush=True),
     )
-    epochs = sgd.epochs(
-        model,
-        torch.nn.CrossEntropyLoss(),
-        optimizer,
-        training,
-        validation,
-        number=train.epochs,
-        batch_size=store.batch_size,
-        seed=params.seed,
-        order=lambda epoch: torch.from_numpy(epoch_order(len(training.targets), params.seed, epoch)[: store.rows_per_epoch]),
-        watch=lambda batches, epoch: _progress_bar(batches, epoch, params, store),
-    )
-    history: list[dict[str, float]] = []
-    weights: dict[str, bytes] = {}
-    least = float("inf")
-    try:
-        for epoch in epochs:
-            history.append({"epoch": epoch.number, **epoch.metrics})
-            weights["last"] = networks.save(model)
-            if epoch.metrics["validation/loss"] < least:
-                least, weights["best"] = epoch.metrics["validation/loss"], weights["last"]
-            if train.save_every and epoch.number % train.save_every == 0:
-                run.artifact(f"checkpoints/epoch-{epoch.number:04}.safetensors", weights["last"])
-            run.metrics({**epoch.metrics, "epoch_seconds": epoch.seconds, "rows_per_second": epoch.rows / epoch.seconds}, step=epoch.number)
-            _report(epoch, train.epochs)
-    except sgd.Diverged as diverged:
-        kept = "no epoch was finished, so no checkpoint is kept"
-        if history:
-            kept = f"the checkpoint of epoch {len(history)} is kept in the MLflow run {run.run_id} as checkpoints/last.safetensors"
-        raise UserError(f"{diverged}; try a smaller train.lr\n{kept}") from None
-    finally:
-        for name, data in weights.items():
-            run.artifact(f"checkpoints/{name}.safetensors", data)
-    return history, weights[train.select]
 
 
-def _describe(params: Params, store: Store, fingerprint: str) -> dict[str, Any]:
-    """What the MLflow run says of itself, as arguments for `tracking.started`."""
-    train = params.train
-    experiment = os.environ.get("DVC_EXP_NAME")
-    network = train.model.factory.partition(":")[2]
-    return {
-        "name": experiment or f"{network} lr={train.lr:g} momentum={train.momentum:g} batch={store.batch_size} epochs={train.epochs}",
-        "params": flatten(params.model_dump(mode="json")),
-        "tags": {
-            tracking.IDENTITY: tracking.identity(params, store.index["digest"], fingerprint),
-            "surefoot.fingerprint": fingerprint,
-            "surefoot.data.digest": store.index["digest"],
-            **({"DVC_EXP_NAME": experiment} if experiment else {}),
-        },
-        "dataset": {
-            "path": store.index["preparation"]["source"],
-            "dvc_path": str(files.BATCHES),
-            "digest": store.index["digest"],
-            "rows": {split: described["rows"] for split, described in store.index["splits"].items()},
-        },
-        "source": provenance.source(),
-    }
+def _parent_check() -> Callable[[], None]:
+    """Stops a training whose DVC was killed: `dvc repro` would start a second one beside it."""
+    parent = os.getppid() if "DVC_STAGE" in os.environ else None
+
+    def check() -> None:
+        if parent and os.getppid() != parent:
+            print("the dvc process that started this training is gone", file=sys.stderr)
+            raise Stopped(signal.SIGHUP)
+
+    return check
 
 
-def _log_model(run_id: str, params: Params, store: Store, weights: bytes) -> None:
-    preparation = store.index["preparation"]
-    network = {"factory": params.train.model.factory, "arguments": params.train.model.arguments}
-    description = network | {"classes": store.classes, "input_shape": store.input_shape} | {key: preparation[key] for key in ("inputs", "subtract", "divide")}
-    serving.log_model(run_id, weights, description, preparation["examples"])
+def _continued(store: "TrajectoryStore", plan: runs.Plan) -> list[tuple[str, int]]:
+    """The longest finished run that this one goes on from, if there is one, and the epoch at which that ended."""
+    keys = {key: epoch for epoch, key in enumerate(plan.epoch_keys[:-1], 1)}
+    shorter = [(identity, keys[run["last"]]) for identity, run in store.runs().items() if run["last"] in keys]
+    return sorted(shorter, key=lambda found: found[1])[-1:]
 
 
-def _report(epoch: "Epoch", epochs: int) -> None:
-    metrics = "  ".join(f"{name} {epoch.metrics[name]:.4f}" for name in COLUMNS[1:-1])
-    print(f"epoch {epoch.number:{len(str(epochs))}}/{epochs}  {metrics}  ({epoch.seconds:.2f} s, {epoch.rows / epoch.seconds:,.0f} rows/s)", flush=True)
+def _report(record: "Record", epochs: int) -> None:
+    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in METRICS[:-1])
+    seconds, rows = record["seconds"], record["rows"]
+    print(f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f} rows/s)", flush=True)
 
 
-def _progress_bar(batches: "Batches", epoch: int, params: Params, store: Store) -> "Batches":
-    """A bar over the minibatches where a terminal is attached; it vanishes when the epoch is done."""
+def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int) -> "Batches":
+    """A bar over the minibatches where a terminal is attached; it vanishes when they are done."""
     if not sys.stderr.isatty():
-        return batches
+        return minibatches
     from tqdm import tqdm
 
-    return tqdm(batches, desc=f"epoch {epoch}/{params.train.epochs}", total=-(-store.rows_per_epoch // store.batch_size), unit="batch", leave=False)
+    return tqdm(minibatches, desc=f"epoch {segment.epoch}/{epochs}", total=len(segment.lrs), unit="batch", leave=False)
 
 
-def _table(history: list[dict[str, float]]) -> bytes:
+def _table(history: "list[Record]") -> bytes:
     """The history as CSV; floats as the shortest text that reads back as the same number."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, ("epoch", *METRICS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(history)
+    writer.writerows({"epoch": record["epoch"], **record["metrics"]} for record in history)
     return text.getvalue().encode()
 
 

@@ -1,10 +1,12 @@
 """A network by its import path: built, checked on one batch, and as safetensors."""
 
 import importlib
+import random
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -16,13 +18,15 @@ EVALUATION_ROWS = 1024
 
 
 def build(factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
-    """The network that `factory` makes, its first weights a function of `seed`.
+    """The network that `factory` makes, its first weights a function of `seed`: torch's, Python's and NumPy's generators are seeded.
 
     Raises:
         UserError: if it can't be imported or called, or doesn't return an nn.Module.
     """
     function = _import(factory)
     seed_step(seed, 0)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     try:
         model = function(input_shape, classes, **arguments)
     except (Exception, SystemExit) as error:
@@ -53,12 +57,14 @@ def check_output(model: nn.Module, inputs: Tensor, classes: int) -> None:
 
 
 def predict(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The output for each row, in evaluation mode; the network is left in training mode."""
+    """The output for each row, in evaluation mode; every part of the network is left in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     with torch.inference_mode():
         # A fixed number of rows at a time: another number could round otherwise.
         parts = [model(part) for part in inputs.split(EVALUATION_ROWS)]
-    model.train()
+    for module, training in modes:
+        module.training = training
     return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
 
 
@@ -67,10 +73,10 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
     return int((logits.argmax(1) == targets).sum()) / len(targets)
 
 
-def save(model: nn.Module) -> bytes:
-    """The network's weights and buffers as safetensors; the same tensors give the same bytes."""
+def to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors as safetensors; the same tensors give the same bytes."""
     # Cloned: safetensors refuses tensors that share memory, such as tied weights.
-    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
+    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
 
 
 def load(model: nn.Module, data: bytes) -> None:

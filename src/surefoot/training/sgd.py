@@ -1,29 +1,30 @@
 """The loop: minibatch SGD, written out in the order in which things happen."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from surefoot.errors import UserError
 from surefoot.training.model import accuracy, predict
 from surefoot.training.numerics import seed_step
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Diverged(Exception):
-    """The loss became NaN or infinite: in `epoch` at `step` (from 1), or after its last step where step is None."""
+    """The loss became NaN or infinite, `step` steps into an epoch; None: in the validation after it."""
 
-    def __init__(self, epoch: int, step: int | None, loss: float, lr: float) -> None:
-        where = f"step {step}" if step else "the validation after it"
-        super().__init__(f"the loss became {loss} in epoch {epoch} at {where}, with lr {lr}")
+    def __init__(self, step: int | None, loss: float, lr: float) -> None:
+        where = f"at step {step}" if step else "in the validation after it"
+        super().__init__(f"the loss became {loss} {where}, with lr {lr:g}")
+        self.epoch = 0  # set by who knows it
 
 
 @dataclass(frozen=True)
@@ -35,103 +36,124 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to. `seconds` are those of training alone, without validation."""
+class Progress:
+    """How far into an epoch: steps taken, rows seen, and the sum of their losses, each as it was just before its step."""
 
-    number: int
-    metrics: dict[str, float]
-    rows: int
-    seconds: float
+    steps: int = 0
+    rows: int = 0
+    loss_sum: float = 0.0
 
 
-def epochs(
-    model: nn.Module,
-    loss_function: Loss,
-    optimizer: torch.optim.Optimizer,
-    training: Rows,
-    validation: Rows,
-    *,
-    number: int,
-    batch_size: int,
-    seed: int,
-    order: Callable[[int], Tensor],
-    watch: Callable[[Batches, int], Batches] = lambda batches, epoch: batches,
-) -> Iterator[Epoch]:
-    """Train for `number` epochs, each yielded as it ends; the network then holds the weights after it.
+class Trainer:
+    """A network with its optimizer and data. Its state is a function of the steps taken, and of nothing else.
 
-    `order` gives the rows of an epoch, in the order in which they are trained on; `watch` sees the minibatches of
-    an epoch go by, for a progress bar.
-
-    Raises:
-        Diverged: the loss is no longer finite.
+    Args:
+        model: the network, in training mode.
+        optimizer: the arguments of `torch.optim.SGD`, but for lr, which comes with each step.
+        training: the rows to train on.
+        validation: the rows that `validate` looks at.
+        batch_size: rows in a minibatch.
+        seed: step k of the run draws its randomness from (seed, k).
     """
-    steps = 0
-    for epoch in range(1, number + 1):
-        rows = order(epoch)
-        lr = optimizer.param_groups[0]["lr"]
-        start = time.perf_counter()
-        batches = minibatches(training.inputs, training.targets, rows, batch_size)
-        loss, bad_step = train_epoch(model, loss_function, optimizer, watch(batches, epoch), seed, steps)
-        seconds = time.perf_counter() - start
-        if bad_step:
-            raise Diverged(epoch, bad_step, loss, lr)
-        steps += -(-len(rows) // batch_size)
-        logits = predict(model, validation.inputs)
-        metrics = {
-            "train/loss": loss,
-            "validation/loss": loss_function(logits, validation.targets).item(),
-            "validation/accuracy": accuracy(logits, validation.targets),
-            "lr": lr,
-        }
-        if not math.isfinite(metrics["validation/loss"]):
-            raise Diverged(epoch, None, metrics["validation/loss"], lr)
-        yield Epoch(epoch, metrics, len(rows), seconds)
 
+    def __init__(self, model: nn.Module, optimizer: dict[str, Any], training: Rows, validation: Rows, batch_size: int, seed: int) -> None:
+        self.model = model
+        self.loss_function: Loss = nn.CrossEntropyLoss()
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, **optimizer)
+        self.training = training
+        self.validation = validation
+        self.batch_size = batch_size
+        self.seed = seed
 
-def train_epoch(
-    model: nn.Module, loss_function: Loss, optimizer: torch.optim.Optimizer, batches: Batches, seed: int, steps_before: int
-) -> tuple[float, int | None]:
-    """Take one step for each minibatch. Step k of the run (`steps_before` came earlier) draws its randomness from (seed, k).
+    def train(
+        self, order: Tensor, lrs: Iterable[float], before: Progress, steps_before: int, watch: Callable[[Batches], Batches] = lambda batches: batches
+    ) -> Progress:
+        """Take a step for each learning rate, on the rows in `order`, a minibatch at a time.
 
-    Returns the mean loss over the rows, each as it was just before its step. If a loss isn't finite, stops before that
-    step and returns the loss and the number of the step (from 1).
-    """
-    total, rows = 0.0, 0
-    for step, (inputs, targets) in enumerate(batches, 1):
-        seed_step(seed, steps_before + step)
-        optimizer.zero_grad()
-        loss = loss_function(model(inputs), targets)
-        value = loss.item()
-        if not math.isfinite(value):
-            return value, step
-        loss.backward()
-        optimizer.step()
-        total += value * len(targets)
-        rows += len(targets)
-    return total / rows, None
+        Args:
+            order: the rows of these steps, as indices.
+            lrs: the learning rate of each step.
+            before: the epoch so far.
+            steps_before: steps of the run that were taken before these.
+            watch: sees the minibatches go by, for a progress bar.
+
+        Raises:
+            Diverged: at the first loss that isn't finite; that step isn't taken.
+        """
+        steps, rows, loss_sum = before.steps, before.rows, before.loss_sum
+        model, loss_function, optimizer, seed = self.model, self.loss_function, self.optimizer, self.seed
+        groups = optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        batches = minibatches(self.training.inputs, self.training.targets, order, self.batch_size)
+        for step, ((inputs, targets), lr) in enumerate(zip(watch(batches), lrs, strict=True), steps_before + 1):
+            seed_step(seed, step)
+            for group in groups:
+                group["lr"] = lr
+            for parameter in parameters:  # what optimizer.zero_grad() does, less 20 microseconds
+                parameter.grad = None
+            loss = loss_function(model(inputs), targets)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise Diverged(steps + 1, value, lr)
+            loss.backward()
+            optimizer.step()
+            loss_sum += value * len(targets)
+            rows += len(targets)
+            steps += 1
+        return Progress(steps, rows, loss_sum)
+
+    def validate(self) -> dict[str, float]:
+        """Loss and accuracy on the validation rows.
+
+        Raises:
+            Diverged: the loss isn't finite.
+        """
+        logits = predict(self.model, self.validation.inputs)
+        loss = self.loss_function(logits, self.validation.targets).item()
+        if not math.isfinite(loss):
+            raise Diverged(None, loss, self.optimizer.param_groups[0]["lr"])
+        return {"validation/loss": loss, "validation/accuracy": accuracy(logits, self.validation.targets)}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on and that can't be computed again: `model.*`, `buffers.*` and `optimizer.*`.
+
+        `buffers.*` are those that the network leaves out of its state_dict.
+
+        Raises:
+            UserError: the network keeps something else than tensors in its state_dict.
+        """
+        saved = self.model.state_dict()
+        state = {f"model.{name}": value for name, value in saved.items()}
+        state |= {f"buffers.{name}": buffer for name, buffer in self.model.named_buffers() if name not in saved}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise UserError(f"train.model: {name} in the network's state_dict is a {type(value).__name__}; only tensors can be stored and restored")
+        return state
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go to a state."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "buffers": {}, "optimizer": {}}
+        for name, tensor in state.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        buffers = dict(self.model.named_buffers())
+        for name, tensor in parts["buffers"].items():
+            buffers[name].copy_(tensor)
+        kept: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, _, what = name.partition(".")
+            kept.setdefault(int(index), {})[what] = tensor
+        self.optimizer.load_state_dict({"state": kept, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
 def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The rows in the given order, `size` at a time; the last minibatch may be smaller.
 
-    A thread gathers the next few minibatches while these are trained on, into memory that is used again: a
-    minibatch is valid until the next one is asked for.
+    Rows are gathered several minibatches at once, which costs less than one by one.
     """
     row_bytes = inputs[0].nbytes + targets[0].nbytes
-    chunks = order.split(size * max(1, CHUNK_BYTES // (size * row_bytes)))
-    buffers = [(inputs.new_empty(len(chunks[0]), *inputs.shape[1:]), targets.new_empty(len(chunks[0]))) for _ in chunks[:2]]
-
-    def gather(number: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        rows = chunks[number]
-        some_inputs, some_targets = (buffer[: len(rows)] for buffer in buffers[number % 2])
-        torch.index_select(inputs, 0, rows, out=some_inputs)
-        torch.index_select(targets, 0, rows, out=some_targets)
-        return some_inputs.split(size), some_targets.split(size)
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(gather, 0)
-        for number in range(1, len(chunks) + 1):
-            gathered = ahead.result()
-            if number < len(chunks):
-                ahead = pool.submit(gather, number)
-            yield from zip(*gathered, strict=True)
+    for rows in order.split(size * max(1, CHUNK_BYTES // (size * row_bytes))):
+        yield from zip(inputs.index_select(0, rows).split(size), targets.index_select(0, rows).split(size), strict=True)

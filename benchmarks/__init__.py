@@ -1,0 +1,1 @@
+"""What Surefoot costs beside the loops that people write otherwise. `python -m benchmarks` prints the table."""

@@ -1,0 +1,167 @@
+"""`python -m benchmarks`: measure, then print a table of figures beside their targets."""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import pipeline, worker
+from surefoot.params import Params, load
+
+EPOCH_OVER_BARE = 1.05
+EPOCH_OVER_TUTORIAL = 0.65
+MEMORY_OVER_BARE = 1.1
+PIPELINE_OVER_PARTS = 1.5
+KEPT_OVER_OURS = 1.03
+
+SLOW_ROUNDS = 3  # at most, of memory and pipeline, where a round takes long
+
+LARGE = worker.Workload("60,000 x 784", 60_000, (784,), 10, 64, "networks.mlp:mlp", {"hidden": [128]}, {"lr": 0.01}, epochs=1)
+LABELS = {"tutorial": "tutorial loop", "lightning": "Lightning", "bare": "bare loop", "ours": "ours", "kept": "ours, chain kept"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    what: str
+    figure: str
+    target: str = ""
+    verdict: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Surefoot beside the loops that people write otherwise.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure, of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument(
+        "--rounds", type=int, default=11, help=f"rounds to take the median of (default: %(default)s); memory and pipeline take at most {SLOW_ROUNDS}"
+    )
+    parser.add_argument("--quick", action="store_true", help="few rows and epochs: to see that it runs, not for figures to quote")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+
+    params = load(worker.ROOT / "params.yaml")
+    workloads = {"large": LARGE, "digits": digits(params, epochs=10)}
+    if arguments.quick:
+        workloads = {"large": replace(LARGE, name="2,000 x 784", rows=2_000), "digits": replace(workloads["digits"], epochs=2)}
+    rows: list[Row] = []
+    for part in arguments.parts or PARTS:
+        with tempfile.TemporaryDirectory(prefix="surefoot-bench-") as scratch:
+            rounds = arguments.rounds if part == "loops" else min(arguments.rounds, SLOW_ROUNDS)
+            rows += PARTS[part](workloads, params, rounds, Path(scratch))
+    print(machine(arguments.rounds, arguments.quick) + "\n")
+    print(table(rows))
+
+
+def digits(params: Params, epochs: int) -> worker.Workload:
+    """The project's own run: as many rows as the training split has, the network and optimizer of params.yaml."""
+    train = params.train
+    with (worker.ROOT / "data" / "raw" / "digits.csv").open() as file:
+        rows = round((sum(1 for _ in file) - 1) * (1 - params.prepare.validation - params.prepare.test))
+    optimizer = train.model_dump(include={"lr", "momentum", "nesterov", "dampening", "weight_decay"})
+    return worker.Workload("digits", rows, params.batch.shape or (64,), 10, params.batch.size, train.model.factory, train.model.arguments, optimizer, epochs)
+
+
+def measure_loops(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+    for key, workload in workloads.items():
+        (scratch / key).mkdir()
+        worker.call("write_data", workload, scratch / key)
+        for profile, contenders in (("native", list(LABELS)), ("portable", ["bare", "ours", "kept"])):
+            progress(f"{workload.name}, {profile}: {', '.join(LABELS[name] for name in contenders)}")
+            seconds = worker.call("time_loops", workload, scratch / key, profile, contenders=contenders, rounds=rounds)
+            where = f"{workload.name}, {profile}"
+            for name, some in seconds.items():
+                yield Row(
+                    f"{where}: {LABELS[name]}", f"{statistics.median(some) * 1000:,.1f} ms an epoch" if some else "not installed (pip install '.[bench]')"
+                )
+            if "tutorial" in seconds:
+                yield ratio_row(f"{where}: ours / tutorial", seconds["ours"], seconds["tutorial"], EPOCH_OVER_TUTORIAL)
+            yield ratio_row(f"{where}: ours / bare", seconds["ours"], seconds["bare"], EPOCH_OVER_BARE)
+            # Epochs of a few milliseconds are shorter than making one durable: the target is for the large workload.
+            yield ratio_row(f"{where}: chain kept / not", seconds["kept"], seconds["ours"], KEPT_OVER_OURS if key == "large" else None)
+
+
+def measure_memory(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+    workload = workloads["large"]
+    worker.call("write_data", workload, scratch)
+    peaks: dict[str, list[float]] = {"bare": [], "ours": []}
+    for number in range(rounds):
+        progress(f"peak memory: round {number + 1} of {rounds}")
+        for contender, some in peaks.items():
+            some.append(worker.call("peak_memory", workload, scratch, params.numerics, contender=contender))
+    for contender, some in peaks.items():
+        how = "rows in memory" if contender == "bare" else "rows memory-mapped; the pages of the file that were read count"
+        yield Row(f"{workload.name}: peak memory of {LABELS[contender]}", f"{statistics.median(some) / 2**20:,.0f} MiB ({how})")
+    yield ratio_row(f"{workload.name}: peak memory, ours / bare", peaks["ours"], peaks["bare"], MEMORY_OVER_BARE)
+
+
+def measure_pipeline(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+    # The same run, so as many epochs as the pipeline trains.
+    workload = replace(workloads["digits"], epochs=params.train.epochs)
+    measured: list[dict[str, float]] = []
+    for number in range(rounds + 1):  # the first warms the file cache up
+        progress(f"dvc repro: round {number} of {rounds}" if number else "dvc repro: warm-up")
+        with tempfile.TemporaryDirectory(dir=scratch) as project:
+            measured.append(pipeline.measure_round(Path(project), workload, params.numerics))
+    seconds = {name: [one[name] for one in measured[1:]] for name in measured[0]}
+
+    def median(name: str) -> str:
+        return f"{statistics.median(seconds[name]):.2f} s"
+
+    yield Row("dvc repro, lr bumped", median("lr bumped"))
+    yield Row("dvc repro, nothing to do", median("nothing to do"))
+    yield Row("dvc repro, from scratch", median("scratch"))
+    each = ", ".join(f"{name} {median('import ' + name)}" for name in pipeline.IMPORTS)
+    yield Row("imports of its five processes", f"{median('imports')} ({each})")
+    yield Row(f"bare training of the same run, {workload.epochs} epochs", median("bare training"))
+    parts = [imports + training for imports, training in zip(seconds["imports"], seconds["bare training"], strict=True)]
+    yield ratio_row("dvc repro from scratch / imports and bare training", seconds["scratch"], parts, PIPELINE_OVER_PARTS)
+
+
+PARTS = {"loops": measure_loops, "memory": measure_memory, "pipeline": measure_pipeline}
+
+
+def ratio_row(what: str, ours: list[float], theirs: list[float], at_most: float | None) -> Row:
+    """The median of the ratios within each round, and their range."""
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    middle = statistics.median(ratios)
+    figure = f"{middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    if at_most is None:
+        return Row(what, figure)
+    return Row(what, figure, f"at most {at_most}", "reached" if middle <= at_most else "missed")
+
+
+def machine(rounds: int, quick: bool) -> str:
+    """One line on what was measured on."""
+    try:
+        cpu = next(line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.processor() or platform.machine()
+    versions = f"Python {platform.python_version()}, torch {version('torch')}"
+    quoting = "; --quick: not for quoting" if quick else ""
+    return f"{cpu}, {os.cpu_count()} cores; {versions}; medians of {rounds} rounds (memory and pipeline: {min(rounds, SLOW_ROUNDS)}){quoting}"
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table that reads well as plain text."""
+    cells = [("what", "measured", "target", ""), *((row.what, row.figure, row.target, row.verdict) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

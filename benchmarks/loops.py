@@ -1,0 +1,118 @@
+"""The contenders: four ways to train one network on the same rows. Importing this imports torch: pin numerics first."""
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from surefoot.data.order import epoch_order
+from surefoot.training.sgd import Progress, Rows, Trainer
+from surefoot.training.trajectory import Chain, segments
+from surefoot.training.trajectory_store import TrajectoryStore
+
+SEED = 0
+LR = 0.01
+
+
+@dataclass
+class Training:
+    """What a contender is given: the network, its optimizer, and the rows in the form that it would have them in."""
+
+    model: nn.Module
+    loss_function: nn.Module
+    optimizer: torch.optim.Optimizer
+    inputs: Tensor
+    targets: Tensor
+    batch_size: int
+    epochs: int
+    scratch: Path
+
+
+def tutorial(training: Training) -> None:
+    """The loop of the PyTorch tutorials: a DataLoader over a TensorDataset, the loss added up."""
+    loader = DataLoader(TensorDataset(training.inputs, training.targets), batch_size=training.batch_size, shuffle=True)
+    model, loss_function, optimizer = training.model, training.loss_function, training.optimizer
+    for _ in range(training.epochs):
+        running_loss = 0.0
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            outputs = model(inputs)
+            loss = loss_function(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+
+
+def lightning(training: Training) -> None:
+    """Lightning's Trainer with everything switched off. Raises ImportError where it isn't installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lightning.pytorch import LightningModule, Trainer
+
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+        class Module(LightningModule):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = training.model
+
+            def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
+                inputs, targets = batch
+                return training.loss_function(self.model(inputs), targets)
+
+            def configure_optimizers(self) -> torch.optim.Optimizer:
+                return training.optimizer
+
+        loader = DataLoader(TensorDataset(training.inputs, training.targets), batch_size=training.batch_size, shuffle=True)
+        Trainer(accelerator="cpu", max_epochs=training.epochs, barebones=True).fit(Module(), loader)
+
+
+def bare(training: Training) -> None:
+    """The least that is minibatch SGD: permute once an epoch, index the tensors, no loss kept."""
+    model, loss_function, optimizer = training.model, training.loss_function, training.optimizer
+    for _ in range(training.epochs):
+        for rows in torch.randperm(len(training.targets)).split(training.batch_size):
+            optimizer.zero_grad()
+            loss = loss_function(model(training.inputs[rows]), training.targets[rows])
+            loss.backward()
+            optimizer.step()
+
+
+def ours(training: Training) -> None:
+    """What the stage `train` does in an epoch, without the validation and without keeping the chain."""
+    trainer, steps = _trainer(training), -(-len(training.targets) // training.batch_size)
+    for epoch in range(training.epochs):
+        trainer.train(_order(training, epoch), [LR] * steps, Progress(), epoch * steps)
+
+
+def kept(training: Training) -> None:
+    """The same through a chain in an empty store: a state and a record for each epoch, and the validation of a few rows."""
+    steps = -(-len(training.targets) // training.batch_size)
+    plan = segments({"benchmark": time.time_ns()}, [np.full(steps, LR)] * training.epochs, 0)
+    with (
+        tempfile.TemporaryDirectory(dir=training.scratch) as path,
+        Chain(plan, TrajectoryStore(Path(path)), lambda: _trainer(training), lambda epoch: _order(training, epoch)) as chain,
+    ):
+        for _ in chain.follow():
+            pass
+
+
+def _trainer(training: Training) -> Trainer:
+    few = Rows(training.inputs[:10], training.targets[:10])
+    optimizer = {name: value for name, value in training.optimizer.defaults.items() if name in ("momentum", "nesterov", "dampening", "weight_decay")}
+    return Trainer(training.model, optimizer, Rows(training.inputs, training.targets), few, training.batch_size, SEED)
+
+
+def _order(training: Training, epoch: int) -> Tensor:
+    return torch.from_numpy(epoch_order(len(training.targets), SEED, epoch))
+
+
+CONTENDERS: dict[str, Callable[[Training], None]] = {"tutorial": tutorial, "lightning": lightning, "bare": bare, "ours": ours, "kept": kept}

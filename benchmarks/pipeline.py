@@ -1,0 +1,69 @@
+"""`dvc repro` by the clock, in a copy of the project, beside what it can't do without: imports and a bare training."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import worker
+
+# What each process can't do its work without. In train that is also torch._dynamo, which torch.optim imports when it is
+# first used, and in train and evaluate MLflow's SQLite store.
+IMPORTS = {
+    "dvc": "dvc.cli.parser, dvc.repo, networkx",
+    "prepare": "surefoot.stages.prepare",
+    "batch": "surefoot.stages.batch",
+    "train": "surefoot.stages.train, surefoot.training.sgd, torch._dynamo, networks.mlp, mlflow.pyfunc, mlflow.store.tracking.sqlalchemy_store",
+    "evaluate": "surefoot.stages.evaluate, surefoot.evaluation.plots, surefoot.training.model, networks.mlp, mlflow, mlflow.store.tracking.sqlalchemy_store",
+}
+
+
+def measure_round(project: Path, digits: worker.Workload, profile: str) -> dict[str, float]:
+    """Seconds of each thing, once, in a new copy of the project in the directory `project`."""
+    copy(project)
+    seconds = {"scratch": repro(project)}
+    imports = {f"import {name}": seconds_of([sys.executable, "-c", f"import {modules}"], project) for name, modules in IMPORTS.items()}
+    seconds |= imports | {"imports": sum(imports.values())}
+    seconds["bare training"] = worker.call("train", digits, project / "data" / "batches", profile)
+    params = project / "params.yaml"
+    bumped, found = re.subn(r"^(  lr: *)[^ \n]+", r"\g<1>0.0125", params.read_text(), flags=re.MULTILINE)
+    assert found == 1
+    params.write_text(bumped)
+    seconds["lr bumped"] = repro(project)
+    seconds["nothing to do"] = repro(project)
+    return seconds
+
+
+def copy(project: Path) -> None:
+    """Copy what Git has or would add to a new repository, with this project's `.venv`: what a fresh clone is after set-up."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=worker.ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    for name in filter(None, names.stdout.split("\0")):
+        if (worker.ROOT / name).is_file():
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(worker.ROOT / name, project / name)
+    (project / ".venv").symlink_to(Path(sys.prefix))
+    identity = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost"]
+    for command in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "copy"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+
+
+def repro(project: Path) -> float:
+    """Seconds that `dvc repro` takes."""
+    return seconds_of([str(project / ".venv" / "bin" / "dvc"), "repro", "--quiet"], project)
+
+
+def seconds_of(command: list[str], project: Path) -> float:
+    """Seconds that a command takes in the project, away from any tracking server and DVC state of the user's."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "PYTHON", "OMP_", "MKL_"))}
+    environment |= {"PYTHONPATH": str(project / "src"), "DVC_SITE_CACHE_DIR": str(project / ".dvc" / "site")}
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}")
+    return seconds

@@ -1,0 +1,142 @@
+"""One measurement in a process of its own, since numerics are pinned once a process: `python -m benchmarks.worker JSON`."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.loops import Training
+
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained on what: the rows are random numbers, which cost the same as real ones."""
+
+    name: str
+    rows: int
+    shape: tuple[int, ...]
+    classes: int
+    batch_size: int
+    factory: str
+    arguments: dict[str, Any]
+    optimizer: dict[str, Any]
+    epochs: int  # that are timed as one
+
+
+def call(task: str, workload: Workload, directory: Path, profile: str = "native", **arguments: Any) -> Any:
+    """Run one of `TASKS` in a new process and return its answer."""
+    message = {"task": task, "workload": asdict(workload), "directory": str(directory), "profile": profile, "arguments": arguments}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    command = [sys.executable, "-m", "benchmarks.worker", json.dumps(message)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def write_data(workload: Workload, directory: Path) -> None:
+    """Write a batch store with the workload's rows, as the stage `batch` would; the other splits get a few."""
+    import numpy as np
+
+    from surefoot.data.split import SPLITS
+    from surefoot.data.store import Block, write_index, write_split
+
+    def blocks(rows: int) -> Iterator[Block]:
+        numbers = np.random.default_rng(0)
+        for start in range(0, rows, 4096):
+            count = min(4096, rows - start)
+            yield numbers.standard_normal((count, *workload.shape), dtype=np.float32), numbers.integers(workload.classes, size=count)
+
+    for split in SPLITS:
+        rows = workload.rows if split == "train" else workload.classes
+        write_split(directory / split, blocks(rows), rows, workload.shape)
+    labels = [str(number) for number in range(workload.classes)]
+    write_index(directory, batch_size=workload.batch_size, drop_last=False, shape=workload.shape, classes=labels, preparation={})
+
+
+def time_loops(workload: Workload, directory: Path, contenders: list[str], rounds: int) -> dict[str, list[float]]:
+    """Seconds an epoch of each contender in each round, one after another, after a round to warm up. None are left of one that isn't installed."""
+    import torch
+
+    from benchmarks import loops
+
+    trainings = {name: prepare(name, workload, directory) for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, training in list(trainings.items()):
+            # Only ours promises determinism, so only ours pays for it.
+            torch.set_deterministic_debug_mode("error" if name in ("ours", "kept") else "default")
+            start = time.perf_counter()
+            try:
+                loops.CONTENDERS[name](training)
+            except ImportError:
+                del trainings[name]
+                continue
+            if number:
+                seconds[name].append((time.perf_counter() - start) / workload.epochs)
+    return seconds
+
+
+def peak_memory(workload: Workload, directory: Path, contender: str) -> int:
+    """Peak resident bytes of this process after it has trained as `contender`."""
+    from benchmarks import loops
+
+    loops.CONTENDERS[contender](prepare(contender, workload, directory))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def train(workload: Workload, directory: Path) -> float:
+    """Seconds of a bare training, from opened data and imported modules to the last step."""
+    import torch._dynamo  # noqa: F401 - torch.optim does when first used
+
+    from benchmarks import loops
+
+    start = time.perf_counter()
+    loops.bare(prepare("bare", workload, directory))
+    return time.perf_counter() - start
+
+
+def prepare(contender: str, workload: Workload, directory: Path) -> "Training":
+    """The training that a contender is given. Ours reads memory-mapped rows, as it does in the pipeline, the others rows in memory."""
+    import numpy as np
+    import torch
+
+    from benchmarks.loops import SEED, Training
+    from surefoot.data.store import open_store
+    from surefoot.training.model import build
+
+    if contender in ("ours", "kept"):
+        split = open_store(directory).train
+        inputs, targets = split.inputs, split.targets
+    else:
+        inputs, targets = (np.load(directory / "train" / f"{name}.npy") for name in ("inputs", "targets"))
+    model = build(workload.factory, workload.arguments, tuple(workload.shape), workload.classes, SEED)
+    optimizer = torch.optim.SGD(model.parameters(), **workload.optimizer)
+    rows = (torch.from_numpy(inputs), torch.from_numpy(targets))
+    return Training(model, torch.nn.CrossEntropyLoss(), optimizer, *rows, workload.batch_size, workload.epochs, directory)
+
+
+TASKS = {"write_data": write_data, "time_loops": time_loops, "peak_memory": peak_memory, "train": train}
+
+
+def main() -> None:
+    """Do what the JSON in the first argument says; print the answer as JSON."""
+    message = json.loads(sys.argv[1])
+    if message["task"] != "write_data":
+        from surefoot.training import numerics
+
+        numerics.pin(message["profile"], THREADS)
+    workload = Workload(**message["workload"])
+    print(json.dumps(TASKS[message["task"]](workload, Path(message["directory"]), **message["arguments"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""A run: the chain that params.yaml and the data make, and its view in MLflow."""
+
+import getpass
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from surefoot import files, provenance, serving, tracking
+from surefoot.data.store import Store
+from surefoot.errors import UserError
+from surefoot.params import Params, flatten
+from surefoot.training import numerics
+
+if TYPE_CHECKING:
+    from surefoot.training.sgd import Trainer
+    from surefoot.training.trajectory import Segment
+    from surefoot.training.trajectory_store import Record, TrajectoryStore
+
+METRICS = ("train/loss", "validation/loss", "validation/accuracy", "lr")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained."""
+
+    identity: str
+    origin: dict[str, Any]
+    segments: "list[Segment]"
+    make: "Callable[[], Trainer]"
+
+    @property
+    def epoch_keys(self) -> list[str]:
+        """The key at the end of each epoch."""
+        return [segment.key for segment in self.segments if segment.ends_epoch]
+
+
+def plan(params: Params, batches: Store) -> Plan:
+    """The chain of a training. Numerics must be pinned; the network is built and tried on one batch.
+
+    Raises:
+        UserError: the network can't be built, or doesn't fit the data.
+    """
+    import torch
+
+    from surefoot.training import model as networks
+    from surefoot.training.origin import origin
+    from surefoot.training.sgd import Rows, Trainer
+    from surefoot.training.trajectory import segments
+
+    train = params.train
+    training, validation = (Rows(torch.from_numpy(split.inputs), torch.from_numpy(split.targets)) for split in (batches.train, batches.validation))
+    optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
+    described = batches.index["splits"]
+
+    def make() -> Trainer:
+        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, len(batches.classes), params.seed)
+        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed)
+
+    trainer = make()
+    first_state = networks.to_bytes(trainer.state())
+    if networks.to_bytes(make().state()) != first_state:
+        raise UserError(
+            f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
+        )
+    networks.check_output(trainer.model, training.inputs[: batches.batch_size], len(batches.classes))
+    start = origin(
+        seed=params.seed,
+        numerics=params.numerics,
+        threads=params.threads,
+        fingerprint=numerics.fingerprint(),
+        factory=train.model.factory,
+        arguments=train.model.arguments,
+        first_state=first_state,
+        optimizer=optimizer,
+        data={split: described[split] for split in ("train", "validation")}
+        | {"batch_size": batches.batch_size, "drop_last": batches.index["drop_last"], "classes": len(batches.classes)},
+    )
+    steps = -(-batches.rows_per_epoch // batches.batch_size)
+    identity = files.sha256(files.canonical_json([start, train.lr, train.epochs, train.select]))
+    return Plan(identity, start, segments(start, [np.full(steps, train.lr)] * train.epochs, train.checkpoint_every), make)
+
+
+def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
+    """What the run in MLflow says of itself."""
+    train = params.train
+    experiment = os.environ.get("DVC_EXP_NAME")
+    network = train.model.factory.partition(":")[2]
+    source = provenance.source()
+    commit = {"mlflow.source.git.commit": source.commit, "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower()} if source.commit else {}
+    return tracking.Description(
+        name=experiment or f"{network} lr={train.lr:g} momentum={train.momentum:g} batch={batches.batch_size} epochs={train.epochs}",
+        params=flatten(params.model_dump(mode="json")),
+        dataset={
+            "path": batches.index["preparation"]["source"],
+            "dvc_path": str(files.BATCHES),
+            "digest": batches.index["digest"],
+            "rows": {split: described["rows"] for split, described in batches.index["splits"].items()},
+        },
+        tags={
+            "mlflow.source.name": "src/surefoot/stages/train.py",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": _user(),
+            **commit,
+            **({"surefoot.git.left_out": ", ".join(source.left_out)[:5000]} if source.left_out else {}),
+            **({"DVC_EXP_NAME": experiment} if experiment else {}),
+            "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
+            "surefoot.data.digest": batches.index["digest"],
+        },
+        texts={
+            "environment/requirements.txt": provenance.packages(),
+            "source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape"),
+        },
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return str(os.getuid())
+
+
+def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
+    """What the store remembers of a run: enough to write all of its view in MLflow anew. `last` and `best` come when it is finished."""
+    preparation = batches.index["preparation"]
+    return {
+        "description": asdict(describe(params, batches, plan)),
+        "epoch_keys": plan.epoch_keys,
+        "select": params.train.select,
+        "save_every": params.train.save_every,
+        "model_source": plan.origin["model"]["source"],
+        "model": {
+            "factory": params.train.model.factory,
+            "arguments": params.train.model.arguments,
+            "classes": batches.classes,
+            "input_shape": batches.input_shape,
+            **{name: preparation[name] for name in ("inputs", "subtract", "divide")},
+        },
+        "examples": preparation["examples"],
+        "last": None,
+        "best": None,
+    }
+
+
+def points(record: "Record") -> Iterator[tracking.Point]:
+    """The metrics of an epoch, as they go to MLflow."""
+    values = record["metrics"] | {"epoch_seconds": record["seconds"], "rows_per_second": record["rows"] / record["seconds"]}
+    for name, value in values.items():
+        yield tracking.Point(name, value, record["epoch"], record["ended"])
+
+
+def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks: files.Locks) -> tracking.Tracker:
+    """Bring to MLflow all that it lacks of a finished run; the run stays open in the tracker that is returned."""
+    tracker = tracking.Tracker(identity, tracking.Description(**run["description"]), locks)
+    tracker.open()
+    if not tracker.complete:
+        complete(tracker, run, store)
+    return tracker
+
+
+def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryStore") -> None:
+    """Write the history, the checkpoints and the model of a finished run, whatever of them is there already."""
+    from surefoot.training.origin import sources
+    from surefoot.training.trajectory import network_of
+
+    def weights(key: str) -> bytes | None:
+        record = store.record(key)
+        state = store.state(record) if record else None
+        return network_of(state) if state else None
+
+    for key in run["epoch_keys"]:
+        record = store.record(key)
+        if record:
+            tracker.add(points(record))
+    tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
+    there = tracker.artifacts("checkpoints")
+    saved = {
+        f"checkpoints/epoch-{epoch:04}.safetensors": key
+        for epoch, key in enumerate(run["epoch_keys"], 1)
+        if run["save_every"] and epoch % run["save_every"] == 0
+    }
+    wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}
+    for path, key in wanted.items():
+        data = weights(key)
+        if data:
+            tracker.artifact(path, data)
+    chosen = weights(run[run["select"]])
+    # The model carries its code: it must still be the code that it was trained with.
+    if chosen and sources(run["model"]["factory"]) == run["model_source"]:
+        tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+    tracker.end("FINISHED")
+    tracker.tag({tracking.COMPLETE: "true"})

@@ -1,0 +1,279 @@
+"""A run as a chain of states: each has a key that says everything that determined it, and is trained once.
+
+The key of the state after n steps is sha256(origin, lr of step 1, ..., lr of step n): a function of the origin and the
+scheduled values alone, not of where checkpoints lie, so another `checkpoint_every` finds the same keys.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from surefoot import files
+from surefoot.errors import UserError
+from surefoot.training.model import to_bytes
+from surefoot.training.sgd import Batches, Diverged, Progress, Trainer
+from surefoot.training.trajectory_store import Record, TrajectoryStore
+
+# The share of the free disk that the states of one run may take.
+DISK_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some steps within an epoch, and the key of the state after them."""
+
+    key: str
+    parent: str
+    epoch: int
+    first: int  # step of the epoch, from 0
+    lrs: np.ndarray  # float64, of each step
+    steps_before: int  # of the run
+    ends_epoch: bool
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The end of an epoch, trained now or restored."""
+
+    record: Record
+    trained: bool
+
+
+def segments(origin: dict[str, Any], schedule: Iterable[np.ndarray], checkpoint_every: int) -> list[Segment]:
+    """Cut a run into segments.
+
+    Args:
+        origin: everything but the schedule that determines the run.
+        schedule: for each epoch the learning rate of each step.
+        checkpoint_every: steps in a segment; 0 for whole epochs. An epoch's end always ends a segment.
+    """
+    digest = hashlib.sha256(files.canonical_json(origin))
+    parent, steps, found = digest.hexdigest(), 0, []
+    for epoch, lrs in enumerate(schedule, 1):
+        size = checkpoint_every or len(lrs)
+        for first in range(0, len(lrs), size):
+            part = np.ascontiguousarray(lrs[first : first + size], dtype="<f8")
+            digest.update(part.tobytes())
+            key = digest.hexdigest()
+            found.append(Segment(key, parent, epoch, first, part, steps, first + len(part) == len(lrs)))
+            parent, steps = key, steps + len(part)
+    return found
+
+
+class Chain:
+    """Walks the segments of a run, restoring what the store has and training what it lacks. Use it in a `with` block.
+
+    Args:
+        segments: of the whole run.
+        store: where records and states lie.
+        make: makes the trainer in its first state.
+        order: the rows of an epoch, in the order in which they are trained on.
+        keep_states: how many of the latest states stay, beside last and best of this and other runs.
+        lock: holds the lock of a key, so that no two processes train one segment at once; waits for it.
+        check: called before each segment is trained; raises to stop.
+        watch: sees the minibatches of a segment go by, for a progress bar.
+        say: is told what the user should know.
+    """
+
+    def __init__(
+        self,
+        segments: list[Segment],
+        store: TrajectoryStore,
+        make: Callable[[], Trainer],
+        order: Callable[[int], Tensor],
+        *,
+        keep_states: int = 50,
+        lock: Callable[[str], AbstractContextManager[None]] = lambda key: nullcontext(),
+        check: Callable[[], None] = lambda: None,
+        watch: Callable[[Batches, Segment], Batches] = lambda batches, segment: batches,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.segments = segments
+        self.steps_trained = 0
+        self._store, self._make, self._order = store, make, order
+        self._keep_states, self._lock, self._check, self._watch, self._say = keep_states, lock, check, watch, say
+        self._trainer: Trainer | None = None
+        self._at = -1  # the trainer stands at the end of this segment; -1: at the start
+        self._best: Record | None = None
+        self._recent: dict[str, Record] = {}  # the last one trained, which may not be written yet
+        self._limited = False
+        self._held: dict[str, int] = {}  # states of this run that lie in the store: key to place in `segments`
+        # One thread writes the last segment while the next is trained.
+        self._writer = ThreadPoolExecutor(1, "trajectory-writer")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "Chain":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown()
+
+    def follow(self) -> Iterator[Reached]:
+        """Go to the end of the run; yields the end of each epoch.
+
+        Raises:
+            Diverged: a loss isn't finite. What was stored before it stays.
+            UserError: the store can't be written, or a segment that was trained again came out otherwise.
+        """
+        stored = self._store.state_sizes()
+        epochs = self.segments[-1].epoch
+        announced = False
+        for index, segment in enumerate(self.segments):
+            if segment.key in stored:
+                self._held[segment.key] = index
+            record, trained = self._store.record(segment.key), False
+            if record is None:
+                if segment.steps_before and not announced:
+                    within = f" and {segment.first} steps" if segment.first else ""
+                    self._say(f"epochs 1-{segment.epoch - 1}{within} restored, training {segment.epoch}-{epochs}")
+                announced = True
+                record, trained = self._train_lacking(index)
+            if segment.ends_epoch:
+                if self._best is None or record["metrics"]["validation/loss"] < self._best["metrics"]["validation/loss"]:
+                    self._best = record
+                yield Reached(record, trained)
+        self._finish_writing()
+        if not announced:
+            self._say(f"epochs 1-{epochs} restored, nothing to train")
+
+    def weights(self, key: str) -> bytes:
+        """The network after the segment of this key, as safetensors; trained again if its state is gone."""
+        self._finish_writing()
+        index = next(index for index, segment in enumerate(self.segments) if segment.key == key)
+        if not (self._trainer and self._at == index):
+            record = self._store.record(key)
+            state = self._store.state(record) if record else None
+            if state is not None:
+                return network_of(state)
+            self._bring_to(index)
+        assert self._trainer
+        return network_of(to_bytes(self._trainer.state()))
+
+    def stored_weights(self, key: str) -> bytes | None:
+        """The network after the segment of this key, as safetensors, if its state is stored."""
+        self._finish_writing()
+        record = self._store.record(key)
+        state = self._store.state(record) if record else None
+        return network_of(state) if state is not None else None
+
+    def _train_lacking(self, index: int) -> tuple[Record, bool]:
+        """The record of a segment that the store lacks, and whether it was trained here."""
+        key = self.segments[index].key
+        with ExitStack() as held:
+            held.enter_context(self._lock(key))
+            record = self._store.record(key)  # somebody else may have trained it while this process waited
+            if record:
+                return record, False
+            self._bring_to(index - 1)
+            return self._train(index, held.pop_all()), True
+
+    def _bring_to(self, index: int) -> None:
+        """Bring the trainer to the end of a segment: from the latest sound state before, or by training again."""
+        if self._trainer is None or self._at > index:
+            self._trainer, self._at = self._make(), -1
+        self._finish_writing()
+        for earlier in range(index, self._at, -1):
+            record = self._store.record(self.segments[earlier].key)
+            state = self._store.state(record) if record else None
+            if state is not None:
+                self._trainer.load(safetensors.torch.load(state))
+                self._at = earlier
+                break
+        for lacking in range(self._at + 1, index + 1):
+            self._train(lacking, ExitStack())
+
+    def _train(self, index: int, held: ExitStack) -> Record:
+        """Train a segment from the end of the one before; it is written while the next one is trained, then `held` closed."""
+        with held:
+            self._check()
+            segment, trainer = self.segments[index], self._trainer
+            assert trainer and self._at == index - 1
+            before = self._store_record(index - 1) if segment.first else None
+            progress = Progress(segment.first, before["rows"], before["loss_sum"]) if before else Progress()
+            rows = self._order(segment.epoch)[segment.first * trainer.batch_size :][: len(segment.lrs) * trainer.batch_size]
+            self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
+            start = time.perf_counter()
+            try:
+                progress = trainer.train(rows, segment.lrs.tolist(), progress, segment.steps_before, lambda batches: self._watch(batches, segment))
+                seconds = time.perf_counter() - start
+                metrics = {"train/loss": progress.loss_sum / progress.rows, **trainer.validate(), "lr": float(segment.lrs[-1])} if segment.ends_epoch else {}
+            except Diverged as diverged:
+                diverged.epoch = segment.epoch
+                raise
+            self._trainer, self._at = trainer, index
+            self.steps_trained += len(segment.lrs)
+            state = to_bytes(trainer.state())
+            record: Record = {
+                "key": segment.key,
+                "parent": segment.parent,
+                "epoch": segment.epoch,
+                "step": segment.steps_before + len(segment.lrs),
+                "rows": progress.rows,
+                "loss_sum": progress.loss_sum,
+                "metrics": metrics,
+                "state": files.sha256(state),
+                # Observed, not determined: when and how fast this machine did it.
+                "seconds": seconds + (before["seconds"] if before else 0.0),
+                "ended": time.time(),
+            }
+            known = self._store.record(segment.key)
+            if known and known["state"] != record["state"]:
+                raise UserError(
+                    f"epoch {segment.epoch}, trained again, came out otherwise than recorded in {self._store.record_path(segment.key)}: "
+                    "the network draws on something that its key doesn't know, such as time or its own random numbers\n"
+                    "if it was changed on purpose, delete that record; `surefoot store` lists runs"
+                )
+            self._finish_writing()
+            self._recent = {segment.key: record}
+            self._writing = self._writer.submit(self._write, index, known or record, state, held.pop_all())
+            return known or record
+
+    def _store_record(self, index: int) -> Record | None:
+        key = self.segments[index].key
+        return self._recent.get(key) or self._store.record(key)
+
+    def _write(self, index: int, record: Record, state: bytes, held: ExitStack) -> None:
+        with held:
+            if not self._limited:
+                self._limited = True
+                self._limit_states(len(state))
+            self._store.write(record, state)
+            self._held[record["key"]] = index
+            old = {key for key, place in self._held.items() if place <= index - self._keep_states}
+            if self._best:
+                old.discard(self._best["key"])
+            if old:
+                old -= {key for run in self._store.runs().values() for key in (run["last"], run["best"])}
+            for key in old:
+                self._store.drop_state(key)
+                del self._held[key]
+
+    def _limit_states(self, size: int) -> None:
+        """Keep no more states than fit into a share of the free disk, and say what they may come to where it is much."""
+        wanted = min(self._keep_states, len(self.segments))
+        room = max(1, int(DISK_SHARE * self._store.free_bytes() / size))
+        each = f"states of {size / 1e6:.1f} MB each (train.keep_states)"
+        if wanted > room:
+            self._say(f"keeping {room}, not {wanted} {each}: more would take over a tenth of the free disk")
+            self._keep_states = room
+        elif wanted * size > 1e9:
+            self._say(f"keeping up to {wanted} {each}, {wanted * size / 1e9:.1f} GB; `surefoot store --prune` frees them")
+
+    def _finish_writing(self) -> None:
+        if self._writing:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+
+def network_of(state: bytes) -> bytes:
+    """The network's part of a state, as safetensors."""
+    tensors = safetensors.torch.load(state)
+    return to_bytes({name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")})

@@ -1,0 +1,133 @@
+"""The trajectory store on disk: under each key a record, kept for good, and a state, kept by policy.
+
+    .surefoot/chain/KEY.json           a line with the digest of the rest, then the record as JSON
+    .surefoot/chain/KEY.safetensors    the state; its digest is in the record
+    .surefoot/runs/IDENTITY.json       what a run is: its epochs' keys, its best and last one, its view in MLflow
+    .surefoot/lock                     a byte a key: who trains it holds that byte's lock
+
+A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from surefoot import files
+from surefoot.errors import UserError
+
+Record = dict[str, Any]
+
+
+class TrajectoryStore:
+    """Records and states in the directory `path`, which needn't exist. Several processes may use it at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._warned: set[Path] = set()
+        self._runs: dict[Path, tuple[int, dict[str, Any] | None]] = {}  # by file: when it was written, and what it says
+
+    def record(self, key: str) -> Record | None:
+        """The record under a key, or None if it is missing or damaged."""
+        record = self._sealed_json(self.record_path(key))
+        if record and record["key"] != key:
+            self._warn(self.record_path(key))
+            return None
+        return record
+
+    def state(self, record: Record) -> bytes | None:
+        """The state that a record tells of, or None if it is missing or damaged."""
+        path = self.state_path(record["key"])
+        data = _read(path)
+        if data is not None and files.sha256(data) != record["state"]:
+            self._warn(path)
+            return None
+        return data
+
+    def write(self, record: Record, state: bytes) -> None:
+        """Write a state and its record, durably, each whole or not at all.
+
+        Raises:
+            UserError: the disk is full, or can't be written.
+        """
+        with _clear_errors():
+            state_path, record_path = self.state_path(record["key"]), self.record_path(record["key"])
+            files.write_durably(state_path.parent, {state_path.name: state, record_path.name: _sealed(record)})
+
+    def drop_state(self, key: str) -> None:
+        """Delete a state; its record stays."""
+        self.state_path(key).unlink(missing_ok=True)
+
+    def mark_run(self, identity: str, run: dict[str, Any]) -> None:
+        """Remember a run: its `epoch_keys`, and once it is finished `last` and `best`, whose states are kept from then on."""
+        with _clear_errors():
+            files.write_durably(self.path / "runs", {f"{identity}.json": _sealed(run)})
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """All runs by identity."""
+        paths = sorted((self.path / "runs").glob("*.json"))
+        for path in paths:
+            written = path.stat().st_mtime_ns
+            if self._runs.get(path, (0,))[0] != written:
+                self._runs[path] = (written, self._sealed_json(path))
+        return {path.stem: run for path in paths if (run := self._runs[path][1])}
+
+    def state_sizes(self) -> dict[str, int]:
+        """The size of each stored state in bytes, by key."""
+        return {path.stem: path.stat().st_size for path in sorted((self.path / "chain").glob("*.safetensors"))}
+
+    def free_bytes(self) -> int:
+        """Free space on the store's disk."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.path).free
+
+    def record_path(self, key: str) -> Path:
+        """Where the record under a key lies."""
+        return self.path / "chain" / f"{key}.json"
+
+    def state_path(self, key: str) -> Path:
+        """Where the state under a key lies."""
+        return self.path / "chain" / f"{key}.safetensors"
+
+    def _sealed_json(self, path: Path) -> dict[str, Any] | None:
+        data = _read(path)
+        if data is None:
+            return None
+        digest, _, body = data.partition(b"\n")
+        if files.sha256(body).encode() != digest:
+            self._warn(path)
+            return None
+        value: dict[str, Any] = json.loads(body)
+        return value
+
+    def _warn(self, path: Path) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            print(f"warning: {path} is damaged; it isn't used", file=sys.stderr, flush=True)
+
+
+def _sealed(value: dict[str, Any]) -> bytes:
+    body = files.canonical_json(value)
+    return files.sha256(body).encode() + b"\n" + body
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        print(f"warning: {path} can't be read ({error.strerror}); it isn't used", file=sys.stderr, flush=True)
+        return None
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or "the trajectory store"
+        raise UserError(f"{where} can't be written: {error.strerror}\nwhat was stored before is whole: free some space, then run again") from None
