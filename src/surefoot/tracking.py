@@ -75,6 +75,7 @@ class Tracker:
         self._points: list[Point] = []
         self._have: set[tuple[str, int]] = set()
         self._written = 0.0
+        self._warned = False
 
     @property
     def run_id(self) -> str | None:
@@ -232,6 +233,9 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
+        if self._warned:
+            return
+        self._warned = True
         reason = _without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
         print(f"warning: MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr, flush=True)
 
