@@ -197,3 +197,18 @@ def _stages(path: Path, count: Callable[..., None]) -> None:
         except Wrong as error:
             wrong = error
         count("corruption", f"train stage: {what}", wrong=wrong, workspace=workspace)
+    (mark,) = (path / ".surefoot" / "runs").glob(f"{_identity(path)}.json")
+    mark.write_bytes(flip(100)(mark.read_bytes()))
+    wrong = None
+    try:
+        said = workspace.stage("evaluate")
+        if f"warning: {mark} is damaged" not in said:
+            wrong = Wrong(f"no warning names {mark}:\n{said}")
+    except Wrong as error:
+        wrong = error
+    count("corruption", "evaluate stage: a byte of what is remembered of the run flipped", wrong=wrong, workspace=workspace)
+
+
+def _identity(path: Path) -> str:
+    """The run whose mark was written last."""
+    return max((path / ".surefoot" / "runs").glob("*.json"), key=lambda file: file.stat().st_mtime_ns).stem
