@@ -47,7 +47,7 @@ def plan(params: Params, batches: Store) -> Plan:
 
     from surefoot.training import model as networks
     from surefoot.training.origin import origin
-    from surefoot.training.sgd import Rows, Trainer, to_bytes
+    from surefoot.training.sgd import Rows, Trainer
     from surefoot.training.trajectory import segments
 
     train = params.train
@@ -60,8 +60,8 @@ def plan(params: Params, batches: Store) -> Plan:
         return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed)
 
     trainer = make()
-    first_state = to_bytes(trainer.state())
-    if to_bytes(make().state()) != first_state:
+    first_state = networks.to_bytes(trainer.state())
+    if networks.to_bytes(make().state()) != first_state:
         raise UserError(
             f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
         )

@@ -13,7 +13,7 @@ from surefoot.data.normalize import normalize
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = ("torch", "mlflow", "numpy", "pandas", "safetensors", "pydantic", "pyyaml")
+PACKAGES = ("torch", "mlflow", "numpy", "pandas", "safetensors", "pydantic", "ruamel.yaml")
 
 
 class Predictor:
