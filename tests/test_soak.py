@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import files, tracking
+from surefoot import cli, files, tracking
 
 PROJECT = Path(__file__).resolve().parents[1]
 ENVIRON = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
@@ -76,3 +76,31 @@ def test_a_second_writer_of_a_run_waits_for_the_first(tmp_path, monkeypatch, cap
     first.communicate(b"\n")
     second.join()
     assert opened.is_set()
+
+
+@pytest.fixture
+def trained(tracked):
+    tracked.csv()
+    for stage in ("prepare", "batch", "train"):
+        assert tracked.stage(stage).code == 0
+    return tracked
+
+
+def test_test_metrics_that_an_outage_kept_from_mlflow_come_with_sync(trained, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert "warning: MLflow at http://127.0.0.1:9" in trained.stage("evaluate").err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert "test/loss" not in trained.runs()[0].data.metrics
+    cli.sync(None)
+    (run,) = trained.runs()
+    assert {"test/loss", "test/accuracy"} <= set(run.data.metrics)
+    assert [len(trained.client().get_metric_history(run.info.run_id, f"test/{name}")) for name in ("loss", "accuracy")] == [1, 1]
+
+
+def test_evaluate_goes_on_where_what_is_remembered_of_the_run_is_damaged(trained):
+    (mark,) = (trained / ".surefoot" / "runs").glob("*.json")
+    mark.write_bytes(mark.read_bytes()[:-1])
+    done = trained.stage("evaluate")
+    assert done.code == 0, done
+    assert f"warning: {mark} is damaged" in done.err
+    assert "test/loss" in trained.runs()[0].data.metrics

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
+
 from tests.soak.workspace import Reference, Workspace, gone, until
 
 EPOCHS = 12
