@@ -124,7 +124,10 @@ def _user() -> str:
 
 
 def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
-    """What the store remembers of a run: enough to write all of its view in MLflow anew. `last` and `best` come when it is finished."""
+    """What the store remembers of a run: enough to write all of its view in MLflow anew.
+
+    `last` and `best` come when it is finished, `results` when it is evaluated.
+    """
     preparation = batches.index["preparation"]
     return {
         "description": asdict(describe(params, batches, plan)),
@@ -158,6 +161,7 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     tracker.open()
     if not tracker.complete:
         complete(tracker, run, store)
+    tracker.results(run.get("results", {}))
     return tracker
 
 
@@ -175,7 +179,8 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         record = store.record(key)
         if record:
             tracker.add(points(record))
-    tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
+    if run["best"]:  # a mark that evaluate had to make knows of no training
+        tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
     there = tracker.artifacts("checkpoints")
     saved = {
         f"checkpoints/epoch-{epoch:04}.safetensors": key

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow."""
+    check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads)
     from surefoot.training.trajectory_store import TrajectoryStore
@@ -41,7 +42,7 @@ def main() -> None:
         tracker.open("RUNNING")
         for identity, epoch in _continued(store, plan):
             tracker.continues(identity, epoch)
-        with _chain(params, batches, plan, store, locks) as chain:
+        with _chain(params, batches, plan, store, locks, check) as chain:
             history = _follow(chain, tracker, params.train.epochs)
             run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
             files.write_bytes(files.MODEL, chain.weights(run[params.train.select]))
@@ -77,7 +78,7 @@ def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int) -> "list[Rec
     return history
 
 
-def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks) -> "Chain":
+def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks, check: Callable[[], None]) -> "Chain":
     import torch
 
     from surefoot.training.trajectory import Chain
@@ -96,7 +97,7 @@ def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectorySt
         order,
         keep_states=params.train.keep_states,
         lock=lock,
-        check=_parent_check(),
+        check=check,
         watch=lambda minibatches, segment: _progress_bar(minibatches, segment, params.train.epochs),
         say=lambda text: print(text, flush=True),
     )
