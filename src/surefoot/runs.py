@@ -78,7 +78,8 @@ def plan(params: Params, batches: Store) -> Plan:
         | {"batch_size": batches.batch_size, "drop_last": batches.index["drop_last"], "classes": len(batches.classes)},
     )
     steps = -(-batches.rows_per_epoch // batches.batch_size)
-    identity = files.sha256(files.canonical_json([start, train.lr, train.epochs, train.select]))
+    # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
+    identity = files.sha256(files.canonical_json([start, train.lr, train.epochs, train.select, batches.index["digest"]]))
     return Plan(identity, start, segments(start, [np.full(steps, train.lr)] * train.epochs, train.checkpoint_every), make)
 
 
