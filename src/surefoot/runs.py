@@ -130,6 +130,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
             **{name: preparation[name] for name in ("inputs", "subtract", "divide")},
         },
         "examples": preparation["examples"],
+        "continues": [],
         "last": None,
         "best": None,
     }
@@ -140,6 +141,11 @@ def points(record: "Record") -> Iterator[tracking.Point]:
     values = record["metrics"] | {"epoch_seconds": record["seconds"], "rows_per_second": record["rows"] / record["seconds"]}
     for name, value in values.items():
         yield tracking.Point(name, value, record["epoch"], record["ended"])
+
+
+def checkpoint(epoch: int) -> str:
+    """Where a run in MLflow has the network after an epoch (`train.save_every`)."""
+    return f"checkpoints/epoch-{epoch:04}.safetensors"
 
 
 def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks: files.Locks) -> tracking.Tracker:
@@ -165,12 +171,10 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         record = store.record(key)
         if record:
             tracker.add(points(record))
+    for other, epoch in run["continues"]:
+        tracker.continues(other, epoch)
     there = tracker.artifacts("checkpoints")
-    saved = {
-        f"checkpoints/epoch-{epoch:04}.safetensors": key
-        for epoch, key in enumerate(run["epoch_keys"], 1)
-        if run["save_every"] and epoch % run["save_every"] == 0
-    }
+    saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
     wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}
     for path, key in wanted.items():
         data = weights(key)
