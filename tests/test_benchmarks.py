@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from benchmarks import worker
 from benchmarks.__main__ import LARGE, Row, ratio_row, table
 

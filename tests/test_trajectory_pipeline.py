@@ -254,6 +254,17 @@ def test_an_mlflow_store_that_was_deleted_comes_back(tracked, empty_store, monke
     assert look() == before
 
 
+def test_a_model_that_came_from_elsewhere_is_evaluated_and_has_a_run(project):
+    """By `dvc pull`, say: the trajectory store knows nothing of it."""
+    ok(project.stage("train"))
+    shutil.rmtree(project / ".surefoot")
+    ok(project.stage("evaluate"))
+    (run,) = project.runs()
+    assert run.info.status == "FINISHED"
+    assert "test/accuracy" in run.data.metrics
+    check_history(project.path, run, 2)
+
+
 def test_an_unfinished_run_is_left_as_it_is_by_sync(project, monkeypatch, capfd):
     set_train(project, epochs=3)
     with monkeypatch.context() as patch:

@@ -66,9 +66,12 @@ def ui(arguments: argparse.Namespace) -> None:
         return
     if not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: must be from 1 to 65535")
-    print(f"MLflow UI: http://127.0.0.1:{arguments.port}  (Ctrl-C stops it)", flush=True)
+    # Without the workflow type MLflow opens its pages for language models.
+    print(f"MLflow UI: http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C stops it)", flush=True)
     mlflow = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(arguments.port)]
-    os.execv(sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1"])
+    os.execv(
+        sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    )
 
 
 def store(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 UNTRACKED_BYTES = 1 << 20
+# Whatever the user's own settings are: `git apply` must take it.
+PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def source() -> Source:
             shutil.copy(original, index)
         if small:
             _git("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul", index=index, cwd=top, given="\0".join(small).encode())
-        patch = _git("diff", "--binary", "HEAD", index=index, cwd=top) or b""
+        patch = _git("diff", *PLAIN, "--binary", "HEAD", index=index, cwd=top) or b""
     return Source(commit.decode().strip(), patch, sorted(set(untracked) - set(small)))
 
 

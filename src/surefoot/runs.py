@@ -1,5 +1,6 @@
 """A run: the chain that params.yaml and the data make, and its view in MLflow."""
 
+import getpass
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -46,7 +47,7 @@ def plan(params: Params, batches: Store) -> Plan:
 
     from surefoot.training import model as networks
     from surefoot.training.origin import origin
-    from surefoot.training.sgd import Rows, Trainer, to_bytes
+    from surefoot.training.sgd import Rows, Trainer
     from surefoot.training.trajectory import segments
 
     train = params.train
@@ -59,8 +60,8 @@ def plan(params: Params, batches: Store) -> Plan:
         return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed)
 
     trainer = make()
-    first_state = to_bytes(trainer.state())
-    if to_bytes(make().state()) != first_state:
+    first_state = networks.to_bytes(trainer.state())
+    if networks.to_bytes(make().state()) != first_state:
         raise UserError(
             f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
         )
@@ -100,6 +101,9 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "rows": {split: described["rows"] for split, described in batches.index["splits"].items()},
         },
         tags={
+            "mlflow.source.name": "src/surefoot/stages/train.py",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": _user(),
             **commit,
             **({"surefoot.git.left_out": ", ".join(source.left_out)[:5000]} if source.left_out else {}),
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
@@ -111,6 +115,13 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape"),
         },
     )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return str(os.getuid())
 
 
 def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
@@ -173,6 +184,8 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
             tracker.add(points(record))
     for other, epoch in run["continues"]:
         tracker.continues(other, epoch)
+    if run["best"]:  # unknown where the model came from elsewhere
+        tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
     there = tracker.artifacts("checkpoints")
     saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
     wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}

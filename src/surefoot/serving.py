@@ -13,7 +13,7 @@ from surefoot.data.normalize import normalize
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = ("torch", "mlflow", "numpy", "pandas", "safetensors", "pydantic", "pyyaml")
+PACKAGES = ("torch", "mlflow", "numpy", "pandas", "safetensors", "pydantic", "ruamel.yaml")
 
 
 class Predictor:
@@ -53,6 +53,7 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
     """Log the network to an MLflow run, with signature, input example, and the code that it needs; returns the model's id."""
     from importlib.metadata import version
 
+    import mlflow
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import Model, ModelSignature
@@ -66,6 +67,8 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
         data = Path(scratch) / "network"
         files.write_bytes(data / "model.safetensors", weights)
         files.write_json(data / "description.json", description)
+        # Otherwise the model goes to the experiment "Default", and its files to ./mlruns.
+        mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
         logged = Model.log(
             artifact_path=None,
             name="model",

@@ -1,6 +1,7 @@
 """MLflow as a view: writes what a run there lacks, in order, exactly once. A server that fails holds nothing up."""
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -231,7 +232,7 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = _without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
         print(f"warning: MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr, flush=True)
 
 
@@ -257,6 +258,6 @@ def _experiment(client: "MlflowClient") -> str:
     return str(found.experiment_id)
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+def _without_password(text: str) -> str:
+    """The same text without user and password in the addresses in it."""
+    return re.sub(r"://[^/\s]*@", "://", text)

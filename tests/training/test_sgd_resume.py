@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from surefoot import files
-from surefoot.training.model import predict
-from surefoot.training.sgd import Progress, Trainer, to_bytes
+from surefoot.training.model import predict, to_bytes
+from surefoot.training.sgd import Progress, Trainer
 from tests.training.chains import ROWS, SIZE, TRAINING, VALIDATION, make, make_model, order
 
 LRS = [0.1 / step for step in range(1, 13)]

@@ -31,10 +31,13 @@ class Statistics:
         if not self.count:
             self._shift = rows[0].copy()
         self.count += len(rows)
-        shifted = rows - self._shift
-        for total, values in zip(self._sums, (shifted, shifted * shifted), strict=True):
-            # One row after another, in order: the same bits on any CPU and for any size of blocks.
-            total[:] = np.add.reduce(np.vstack([total, values]), axis=0)
+        # One row after another, in order: the same bits on any CPU and for any size of blocks. In one array in C's order,
+        # with both sums in it, as NumPy adds a column that stands alone in pairs.
+        terms = np.empty((1 + len(rows), 2, self.columns))
+        terms[0] = self._sums
+        terms[1:, 0] = rows - self._shift
+        terms[1:, 1] = terms[1:, 0] ** 2
+        self._sums = np.add.reduce(terms.reshape(len(terms), -1), axis=0).reshape(2, -1)
         self.minimum = np.minimum(self.minimum, rows.min(axis=0))
         self.maximum = np.maximum(self.maximum, rows.max(axis=0))
 

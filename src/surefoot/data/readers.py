@@ -38,17 +38,20 @@ def read_csv(path: Path, target: str) -> tuple[list[str], Iterator[pa.RecordBatc
 
 
 def _header(path: Path, target: str) -> list[str]:
+    import csv as plain
+
     if path.is_dir():
         raise UserError(f"{path}: is a directory; prepare.source must be a CSV file")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            import csv as plain
-
-            names = next(plain.reader(file), [])
+            # Arrow leaves out empty lines too.
+            names = next(filter(None, plain.reader(file)), [])
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; prepare.source must name a CSV file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text; prepare.source must be a CSV file in UTF-8") from None
+    except plain.Error as error:
+        raise UserError(f"{path}: row 1: not a CSV header: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
     if not names:
@@ -77,11 +80,13 @@ def _rows(path: Path, names: list[str], target: str, reader: csv.CSVStreamingRea
         for name in names:
             column = batch.column(name)
             good = pc.is_valid(column) if name == target else pc.and_kleene(pc.is_valid(column), pc.is_finite(column))
-            bad = pc.index(good, False).as_py()
-            if bad >= 0:
-                value = column[bad].as_py()
+            # Not pc.index, which makes a scalar of what it looks for: pa.scalar imports pandas.
+            bad = pc.indices_nonzero(pc.invert(good))
+            if len(bad):
+                place = bad[0].as_py()
+                value = column[place].as_py()
                 what = "a target" if name == target else "a number"
-                raise UserError(f"{path}: row {first + bad}, column {name!r}: {'empty' if value is None else value}; {what} is needed in every row")
+                raise UserError(f"{path}: row {first + place}, column {name!r}: {'empty' if value is None else value}; {what} is needed in every row")
         first += batch.num_rows
         yield batch
     if first == 2:
@@ -92,16 +97,19 @@ def _explain(path: Path, names: list[str], error: Exception) -> str:
     """Arrow says `In CSV column #3: Row #7: CSV conversion error to double: invalid value 'x'`."""
     import re
 
-    message = str(error).splitlines()[0]
-    found = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid value '(.*)'", message)
+    message = str(error)
+    found = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid (?:value '(.*)'|UTF8 data)", message, re.DOTALL)
     if found:
         column, row, value = found.groups()
-        return f"{path}: row {row}, column {names[int(column)]!r}: {value!r} is not a number"
+        what = "a text that is not UTF-8" if value is None else f"{value!r} is not a number"
+        return f"{path}: row {row}, column {names[int(column)]!r}: {what}"
     found = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
     if found:
         row, expected, got = found.groups()
         return f"{path}: row {row}: has {got} values; the header has {expected}"
-    return f"{path}: not a CSV table: {message}"
+    if "Empty CSV file" in message:  # a header without a line end
+        return f"{path}: has a header but no rows"
+    return f"{path}: not a CSV table: {message.splitlines()[0]}"
 
 
 def _is_number(text: str) -> bool:

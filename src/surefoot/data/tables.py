@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def write_tables(
             table = batch.select([*inputs, target]).cast(schema)
             splits = _split_batch(batch.column(target), seen, seed, validation, test)
             for number, split in enumerate(SPLITS):
-                part = table.filter(pa.array(splits == number))
+                part = table.filter(_mask(splits == number))
                 counts[split].update(part.column(target).to_pylist())
                 writers[split].write_batch(part)
                 if split == "train":
@@ -110,13 +111,17 @@ def _check_classes(seen: Counter[str], counts: dict[str, Counter[str]], target: 
 
 def _first_rows(table: Path, inputs: list[str], rows: int = 2) -> list[list[float]]:
     with pq.ParquetFile(table) as file:
-        matrix: list[list[float]] = _matrix(next(file.iter_batches(batch_size=rows)), inputs).tolist()
-        return matrix
+        return [_matrix(batch, inputs)[0].tolist() for batch in islice(file.iter_batches(batch_size=1), rows)]
 
 
 def _matrix(batch: pa.RecordBatch, inputs: list[str]) -> np.ndarray:
     # from_dlpack: Arrow's own to_numpy imports pandas.
     return np.column_stack([np.from_dlpack(batch.column(name)) for name in inputs])
+
+
+def _mask(chosen: np.ndarray) -> pa.BooleanArray:
+    # From the bits, as pa.array imports pandas.
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))])
 
 
 def _natural(label: str) -> tuple[bool, float, str]:

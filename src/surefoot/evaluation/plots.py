@@ -34,8 +34,9 @@ def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
     accuracy = np.trace(matrix) / matrix.sum()
     axes.set(title=f"Confusion matrix, {matrix.sum()} test rows, accuracy {accuracy:.1%}", xlabel="predicted", ylabel="actual")
     if len(classes) <= 30:
-        axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 3 else 0)
-        axes.set_yticks(range(len(classes)), classes)
+        # A label is a text of the user's: `$` in it begins no formula.
+        axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 3 else 0, parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
         for row, column in zip(*np.nonzero(matrix), strict=True):
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
     return _png(figure)

@@ -29,7 +29,7 @@ def build(factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...],
     np.random.seed(seed % 2**32)
     try:
         model = function(input_shape, classes, **arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         called = f"{factory}(input_shape={input_shape}, classes={classes}" + "".join(f", {k}={v!r}" for k, v in arguments.items()) + ")"
         raise UserError(f"train.model: {called} failed: {_where(error)}") from None
     if not isinstance(model, nn.Module):
@@ -73,6 +73,12 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
     return int((logits.argmax(1) == targets).sum()) / len(targets)
 
 
+def to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors as safetensors; the same tensors give the same bytes."""
+    # Cloned: safetensors refuses tensors that share memory, such as tied weights.
+    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
+
+
 def load(model: nn.Module, data: bytes) -> None:
     """Bring saved weights and buffers into a network."""
     model.load_state_dict(safetensors.torch.load(data))
@@ -82,7 +88,7 @@ def _import(factory: str) -> Callable[..., Any]:
     module_name, _, name = factory.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit: a script that isn't meant to be imported
         raise UserError(f"train.model.factory: {factory}: can't import {module_name}: {_where(error)}") from None
     function = getattr(module, name, None)
     if function is None:
@@ -92,7 +98,7 @@ def _import(factory: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename and "importlib" not in frame.filename]
     at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -158,9 +157,3 @@ def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> It
     row_bytes = inputs[0].nbytes + targets[0].nbytes
     for rows in order.split(size * max(1, CHUNK_BYTES // (size * row_bytes))):
         yield from zip(inputs.index_select(0, rows).split(size), targets.index_select(0, rows).split(size), strict=True)
-
-
-def to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Tensors as safetensors; the same tensors give the same bytes."""
-    # Cloned: safetensors refuses tensors that share memory, such as tied weights.
-    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from surefoot import files
 from surefoot.errors import UserError
-from surefoot.training.sgd import Batches, Diverged, Progress, Trainer, to_bytes
+from surefoot.training.model import to_bytes
+from surefoot.training.sgd import Batches, Diverged, Progress, Trainer
 from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 # The share of the free disk that the states of one run may take.

@@ -1,0 +1,71 @@
+"""What the tests share: pinned numerics, a clean environment, and a small copy of the project to run."""
+
+import os
+import shutil
+import signal
+
+import pytest
+from hypothesis import settings
+
+from surefoot.training.numerics import PROFILES
+from tests.helpers import Here, make_workspace, mlflow_client
+
+# Torch reads these once, when it is imported; tests/training/conftest.py checks that nobody was faster.
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+for _name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_", "GIT_", "PYTHON", "MKL_", "OMP_"))]:
+    del os.environ[_name]  # what the person or hook that runs the tests has set
+os.environ |= THREADS | {name: value for name, value in PROFILES["portable"].items() if value is not None}
+os.environ |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+os.environ |= {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "Tester"), ("EMAIL", "tester@example.org"))}
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "true", "DVC_NO_ANALYTICS": "true"}
+
+settings.register_profile("surefoot", deadline=None, derandomize=True, database=None)
+settings.load_profile("surefoot")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _dvc_directories(tmp_path_factory):
+    """DVC's machine-wide places, under tmp: a test neither sees nor changes the user's."""
+    here = tmp_path_factory.mktemp("dvc")
+    for kind in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG"):
+        os.environ[f"DVC_{kind}_DIR"] = str(here / kind.lower())
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """A small copy of the project, committed, to run stages and DVC in."""
+    return make_workspace(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An SQLite store that holds nothing but its schema, which takes MLflow seconds to build."""
+    here = tmp_path_factory.mktemp("store")
+    mlflow_client(here).search_experiments()
+    return here / "mlflow.db"
+
+
+@pytest.fixture
+def keep_process():
+    """Leave signal handlers and environment as they were, whatever a stage does to its process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    environment = dict(os.environ)
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capfd, keep_process):
+    """An empty directory with a params.yaml, to run prepare and batch in within this process."""
+    monkeypatch.chdir(tmp_path)
+    return Here(tmp_path, capfd)
+
+
+@pytest.fixture
+def tracked(here, empty_store):
+    """The same with an MLflow store, for train and evaluate."""
+    shutil.copy(empty_store, here / "mlflow.db")
+    return here

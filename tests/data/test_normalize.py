@@ -1,0 +1,69 @@
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from surefoot.data.normalize import Statistics, normalize, scaling
+
+VALUES = st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
+
+
+def measure(*blocks):
+    measured = Statistics(blocks[0].shape[1])
+    for block in blocks:
+        measured.add(block)
+    return measured
+
+
+def close(ours, exact):
+    assert ours == pytest.approx(exact, rel=1e-12, abs=1e-300)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=200), st.sampled_from([0.0, 1e6, -1e9]))
+def test_statistics_are_right_to_twelve_digits(values, offset):
+    values = [value + offset for value in values]
+    measured = measure(np.array(values)[:, None])
+    assert measured.count == len(values)
+    assert (measured.minimum[0], measured.maximum[0]) == (min(values), max(values))
+    close(measured.deviation[0], statistics.pstdev(values))
+    # A mean near 0 of values that are not is known to the digits of the values.
+    assert abs(measured.mean[0] - statistics.mean(values)) <= 1e-12 * max(map(abs, values))
+
+
+def test_statistics_equal_those_of_numpy():
+    rows = np.random.default_rng(0).normal(5, 3, (5000, 7))
+    measured = measure(*np.array_split(rows, 13))
+    close(measured.mean, rows.mean(axis=0))
+    close(measured.deviation, rows.std(axis=0))
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 300), st.integers(0, 2**32 - 1), st.sampled_from("CF"))
+def test_statistics_are_the_same_bits_for_any_size_of_blocks(data, columns, rows, seed, layout):
+    table = np.random.default_rng(seed).normal(1e3, 1, (rows, columns)).copy(order=layout)
+    cuts = sorted(data.draw(st.lists(st.integers(0, rows), max_size=5)))
+    whole, parts = measure(table), measure(*np.split(table, cuts))
+    for name in ("mean", "deviation", "minimum", "maximum"):
+        assert getattr(whole, name).tobytes() == getattr(parts, name).tobytes(), name
+
+
+@given(VALUES, st.integers(1, 50))
+def test_a_constant_column_has_no_deviation_and_becomes_zero(value, rows):
+    table = np.full((rows, 1), value)
+    measured = measure(table)
+    assert measured.deviation[0] == 0
+    assert (normalize(table, *scaling("standard", measured)) == 0).all()
+
+
+def test_standard_brings_mean_0_and_deviation_1():
+    rows = np.random.default_rng(1).uniform(-4, 90, (1000, 3))
+    scaled = normalize(rows, *scaling("standard", measure(rows)))
+    assert scaled.dtype == np.float32
+    assert scaled.mean(axis=0) == pytest.approx(0, abs=1e-6)
+    assert scaled.std(axis=0) == pytest.approx(1, abs=1e-6)
+
+
+def test_none_leaves_rows_as_they_are():
+    rows = np.random.default_rng(2).uniform(-4, 90, (10, 3))
+    assert (normalize(rows, *scaling("none", measure(rows))) == rows.astype(np.float32)).all()

@@ -1,0 +1,19 @@
+import numpy as np
+import pytest
+
+from surefoot.evaluation import plots
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 50])
+def test_loss_curves(epochs):
+    losses = [1 / number for number in range(1, epochs + 1)]
+    assert plots.loss_curves(list(range(1, epochs + 1)), losses, losses, chosen=1).startswith(PNG)
+
+
+@pytest.mark.parametrize("classes", [["0", "1"], ["a class with a long name", "$b_$", "c"], [str(number) for number in range(40)]])
+def test_confusion(classes):
+    matrix = np.eye(len(classes), dtype=np.int64)
+    matrix[0] = 0  # a class without a test row
+    assert plots.confusion(matrix, classes).startswith(PNG)

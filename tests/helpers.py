@@ -1,0 +1,174 @@
+"""A small copy of the project to run, and how a process of it ended."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from surefoot import errors
+
+PROJECT = Path(__file__).parent.parent
+
+
+class Done:
+    """How a process ended: exit code, standard output, standard error."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+    def refused(self) -> str:
+        """Standard error, after checking that it is how a user's mistake is told."""
+        assert self.code == 2, self
+        lines = self.err.splitlines()
+        assert 1 <= len(lines) <= 2, self
+        assert lines[0].startswith("error: "), self
+        assert "Traceback" not in self.out + self.err, self
+        return self.err
+
+
+class Workspace:
+    """A copy of the project in a Git repository of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def edit(self, key: str, text: str) -> None:
+        """Replace the value of a dotted key in params.yaml by `text`; the rest of the file stays as it is."""
+        set_param(self / "params.yaml", key, text)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {**os.environ, **more}
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> Done:
+        done = subprocess.run(command, cwd=self.path, env=self.environment(**environment), capture_output=True, text=True)
+        result = Done(done.returncode, done.stdout, done.stderr)
+        assert not check or result.code == 0, result
+        return result
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *arguments).out
+
+    def dvc(self, *arguments: str, **options) -> Done:
+        return self.run(".venv/bin/dvc", *arguments, **options)
+
+    def stage_command(self, name: str) -> list[str]:
+        return [".venv/bin/python", "-m", f"surefoot.stages.{name}"]
+
+    def stage(self, name: str, check: bool = True, **environment: str) -> Done:
+        """Run a stage as dvc.yaml does, without DVC."""
+        return self.run(*self.stage_command(name), check=check, PYTHONPATH="src", DVC_ROOT=str(self.path), **environment)
+
+    def client(self):
+        return mlflow_client(self.path)
+
+    def runs(self):
+        """The runs in the store, the latest first."""
+        client = self.client()
+        experiment = client.get_experiment_by_name("surefoot")
+        return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
+
+    def artifact(self, run, path: str) -> Path:
+        """A file of a run, in the default store."""
+        found = Path(run.info.artifact_uri.removeprefix("file://")) / path
+        assert found.is_relative_to(self.path / "mlartifacts")
+        return found
+
+
+def set_param(file: Path, key: str, text: str) -> None:
+    source = file.read_text()
+    node = YAML(typ="safe").compose(source)
+    for part in key.split("."):
+        node = next(value for name, value in node.value if name.value == part)
+    file.write_text(source[: node.start_mark.index] + text + source[node.end_mark.index :])
+
+
+def mlflow_client(root: Path):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+
+
+def make_workspace(path: Path) -> Workspace:
+    path.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "data/raw", "src"):
+        source, to = PROJECT / name, path / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, to)
+    (path / ".venv").symlink_to(sys.prefix)
+    workspace = Workspace(path)
+    workspace.edit("train.epochs", "3")
+    workspace.git("init", "--quiet", "--initial-branch=main")
+    workspace.git("add", "--all")
+    workspace.git("commit", "--quiet", "--message=start")
+    return workspace
+
+
+PARAMS = """\
+prepare:
+  source: raw.csv
+  target: kind
+batch: {size: 4}
+train:
+  model:
+    factory: networks.mlp:mlp
+    arguments: {hidden: [5]}
+  epochs: 2
+  lr: 0.1
+"""
+
+
+class Here:
+    """An empty directory, made the current one, to run stages in within this process: fast."""
+
+    def __init__(self, path: Path, capfd) -> None:
+        self.path, self._capfd = path, capfd
+        (path / "params.yaml").write_text(PARAMS)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def edit(self, key: str, text: str) -> None:
+        set_param(self / "params.yaml", key, text)
+
+    def csv(self, rows: int = 60, classes: int = 3) -> None:
+        """Write raw.csv: inputs `a` and `b`, target `kind`."""
+        lines = [f"{number / 7},{number * number % 11},{'xyz'[number % classes]}\n" for number in range(rows)]
+        (self / "raw.csv").write_text("".join(["a,b,kind\n", *lines]))
+
+    def stage(self, name: str) -> Done:
+        """Run a stage's `main` as its process would."""
+        main = import_module(f"surefoot.stages.{name}").main
+        self._capfd.readouterr()
+        code = 0
+        try:
+            errors.run(main)
+        except SystemExit as stop:
+            code = stop.code
+        return Done(code, *self._capfd.readouterr())
+
+    def client(self):
+        return mlflow_client(self.path)
+
+    def runs(self):
+        """The runs in the store, the latest first."""
+        client = self.client()
+        experiment = client.get_experiment_by_name("surefoot")
+        return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
+
+    def files(self) -> set[str]:
+        """What lies here but for MLflow's store, as paths."""
+        found = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
+        return {name for name in found if not name.startswith(("mlflow.db", "mlartifacts/"))}

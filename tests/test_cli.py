@@ -1,0 +1,73 @@
+import json
+import sys
+
+import pytest
+
+from surefoot import cli
+from surefoot.params import json_schema
+
+
+@pytest.fixture
+def surefoot(here, monkeypatch, capfd):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["surefoot", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_check_says_nothing_of_params_that_are_right(surefoot):
+    assert surefoot("check") == (0, "", "")
+
+
+def test_check_refuses_params_that_are_wrong(surefoot, here):
+    here.edit("train.lr", "fast")
+    code, out, err = surefoot("check")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: params.yaml:10: train.lr: input should be a valid number")
+
+
+def test_check_without_a_file(surefoot, here):
+    (here / "params.yaml").unlink()
+    code, _, err = surefoot("check")
+    assert code == 2
+    assert err.startswith("error: params.yaml: can't be read: ")
+
+
+def test_the_schema_is_printed(surefoot):
+    code, out, _ = surefoot("schema")
+    assert code == 0
+    assert json.loads(out) == json_schema()
+
+
+def test_the_ui_of_a_server_is_the_server(surefoot, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    code, out, _ = surefoot("ui")
+    assert (code, out) == (0, "the runs are on the server at http://127.0.0.1:1: open it in a browser\n")
+
+
+def test_the_ui_needs_a_port(surefoot):
+    assert surefoot("ui", "--port", "70000") == (2, "", "error: --port 70000: must be from 1 to 65535\n")
+
+
+def test_the_ui_is_on_this_machine_alone(surefoot, here, monkeypatch):
+    started = []
+    monkeypatch.setattr("os.execv", lambda program, arguments: started.append(arguments))
+    code, out, _ = surefoot("ui", "--port", "5123")
+    assert code == 0
+    assert "http://127.0.0.1:5123" in out
+    (arguments,) = started
+    assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
+    assert arguments[arguments.index("--backend-store-uri") + 1] == f"sqlite:///{here / 'mlflow.db'}"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["check", "more"]])
+def test_a_command_that_is_not_there(surefoot, arguments):
+    code, out, err = surefoot(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: surefoot")

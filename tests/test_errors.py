@@ -1,0 +1,122 @@
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+PREAMBLE = "import signal, sys, time\nfrom surefoot.errors import Stopped, UserError, run\n"
+
+
+@contextmanager
+def process(main):
+    """A process that runs the function `main` by `errors.run`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun(main)\nprint('after')"],
+        env={**os.environ, "PYTHONPATH": "src"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        yield running
+        running.kill()
+
+
+def end(main):
+    with process(main) as running:
+        out, err = running.communicate()
+        return running.returncode, out, err
+
+
+def test_a_good_end():
+    assert end("def main(): print('done')") == (0, "done\nafter\n", "")
+
+
+def test_a_mistake_of_the_users():
+    assert end("def main(): print('begun'); raise UserError('what\\nwhere')") == (2, "begun\n", "error: what\nwhere\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    code, _, err = end("def main(): raise ValueError('a bug')")
+    assert code == 1
+    assert err.startswith("Traceback")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal(number, code):
+    main = """
+def main():
+    try:
+        print('ready', flush=True)
+        time.sleep(60)
+    except Exception:
+        print('swallowed')
+    finally:
+        print('cleaned up')
+"""
+    with process(main) as running:
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(number)
+        out, err = running.communicate()
+        assert (running.returncode, out, err) == (code, "cleaned up\n", f"stopped by {number.name}\n")
+
+
+def test_a_second_signal_does_not_interrupt_the_clean_up():
+    main = """
+def main():
+    try:
+        print('ready', flush=True)
+        time.sleep(60)
+    finally:
+        print('cleaning', flush=True)
+        sys.stdin.readline()
+        print('cleaned up')
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun(main)"],
+        env={**os.environ, "PYTHONPATH": "src"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.stdout.readline() == "cleaning\n"
+        running.send_signal(signal.SIGTERM)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate("go on\n")
+        assert (running.returncode, out, err) == (143, "cleaned up\n", "stopped by SIGTERM\n")
+
+
+def test_a_reader_that_goes_away_is_no_fault():
+    main = """
+def main():
+    print('first', flush=True)
+    while True:
+        print('more', flush=True)
+"""
+    with process(main) as running:
+        assert running.stdout.readline() == "first\n"
+        running.stdout.close()
+        assert running.stderr.read() == ""
+        assert running.wait() == 128 + signal.SIGPIPE
+
+
+def test_a_reader_that_goes_away_before_what_is_held_back_is_written():
+    main = "def main():\n    print('first', flush=True)\n    sys.stdin.readline()\n    print('held back')"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun(main)"],
+        env={**os.environ, "PYTHONPATH": "src"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout.readline() == "first\n"
+        running.stdout.close()
+        running.stdin.write("go on\n")
+        running.stdin.close()
+        assert running.stderr.read() == ""
+        assert running.wait() == 128 + signal.SIGPIPE

@@ -1,0 +1,97 @@
+import json
+import math
+
+import pytest
+
+from surefoot import files
+
+
+def test_the_root_is_where_dvc_says_or_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert files.root() == tmp_path
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "parent"))
+    assert files.root() == tmp_path / "parent"
+    monkeypatch.setenv("DVC_ROOT", "")
+    assert files.root() == tmp_path
+
+
+def test_canonical_json_has_one_spelling():
+    assert files.canonical_json({"b": [1, 0.1, None, True], "a": "é"}) == b'{"a":"\\u00e9","b":[1,0.1,null,true]}'
+    assert files.canonical_json({"a": 1, "b": 2}) == files.canonical_json({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_json_takes_no_nan(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.canonical_json([value])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "file", [value])
+    assert not list(tmp_path.iterdir())
+
+
+def test_digests(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.sha256(b"abc") == files.sha256_file(tmp_path / "file") == digest
+
+
+def test_a_file_is_written_with_its_directories(tmp_path):
+    file = tmp_path / "some" / "where" / "file.json"
+    files.write_json(file, {"a": [1, 2]})
+    assert json.loads(file.read_text()) == {"a": [1, 2]}
+    assert file.read_text().endswith("]\n}\n")
+    assert [path.name for path in file.parent.iterdir()] == ["file.json"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    files.write_bytes(file, b"old")
+
+    def full(self, data):
+        with self.open("wb") as half:
+            half.write(data[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_bytes(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_writing_does_not_change_a_file_that_is_linked(tmp_path):
+    """DVC's cache may be linked to: what is there must stay as it was."""
+    cached, file = tmp_path / "cached", tmp_path / "file"
+    cached.write_bytes(b"old")
+    file.hardlink_to(cached)
+    files.write_bytes(file, b"new")
+    assert (cached.read_bytes(), file.read_bytes()) == (b"old", b"new")
+
+
+def test_a_new_directory_takes_the_place_of_the_old(tmp_path):
+    target = tmp_path / "data" / "out"
+    for text in ("one", "two"):
+        with files.new_directory(target) as out:
+            (out / text).write_text(text)
+            assert out != target
+    assert [path.name for path in target.iterdir()] == ["two"]
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_new_directory_vanishes_when_its_block_fails(tmp_path, error):
+    target = tmp_path / "out"
+    with files.new_directory(target) as out:
+        (out / "old").touch()
+    with pytest.raises(error), files.new_directory(target) as out:
+        (out / "new").touch()
+        raise error
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "half").touch()
+    with files.new_directory(tmp_path / "out") as out:
+        (out / "whole").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "whole"]

@@ -1,0 +1,278 @@
+import json
+from dataclasses import dataclass
+
+import pytest
+from dvc.utils.serialize import parse_yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from surefoot.errors import UserError
+from surefoot.params import Params, flatten, json_schema, load
+from tests.helpers import PROJECT, set_param
+
+COMMITTED = (PROJECT / "params.yaml").read_text()
+
+
+@dataclass
+class File:
+    path: object
+
+    def line(self, text: str) -> int:
+        """The line that starts with `text`, but for its indent."""
+        return next(number for number, line in enumerate(self.path.read_text().splitlines(), 1) if line.strip().startswith(text))
+
+    def refused(self, *, line: int | None = None) -> str:
+        with pytest.raises(UserError) as refusal:
+            load(self.path)
+        message = str(refusal.value)
+        if line is not None:
+            assert message.startswith(f"{self.path}:{line}: "), message
+        return message.removeprefix(f"{self.path}:{line}: ")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED)
+    return File(path)
+
+
+def test_the_committed_file_is_right_and_every_key_of_it_is_given(file):
+    params = load(file.path)
+    assert params.train.lr == 0.01
+    given_keys = flatten(parse_yaml(COMMITTED, file.path))
+    known = flatten(params.model_dump())
+    assert set(given_keys) == set(known)
+
+
+def test_params_are_frozen(file):
+    with pytest.raises(ValueError, match="frozen"):
+        load(file.path).train.lr = 1.0
+
+
+def test_the_schema_for_editors_is_current():
+    assert json.loads((PROJECT / "src/surefoot/params.schema.json").read_text()) == json_schema(), "run: surefoot schema > src/surefoot/params.schema.json"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "wrong"),
+    [
+        ("seed", "-1", "greater than or equal to 0"),
+        ("seed", str(2**63), "less than"),
+        ("seed", "1.0", "valid integer"),
+        ("seed", "true", "valid integer"),
+        ("seed", "'1'", "valid integer"),
+        ("numerics", "fast", "'portable', 'avx2' or 'native'"),
+        ("threads", "0", "greater than 0"),
+        ("threads", "1025", "less than or equal to 1024"),
+        ("prepare.source", "''", "at least 1 character"),
+        ("prepare.source", "null", "valid string"),
+        ("prepare.target", "2020-01-01", "valid string"),
+        ("prepare.validation", "0", "greater than 0"),
+        ("prepare.validation", "1.0", "less than 1"),
+        ("prepare.test", ".nan", "finite number"),
+        ("prepare.normalize", "no", "'standard' or 'none'"),
+        ("batch.size", "0", "greater than 0"),
+        ("batch.size", "64.5", "valid integer"),
+        ("batch.shape", "[]", "at least 1"),
+        ("batch.shape", "8", "valid"),
+        ("batch.drop_last", "yes", "valid boolean"),
+        ("train.epochs", "0", "greater than 0"),
+        ("train.epochs", "null", "valid integer"),
+        ("train.lr", "0", "greater than 0"),
+        ("train.lr", "-0.1", "greater than 0"),
+        ("train.lr", ".inf", "finite number"),
+        ("train.lr", ".nan", "finite number"),
+        ("train.lr", "fast", "valid number"),
+        ("train.lr", "'0.1'", "valid number"),
+        ("train.lr", "1e999", "finite number"),
+        ("train.momentum", "-0.5", "greater than or equal to 0"),
+        ("train.weight_decay", "-.inf", "finite number"),
+        ("train.nesterov", "1", "valid boolean"),
+        ("train.select", "first", "'best' or 'last'"),
+        ("train.save_every", "-1", "greater than or equal to 0"),
+        ("train.model.factory", "mlp", "pattern"),
+        ("train.model.factory", "networks.mlp:mlp()", "pattern"),
+        ("train.model.arguments", "[1]", "valid dictionary"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_key_and_line(file, key, text, wrong):
+    set_param(file.path, key, text)
+    message = file.refused(line=file.line(key.rpartition(".")[2] + ":"))
+    assert message.startswith(f"{key}: ")
+    assert wrong in message
+
+
+def test_a_value_in_a_sequence_is_refused_by_key_and_line(file):
+    set_param(file.path, "batch.shape", "[1, 0, 8]")
+    assert file.refused(line=file.line("shape:")).startswith("batch.shape.1: ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "hint"),
+    [
+        ("  lr: 0.01", "  lr_: 0.01", "train.lr_", "did you mean `lr`?"),
+        ("  momentum:", "  momentun:", "train.momentun", "did you mean `momentum`?"),
+        ("seed:", "sede:", "sede", "did you mean `seed`?"),
+        ("    factory:", "    factroy:", "train.model.factroy", "did you mean `factory`?"),
+        ("  size:", "  xyz:", "batch.xyz", "known here: size, shape, drop_last"),
+        ("seed: 0", "train.lr_: 0.1", "train.lr_", "did you mean `train.lr`?"),
+        ("seed: 0", "momentum: 0.1", "momentum", "did you mean `train.momentum`?"),
+        ("  size:", "  lr:", "batch.lr", "did you mean `train.lr`?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_right_one(file, before, after, key, hint):
+    assert COMMITTED.count(before) == 1
+    file.path.write_text(COMMITTED.replace(before, after))
+    number = 1 + COMMITTED[: COMMITTED.index(before)].count("\n")
+    assert f"{file.path}:{number}: {key}: unknown key; {hint}" in file.refused().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "near"),
+    [
+        ("  target: digit                 # the column to predict; the others are the inputs\n", "prepare.target", "prepare:"),
+        ("  epochs: 30\n", "train.epochs", "train:"),
+        ("  lr: 0.01\n", "train.lr", "train:"),
+        ("    factory: networks.mlp:mlp  # module:function(input_shape, classes, **arguments) -> nn.Module\n", "train.model.factory", "model:"),
+    ],
+)
+def test_a_missing_key_is_named_at_its_section(file, line, key, near):
+    assert COMMITTED.count(line) == 1
+    file.path.write_text(COMMITTED.replace(line, ""))
+    assert file.refused(line=file.line(near)) == f"{key}: missing"
+
+
+def test_a_missing_section_is_named(file):
+    file.path.write_text(COMMITTED[: COMMITTED.index("train: ")])
+    assert file.refused(line=1) == "train: missing"
+
+
+def test_a_key_that_is_given_twice_is_refused_with_both_lines(file):
+    file.path.write_text(COMMITTED + "  lr: 0.02\n")
+    first, second = file.line("lr: 0.01"), file.line("lr: 0.02")
+    assert file.refused(line=second) == f"train.lr: given twice, first in line {first}; keep one"
+
+
+def test_a_section_that_is_given_twice_is_refused_with_both_lines(file):
+    file.path.write_text(COMMITTED + "batch: {size: 1}\n")
+    assert f"batch: given twice, first in line {file.line('batch: ')}" in file.refused(line=file.line("batch: {"))
+
+
+@pytest.mark.parametrize(("momentum", "dampening"), [("0.0", "0.0"), ("0.9", "0.1")])
+def test_nesterov_needs_momentum_and_no_dampening(file, momentum, dampening):
+    for key, text in (("nesterov", "true"), ("momentum", momentum), ("dampening", dampening)):
+        set_param(file.path, f"train.{key}", text)
+    assert file.refused(line=file.line("train:")) == "train: nesterov needs momentum above 0 and dampening 0"
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused(file):
+    set_param(file.path, "prepare.test", "0.85")
+    assert file.refused(line=file.line("prepare:")).startswith("prepare: validation 0.15 and test 0.85 leave nothing to train on")
+
+
+def test_more_than_two_faults_are_cut_short(file):
+    file.path.write_text("a: 1\nb: 2\nc: 3\n")
+    lines = file.refused().splitlines()
+    assert len(lines) == 2
+    assert lines[1].endswith(" (and 3 more)"), "prepare and train are missing, a, b and c unknown"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- 1\n", "5\n", "seed\n", "null\n"])
+def test_what_is_not_a_mapping_is_refused(file, text):
+    file.path.write_text(text)
+    assert file.refused() == f"{file.path}: must be a mapping of sections, such as `seed: 0`"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("seed: 0\ntrain: [1, 2\nbatch: 3\n", 3),
+        ("seed: 0\nbatch:\n\tsize: 1\n", 3),
+        ("seed: 'x\n", 2),
+        ("seed: *unknown\n", 1),
+        ("seed: 1\n---\nseed: 2\n", 2),
+        ("seed: !what 1\n", 1),
+    ],
+)
+def test_invalid_yaml_is_refused_by_line(file, text, line):
+    file.path.write_text(text)
+    assert file.refused(line=line).startswith("not valid YAML: ")
+
+
+@pytest.mark.parametrize("value", ["!!int x", "!!bool maybe", "2020-02-30", "!!float x", "!!binary '*'", "!!timestamp 1", "!!set [1]", "<<"])
+def test_a_value_that_is_not_what_its_tag_says_is_refused(file, value):
+    set_param(file.path, "seed", value)
+    file.refused()
+
+
+def test_a_file_that_cannot_be_read_is_refused(file):
+    file.path.write_bytes(b"seed: \xff\n")
+    assert file.refused().startswith(f"{file.path}: can't be read: ")
+    file.path.unlink()
+    assert file.refused().startswith(f"{file.path}: can't be read: ")
+    file.path.mkdir()
+    assert file.refused().startswith(f"{file.path}: can't be read: ")
+
+
+ODDITIES = ["1e-3", "1E3", "no", "on", "0o17", "017", "-0o7", "1_000", "0x1F", "0b11", "1:30", ".5", "5.", "+1", "-.5e1", "0.1_2", "1#one"]
+ODDITIES += [".inf", ".NaN", "~", "Null", "TRUE", "tRue", "2020-01-01", "=", "<<", "''", "'1e-3'", '"1"', "&a 1", "|\n  x", "1 # one"]
+ODDITIES += ["!!str 1", "!!int '1'", "!!bool yes", "[1e-3, no]", "{a: 1_0, b: [off]}"]
+NUMBER_LIKE = st.text("0123456789.eE+-_xobX:~infNaN", min_size=1, max_size=8)
+FIELDS = ["seed", "prepare.target", "batch.drop_last", "batch.shape", "train.lr", "train.epochs", "train.model.arguments.value"]
+
+
+def same(ours, theirs) -> bool:
+    """Whether two values are equal and of one type, all the way down."""
+    if isinstance(ours, tuple) and isinstance(theirs, list):  # what pydantic makes of a sequence
+        ours = list(ours)
+    if type(ours) is not type(theirs):
+        # Pydantic takes the integer 1 where a float is asked for; it is the same number.
+        return type(ours) is float and type(theirs) is int and ours == theirs
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in ours)
+    return ours == theirs or repr(ours) == repr(theirs)
+
+
+@given(key=st.sampled_from(FIELDS), text=st.one_of(NUMBER_LIKE, st.text(max_size=8), st.sampled_from(ODDITIES)))
+@example(key="train.lr", text="1e-3")
+@example(key="prepare.target", text="no")
+@example(key="prepare.target", text="1_000")
+@example(key="train.lr", text="-.5e1")
+def test_a_value_that_is_accepted_means_the_same_to_dvc(tmp_path_factory, key, text):
+    check_same_meaning(tmp_path_factory.getbasetemp() / "params.yaml", key, text)
+
+
+@pytest.mark.parametrize("text", ODDITIES)
+def test_odd_values_mean_the_same_to_dvc(tmp_path, text):
+    for key in FIELDS:
+        check_same_meaning(tmp_path / "params.yaml", key, text)
+
+
+def check_same_meaning(path, key, text):
+    path.write_text(COMMITTED.replace("{hidden: [256]}", "\n      value: 0"))
+    set_param(path, key, text)
+    try:
+        ours = load(path).model_dump()
+    except UserError:
+        return
+    theirs = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    for part in key.split("."):
+        ours, theirs = ours[part], theirs[part]
+    assert same(ours, theirs), (ours, theirs)
+
+
+def test_one_thousandth_is_a_number(file):
+    set_param(file.path, "train.lr", "1e-3")
+    assert load(file.path).train.lr == 0.001
+
+
+def test_every_field_says_what_it_means():
+    def undescribed(schema):
+        return [name for name, field in schema.get("properties", {}).items() if "description" not in field and "$ref" not in field]
+
+    schema = Params.model_json_schema()
+    assert not undescribed(schema)
+    assert not [name for section in schema["$defs"].values() for name in undescribed(section)]

@@ -1,0 +1,282 @@
+"""The real thing: `dvc repro` in a copy of the project, and what a person does next."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from surefoot import files
+from tests.helpers import Workspace, make_workspace
+
+# One process for all of them: they share a pipeline that was run once.
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.CONFUSION]
+EPOCHS = 3
+
+
+def outputs(workspace: Workspace) -> dict[str, bytes]:
+    """The bytes of all that DVC tracks."""
+    found = {}
+    for out in OUTS:
+        path = workspace.path / out
+        for file in filter(Path.is_file, sorted(path.rglob("*"))) if path.is_dir() else [path]:
+            found[str(file.relative_to(workspace.path))] = file.read_bytes()
+    return found
+
+
+def stages_run(out: str) -> list[str]:
+    return [line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage '")]
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """A workspace in which the pipeline was run and dvc.lock committed."""
+    workspace = make_workspace(tmp_path_factory.mktemp("pipeline") / "project")
+    workspace.edit("train.save_every", "2")
+    workspace.git("commit", "--quiet", "--all", "--message=save")
+    workspace.done = workspace.dvc("repro")
+    workspace.git("add", "dvc.lock")
+    workspace.git("commit", "--quiet", "--message=run")
+    return workspace
+
+
+@pytest.fixture
+def again(reproduced, empty_store, tmp_path):
+    """A copy of it, to go on from; its MLflow store is empty."""
+    path = tmp_path / "copy"
+    shutil.copytree(reproduced.path, path, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db*", "mlartifacts", "tmp", "__pycache__"))
+    shutil.copy(empty_store, path / "mlflow.db")
+    return Workspace(path)
+
+
+# --- one run
+
+
+def test_all_stages_run_and_say_what_they_did(reproduced):
+    assert stages_run(reproduced.done.out) == ["prepare", "batch", "train", "evaluate"]
+    lines = reproduced.done.out.splitlines()
+    assert "prepared data/raw/digits.csv: 64 inputs, 10 classes; rows: 1259 train, 269 validation, 269 test" in lines
+    assert len([line for line in lines if line.startswith("epoch ")]) == EPOCHS
+    assert "warning" not in reproduced.done.err
+
+
+def test_the_outputs_are_there(reproduced):
+    made = outputs(reproduced)
+    assert {"data/prepared/schema.json", "data/batches/index.json", "models/model.safetensors", "reports/history.csv", "reports/metrics.json"} <= made.keys()
+    with (reproduced / "reports/history.csv").open(newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    assert float(history[-1]["train/loss"]) < float(history[0]["train/loss"])
+    assert json.loads(made["reports/metrics.json"])["test"]["accuracy"] > 0.8
+    with (reproduced / "reports/confusion.csv").open(newline="") as file:
+        pairs = list(csv.DictReader(file))
+    right = sum(pair["actual"] == pair["predicted"] for pair in pairs)
+    assert right / len(pairs) == pytest.approx(json.loads(made["reports/metrics.json"])["test"]["accuracy"])
+
+
+def test_git_sees_nothing_but_the_lock_file(reproduced):
+    assert reproduced.git("status", "--porcelain") == ""
+    assert set(reproduced.git("show", "--name-only", "--format=").split()) == {"dvc.lock"}
+
+
+def test_a_second_time_nothing_runs(reproduced):
+    before = outputs(reproduced)
+    done = reproduced.dvc("repro")
+    assert stages_run(done.out) == []
+    assert outputs(reproduced) == before
+    assert len(reproduced.runs()) == 1
+    assert reproduced.git("status", "--porcelain") == ""
+
+
+def test_nothing_in_the_outputs_tells_of_time_or_place(reproduced):
+    (run,) = reproduced.runs()
+    for secret in (run.info.run_id, str(reproduced.path), os.uname().nodename):
+        for name, data in outputs(reproduced).items():
+            assert secret.encode() not in data, name
+
+
+def test_the_mlflow_run_has_all_of_it(reproduced):
+    (run,) = reproduced.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.lr"] == "0.01"
+    assert run.data.params["train.epochs"] == str(EPOCHS)
+    # The training was in the first commit; the second has its dvc.lock.
+    assert run.data.tags["mlflow.source.git.commit"] == reproduced.git("rev-parse", "HEAD~1").strip()
+    index = json.loads((reproduced / "data/batches/index.json").read_text())
+    (dataset,) = run.inputs.dataset_inputs
+    profile = json.loads(dataset.dataset.profile)
+    assert profile["digest"] == index["digest"] == run.data.tags["surefoot.data.digest"]
+    assert profile["dvc_path"] == "data/batches"
+    assert dataset.dataset.name == "data/raw/digits.csv"
+    requirements = reproduced.artifact(run, "environment/requirements.txt").read_text().splitlines()
+    assert "torch==2.13.0" in [line.partition("+")[0] for line in requirements]
+    fingerprint = reproduced.run(".venv/bin/python", "-m", "surefoot", "fingerprint", PYTHONPATH="src").out.strip()
+    assert run.data.tags["surefoot.fingerprint"] == fingerprint
+
+
+def test_the_metrics_of_evaluate_are_on_the_same_run(reproduced):
+    (run,) = reproduced.runs()
+    metrics = json.loads((reproduced / "reports/metrics.json").read_text())["test"]
+    assert {name: run.data.metrics[f"test/{name}"] for name in metrics} == metrics
+    for plot in ("loss", "confusion"):
+        assert reproduced.artifact(run, f"plots/{plot}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_checkpoints_are_on_the_run(reproduced):
+    (run,) = reproduced.runs()
+    directory = reproduced.artifact(run, "checkpoints")
+    assert {file.name for file in directory.iterdir()} == {"best.safetensors", "last.safetensors", "epoch-0002.safetensors"}
+    assert (directory / "best.safetensors").read_bytes() == (reproduced / "models/model.safetensors").read_bytes()
+
+
+LOAD = """
+import json, sys
+import mlflow.pyfunc
+import pyarrow.parquet as pq
+model = mlflow.pyfunc.load_model(sys.argv[1])
+rows = pq.read_table(sys.argv[2]).to_pandas()
+target = sys.argv[3]
+answer = model.predict(rows.drop(columns=[target]))
+import surefoot
+probabilities = answer.drop(columns=["prediction"]).sum(axis=1)
+print(json.dumps({
+    "predicted": answer["prediction"].tolist(), "actual": rows[target].tolist(), "least": probabilities.min(), "most": probabilities.max(),
+    "signature": bool(model.metadata.signature), "example": bool(model.metadata.saved_input_example_info), "code": surefoot.__file__,
+}))
+"""
+
+
+def test_the_model_can_be_loaded_without_pickle_and_says_what_evaluate_said(reproduced, tmp_path):
+    (run,) = reproduced.runs()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOAD, f"runs:/{run.info.run_id}/model", str(reproduced / "data/prepared/test.parquet"), "digit"],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    with (reproduced / "reports/confusion.csv").open(newline="") as file:
+        pairs = list(csv.DictReader(file))
+    assert answer["predicted"] == [pair["predicted"] for pair in pairs]
+    assert answer["actual"] == [pair["actual"] for pair in pairs]
+    assert answer["least"] == pytest.approx(1)
+    assert answer["most"] == pytest.approx(1)
+    assert answer["signature"]
+    assert answer["example"]
+    assert not Path(answer["code"]).is_relative_to(reproduced.path / "src"), "the model brings its own code"
+
+
+# --- what a person does next
+
+
+def test_elsewhere_the_same_bytes_come_out(reproduced, tmp_path):
+    """From the commit alone, in another directory and environment, with MLflow out of reach."""
+    path = tmp_path / "some where" / "else"
+    subprocess.run(["git", "clone", "--quiet", str(reproduced.path), str(path)], check=True)
+    (path / ".venv").symlink_to(sys.prefix)
+    clone = Workspace(path)
+    server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    done = clone.dvc("repro", PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C", OMP_NUM_THREADS="2", **server)
+    assert stages_run(done.out) == ["prepare", "batch", "train", "evaluate"]
+    assert outputs(clone) == outputs(reproduced)
+    assert clone.git("status", "--porcelain") == "", "dvc.lock is what it was"
+
+
+def test_another_learning_rate_runs_train_and_evaluate(again):
+    again.edit("train.lr", "2e-2")
+    done = again.dvc("repro")
+    assert stages_run(done.out) == ["train", "evaluate"]
+
+    (run,) = again.runs()
+    assert run.data.params["train.lr"] == "0.02"
+    assert run.data.tags["mlflow.source.git.commit"] == again.git("rev-parse", "HEAD").strip()
+    assert run.data.tags["surefoot.git.dirty"] == "true"
+    assert "+  lr: 2e-2\n" in again.artifact(run, "source/uncommitted.patch").read_text()
+
+    (changed,) = json.loads(again.dvc("params", "diff", "--json").out).values()
+    assert changed == {"train.lr": {"old": 0.01, "new": 0.02}}
+    (changed,) = json.loads(again.dvc("metrics", "diff", "--json").out)["diff"].values()
+    assert changed["test.loss"]["new"] == json.loads((again / "reports/metrics.json").read_text())["test"]["loss"]
+    assert changed["test.loss"]["new"] != changed["test.loss"]["old"]
+    again.dvc("plots", "show")
+    page = (again / "dvc_plots/index.html").read_text()
+    for title in ("Loss", "Accuracy on the validation rows", "Confusion matrix of the test rows"):
+        assert title in page
+    assert set(again.git("status", "--porcelain").split()) == {"M", "params.yaml", "dvc.lock"}
+
+
+def test_another_batch_size_in_an_experiment_runs_batch_too(again):
+    done = again.dvc("exp", "run", "-S", "batch.size=256", "-S", "train.epochs=1")
+    assert stages_run(done.out) == ["batch", "train", "evaluate"]
+    (name,) = again.dvc("exp", "list", "--name-only").out.split()
+    (run,) = again.runs()
+    assert run.data.tags["DVC_EXP_NAME"] == run.info.run_name == name
+    assert run.data.params["batch.size"] == "256"
+    assert "test/accuracy" in run.data.metrics
+
+
+def test_an_experiment_in_a_temporary_copy_is_seen_in_the_same_store(again):
+    again.dvc("exp", "run", "--temp", "-S", "train.lr=0.1", "-S", "train.epochs=1")
+    (name,) = again.dvc("exp", "list", "--name-only").out.split()
+    (run,) = again.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["DVC_EXP_NAME"] == name
+    assert run.data.params["train.lr"] == "0.1"
+    assert "test/accuracy" in run.data.metrics
+    assert again.artifact(run, "checkpoints/last.safetensors").is_file()
+    assert again.git("status", "--porcelain") == ""
+
+
+def test_a_training_that_diverges_loses_nothing(again):
+    before = outputs(again)
+    again.edit("train.lr", "1e3")
+    done = again.dvc("repro", check=False)
+    assert done.code != 0
+    assert "exited with 2" in done.err
+    told = [line for line in done.err.splitlines() if "loss became" in line or "checkpoint" in line]
+    assert len(told) == 2
+    assert told[0].startswith("error: the loss became ")
+    assert " in epoch " in told[0]
+    assert " at step " in told[0] or " at the validation after it" in told[0]
+    assert "with lr 1000.0; try a smaller train.lr" in told[0]
+    assert "Traceback" not in done.out + done.err
+    (run,) = again.runs()
+    assert run.info.status == "FAILED"
+    assert not (again / "models/model.safetensors").exists()
+
+    again.dvc("checkout")
+    assert outputs(again) == before
+
+
+def test_a_training_that_is_stopped_is_killed(again):
+    again.edit("train.epochs", "1000000")
+    again.git("commit", "--quiet", "--all", "--message=long")
+    with subprocess.Popen(
+        again.stage_command("train"),
+        cwd=again.path,
+        env=again.environment(PYTHONPATH="src", DVC_ROOT=str(again.path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as training:
+        for number in range(1, 4):
+            assert training.stdout.readline().split()[:2] == ["epoch", f"{number}/1000000"]
+        training.send_signal(signal.SIGTERM)
+        _, err = training.communicate()
+    assert training.returncode == 143
+    assert err == "stopped by SIGTERM\n"
+    (run,) = again.runs()
+    assert run.info.status == "KILLED"
+    assert again.client().get_metric_history(run.info.run_id, "train/loss")[0].step == 1
+    assert again.artifact(run, "checkpoints/last.safetensors").is_file()
+    assert run.data.tags["surefoot.git.dirty"] == "false"
+    assert not again.artifact(run, "source").exists()

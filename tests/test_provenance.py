@@ -1,0 +1,141 @@
+import os
+import subprocess
+from importlib.metadata import version
+
+import pytest
+
+from surefoot import provenance
+
+
+def git(path, *arguments):
+    return subprocess.run(["git", *arguments], cwd=path, check=True, capture_output=True, text=True).stdout
+
+
+def tree(path):
+    """What lies in a directory, but for Git's own: path, content, and whether it can be executed."""
+    found = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if not name.startswith(".git/") and (file.is_file() or file.is_symlink()):
+            found[name] = file.readlink() if file.is_symlink() else (file.read_bytes(), os.access(file, os.X_OK))
+    return found
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    path = tmp_path / "repository"
+    path.mkdir()
+    (path / "deep").mkdir()
+    for name in ("kept", "modified", "deleted", "staged", "both", "deep/down", "moved", "mode"):
+        (path / name).write_text(f"{name}\n" * 5)
+    (path / "binary").write_bytes(bytes(range(256)))
+    (path / ".gitignore").write_text("/ignored\n")
+    git(path, "init", "--quiet")
+    git(path, "add", "--all")
+    git(path, "commit", "--quiet", "--message=start")
+    monkeypatch.chdir(path)
+    return path
+
+
+def applied(repository, tmp_path, source):
+    """A clone of the commit with the patch on it."""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(repository), str(clone))
+    git(clone, "checkout", "--quiet", source.commit)
+    (tmp_path / "patch").write_bytes(source.patch)
+    git(clone, "apply", "--binary", str(tmp_path / "patch"))
+    return clone
+
+
+def test_a_clean_tree(repository):
+    source = provenance.source()
+    assert source.commit == git(repository, "rev-parse", "HEAD").strip()
+    assert (source.patch, source.left_out) == (b"", [])
+
+
+def test_a_dirty_tree_can_be_made_again(repository, tmp_path):
+    with (repository / "modified").open("a") as file:
+        file.write("more")  # and no line end
+    (repository / "deleted").unlink()
+    (repository / "staged").write_text("staged anew\n")
+    (repository / "both").write_text("staged\n")
+    git(repository, "add", "staged", "both")
+    (repository / "both").write_text("and changed again\n")
+    git(repository, "mv", "moved", "deep/moved here")
+    (repository / "mode").chmod(0o755)
+    (repository / "binary").write_bytes(bytes(range(255, -1, -1)))
+    (repository / "deep" / "untracked é ü.txt").write_text("new\n")
+    (repository / "untracked binary").write_bytes(b"\0\1\2" * 100)
+    (repository / "empty").touch()
+    (repository / "link").symlink_to("kept")
+    (repository / "added").write_text("added\n")
+    git(repository, "add", "added")
+    (repository / "ignored").write_text("no part of it\n")
+    status, index = git(repository, "status", "--porcelain=v2"), (repository / ".git" / "index").read_bytes()
+
+    source = provenance.source()
+
+    assert (repository / ".git" / "index").read_bytes() == index, "the user's index is left alone"
+    assert git(repository, "status", "--porcelain=v2") == status
+    assert source.left_out == []
+    wanted = {name: what for name, what in tree(repository).items() if name != "ignored"}
+    assert tree(applied(repository, tmp_path, source)) == wanted
+
+
+def test_only_an_untracked_file(repository, tmp_path):
+    (repository / "new").write_text("new\n")
+    source = provenance.source()
+    assert (applied(repository, tmp_path, source) / "new").read_text() == "new\n"
+
+
+def test_what_is_large_is_named_and_left_out(repository, monkeypatch):
+    monkeypatch.setattr(provenance, "UNTRACKED_BYTES", 1000)
+    (repository / "large").write_bytes(b"x" * 1001)
+    (repository / "deep" / "large").write_bytes(b"x" * 1001)
+    (repository / "small").write_bytes(b"x" * 1000)
+    source = provenance.source()
+    assert source.left_out == ["deep/large", "large"]
+    assert b"+++ b/small\n" in source.patch
+    assert b"large" not in source.patch
+
+
+def test_from_a_directory_below_the_top(repository, monkeypatch):
+    (repository / "modified").write_text("changed\n")
+    (repository / "new").write_text("new\n")
+    whole = provenance.source()
+    monkeypatch.chdir(repository / "deep")
+    assert provenance.source() == whole
+
+
+def test_outside_of_git(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.source() == provenance.Source(None, b"", [])
+
+
+def test_without_git(repository, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.source() == provenance.Source(None, b"", [])
+
+
+def test_before_the_first_commit(tmp_path, monkeypatch):
+    git(tmp_path, "init", "--quiet")
+    monkeypatch.chdir(tmp_path)
+    assert provenance.source().commit is None
+
+
+def test_a_users_own_way_to_show_differences_has_no_part_in_it(repository, tmp_path):
+    git(repository, "config", "diff.external", "false")
+    git(repository, "config", "diff.noprefix", "true")
+    git(repository, "config", "diff.renames", "copies")
+    git(repository, "config", "color.ui", "always")
+    git(repository, "config", "core.quotepath", "on")
+    (repository / "modified").write_text("changed\n")
+    source = provenance.source()
+    assert (applied(repository, tmp_path, source) / "modified").read_text() == "changed\n"
+
+
+def test_packages_are_named_with_their_versions():
+    lines = provenance.packages().splitlines()
+    assert f"torch=={version('torch')}" in lines
+    assert lines == sorted(set(lines))

@@ -1,0 +1,224 @@
+"""What a user may do wrong, seen as they see it: an exit code, one or two lines, and nothing half-written."""
+
+import csv
+import json
+
+import pytest
+
+from tests.helpers import PARAMS
+
+NETWORKS = "tests.training.networks_for_tests"
+
+
+def nothing_new(here, before):
+    assert here.files() == before, "something half-written"
+
+
+@pytest.fixture
+def prepared(here):
+    here.csv()
+    assert here.stage("prepare").code == 0
+    return here
+
+
+@pytest.fixture
+def batched(tracked):
+    tracked.csv()
+    assert tracked.stage("prepare").code == 0
+    assert tracked.stage("batch").code == 0
+    return tracked
+
+
+# --- prepare
+
+
+def test_a_source_that_is_not_there(here):
+    before = here.files()
+    assert here.stage("prepare").refused() == "error: raw.csv: there is no such file; prepare.source must name a CSV file\n"
+    nothing_new(here, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "raw.csv: is empty; a header row with the column names must come first"),
+        ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first"),
+        ("a,kind\n", "raw.csv: has a header but no rows"),
+        ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 values; the header has 2"),
+        ("a,kind\n1,x\ntwo,x\n", "raw.csv: row 3, column 'a': 'two' is not a number"),
+        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row"),
+        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row"),
+        ("a,kind\n" + "1,x\n" * 30, "column 'kind' (prepare.target) holds one class only, 'x'; at least two are needed"),
+    ],
+)
+def test_a_source_that_is_wrong(here, text, message):
+    (here / "raw.csv").write_text(text)
+    before = here.files()
+    assert here.stage("prepare").refused() == f"error: {message}\n"
+    nothing_new(here, before)
+
+
+def test_a_source_that_is_a_directory(here):
+    (here / "raw.csv").mkdir()
+    assert "raw.csv: is a directory" in here.stage("prepare").refused()
+
+
+def test_a_source_that_cannot_be_read(here):
+    (here / "raw.csv").symlink_to("raw.csv")
+    assert "raw.csv: can't be read: " in here.stage("prepare").refused()
+
+
+def test_a_class_with_too_few_rows(here):
+    here.csv()
+    with (here / "raw.csv").open("a") as file:
+        file.write("1,2,rare\n")
+    before = here.files()
+    assert "class 'rare' of column 'kind' has 1 rows, too few to split" in here.stage("prepare").refused()
+    nothing_new(here, before)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "batch", "train", "evaluate"])
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("  lr: 0.1", "  lr: .nan", "params.yaml:10: train.lr: input should be a finite number, got nan"),
+        ("  lr: 0.1", "  lr_: 0.1", "params.yaml:10: train.lr_: unknown key; did you mean `lr`?"),
+        ("  target: kind", "  target: kind\n  validation: 0.5\n  test: 0.5", "params.yaml:1: prepare: validation 0.5 and test 0.5 leave nothing to train on"),
+    ],
+)
+def test_every_stage_checks_the_params_first(here, stage, before, after, message):
+    (here / "params.yaml").write_text(PARAMS.replace(before, after))
+    files = here.files()
+    assert message in here.stage(stage).refused()
+    nothing_new(here, files)
+
+
+def test_a_failed_stage_leaves_the_outputs_of_an_earlier_run(prepared):
+    before = {file: (prepared / file).read_bytes() for file in prepared.files()}
+    (prepared / "raw.csv").write_text("a,b,kind\n" + "1,2,x\n" * 50 + "1,2\n")
+    prepared.stage("prepare").refused()
+    del before["raw.csv"]
+    assert {file: (prepared / file).read_bytes() for file in before} == before
+
+
+# --- batch
+
+
+def test_a_shape_that_does_not_fit(prepared):
+    (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", "{size: 4, shape: [1, 3]}"))
+    before = prepared.files()
+    assert prepared.stage("batch").refused() == ("error: params.yaml: batch.shape: [1, 3] holds 3 values, but a row has 2 inputs; their product must be 2\n")
+    nothing_new(prepared, before)
+
+
+def test_a_batch_that_drop_last_leaves_out(prepared):
+    (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", "{size: 1000, drop_last: true}"))
+    message = prepared.stage("batch").refused()
+    assert message.startswith("error: params.yaml: batch.size: 1000 is more than the ")
+    assert message.endswith(" training rows, and batch.drop_last leaves none\n")
+
+
+def test_rows_come_out_as_they_went_in(prepared):
+    """From raw.csv through prepare and batch: every row once, normalized, in its class."""
+    assert prepared.stage("batch").code == 0
+    import numpy as np
+
+    from surefoot.data.store import open_store
+
+    store = open_store(prepared / "data/batches")
+    preparation = store.index["preparation"]
+    found = []
+    for split in (store.train, store.validation, store.test):
+        raw = split.inputs * np.array(preparation["divide"]) + np.array(preparation["subtract"])
+        found += [(*row, store.classes[target]) for row, target in zip(raw.tolist(), split.targets, strict=True)]
+    with (prepared / "raw.csv").open(newline="") as file:
+        wanted = [(float(row["a"]), float(row["b"]), row["kind"]) for row in csv.DictReader(file)]
+    assert len(found) == len(wanted)
+    for ours, theirs in zip(sorted(found), sorted(wanted), strict=True):
+        assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5)
+        assert ours[2] == theirs[2]
+
+
+# --- train and evaluate
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("networks.none:mlp", "train.model.factory: networks.none:mlp: can't import networks.none: ModuleNotFoundError"),
+        (f"{NETWORKS}:nothing", f"module {NETWORKS} has no 'nothing'"),
+        (f"{NETWORKS}:not_a_function", "is a int; a function that returns an nn.Module is needed"),
+        (f"{NETWORKS}:returns_a_list", "returned a list; an nn.Module is needed"),
+        (f"{NETWORKS}:fails", "failed: ValueError: no such width"),
+        (f"{NETWORKS}:one_output_too_many", "the network gives shape (4, 4) and type torch.float32; it must give shape (4, 3)"),
+        (f"{NETWORKS}:fails_in_forward", "the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit"),
+    ],
+)
+def test_a_model_that_is_wrong(batched, factory, message):
+    (batched / "params.yaml").write_text(PARAMS.replace("networks.mlp:mlp", factory).replace("{hidden: [5]}", "{}"))
+    before = batched.files()
+    assert message in batched.stage("train").refused()
+    nothing_new(batched, before)
+    assert all(run.info.status == "FAILED" for run in batched.runs())
+
+
+def test_arguments_that_the_factory_does_not_take(batched):
+    batched.edit("train.model.arguments", "{depth: 3}")
+    assert "TypeError: mlp() got an unexpected keyword argument 'depth'" in batched.stage("train").refused()
+
+
+def test_a_loss_that_explodes_after_an_epoch(batched):
+    """The first epoch is finished and kept; the second one stops at the step that went wrong."""
+    (batched / "params.yaml").write_text(PARAMS.replace("networks.mlp:mlp", f"{NETWORKS}:explodes_in_epoch_2").replace("{hidden: [5]}", "{}"))
+    before = batched.files()
+    message = batched.stage("train").refused()
+    assert message.startswith("error: the loss became nan in epoch 2 at step 1, with lr 0.1")
+    assert "checkpoint of epoch 1 is kept" in message
+    nothing_new(batched, before)
+    (run,) = batched.runs()
+    assert run.info.status == "FAILED"
+    assert run.info.run_id in message
+    assert (batched / "mlartifacts" / run.info.run_id / "artifacts/checkpoints/last.safetensors").stat().st_size > 0
+
+
+def test_a_loss_that_explodes_in_the_first_epoch(batched):
+    batched.edit("train.lr", "1e30")
+    before = batched.files()
+    message = batched.stage("train").refused()
+    assert message.startswith("error: the loss became ")
+    assert " in epoch 1 at step " in message
+    assert "with lr 1e+30" in message
+    assert "no epoch was finished" in message
+    nothing_new(batched, before)
+
+
+def test_every_kind_of_training_runs_through(batched):
+    """The knobs that the default run leaves alone."""
+    text = PARAMS + "  momentum: 0.9\n  nesterov: true\n  weight_decay: 0.01\n  select: last\n  save_every: 1\n"
+    (batched / "params.yaml").write_text(text.replace("{size: 4}", "{size: 4, drop_last: true}") + "numerics: portable\n")
+    for stage in ("batch", "train", "evaluate"):
+        done = batched.stage(stage)
+        assert (done.code, done.err) == (0, ""), done
+    with (batched / "reports/history.csv").open(newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    metrics = json.loads((batched / "reports/metrics.json").read_text())
+    assert metrics.keys() == {"test"}
+    assert metrics["test"].keys() == {"loss", "accuracy"}
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_the_model_that_is_kept(batched, select):
+    """With a learning rate this high the last epoch is not the best."""
+    (batched / "params.yaml").write_text(PARAMS.replace("epochs: 2", "epochs: 8").replace("lr: 0.1", "lr: 3.0") + f"  select: {select}\n  save_every: 1\n")
+    assert batched.stage("train").code == 0
+    with (batched / "reports/history.csv").open(newline="") as file:
+        losses = [float(row["validation/loss"]) for row in csv.DictReader(file)]
+    best = losses.index(min(losses)) + 1
+    assert best != 8, "choose another learning rate for this test"
+    (run,) = batched.runs()
+    checkpoints = batched / "mlartifacts" / run.info.run_id / "artifacts/checkpoints"
+    wanted = {"best": best, "last": 8}
+    assert (batched / "models/model.safetensors").read_bytes() == (checkpoints / f"epoch-{wanted[select]:04}.safetensors").read_bytes()
+    for name, epoch in wanted.items():
+        assert (checkpoints / f"{name}.safetensors").read_bytes() == (checkpoints / f"epoch-{epoch:04}.safetensors").read_bytes()

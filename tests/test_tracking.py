@@ -1,0 +1,250 @@
+"""MLflow as it is seen from outside: what a training leaves in the store, and what a server that fails does to it."""
+
+import csv
+import json
+import os
+import re
+import socket
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from surefoot import tracking
+from tests.helpers import PARAMS
+
+NETWORKS = "tests.training.networks_for_tests"
+
+
+@pytest.fixture
+def batched(tracked):
+    tracked.csv()
+    for stage in ("prepare", "batch"):
+        assert tracked.stage(stage).code == 0
+    return tracked
+
+
+def train(here, **environment):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return here.stage("train")
+
+
+def history(here):
+    with (here / "reports/history.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+# --- the default store
+
+
+def test_a_training_leaves_one_run(batched):
+    assert train(batched).code == 0
+    (run,) = batched.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.lr"] == "0.1"
+    assert run.data.params["batch.size"] == "4"
+    assert run.data.params["seed"] == "0"
+    assert run.data.params["train.model.factory"] == "networks.mlp:mlp"
+    assert run.data.params["train.model.arguments.hidden"] == "[5]"
+    index = json.loads((batched / "data/batches/index.json").read_text())
+    assert run.data.tags["surefoot.data.digest"] == index["digest"]
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == index["digest"][:36]
+    assert json.loads(dataset.dataset.profile)["digest"] == index["digest"]
+    assert re.fullmatch("[0-9a-f]{64}", run.data.tags["surefoot.fingerprint"])
+    assert "DVC_EXP_NAME" not in run.data.tags
+
+
+def test_metrics_have_the_epoch_as_step(batched):
+    batched.edit("train.epochs", "5")
+    assert train(batched).code == 0
+    (run,) = batched.runs()
+    rows = history(batched)
+    assert len(rows) == 5
+    for name in ("train/loss", "validation/loss", "validation/accuracy", "lr"):
+        logged = batched.client().get_metric_history(run.info.run_id, name)
+        assert [(metric.step, metric.value) for metric in logged] == [(row["epoch"], row[name]) for row in rows]
+    for name in ("epoch_seconds", "rows_per_second"):
+        logged = batched.client().get_metric_history(run.info.run_id, name)
+        assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]
+        assert all(metric.value > 0 for metric in logged)
+
+
+def test_the_store_lies_at_the_root_that_dvc_names(batched, tmp_path_factory):
+    """As it is for `dvc exp run --temp`, which runs in a copy."""
+    root = tmp_path_factory.mktemp("parent")
+    (batched / "mlflow.db").rename(root / "mlflow.db")
+    assert train(batched, DVC_ROOT=str(root), DVC_EXP_NAME="puffy-oats").code == 0
+    assert not (batched / "mlflow.db").exists()
+    batched.path = root
+    (run,) = batched.runs()
+    assert run.data.tags["DVC_EXP_NAME"] == run.info.run_name == "puffy-oats"
+    assert run.info.artifact_uri.startswith((root / "mlartifacts").as_uri())
+
+
+def test_a_run_that_a_signal_stops_is_killed(batched):
+    (batched / "params.yaml").write_text(PARAMS.replace("networks.mlp:mlp", f"{NETWORKS}:asks_to_be_stopped").replace("{hidden: [5]}", "{}"))
+    done = train(batched)
+    assert (done.code, done.err) == (143, "stopped by SIGTERM\n")
+    (run,) = batched.runs()
+    assert run.info.status == "KILLED"
+    assert not (batched / "models").exists()
+
+
+def test_a_run_that_fails_is_failed(batched):
+    batched.edit("train.model.factory", f"{NETWORKS}:returns_a_list")
+    batched.edit("train.model.arguments", "{}")
+    train(batched).refused()
+    assert [run.info.status for run in batched.runs()] in ([], ["FAILED"])
+
+
+def test_evaluate_adds_to_the_latest_run_of_the_same_training(batched):
+    for lr in ("0.1", "0.1", "0.2"):
+        batched.edit("train.lr", lr)
+        assert train(batched).code == 0
+    batched.edit("train.lr", "0.1")
+    assert train(batched).code == 0
+    assert batched.stage("evaluate").code == 0
+    runs = batched.runs()
+    assert [run.data.params["train.lr"] for run in runs] == ["0.1", "0.2", "0.1", "0.1"]
+    assert ["test/accuracy" in run.data.metrics for run in runs] == [True, False, False, False]
+    metrics = json.loads((batched / "reports/metrics.json").read_text())["test"]
+    assert {name: runs[0].data.metrics[f"test/{name}"] for name in metrics} == metrics
+
+
+def test_evaluate_without_a_run_goes_on(batched):
+    assert train(batched).code == 0
+    (run,) = batched.runs()
+    batched.client().delete_run(run.info.run_id)
+    done = batched.stage("evaluate")
+    assert done.code == 0
+    assert "Traceback" not in done.err
+    assert (batched / "reports/metrics.json").is_file()
+
+
+def test_a_store_that_is_no_store_is_warned_of_once(batched):
+    (batched / "mlflow.db").write_bytes(b"not a database" * 100)
+    warned_once(train(batched))
+    trained(batched)
+
+
+# --- a tracking server that fails
+
+
+def warned_once(done, *hidden):
+    assert done.code == 0, done
+    assert done.err.count("\n") == 1, done
+    assert done.err.startswith("warning: MLflow at "), done
+    for secret in hidden:
+        assert secret not in done.out + done.err
+
+
+def trained(here):
+    assert len(history(here)) == 2
+    assert (here / "models/model.safetensors").is_file()
+
+
+@contextmanager
+def listening():
+    """A socket that lets anyone connect, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@contextmanager
+def serving(answer):
+    """An HTTP server; `answer(path)` gives status and JSON."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = answer(self.path)
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_PATCH = do_PUT = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}
+
+
+def test_a_server_that_refuses_connections(batched):
+    with listening() as port:
+        pass  # nobody listens there any more
+    warned_once(train(batched, MLFLOW_TRACKING_URI=f"http://somebody:secret@127.0.0.1:{port}", **IMPATIENT), "secret")
+    trained(batched)
+    assert batched.runs() == []
+
+
+def test_a_server_that_never_answers(batched):
+    with listening() as port:
+        warned_once(train(batched, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", **IMPATIENT))
+    trained(batched)
+
+
+def test_a_server_that_answers_with_an_error(batched):
+    with serving(lambda path: (500, {"error_code": "INTERNAL_ERROR", "message": "out of order"})) as port:
+        warned_once(train(batched, MLFLOW_TRACKING_URI=f"http://somebody:secret@127.0.0.1:{port}", **IMPATIENT), "secret")
+    trained(batched)
+
+
+def test_a_server_that_answers_with_something_else(batched):
+    with serving(lambda path: (200, ["hello"])) as port:
+        warned_once(train(batched, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", **IMPATIENT))
+    trained(batched)
+
+
+def test_a_server_that_breaks_down_in_the_middle(batched):
+    asked = []
+    info = {"run_id": "r1", "experiment_id": "1", "status": "RUNNING", "lifecycle_stage": "active", "artifact_uri": (batched / "artifacts").as_uri()}
+
+    def answer(path):
+        method = path.partition("mlflow/")[2].partition("?")[0]
+        asked.append(method)
+        known = {"experiments/get-by-name": {"experiment": {"experiment_id": "1", "name": "surefoot"}}}
+        known |= {"runs/create": {"run": {"info": info, "data": {}}}, "runs/get": {"run": {"info": info, "data": {}}}}
+        # The first log-batch has the params, the next the metrics of an epoch.
+        broken = asked.count("runs/log-batch") > 1
+        return (500, {"error_code": "INTERNAL_ERROR", "message": "out of order"}) if broken else (200, known.get(method, {}))
+
+    with serving(answer) as port:
+        warned_once(train(batched, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", **IMPATIENT))
+    assert "runs/create" in asked
+    trained(batched)
+
+
+def test_a_server_gets_little_time_unless_the_user_says_otherwise(keep_process, monkeypatch):
+    names = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    monkeypatch.setenv(names[1], "9")
+    tracking.configure()
+    assert 0 < float(os.environ[names[0]]) <= 10
+    assert os.environ[names[1]] == "9"
+    monkeypatch.delenv(names[1])
+    tracking.configure()
+    assert int(os.environ[names[1]]) <= 2
+
+
+def test_telemetry_is_off(keep_process, monkeypatch):
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "false")
+    tracking.configure()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"

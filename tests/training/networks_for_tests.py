@@ -1,0 +1,82 @@
+"""Factories that are right and wrong in one way each."""
+
+import os
+import signal
+from math import prod
+
+import torch
+from torch import nn
+
+not_a_function = 3
+
+
+def good(input_shape, classes, width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), width), nn.ReLU(), nn.Linear(width, classes))
+
+
+def returns_a_list(input_shape, classes):
+    return [1]
+
+
+def fails(input_shape, classes):
+    raise ValueError("no such\nwidth")
+
+
+def one_output_too_many(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(2, classes + 1))
+
+
+class Forward(nn.Module):
+    def __init__(self, what):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.what = what
+
+    def forward(self, inputs):
+        return self.what(self, inputs)
+
+
+def fails_in_forward(input_shape, classes):
+    def forward(self, inputs):
+        raise RuntimeError("mat1 and mat2\n  do not fit")  # the line that is named
+
+    return Forward(forward)
+
+
+def gives_a_tuple(input_shape, classes):
+    return Forward(lambda self, inputs: (inputs, inputs))
+
+
+def gives_classes(input_shape, classes):
+    return Forward(lambda self, inputs: torch.zeros(len(inputs), classes, dtype=torch.int64))
+
+
+def gives_one_row(input_shape, classes):
+    return Forward(lambda self, inputs: torch.zeros(1, classes))
+
+
+def explodes_in_epoch_2(input_shape, classes):
+    """Right until it was asked for predictions twice: in the trial before training, and in the validation of epoch 1."""
+    seen = []
+
+    def forward(self, inputs):
+        if not self.training:
+            seen.append(True)
+        logits = self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
+        return logits * (float("nan") if self.training and len(seen) == 2 else 1.0)
+
+    return Forward(forward)
+
+
+def asks_to_be_stopped(input_shape, classes):
+    """Sends its process a SIGTERM when it is trained on for the third time."""
+    times = []
+
+    def forward(self, inputs):
+        if self.training:
+            times.append(True)
+        if len(times) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
+
+    return Forward(forward)

@@ -1,0 +1,184 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from surefoot.data.order import epoch_order
+from surefoot.training import sgd
+from surefoot.training.model import to_bytes
+from surefoot.training.numerics import seed_step
+
+
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 400), st.data())
+def test_minibatches_are_the_rows_in_order(rows, size, chunk_bytes, data):
+    inputs, targets = torch.arange(rows * 3.0).reshape(rows, 3), torch.arange(rows)
+    order = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=90)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sgd, "CHUNK_BYTES", chunk_bytes)
+        found = list(sgd.minibatches(inputs, targets, order, size))
+    wanted = [(inputs[places], targets[places]) for places in order.split(size)]
+    assert len(found) == len(wanted)
+    for (some, those), (some_wanted, those_wanted) in zip(found, wanted, strict=True):
+        assert torch.equal(some, some_wanted)
+        assert torch.equal(those, those_wanted)
+
+
+def test_minibatches_can_be_left_before_the_end():
+    batches = sgd.minibatches(torch.zeros(100, 2), torch.zeros(100, dtype=torch.int64), torch.arange(100), 1)
+    next(batches)
+    batches.close()
+
+
+ROWS, SHAPE, CLASSES = 45, (1, 2, 3), 3
+
+
+def make_rows(seed, rows=ROWS):
+    seed_step(seed, 99)
+    return sgd.Rows(torch.randn(rows, *SHAPE), torch.randint(CLASSES, (rows,)))
+
+
+def make_model():
+    seed_step(3, 0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, CLASSES))
+
+
+def order(epoch, drop_last=False, size=8):
+    return torch.from_numpy(epoch_order(ROWS, 3, epoch)[: ROWS - ROWS % size if drop_last else ROWS])
+
+
+def make_trainer(optimizer_options, size=8):
+    options = {name: value for name, value in optimizer_options.items() if name != "lr"}
+    return sgd.Trainer(make_model(), options, make_rows(0), make_rows(1, 20), size, seed=3)
+
+
+def run(optimizer_options, *, epochs=3, size=8, drop_last=False, trainer=None, watch=lambda batches: batches):
+    trainer = trainer or make_trainer(optimizer_options, size)
+    results, step = [], 0
+    for epoch in range(1, epochs + 1):
+        rows = order(epoch, drop_last, size)
+        steps = -(-len(rows) // size)
+        progress = trainer.train(rows, [optimizer_options["lr"]] * steps, sgd.Progress(), step, watch)
+        assert progress.steps == steps
+        step += steps
+        metrics = {"train/loss": progress.loss_sum / progress.rows, **trainer.validate(), "lr": optimizer_options["lr"]}
+        results.append((metrics, progress.rows, to_bytes(trainer.model.state_dict())))
+    return results
+
+
+def by_hand(optimizer_options, *, epochs=3, size=8, drop_last=False):
+    """The loop of the tutorials, with nothing of ours in it but order and seeds."""
+    model, loss_function = make_model(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), **optimizer_options)
+    training, validation = make_rows(0), make_rows(1, 20)
+    results, step = [], 0
+    for epoch in range(1, epochs + 1):
+        model.train()
+        total = count = 0
+        for rows in order(epoch, drop_last, size).split(size):
+            step += 1
+            seed_step(3, step)
+            optimizer.zero_grad()
+            loss = loss_function(model(training.inputs[rows]), training.targets[rows])
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(rows)
+            count += len(rows)
+        model.eval()
+        with torch.no_grad():
+            logits = model(validation.inputs)
+        metrics = {
+            "train/loss": total / count,
+            "validation/loss": loss_function(logits, validation.targets).item(),
+            "validation/accuracy": (logits.argmax(1) == validation.targets).double().mean().item(),
+            "lr": optimizer_options["lr"],
+        }
+        results.append((metrics, count, to_bytes(model.state_dict())))
+    return results
+
+
+@pytest.mark.parametrize(
+    "optimizer_options",
+    [
+        {"lr": 0.1},
+        {"lr": 0.1, "momentum": 0.9},
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.5},
+        {"lr": 0.1, "weight_decay": 0.01},
+        {"lr": 0.05, "momentum": 0.5, "dampening": 0.1, "weight_decay": 0.1},
+    ],
+    ids=lambda options: " ".join(options),
+)
+@pytest.mark.parametrize(("size", "drop_last"), [(8, False), (8, True), (45, False), (64, False)])
+@pytest.mark.parametrize("chunk_bytes", [1, 4 << 20])
+def test_the_loop_equals_one_written_by_hand_bit_for_bit(monkeypatch, optimizer_options, size, drop_last, chunk_bytes):
+    monkeypatch.setattr(sgd, "CHUNK_BYTES", chunk_bytes)
+    options = {"size": size, "drop_last": drop_last}
+    assert run(optimizer_options, **options) == by_hand(optimizer_options, **options)
+
+
+def test_what_a_stranger_draws_between_steps_changes_nothing():
+    def watch(batches):
+        for batch in batches:
+            torch.rand(3)
+            yield batch
+
+    assert run({"lr": 0.1}, watch=watch) == run({"lr": 0.1})
+
+
+def test_watch_sees_every_minibatch():
+    seen = []
+
+    def watch(batches):
+        for inputs, targets in batches:
+            seen.append(len(targets))
+            yield inputs, targets
+
+    run({"lr": 0.1}, epochs=2, watch=watch)
+    assert seen == [8, 8, 8, 8, 8, 5] * 2
+
+
+def test_each_step_has_its_own_learning_rate():
+    trainer, lrs = make_trainer({}), [0.1, 0.2, 0.0, 0.4, 0.5, 0.6]
+    trainer.train(order(1), lrs, sgd.Progress(), 0)
+    model, training = make_model(), make_rows(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for step, (rows, lr) in enumerate(zip(order(1).split(8), lrs, strict=True), 1):
+        seed_step(3, step)
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.zero_grad()
+        nn.CrossEntropyLoss()(model(training.inputs[rows]), training.targets[rows]).backward()
+        optimizer.step()
+    assert to_bytes(trainer.model.state_dict()) == to_bytes(model.state_dict())
+
+
+class Breaks:
+    """A loss that is `value` when it is asked for the n-th time, and what it should be otherwise."""
+
+    def __init__(self, value, call):
+        self.value, self.call, self.calls = value, call, 0
+
+    def __call__(self, logits, targets):
+        self.calls += 1
+        loss = nn.functional.cross_entropy(logits, targets)
+        return loss * self.value if self.calls == self.call else loss
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_at_once_before_its_step(value):
+    trainer = make_trainer({})
+    # 6 minibatches and a validation in an epoch: the tenth call is the third step of the second epoch.
+    trainer.loss_function = Breaks(value, 10)
+    with pytest.raises(sgd.Diverged, match=rf"^the loss became {value} at step 3, with lr 0.1$"):
+        run({"lr": 0.1}, trainer=trainer)
+    assert trainer.loss_function.calls == 10
+    assert all(tensor.isfinite().all() for tensor in trainer.model.state_dict().values())
+
+
+def test_a_validation_loss_that_is_not_finite_stops_too():
+    trainer = make_trainer({})
+    trainer.loss_function = Breaks(math.nan, 7)
+    with pytest.raises(sgd.Diverged, match=r"^the loss became nan in the validation after it, with lr 0.1$"):
+        run({"lr": 0.1}, trainer=trainer)
