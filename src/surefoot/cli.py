@@ -104,7 +104,8 @@ def sync(_arguments: argparse.Namespace) -> None:
     numerics.pin(params.numerics, params.threads)
     trajectories = TrajectoryStore(files.trajectory())
     locks = files.Locks(trajectories.path / "lock")
-    for identity, run in trajectories.runs().items():
+    # The shorter ones first: a longer one links to the one that it goes on from.
+    for identity, run in sorted(trajectories.runs().items(), key=lambda item: len(item[1]["epoch_keys"])):
         name = run["description"]["name"]
         if not run["last"]:
             print(f"unfinished, left as it is: {name}")

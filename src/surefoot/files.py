@@ -105,9 +105,12 @@ class Locks:
     """Locks by number in one file: a byte each, held by the process, gone when the process is, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Never closed but by the end of the process: closing any descriptor of the file would drop all its locks.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Never closed but by the end of the process: closing any descriptor of the file would drop all its locks.
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UserError(f"{path} can't be written: {error.strerror}") from None
 
     @contextmanager
     def held(self, name: str, waiting: Callable[[int], None] = lambda pid: None) -> Iterator[None]:

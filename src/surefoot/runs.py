@@ -79,7 +79,8 @@ def plan(params: Params, batches: Store) -> Plan:
         | {"batch_size": batches.batch_size, "drop_last": batches.index["drop_last"], "classes": len(batches.classes)},
     )
     steps = -(-batches.rows_per_epoch // batches.batch_size)
-    identity = files.sha256(files.canonical_json([start, train.lr, train.epochs, train.select]))
+    # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
+    identity = files.sha256(files.canonical_json([start, train.lr, train.epochs, train.select, batches.index["digest"]]))
     return Plan(identity, start, segments(start, [np.full(steps, train.lr)] * train.epochs, train.checkpoint_every), make)
 
 
@@ -143,6 +144,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
             **{name: preparation[name] for name in ("inputs", "subtract", "divide")},
         },
         "examples": preparation["examples"],
+        "continues": [],
         "last": None,
         "best": None,
     }
@@ -153,6 +155,11 @@ def points(record: "Record") -> Iterator[tracking.Point]:
     values = record["metrics"] | {"epoch_seconds": record["seconds"], "rows_per_second": record["rows"] / record["seconds"]}
     for name, value in values.items():
         yield tracking.Point(name, value, record["epoch"], record["ended"])
+
+
+def checkpoint(epoch: int) -> str:
+    """Where a run in MLflow has the network after an epoch (`train.save_every`)."""
+    return f"checkpoints/epoch-{epoch:04}.safetensors"
 
 
 def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks: files.Locks) -> tracking.Tracker:
@@ -179,14 +186,12 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         record = store.record(key)
         if record:
             tracker.add(points(record))
-    if run["best"]:  # a mark that evaluate had to make knows of no training
+    for other, epoch in run["continues"]:
+        tracker.continues(other, epoch)
+    if run["best"]:  # unknown where the model came from elsewhere
         tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
     there = tracker.artifacts("checkpoints")
-    saved = {
-        f"checkpoints/epoch-{epoch:04}.safetensors": key
-        for epoch, key in enumerate(run["epoch_keys"], 1)
-        if run["save_every"] and epoch % run["save_every"] == 0
-    }
+    saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
     wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}
     for path, key in wanted.items():
         data = weights(key)

@@ -1,5 +1,6 @@
 """`surefoot store`: what lies in the trajectory store, what runs share, and freeing space."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def prune(store: TrajectoryStore) -> tuple[int, int]:
     dropped = [key for key in sizes if key not in needed]
     for key in dropped:
         store.drop_state(key)
-    for leftover in (store.path / "chain").glob(".*.partial"):
-        leftover.unlink(missing_ok=True)
+    for leftover in store.path.glob("*/.*.partial"):
+        if not _lives(int(leftover.suffixes[-2][1:])):
+            leftover.unlink(missing_ok=True)
     return len(dropped), sum(sizes[key] for key in dropped)
 
 
@@ -81,6 +83,16 @@ def _needed(store: TrajectoryStore, run: dict[str, Any]) -> list[str]:
     records = (store.record(key) for key in sizes if key not in run["epoch_keys"])
     within = [record["key"] for record in records if record and not record["metrics"]]
     return ([latest] if latest else []) + within
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _megabytes(size: int) -> str:

@@ -87,7 +87,7 @@ class Tracker:
     @property
     def complete(self) -> bool:
         """Whether the run was marked as lacking nothing when it was opened."""
-        return bool(self._client and self._run and self._run.data.tags.get(COMPLETE) == "true")
+        return bool(self._client and self._run and self._run.data.tags.get(COMPLETE) == "true" and self._run.info.status == "FINISHED")
 
     def open(self, status: str | None = None) -> None:
         """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is open.

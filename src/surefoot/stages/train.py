@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from surefoot import errors, files, runs, tracking
 from surefoot.data.order import epoch_order
@@ -35,15 +35,15 @@ def main() -> None:
     plan = runs.plan(params, batches)
     store = TrajectoryStore(files.trajectory())
     locks = files.Locks(store.path / "lock")
-    run = runs.mark(params, batches, plan)
+    run = runs.mark(params, batches, plan) | {"continues": _continued(store, plan)}
     tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
     store.mark_run(plan.identity, store.runs().get(plan.identity, run))
     try:
         tracker.open("RUNNING")
-        for identity, epoch in _continued(store, plan):
+        for identity, epoch in run["continues"]:
             tracker.continues(identity, epoch)
         with _chain(params, batches, plan, store, locks, check) as chain:
-            history = _follow(chain, tracker, params.train.epochs)
+            history = _follow(chain, tracker, params.train.epochs, params.train.save_every)
             run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
             files.write_bytes(files.MODEL, chain.weights(run[params.train.select]))
         files.write_bytes(files.HISTORY, _table(history))
@@ -55,17 +55,23 @@ def main() -> None:
         raise
 
 
-def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int) -> "list[Record]":
+def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int, save_every: int) -> "list[Record]":
     """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each."""
     from surefoot.training.sgd import Diverged
 
     history: list[Record] = []
+    there = tracker.artifacts("checkpoints") if save_every else set()
     try:
         for reached in chain.follow():
             history.append(reached.record)
             tracker.add(runs.points(reached.record))
             if reached.trained:
                 _report(reached.record, epochs)
+            path = runs.checkpoint(len(history))
+            if save_every and len(history) % save_every == 0 and path not in there:
+                weights = chain.stored_weights(reached.record["key"])  # now, as `keep_states` may drop the state before the end
+                if weights:
+                    tracker.artifact(path, weights)
     except (Diverged, Stopped) as stopped:
         weights = chain.stored_weights(history[-1]["key"]) if history else None
         if weights:
@@ -115,10 +121,10 @@ def _parent_check() -> Callable[[], None]:
     return check
 
 
-def _continued(store: "TrajectoryStore", plan: runs.Plan) -> list[tuple[str, int]]:
+def _continued(store: "TrajectoryStore", plan: runs.Plan) -> list[list[Any]]:
     """The longest finished run that this one goes on from, if there is one, and the epoch at which that ended."""
     keys = {key: epoch for epoch, key in enumerate(plan.epoch_keys[:-1], 1)}
-    shorter = [(identity, keys[run["last"]]) for identity, run in store.runs().items() if run["last"] in keys]
+    shorter: list[list[Any]] = [[identity, keys[run["last"]]] for identity, run in store.runs().items() if run["last"] in keys]
     return sorted(shorter, key=lambda found: found[1])[-1:]
 
 

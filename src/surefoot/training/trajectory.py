@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -124,22 +125,26 @@ class Chain:
             UserError: the store can't be written, or a segment that was trained again came out otherwise.
         """
         stored = self._store.state_sizes()
+        self._held = {segment.key: index for index, segment in enumerate(self.segments) if segment.key in stored}
         epochs = self.segments[-1].epoch
         announced = False
-        for index, segment in enumerate(self.segments):
-            if segment.key in stored:
-                self._held[segment.key] = index
-            record, trained = self._store.record(segment.key), False
-            if record is None:
-                if segment.steps_before and not announced:
-                    within = f" and {segment.first} steps" if segment.first else ""
-                    self._say(f"epochs 1-{segment.epoch - 1}{within} restored, training {segment.epoch}-{epochs}")
-                announced = True
+        for _, indices in groupby(range(len(self.segments)), key=lambda index: self.segments[index].epoch):
+            record, trained, lacking = None, False, list[int]()
+            # From behind: segments before the last one that has a record needn't have any, as after a change of checkpoint_every.
+            for index in reversed(list(indices)):
+                record = self._store.record(self.segments[index].key)
+                if record:
+                    break
+                lacking.insert(0, index)
+            for index in lacking:
+                if not announced:
+                    self._announce(self.segments[index], epochs)
+                    announced = True
                 record, trained = self._train_lacking(index)
-            if segment.ends_epoch:
-                if self._best is None or record["metrics"]["validation/loss"] < self._best["metrics"]["validation/loss"]:
-                    self._best = record
-                yield Reached(record, trained)
+            assert record
+            if self._best is None or record["metrics"]["validation/loss"] < self._best["metrics"]["validation/loss"]:
+                self._best = record
+            yield Reached(record, trained)
         self._finish_writing()
         if not announced:
             self._say(f"epochs 1-{epochs} restored, nothing to train")
@@ -163,6 +168,13 @@ class Chain:
         record = self._store.record(key)
         state = self._store.state(record) if record else None
         return network_of(state) if state is not None else None
+
+    def _announce(self, first: Segment, epochs: int) -> None:
+        """Say what is restored, where something is, when `first` is the first segment to be trained."""
+        whole = [f"epochs 1-{first.epoch - 1}"] if first.epoch > 1 else []
+        within = [f"{first.first} steps of epoch {first.epoch}"] if first.first else []
+        if whole or within:
+            self._say(f"{' and '.join(whole + within)} restored, training {first.epoch}-{epochs}")
 
     def _train_lacking(self, index: int) -> tuple[Record, bool]:
         """The record of a segment that the store lacks, and whether it was trained here."""

@@ -9,10 +9,11 @@ A digest is checked before anything is parsed: what is damaged counts as missing
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,18 @@ class TrajectoryStore:
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """All runs by identity."""
-        paths = sorted((self.path / "runs").glob("*.json"))
-        for path in paths:
-            written = path.stat().st_mtime_ns
-            if self._runs.get(path, (0,))[0] != written:
-                self._runs[path] = (written, self._sealed_json(path))
-        return {path.stem: run for path in paths if (run := self._runs[path][1])}
+        found = {}
+        for path, about in _files(self.path / "runs", "*.json"):
+            if self._runs.get(path, (0,))[0] != about.st_mtime_ns:
+                self._runs[path] = (about.st_mtime_ns, self._sealed_json(path))
+            run = self._runs[path][1]
+            if run:
+                found[path.stem] = run
+        return found
 
     def state_sizes(self) -> dict[str, int]:
         """The size of each stored state in bytes, by key."""
-        return {path.stem: path.stat().st_size for path in sorted((self.path / "chain").glob("*.safetensors"))}
+        return {path.stem: about.st_size for path, about in _files(self.path / "chain", "*.safetensors")}
 
     def free_bytes(self) -> int:
         """Free space on the store's disk."""
@@ -111,6 +114,12 @@ class TrajectoryStore:
 def _sealed(value: dict[str, Any]) -> bytes:
     body = files.canonical_json(value)
     return files.sha256(body).encode() + b"\n" + body
+
+
+def _files(directory: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in sorted(directory.glob(pattern)):
+        with suppress(FileNotFoundError):  # another process may delete one meanwhile
+            yield path, path.stat()
 
 
 def _read(path: Path) -> bytes | None:

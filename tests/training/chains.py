@@ -1,0 +1,155 @@
+"""Tiny chains to train within a test, and the same training written by hand."""
+
+import math
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from surefoot import files
+from surefoot.data.order import epoch_order
+from surefoot.training.model import to_bytes
+from surefoot.training.numerics import seed_step
+from surefoot.training.sgd import Rows, Trainer
+from surefoot.training.trajectory import Chain, segments
+from surefoot.training.trajectory_store import TrajectoryStore
+
+SEED, ROWS, SIZE, CLASSES = 3, 45, 8, 3
+STEPS = math.ceil(ROWS / SIZE)  # of an epoch: 6
+OPTIMIZER = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+
+
+def make_rows(seed, rows):
+    seed_step(seed, 99)
+    return Rows(torch.randn(rows, 5), torch.randint(CLASSES, (rows,)))
+
+
+TRAINING, VALIDATION = make_rows(0, ROWS), make_rows(1, 20)
+
+
+def make_model():
+    """Something of all that a state has: weights, buffers kept and not kept, dropout, a part frozen in evaluation mode."""
+    seed_step(SEED, 0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), Noise(), nn.ReLU(), nn.Dropout(0.3), nn.Linear(7, 6), nn.BatchNorm1d(6), nn.Linear(6, CLASSES))
+    model[6].eval()
+    return model
+
+
+class Noise(nn.Module):
+    """Adds noise in training; counts its calls in a buffer that isn't persistent, and uses the count."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, inputs):
+        if not self.training:
+            return inputs
+        self.calls += 1
+        return inputs + torch.randn_like(inputs) / (10 + self.calls)
+
+
+def make():
+    return Trainer(make_model(), OPTIMIZER, TRAINING, VALIDATION, SIZE, SEED)
+
+
+def order(epoch):
+    return torch.from_numpy(epoch_order(ROWS, SEED, epoch))
+
+
+def schedule(epochs, lr=0.05):
+    """Falls from step to step."""
+    return [lr / (1 + np.arange(epoch * STEPS, (epoch + 1) * STEPS) / 10) for epoch in range(epochs)]
+
+
+def cut(epochs, checkpoint_every=0, lr=0.05):
+    return segments({"test": 1}, schedule(epochs, lr), checkpoint_every)
+
+
+@dataclass
+class Outcome:
+    """What a walk along a chain gave."""
+
+    steps: int = 0
+    said: list[str] = field(default_factory=list)
+    records: list[dict] = field(default_factory=list)
+    trained: list[int] = field(default_factory=list)  # epochs
+    weights: bytes = b""
+
+
+class Halt(Exception):
+    """Stands for whatever stops a training."""
+
+
+def walk(path, parts, *, stop=None, make=make, mark=False, **options):
+    """Follow a chain in the store at `path`; `stop`: after so many segments were trained."""
+    store = path if isinstance(path, TrajectoryStore) else TrajectoryStore(path)
+    outcome, calls = Outcome(), 0
+
+    def check():
+        nonlocal calls
+        if stop is not None and calls >= stop:
+            raise Halt
+        calls += 1
+
+    with Chain(parts, store, make, order, check=check, say=outcome.said.append, **options) as chain, suppress(Halt):
+        try:
+            for reached in chain.follow():
+                outcome.records.append(reached.record)
+                outcome.trained += [reached.record["epoch"]] if reached.trained else []
+            outcome.steps = chain.steps_trained
+            outcome.weights = chain.weights(parts[-1].key)
+            if mark:
+                best = min(outcome.records, key=lambda record: record["metrics"]["validation/loss"])
+                keys = [part.key for part in parts if part.ends_epoch]
+                about = {"epoch_keys": keys, "last": keys[-1], "best": best["key"], "description": {"name": f"{len(keys)} epochs"}}
+                store.mark_run(files.sha256(parts[-1].key.encode()), about)
+        finally:
+            outcome.steps = max(outcome.steps, chain.steps_trained)
+    return outcome
+
+
+def by_hand(epochs, lr=0.05):
+    """The loop of the tutorials, uninterrupted: for each step the digest of the state after it, metrics, and the last network."""
+    model, loss_function = make_model(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, **OPTIMIZER)
+    states, metrics, step = {}, [], 0
+    for epoch, lrs in enumerate(schedule(epochs, lr), 1):
+        total = 0.0
+        for rows, rate in zip(order(epoch).split(SIZE), lrs, strict=True):
+            step += 1
+            seed_step(SEED, step)
+            optimizer.param_groups[0]["lr"] = float(rate)
+            optimizer.zero_grad()
+            loss = loss_function(model(TRAINING.inputs[rows]), TRAINING.targets[rows])
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(rows)
+            tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {"buffers.2.calls": model[2].calls}
+            for number, parameter in enumerate(model.parameters()):
+                tensors[f"optimizer.{number}.momentum_buffer"] = optimizer.state[parameter]["momentum_buffer"]
+            states[step] = files.sha256(to_bytes(tensors))
+        model.eval()
+        with torch.no_grad():
+            logits = model(VALIDATION.inputs)
+        model.train()
+        model[6].eval()
+        right = (logits.argmax(1) == VALIDATION.targets).double().mean().item()
+        loss = loss_function(logits, VALIDATION.targets).item()
+        metrics.append({"train/loss": total / ROWS, "validation/loss": loss, "validation/accuracy": right, "lr": float(lrs[-1])})
+    return states, metrics, to_bytes(dict(model.state_dict()))
+
+
+class Scratch:
+    """A directory that goes with the block, for tests by Hypothesis."""
+
+    def __enter__(self):
+        self._directory = tempfile.TemporaryDirectory()
+        return Path(self._directory.name)
+
+    def __exit__(self, *_):
+        self._directory.cleanup()

@@ -1,0 +1,391 @@
+import hashlib
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from surefoot import files, runs
+from surefoot.data.store import open_store
+from surefoot.params import load
+from surefoot.training import numerics, origin
+from tests.helpers import PROJECT
+
+# --- From params.yaml and the batch store --------------------------------------------------------
+
+
+@pytest.fixture
+def batched(here):
+    here.csv()
+    for stage in ("prepare", "batch"):
+        assert here.stage(stage).code == 0
+    return here
+
+
+def keys():
+    plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+    return plan.segments[0].parent, plan.epoch_keys
+
+
+def change(here, text, old="  epochs: 2\n"):
+    params = (here / "params.yaml").read_text()
+    assert old in params
+    (here / "params.yaml").write_text(params.replace(old, text))
+
+
+ANOTHER_TRAINING = {
+    "momentum": "  epochs: 2\n  momentum: 0.9\n",
+    "nesterov": "  epochs: 2\n  momentum: 0.8\n  nesterov: true\n",
+    "dampening": "  epochs: 2\n  momentum: 0.8\n  dampening: 0.5\n",
+    "weight_decay": "  epochs: 2\n  weight_decay: 0.01\n",
+    "tiny weight_decay": "  epochs: 2\n  weight_decay: 1.0e-300\n",
+}
+
+
+def test_each_setting_of_the_optimizer_counts(batched):
+    start = (batched / "params.yaml").read_text()
+    found = {"": keys()[0]}
+    for name, text in ANOTHER_TRAINING.items():
+        (batched / "params.yaml").write_text(start)
+        change(batched, text)
+        found[name] = keys()[0]
+    (batched / "params.yaml").write_text(start)
+    change(batched, "  epochs: 2\n  momentum: 0.8\n")
+    found["momentum alone"] = keys()[0]
+    assert len(set(found.values())) == len(found), found
+
+
+@pytest.mark.parametrize("text", ["seed: 1\n", "numerics: avx2\n", "numerics: native\n", "threads: 2\n"])
+def test_what_stands_for_all_of_the_run_counts(batched, text):
+    before = keys()
+    change(batched, f"{text}prepare:\n", "prepare:\n")
+    assert keys()[0] != before[0]
+
+
+@pytest.mark.parametrize("text", ["{hidden: [5], dropout: 0.5}", "{hidden: [6]}", "{hidden: [5, 5]}", "{}"])
+def test_the_arguments_of_the_network_count(batched, text):
+    before = keys()
+    batched.edit("train.model.arguments", text)
+    assert keys()[0] != before[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{size: 4}", "{size: 5}"),
+        ("{size: 4}", "{size: 4, drop_last: true}"),
+        ("{size: 4}", "{size: 4, shape: [1, 2]}"),
+        ("kind\n", "kind\n  test: 0.2\n"),
+        ("kind\n", "kind\n  validation: 0.2\n"),
+        ("kind\n", "kind\n  normalize: none\n"),
+    ],
+)
+def test_how_data_are_prepared_and_batched_counts(batched, old, new):
+    before = keys()
+    change(batched, new, old)
+    for stage in ("prepare", "batch"):
+        assert batched.stage(stage).code == 0
+    assert keys()[0] != before[0]
+
+
+@pytest.mark.parametrize("name", ["train/inputs", "train/targets", "validation/inputs", "validation/targets"])
+def test_each_byte_of_the_data_counts(batched, name):
+    before = keys()[0]
+    found = {before}
+    array = np.load(files.BATCHES / f"{name}.npy")
+    for place in (0, len(array) // 2, -1):
+        changed = array.copy()
+        changed[place] = changed[place] + 1 if name.endswith("inputs") else (changed[place] + 1) % 3
+        np.save(files.BATCHES / f"{name}.npy", changed)
+        rewrite_index()
+        found.add(keys()[0])
+    assert len(found) == 4
+    np.save(files.BATCHES / f"{name}.npy", array)
+    rewrite_index()
+    assert keys()[0] == before
+
+
+def rewrite_index():
+    from surefoot.data import store
+
+    index = open_store(files.BATCHES).index
+    store.write_index(
+        files.BATCHES,
+        batch_size=index["batch_size"],
+        drop_last=index["drop_last"],
+        shape=index["input_shape"],
+        classes=index["classes"],
+        preparation=index["preparation"],
+    )
+
+
+def test_test_rows_do_not_count_but_make_another_run(batched):
+    """A run in MLflow shows test metrics, so two of them can't be one run; nothing is trained twice, though."""
+    params = load(files.PARAMS)
+    before = runs.plan(params, open_store(files.BATCHES))
+    array = np.load(files.BATCHES / "test/inputs.npy")
+    np.save(files.BATCHES / "test/inputs.npy", array + 1)
+    rewrite_index()
+    after = runs.plan(params, open_store(files.BATCHES))
+    assert after.epoch_keys == before.epoch_keys
+    assert after.identity != before.identity
+
+
+def test_names_of_columns_and_classes_do_not_count_but_make_another_run(batched):
+    """The model in MLflow takes columns by name and answers with a class's name."""
+    before = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+    (batched / "raw.csv").write_text((batched / "raw.csv").read_text().replace("a,b,kind", "length,width,kind"))
+    for stage in ("prepare", "batch"):
+        assert batched.stage(stage).code == 0
+    after = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+    assert after.epoch_keys == before.epoch_keys
+    assert after.identity != before.identity
+
+
+def test_where_the_data_came_from_does_not_count(batched):
+    before = keys()
+    (batched / "raw.csv").rename(batched / "other.csv")
+    batched.edit("prepare.source", "other.csv")
+    for stage in ("prepare", "batch"):
+        assert batched.stage(stage).code == 0
+    assert keys() == before
+
+
+@pytest.mark.parametrize("text", ["select: last", "select: best", "save_every: 1", "checkpoint_every: 2", "checkpoint_every: 1000", "keep_states: 1"])
+def test_what_changes_no_state_does_not_count(batched, text):
+    before = keys()
+    change(batched, f"  epochs: 2\n  {text}\n")
+    assert keys() == before
+
+
+def test_epochs_count_for_no_key_and_a_learning_rate_from_its_step_on(batched):
+    start, (first, second) = keys()
+    batched.edit("train.epochs", "5")
+    longer = keys()
+    assert (longer[0], longer[1][:2]) == (start, [first, second])
+    batched.edit("train.lr", "0.2")
+    other = keys()
+    assert other[0] == start
+    assert not set(other[1]) & set(longer[1])
+
+
+def test_the_fingerprint_counts(batched, monkeypatch):
+    before = keys()[0]
+    monkeypatch.setattr(numerics, "fingerprint", lambda: "another machine's")
+    assert keys()[0] != before
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy"])
+def test_versions_count_but_for_the_build(batched, monkeypatch, package):
+    real = origin.version
+    before = keys()[0]
+    monkeypatch.setattr(origin, "version", lambda name: real(name).partition("+")[0] + ("+cu999" if name == package else ""))
+    assert keys()[0] == before
+    monkeypatch.setattr(origin, "version", lambda name: "99.9" if name == package else real(name))
+    assert keys()[0] != before
+
+
+def test_the_time_and_the_environment_do_not_count(batched, monkeypatch):
+    import time
+
+    before = keys()
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+    for name in ("HOME", "USER", "LANG", "TZ", "HOSTNAME", "MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "SUREFOOT_STORE"):
+        monkeypatch.setenv(name, "elsewhere")
+    torch.rand(3)
+    assert keys() == before
+
+
+PLAN = """
+from surefoot.training import numerics
+numerics.pin("portable", 1)
+from surefoot import files, runs
+from surefoot.data.store import open_store
+from surefoot.params import load
+plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+print(plan.identity, *plan.epoch_keys)
+"""
+
+
+def test_where_the_repository_lies_does_not_count(batched, tmp_path_factory):
+    """Two processes with a source tree of their own each, one at a path with a space in it, and other hash seeds."""
+    found = []
+    for name in ("one", "another place"):
+        root = tmp_path_factory.mktemp("where") / name
+        shutil.copytree(batched.path, root)
+        shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        environment = {**os.environ, "PYTHONPATH": "src", "HOME": str(root), "PYTHONHASHSEED": str(len(found))}
+        found.append(subprocess.run([sys.executable, "-c", PLAN], cwd=root, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert found[0] == found[1]
+    assert len(found[0].split()) == 3
+
+
+# --- Sources -------------------------------------------------------------------------------------
+
+NETWORK = '''
+"""A network."""
+import math
+import torch
+from torch import nn
+import {top}.straight
+from .near import thing
+from . import beside
+
+def build(input_shape, classes):
+    """Make it."""
+    # A comment.
+    from {top}.within import late
+    return nn.Linear(math.prod(input_shape), classes)
+'''
+COUNTING = ("network", "straight", "near", "beside", "within", "deep.__init__", "deep.deeper", "__init__", "further")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch, request):
+    """A package of the project's with a network that imports in all ways; a name of its own, as Python imports a name once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    top = "nets" + hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    root = tmp_path / top
+    (root / "deep").mkdir(parents=True)
+    sources = {
+        "network": NETWORK.format(top=top),
+        "straight": f"import {top}.deep.deeper\nA = 1\n",
+        "near": "from .beside import *\nthing = 1\n",
+        "beside": "try:\n    import not_there\nexcept ImportError:\n    pass\nB = 1\n",
+        "within": "class Late:\n    def method(self):\n        from .further import C\n        return C\nlate = 1\n",
+        "further": "C = 1\n",
+        "deep.__init__": "D = 1\n",
+        "deep.deeper": "from .. import near\nE = 1\n",
+        "__init__": "F = 1\n",
+        "unused": "G = 1\n",
+    }
+    for name, text in sources.items():
+        (root / f"{name.replace('.', '/')}.py").write_text(text)
+    importlib.invalidate_caches()
+    yield root
+    for name in [name for name in sys.modules if name.partition(".")[0] == top]:
+        del sys.modules[name]
+
+
+def sources(package):
+    return origin.sources(f"{package.name}.network:build")
+
+
+def file(package, name):
+    return package / f"{name.replace('.', '/')}.py"
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_the_source_of_each_module_that_makes_the_network_counts(package, name):
+    before = sources(package)
+    path = file(package, name)
+    path.write_text(path.read_text() + "\nADDED = 2\n")
+    after = sources(package)
+    module = f"{package.name}.{name}".removesuffix(".__init__")
+    assert {key for key in before | after if before.get(key) != after.get(key)} == {module}
+
+
+def test_nothing_else_is_among_them(package):
+    assert set(sources(package)) == {f"{package.name}.{name}".removesuffix(".__init__") for name in COUNTING}
+
+
+def test_another_module_does_not_count(package):
+    before = sources(package)
+    file(package, "unused").write_text("import this_too\n")
+    (package.parent / "elsewhere.py").write_text("H = 1\n")
+    assert sources(package) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A network."""', '"""Another text."""'),
+        ('"""A network."""\n', ""),
+        ('    """Make it."""\n', ""),
+        ('"""Make it."""', "'''Make it\n    on several lines.'''"),
+        ("# A comment.", "# Another comment, with more words."),
+        ("    # A comment.\n", ""),
+        ("import math\n", "import math\n\n\n"),
+        ("math.prod(input_shape), classes)", "math.prod(\n        input_shape\n    ), classes)"),
+        ("return nn.Linear", "return (nn).Linear"),
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_count(package, old, new):
+    before = sources(package)
+    path = file(package, "network")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert sources(package) == before
+
+
+def test_a_docstring_added_to_a_function_or_class_does_not_count(package):
+    before = sources(package)
+    path = file(package, "within")
+    path.write_text(
+        '"""New."""\n' + path.read_text().replace("class Late:\n", 'class Late:\n    """New."""\n').replace("(self):\n", '(self):\n        """New."""\n')
+    )
+    assert sources(package) == before
+
+
+def test_a_text_that_is_no_docstring_counts(package):
+    before = sources(package)
+    file(package, "further").write_text('C = 1\n"text"\n')
+    assert sources(package) != before
+
+
+def test_packages_that_are_imported_enter_with_their_version(package):
+    path = file(package, "near")
+    path.write_text(path.read_text() + "import safetensors\n")
+    own, packages = origin._sources(f"{package.name}.network")
+    assert packages == {"torch", "safetensors"}
+    assert all(Path(found).is_relative_to(package) for found in own.values())
+    assert origin._version("safetensors") == importlib.metadata.version("safetensors")
+
+
+@pytest.mark.parametrize("name", origin.TRAINING_CODE)
+def test_training_code_counts(monkeypatch, tmp_path, name):
+    real = origin._path
+
+    def origin_of(path=None):
+        monkeypatch.setattr(origin, "_path", lambda module: path if module == name and path else real(module))
+        return origin.origin(
+            seed=0, numerics="portable", threads=1, fingerprint="", factory="networks.mlp:mlp", arguments={}, first_state=b"", optimizer={}, data={}
+        )
+
+    before = origin_of()
+    changed = tmp_path / "changed.py"
+    changed.write_text(real(name).read_text() + "\n# a comment\n")
+    assert origin_of(changed) == before
+    changed.write_text(real(name).read_text() + "\nADDED = 1\n")
+    assert origin_of(changed) != before
+
+
+def test_the_training_code_is_all_that_the_loop_imports():
+    """Whatever the modules listed import of this project is listed too, or carries no number."""
+    found = set().union(*(origin._imports(name, origin._path(name)) for name in origin.TRAINING_CODE))
+    ours = {name for name in found if name.startswith("surefoot.") and origin._path(name)}
+    assert ours - set(origin.TRAINING_CODE) == {"surefoot.errors"}
+
+
+def test_weights_that_a_factory_reads_count(batched, monkeypatch, request):
+    (batched / "reads_weights.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "def build(input_shape, classes):\n    model = nn.Linear(2, classes)\n    model.load_state_dict(torch.load('weights.pt'))\n    return model\n"
+    )
+    monkeypatch.syspath_prepend(batched.path)
+    request.addfinalizer(lambda: sys.modules.pop("reads_weights", None))
+    batched.edit("train.model.factory", "reads_weights:build")
+    batched.edit("train.model.arguments", "{}")
+    weights = {"weight": torch.zeros(3, 2), "bias": torch.zeros(3)}
+    torch.save(weights, batched / "weights.pt")
+    before = keys()[0]
+    torch.save(dict(reversed(weights.items())), batched / "weights.pt")
+    assert keys()[0] == before
+    torch.save(weights | {"bias": torch.tensor([0.0, 0.0, 1e-30])}, batched / "weights.pt")
+    assert keys()[0] != before
