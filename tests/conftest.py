@@ -45,7 +45,7 @@ def empty_store(tmp_path_factory):
     return here / "mlflow.db"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def keep_process():
     """Leave signal handlers and environment as they were, whatever a stage does to its process."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
