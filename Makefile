@@ -1,8 +1,10 @@
 # `make repro` and `make test` set up all that they need; what is up to date is left alone.
 PYTHON ?= python3
+ROUNDS ?= 100
+SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: setup repro test check ui bench lock
+.PHONY: setup repro test soak check ui bench lock
 .DEFAULT_GOAL := repro
 
 setup: .venv/.installed
@@ -19,6 +21,9 @@ repro: setup        ## run the pipeline: whatever changed, and what depends on i
 
 test: setup         ## run the tests
 	$(BIN)/python -m pytest
+
+soak: setup         ## kill, damage, fill up, cut off: ROUNDS=100 SEED=0
+	$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)
 
 check: setup        ## lint, types, import contract
 	$(BIN)/ruff check

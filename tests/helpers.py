@@ -169,6 +169,6 @@ class Here:
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
 
     def files(self) -> set[str]:
-        """What lies here but for MLflow's store, as paths."""
+        """What lies here but for the stores of MLflow and of trajectories, as paths."""
         found = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
-        return {name for name in found if not name.startswith(("mlflow.db", "mlartifacts/"))}
+        return {name for name in found if not name.startswith(("mlflow.db", "mlartifacts/", ".surefoot/"))}

@@ -36,7 +36,7 @@ def test_check_without_a_file(surefoot, here):
     (here / "params.yaml").unlink()
     code, _, err = surefoot("check")
     assert code == 2
-    assert err.startswith("error: params.yaml: can't be read: ")
+    assert err.startswith("error: there is no params.yaml here")
 
 
 def test_the_schema_is_printed(surefoot):

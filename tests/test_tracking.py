@@ -101,18 +101,24 @@ def test_a_run_that_fails_is_failed(batched):
     assert [run.info.status for run in batched.runs()] in ([], ["FAILED"])
 
 
-def test_evaluate_adds_to_the_latest_run_of_the_same_training(batched):
-    for lr in ("0.1", "0.1", "0.2"):
+def test_evaluate_adds_to_the_run_of_the_same_training(batched):
+    for lr in ("0.1", "0.2"):
         batched.edit("train.lr", lr)
         assert train(batched).code == 0
     batched.edit("train.lr", "0.1")
     assert train(batched).code == 0
     assert batched.stage("evaluate").code == 0
-    runs = batched.runs()
-    assert [run.data.params["train.lr"] for run in runs] == ["0.1", "0.2", "0.1", "0.1"]
-    assert ["test/accuracy" in run.data.metrics for run in runs] == [True, False, False, False]
+    runs = {run.data.params["train.lr"]: run for run in batched.runs()}
+    assert ["test/accuracy" in runs[lr].data.metrics for lr in ("0.1", "0.2")] == [True, False]
     metrics = json.loads((batched / "reports/metrics.json").read_text())["test"]
-    assert {name: runs[0].data.metrics[f"test/{name}"] for name in metrics} == metrics
+    assert {name: runs["0.1"].data.metrics[f"test/{name}"] for name in metrics} == metrics
+
+
+def test_the_same_training_is_the_same_run(batched):
+    for _ in range(2):
+        assert train(batched).code == 0
+    (run,) = batched.runs()
+    assert [metric.step for metric in batched.client().get_metric_history(run.info.run_id, "train/loss")] == [1, 2], "nothing is there twice"
 
 
 def test_evaluate_without_a_run_goes_on(batched):

@@ -50,14 +50,25 @@ def sha256_file(path: Path) -> str:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all.
+
+    Raises:
+        UserError: the disk is full, or can't be written.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)
         beside.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def unwritable(path: Path | str, error: OSError) -> UserError:
+    """What to tell the user of a file that can't be written."""
+    return UserError(f"{path} can't be written: {error.strerror}\nwhat was stored before is whole: free some space, then run again")
 
 
 def write_durably(directory: Path, contents: dict[str, bytes]) -> None:

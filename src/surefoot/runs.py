@@ -125,7 +125,10 @@ def _user() -> str:
 
 
 def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
-    """What the store remembers of a run: enough to write all of its view in MLflow anew. `last` and `best` come when it is finished."""
+    """What the store remembers of a run: enough to write all of its view in MLflow anew.
+
+    `last` and `best` come when it is finished, `results` when it is evaluated.
+    """
     preparation = batches.index["preparation"]
     return {
         "description": asdict(describe(params, batches, plan)),
@@ -165,6 +168,7 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     tracker.open()
     if not tracker.complete:
         complete(tracker, run, store)
+    tracker.results(run.get("results", {}))
     return tracker
 
 

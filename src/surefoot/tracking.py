@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,10 +72,12 @@ class Tracker:
         self._locks = locks
         self._client: MlflowClient | None = None
         self._run: Run | None = None
+        self._alone: ExitStack | None = None  # holds this run's lock, until the process ends
         self._id = ""
         self._points: list[Point] = []
         self._have: set[tuple[str, int]] = set()
         self._written = 0.0
+        self._warned = False
 
     @property
     def run_id(self) -> str | None:
@@ -93,6 +96,11 @@ class Tracker:
         """
         if self._client is not None:
             return
+        # One process at a time writes a run: two would each see only what the run lacked before the other came, and the
+        # one that stops would call it KILLED after the one that goes on has called it FINISHED.
+        if self._alone is None:
+            self._alone = ExitStack()
+            self._alone.enter_context(self._locks.held(f"mlflow {self._identity}", _say_who))
         uri = configure()
         try:
             # The first processes on an empty SQLite file would collide in building its tables, and two processes of
@@ -100,6 +108,7 @@ class Tracker:
             with self._locks.held("mlflow"):
                 from mlflow import MlflowClient
 
+                _build_tables(uri)
                 client = MlflowClient(uri)
                 found = _find(client, self._identity)
                 self._run = found or self._create(client)
@@ -232,8 +241,31 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
+        if self._warned:
+            return
+        self._warned = True
         reason = _without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
         print(f"warning: MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr, flush=True)
+
+
+def _say_who(pid: int) -> None:
+    print(f"waiting: process {pid or 'unknown'} is at work on the same run", flush=True)
+
+
+def _build_tables(uri: str) -> None:
+    """Build the tables of an SQLite store that isn't there yet beside it, then rename it.
+
+    MLflow builds them in many steps, for seconds. Killed between two of them it would leave a store that never opens again.
+    """
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri == f"sqlite:///{path}" and path.name and ":" not in path.name and "?" not in path.name and not path.exists():
+        beside = path.with_name(f"{path.name}.partial")
+        for leftover in (beside, path.with_name(f"{beside.name}-journal")):
+            leftover.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
+        beside.rename(path)
 
 
 def _find(client: "MlflowClient", identity: str) -> "Run | None":

@@ -47,9 +47,11 @@ def _track(params: Params, batches: Store, metrics: dict[str, float], matrix: "n
     trajectories = TrajectoryStore(files.trajectory())
     plan = runs.plan(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
-    run = trajectories.runs().get(plan.identity) or runs.mark(params, batches, plan)
+    known = trajectories.runs().get(plan.identity)
+    run = (known or runs.mark(params, batches, plan)) | {"results": {f"test/{name}": value for name, value in metrics.items()}}
+    if known:
+        trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
     tracker = runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
-    tracker.results({f"test/{name}": value for name, value in metrics.items()})
     with files.HISTORY.open(newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from surefoot import files
-from surefoot.errors import UserError
 
 Record = dict[str, Any]
 
@@ -138,5 +137,4 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or "the trajectory store"
-        raise UserError(f"{where} can't be written: {error.strerror}\nwhat was stored before is whole: free some space, then run again") from None
+        raise files.unwritable(error.filename or "the trajectory store", error) from None

@@ -1,0 +1,153 @@
+"""Kill -9 at random moments, then `dvc repro`: the same bytes, and one MLflow run without gap or double."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from tests.soak.workspace import Reference, Workspace, gone, until
+
+EPOCHS = 12
+VARIANTS: list[dict[str, Any]] = [
+    {"epochs": EPOCHS, "lr": 0.01, "model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [1024, 64], "dropout": 0.2}}},
+    {"epochs": EPOCHS, "lr": 0.02, "model": {"factory": "networks.cnn:cnn", "arguments": {"channels": 8}}, "select": "last", "nesterov": True},
+]
+CHECKPOINT_EVERY = (0, 13, 20, 40)
+STEPS = 79  # in an epoch of the digits, by 16
+LONGEST = {"start": 9.0, "write": 0.004, "record": 0.1, "end": 8.0}  # seconds from then to the kill
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Whom to kill when."""
+
+    whom: str  # trainer | dvc | both | bare: a trainer that was started without DVC
+    when: str  # start: since the command was started | write, record: the n-th since then, begun or whole | end: all is trained
+    number: int
+    delay: float  # seconds after it
+
+
+@dataclass(frozen=True)
+class Round:
+    """What happens in a round: one command for each kill, then `dvc repro` to the end."""
+
+    number: int
+    variant: int
+    checkpoint_every: int
+    mlflow: bool  # an empty store is there, rather than none
+    kills: list[Kill]
+
+
+def draw(seed: int, number: int, variants: int) -> Round:
+    """A round, as a function of (seed, number)."""
+    rng = random.Random(f"{seed}/{number}")
+    checkpoint_every = rng.choice(CHECKPOINT_EVERY)
+    segments = _segments(checkpoint_every)
+    kills = []
+    for _ in range(rng.choices((1, 2, 3), (6, 3, 1))[0]):
+        whom = rng.choices(("trainer", "dvc", "both", "bare"), (30, 35, 20, 15))[0]
+        when = rng.choices(("start", "write", "record", "end"), (10, 40, 35, 15))[0]
+        delay = rng.choice((0, rng.random())) if when == "write" else rng.random()
+        kills.append(Kill(whom, when, rng.randint(1, max(1, int(0.6 * segments))), delay * LONGEST[when]))
+    return Round(number, rng.randrange(variants), checkpoint_every, rng.random() < 0.85, kills)
+
+
+def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> int:
+    """Play a round; returns how many kills hit.
+
+    Raises:
+        Wrong: it didn't end right.
+    """
+    reference = references[drawn.variant]
+    workspace.params(**reference.train, checkpoint_every=drawn.checkpoint_every)
+    workspace.reset(mlflow=drawn.mlflow)
+    workspace.log.unlink(missing_ok=True)
+    orphans: list[psutil.Process] = []
+    try:
+        hit = sum(_strike(workspace, kill, _segments(drawn.checkpoint_every), orphans) for kill in drawn.kills)
+        workspace.repro()
+        until("a trainer whose DVC was killed is still there", 60, lambda: all(map(gone, orphans)))
+        workspace.check(reference)
+    finally:
+        for orphan in orphans:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                orphan.kill()
+    return hit
+
+
+def _segments(checkpoint_every: int) -> int:
+    return EPOCHS * (-(-STEPS // checkpoint_every) if checkpoint_every else 1)
+
+
+def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psutil.Process]) -> bool:
+    """Start a command and kill it at its moment; whether it was still there then."""
+    bare = kill.whom == "bare"
+    command = [workspace.python, "-m", "surefoot.stages.train"] if bare else [*workspace.dvc, "repro"]
+    process = workspace.start(command, environ=workspace.alone if bare else {})
+    if not _moment(workspace, kill, segments, lambda: process.poll() is not None):
+        workspace.ended(process)
+        return False
+    # Inside a write milliseconds count: whose it is stands in the file's name.
+    writers = [psutil.Process(pid) for name in _names(workspace, ".partial") if psutil.pid_exists(pid := int(name.split(".")[-2]))]
+    stages = writers or ([] if bare else _stages(process))
+    if kill.whom == "trainer" and stages:
+        for stage in stages:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stage.kill()
+        # DVC sees its stage fail, and ends.
+    elif kill.whom == "dvc":
+        orphans += stages
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    left = sorted(_names(workspace, ".partial"))
+    with workspace.log.open("a") as log:
+        log.write(f"\n--- kill -9: {kill}, stages running: {[stage.pid for stage in stages]}, half-written: {left}\n")
+    workspace.ended(process)
+    return True
+
+
+def _moment(workspace: Workspace, kill: Kill, segments: int, over: Callable[[], bool]) -> bool:
+    """Wait for the moment of a kill; False if the command ends before."""
+    leftovers, before = _names(workspace, ".partial"), _names(workspace, ".json")
+    begun: set[str] = set()
+    while kill.when != "start":
+        begun |= _names(workspace, ".partial") - leftovers
+        whole = _names(workspace, ".json")
+        if {"write": len(begun), "record": len(whole - before), "end": len(whole) - segments + kill.number}[kill.when] >= kill.number:
+            break
+        if over():
+            return False
+        time.sleep(0.0002 if whole != before or begun else 0.005)
+    end = time.monotonic() + kill.delay
+    while (left := end - time.monotonic()) > 0:
+        if over():
+            return False
+        time.sleep(min(left, 0.05))
+    return not over()
+
+
+def _names(workspace: Workspace, end: str) -> set[str]:
+    try:
+        return {path.name for path in workspace.chain.iterdir() if path.name.endswith(end)}
+    except FileNotFoundError:
+        return set()
+
+
+def _stages(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """The stages that a DVC runs just now."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(word.startswith("surefoot.stages") for word in child.cmdline()):
+                    found.append(child)
+    return found
