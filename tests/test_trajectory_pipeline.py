@@ -395,7 +395,8 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
     try:
         for lr in ("0.02", "0.03"):
             workspace.dvc("exp", "run", "--queue", "--set-param", f"train.lr={lr}", "--name", f"lr-{lr[-1]}")
-        workspace.dvc("queue", "start", "--jobs", "2")
+        # DVC's workers call `dvc` by name.
+        workspace.dvc("queue", "start", "--jobs", "2", PATH=f"{workspace / '.venv/bin'}:{os.environ['PATH']}")
         status = wait_for(lambda: queue_is_done(workspace))
         assert status.count("Success") == 2, status
     finally:
