@@ -95,7 +95,7 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
         workspace.ended(process)
         return False
     # Inside a write milliseconds count: whose it is stands in the file's name.
-    writers = [psutil.Process(pid) for name in _names(workspace, ".partial") if psutil.pid_exists(pid := int(name.split(".")[-2]))]
+    writers = [writer for name in _names(workspace, ".partial") if (writer := _own(workspace, int(name.split(".")[-2])))]
     stages = writers or ([] if bare else _stages(process))
     if kill.whom == "trainer" and stages:
         for stage in stages:
@@ -140,6 +140,15 @@ def _names(workspace: Workspace, end: str) -> set[str]:
         return {path.name for path in workspace.chain.iterdir() if path.name.endswith(end)}
     except FileNotFoundError:
         return set()
+
+
+def _own(workspace: Workspace, pid: int) -> psutil.Process | None:
+    """A process of this workspace; None if that number is, by now, nobody's or somebody else's."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if any(word.startswith(str(workspace.path)) for word in process.cmdline()):
+            return process
+    return None
 
 
 def _stages(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
