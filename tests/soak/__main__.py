@@ -48,14 +48,14 @@ class Soak:
 
         def play(number: int) -> None:
             workspace = free.get()
-            drawn, hit, wrong = kill.draw(arguments.seed, number, len(references)), 0, None
+            drawn, hit, inside, wrong = kill.draw(arguments.seed, number, len(references)), 0, 0, None
             try:
-                hit = kill.play(workspace, drawn, references)
+                hit, inside = kill.play(workspace, drawn, references)
             except Exception as error:
                 wrong = error
             what = ", ".join(f"{blow.whom} at {blow.when} {blow.number if blow.when in ('write', 'record') else ''}+{blow.delay:.3f} s" for blow in drawn.kills)
             again = f" (python -m tests.soak --case kill --seed {arguments.seed} --first {number} --rounds 1)" if wrong else ""
-            self.count("kill", f"round {number}, {what}, {hit} hit{again}", hit, wrong, workspace)
+            self.count("kill", f"round {number}, {what}, {hit} hit, {inside} inside a write{again}", hit, wrong, workspace)
             free.put(workspace)
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -67,7 +67,7 @@ class Soak:
 
     def disk(self) -> None:
         """Run out of space."""
-        disk.run(self.directory / "disk" / "project", self.count, limits_only=self.arguments.rounds < 10)
+        disk.run(self.directory / "disk" / "project", self.count, short=self.arguments.rounds < 10)
 
     def outage(self) -> None:
         """Lose the tracking server."""

@@ -59,8 +59,8 @@ def draw(seed: int, number: int, variants: int) -> Round:
     return Round(number, rng.randrange(variants), checkpoint_every, rng.random() < 0.85, kills)
 
 
-def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> int:
-    """Play a round; returns how many kills hit.
+def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> tuple[int, int]:
+    """Play a round; returns how many kills hit, and how many of them inside a write.
 
     Raises:
         Wrong: it didn't end right.
@@ -71,7 +71,7 @@ def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> int
     workspace.log.unlink(missing_ok=True)
     orphans: list[psutil.Process] = []
     try:
-        hit = sum(_strike(workspace, kill, _segments(drawn.checkpoint_every), orphans) for kill in drawn.kills)
+        hits = [_strike(workspace, kill, _segments(drawn.checkpoint_every), orphans) for kill in drawn.kills]
         workspace.repro()
         until("a trainer whose DVC was killed is still there", 60, lambda: all(map(gone, orphans)))
         workspace.check(reference)
@@ -79,23 +79,24 @@ def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> int
         for orphan in orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 orphan.kill()
-    return hit
+    return sum(hit for hit, _ in hits), sum(inside for _, inside in hits)
 
 
 def _segments(checkpoint_every: int) -> int:
     return EPOCHS * (-(-STEPS // checkpoint_every) if checkpoint_every else 1)
 
 
-def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psutil.Process]) -> bool:
-    """Start a command and kill it at its moment; whether it was still there then."""
+def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psutil.Process]) -> tuple[bool, bool]:
+    """Start a command and kill it at its moment; whether it was still there then, and left a file half-written."""
     bare = kill.whom == "bare"
     command = [workspace.python, "-m", "surefoot.stages.train"] if bare else [*workspace.dvc, "repro"]
+    older = _names(workspace, ".partial")
     process = workspace.start(command, environ=workspace.alone if bare else {})
     if not _moment(workspace, kill, segments, lambda: process.poll() is not None):
         workspace.ended(process)
-        return False
+        return False, False
     # Inside a write milliseconds count: whose it is stands in the file's name.
-    writers = [psutil.Process(pid) for name in _names(workspace, ".partial") if psutil.pid_exists(pid := int(name.split(".")[-2]))]
+    writers = [writer for name in _names(workspace, ".partial") if (writer := _own(workspace, int(name.split(".")[-2])))]
     stages = writers or ([] if bare else _stages(process))
     if kill.whom == "trainer" and stages:
         for stage in stages:
@@ -108,11 +109,12 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
     else:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    left = sorted(_names(workspace, ".partial"))
-    with workspace.log.open("a") as log:
-        log.write(f"\n--- kill -9: {kill}, stages running: {[stage.pid for stage in stages]}, half-written: {left}\n")
     workspace.ended(process)
-    return True
+    # Where only DVC was killed, its trainer finishes the write.
+    left = _names(workspace, ".partial") - older
+    with workspace.log.open("a") as log:
+        log.write(f"\n--- kill -9: {kill}, stages running: {[stage.pid for stage in stages]}, half-written: {sorted(left)}\n")
+    return True, bool(left) and kill.whom != "dvc"
 
 
 def _moment(workspace: Workspace, kill: Kill, segments: int, over: Callable[[], bool]) -> bool:
@@ -140,6 +142,15 @@ def _names(workspace: Workspace, end: str) -> set[str]:
         return {path.name for path in workspace.chain.iterdir() if path.name.endswith(end)}
     except FileNotFoundError:
         return set()
+
+
+def _own(workspace: Workspace, pid: int) -> psutil.Process | None:
+    """A process of this workspace; None if that number is, by now, nobody's or somebody else's."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if any(word.startswith(str(workspace.path)) for word in process.cmdline()):
+            return process
+    return None
 
 
 def _stages(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
