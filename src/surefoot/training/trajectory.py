@@ -7,7 +7,7 @@ scheduled values alone, not of where checkpoints lie, so another `checkpoint_eve
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -280,8 +280,10 @@ class Chain:
             self._say(f"keeping up to {wanted} {each}, {wanted * size / 1e9:.1f} GB; `surefoot store --prune` frees them")
 
     def _finish_writing(self) -> None:
-        if self._writing:
-            writing, self._writing = self._writing, None
+        writing = self._writing
+        if writing:
+            wait([writing])  # a signal may come here: what is written then must still be waited for
+            self._writing = None
             writing.result()
 
 
