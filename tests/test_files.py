@@ -4,6 +4,7 @@ import math
 import pytest
 
 from surefoot import files
+from surefoot.errors import UserError
 
 
 def test_the_root_is_where_dvc_says_or_here(tmp_path, monkeypatch):
@@ -53,7 +54,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=f"^{file} can.t be written: No space left on device"):
         files.write_bytes(file, b"new")
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
