@@ -37,7 +37,9 @@ def main() -> None:
     locks = files.Locks(store.path / "lock")
     run = runs.mark(params, batches, plan) | {"continues": _continued(store, plan)}
     tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
-    store.mark_run(plan.identity, store.runs().get(plan.identity, run))
+    known = store.runs().get(plan.identity, run)
+    run["results"] = known.get("results", {})
+    store.mark_run(plan.identity, known)
     try:
         tracker.open("RUNNING")
         for identity, epoch in run["continues"]:
