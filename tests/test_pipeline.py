@@ -14,9 +14,6 @@ import pytest
 from surefoot import files
 from tests.helpers import Workspace, make_workspace
 
-# One process for all of them: they share a pipeline that was run once.
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.CONFUSION]
 EPOCHS = 3
 

@@ -309,7 +309,6 @@ def outputs(workspace):
     return (workspace / files.MODEL).read_bytes(), (workspace / files.HISTORY).read_bytes()
 
 
-@pytest.mark.xdist_group("dvc repro")
 def test_dvc_repro(workspace, tmp_path):
     workspace.edit("train.epochs", "5")
     workspace.dvc("repro", "train")
@@ -378,7 +377,6 @@ def wait_for(what, seconds=300):
     return found
 
 
-@pytest.mark.xdist_group("dvc exp")
 def test_experiments_share_the_store_of_the_repository_they_came_from(workspace):
     workspace.dvc("repro", "train")
     workspace.git("add", "--all")

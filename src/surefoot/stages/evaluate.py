@@ -1,6 +1,7 @@
 """evaluate: the chosen model on the test rows, which nothing before has looked at."""
 
 import csv
+import io
 from typing import TYPE_CHECKING
 
 from surefoot import errors, files, runs
@@ -33,10 +34,16 @@ def main() -> None:
     matrix = confusion_matrix(store.test.targets, predicted, len(store.classes))
 
     files.write_json(files.METRICS, {"test": metrics})
-    pairs = [f"{store.classes[actual]},{store.classes[guess]}\n" for actual, guess in zip(store.test.targets, predicted, strict=True)]
-    files.write_bytes(files.CONFUSION, "".join(["actual,predicted\n", *pairs]).encode())
+    pairs = [(store.classes[actual], store.classes[guess]) for actual, guess in zip(store.test.targets, predicted, strict=True)]
+    files.write_bytes(files.CONFUSION, _table([("actual", "predicted"), *pairs]))
     print(f"test accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f}, on {len(targets)} rows")
     _track(params, store, metrics, matrix)
+
+
+def _table(rows: list[tuple[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def _track(params: Params, batches: Store, metrics: dict[str, float], matrix: "np.ndarray") -> None:
