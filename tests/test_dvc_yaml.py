@@ -10,44 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot.params import Params
-from tests.helpers import PROJECT
+from tests.deps import PROJECT, SRC, STAGES, trees
 
-SRC = PROJECT / "src"
-STAGES = ("prepare", "batch", "train", "evaluate")
 DVC = YAML(typ="safe").load(PROJECT / "dvc.yaml")
-
-
-def module_file(name):
-    """The source file of a module of surefoot's; None for a package, which must hold nothing."""
-    path = SRC.joinpath(*name.split("."))
-    if (path / "__init__.py").is_file():
-        return None
-    file = path.with_suffix(".py")
-    return file if file.is_file() else None
-
-
-def trees(stage):
-    """The syntax tree of each source file that a stage needs, itself included, by path."""
-    found = {}
-
-    def visit(file):
-        name = file.relative_to(PROJECT).as_posix()
-        if name in found:
-            return
-        found[name] = ast.parse(file.read_text())
-        for node in ast.walk(found[name]):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{name}:{node.lineno}: a relative import, which this test does not follow"
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for imported in names:
-                if imported.split(".")[0] == "surefoot" and (needed := module_file(imported)):
-                    visit(needed)
-
-    visit(SRC / "surefoot" / "stages" / f"{stage}.py")
-    return found
 
 
 def attribute_chain(node):

@@ -107,13 +107,20 @@ def sync(_arguments: argparse.Namespace) -> None:
     # The shorter ones first: a longer one links to the one that it goes on from.
     for identity, run in sorted(trajectories.runs().items(), key=lambda item: len(item[1]["epoch_keys"])):
         name = run["description"]["name"]
-        if not run["last"]:
-            print(f"unfinished, left as it is: {name}")
+        if not run["last"] or "origin" not in run:
+            print(f"unfinished, left as it is: {name}" if not run["last"] else f"of an older Surefoot, left as it is: {name}")
             continue
         tracker = runs.publish(identity, run, trajectories, locks)
         if tracker.run_id is None:
             raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
         print(f"up to date: {name} ({tracker.run_id})")
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Make a run again and compare bits."""
+    from surefoot.verification.command import verify
+
+    sys.exit(verify(arguments.run, epochs=arguments.epochs, sample=arguments.sample, anyway=arguments.anyway, environment=arguments.environment))
 
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
@@ -124,11 +131,20 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+OPTIONS["verify"] = {
+    "run": {"nargs": "?", "metavar": "RUN", "help": "an MLflow run's id or name, or a DVC experiment's name (default: this workspace's last run)"},
+    "--epochs": {"metavar": "A-B", "help": "look at these epochs alone, from the stored state before A"},
+    "--sample": {"type": int, "metavar": "N", "help": "look at N epochs drawn at random, in parallel processes"},
+    "--anyway": {"action": "store_true", "help": "go on where this machine or its packages differ, and show how far the results do"},
+    "--environment": {"action": "store_true", "help": "where the packages differ, build the recorded ones in a temporary environment; takes minutes"},
+}
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
     "ui": (ui, "open the MLflow UI on 127.0.0.1"),
     "store": (store, "list the runs in the trajectory store, their sizes and what they share; free space"),
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
+    "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
     "schema": (schema, "print the JSON schema of params.yaml"),
 }

@@ -1,12 +1,17 @@
 """What a run came from: the Git commit, uncommitted changes, and the packages installed."""
 
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 UNTRACKED_BYTES = 1 << 20
 # Whatever the user's own settings are: `git apply` must take it.
@@ -49,6 +54,34 @@ def source() -> Source:
 def packages() -> str:
     """Every installed distribution as `name==version`, a line each, sorted."""
     return "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions() if found.name}))
+
+
+def machine() -> dict[str, str]:
+    """What packages don't say of the environment: Python, the system, the processor. No names of the machine or its user."""
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "libc": " ".join(platform.libc_ver()),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def dvc_md5(stage: str, path: str) -> str | None:
+    """The MD5 of a dependency of a stage, as DVC noted it in dvc.lock when the stage ran; None if it didn't."""
+    try:
+        lock = YAML(typ="safe").load(Path("dvc.lock"))
+        return next((str(dep["md5"]) for dep in lock["stages"][stage]["deps"] if dep["path"] == path), None)
+    except (OSError, YAMLError, KeyError, TypeError):
+        return None
 
 
 def _git(*arguments: str, index: Path | None = None, cwd: Path | None = None, given: bytes = b"") -> bytes | None:

@@ -1,14 +1,17 @@
 """A run: the chain that params.yaml and the data make, and its view in MLflow."""
 
 import getpass
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from surefoot import files, provenance, serving, tracking
+from surefoot.data.order import epoch_order
 from surefoot.data.store import Store
 from surefoot.errors import UserError
 from surefoot.params import Params, flatten
@@ -16,10 +19,11 @@ from surefoot.training import numerics
 
 if TYPE_CHECKING:
     from surefoot.training.sgd import Trainer
-    from surefoot.training.trajectory import Segment
+    from surefoot.training.trajectory import Chain, Segment
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 METRICS = ("train/loss", "validation/loss", "validation/accuracy", "lr")
+ACCOUNT = "trajectory.json"  # the artifact that `surefoot verify` compares with
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,19 @@ def plan(params: Params, batches: Store) -> Plan:
     return Plan(identity, start, segments(start, [np.full(steps, train.lr)] * train.epochs, train.checkpoint_every), make)
 
 
+def chain(params: Params, batches: Store, plan: Plan, store: "TrajectoryStore", **hooks: Any) -> "Chain":
+    """The chain of a plan, with its rows; `hooks` go to `Chain`."""
+    import torch
+
+    from surefoot.training.trajectory import Chain
+
+    @lru_cache(1)  # an epoch may have several segments
+    def order(epoch: int) -> torch.Tensor:
+        return torch.from_numpy(epoch_order(len(batches.train.targets), params.seed, epoch)[: batches.rows_per_epoch])
+
+    return Chain(plan.segments, store, plan.make, order, **hooks)
+
+
 def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
     """What the run in MLflow says of itself."""
     train = params.train
@@ -112,6 +129,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
         },
         texts={
             "environment/requirements.txt": provenance.packages(),
+            "environment/machine.json": json.dumps(provenance.machine(), indent=2) + "\n",
             "source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape"),
         },
     )
@@ -127,15 +145,20 @@ def _user() -> str:
 def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
     """What the store remembers of a run: enough to write all of its view in MLflow anew.
 
-    `last` and `best` come when it is finished, `results` when it is evaluated.
+    `last`, `best` and `weights` (the digest of the chosen model) come when it is finished, `results` when it is evaluated.
     """
-    preparation = batches.index["preparation"]
+    preparation, splits = batches.index["preparation"], batches.index["splits"]
     return {
         "description": asdict(describe(params, batches, plan)),
+        "origin": plan.origin,
+        "data": {
+            "source": {"path": preparation["source"], "md5": provenance.dvc_md5("prepare", preparation["source"])},
+            "digest": batches.index["digest"],
+            **{split: {name: described[name]["sha256"] for name in ("inputs", "targets")} for split, described in splits.items()},
+        },
         "epoch_keys": plan.epoch_keys,
         "select": params.train.select,
         "save_every": params.train.save_every,
-        "model_source": plan.origin["model"]["source"],
         "model": {
             "factory": params.train.model.factory,
             "arguments": params.train.model.arguments,
@@ -147,6 +170,22 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "continues": [],
         "last": None,
         "best": None,
+        "weights": None,
+    }
+
+
+def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dict[str, Any] | None:
+    """All that was determined in a finished run, as digests and numbers; None where the store lacks records of it."""
+    records = [store.record(key) for key in run["epoch_keys"]]
+    if not run["last"] or not all(records):
+        return None
+    return {
+        "identity": identity,
+        "origin": run["origin"],
+        "data": run["data"],
+        "epochs": [{name: record[name] for name in ("epoch", "step", "key", "state", "metrics")} for record in records if record],
+        "select": run["select"],
+        "model": run["weights"],
     }
 
 
@@ -197,9 +236,12 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         data = weights(key)
         if data:
             tracker.artifact(path, data)
+    said = account(tracker.identity, run, store)
+    if said:
+        tracker.artifact(ACCOUNT, files.canonical_json(said))
     chosen = weights(run[run["select"]])
     # The model carries its code: it must still be the code that it was trained with.
-    if chosen and sources(run["model"]["factory"]) == run["model_source"]:
+    if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
         tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

@@ -58,6 +58,7 @@ def configure() -> str:
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     # "Creating initial MLflow database tables..." and such are no news to the person at the terminal.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     return store_uri()
@@ -67,7 +68,7 @@ class Tracker:
     """One MLflow run, found by its identity or made. After a failure every method does nothing, until `open` is called again."""
 
     def __init__(self, identity: str, description: Description, locks: files.Locks) -> None:
-        self._identity = identity
+        self.identity = identity
         self._description = description
         self._locks = locks
         self._client: MlflowClient | None = None
@@ -100,7 +101,7 @@ class Tracker:
         # one that stops would call it KILLED after the one that goes on has called it FINISHED.
         if self._alone is None:
             self._alone = ExitStack()
-            self._alone.enter_context(self._locks.held(f"mlflow {self._identity}", _say_who))
+            self._alone.enter_context(self._locks.held(f"mlflow {self.identity}", _say_who))
         uri = configure()
         try:
             # The first processes on an empty SQLite file would collide in building its tables, and two processes of
@@ -110,7 +111,7 @@ class Tracker:
 
                 _build_tables(uri)
                 client = MlflowClient(uri)
-                found = _find(client, self._identity)
+                found = find(client, self.identity)
                 self._run = found or self._create(client)
             self._client, self._id = client, self._run.info.run_id
             self._complement(client, self._run, new=found is None)
@@ -124,7 +125,7 @@ class Tracker:
         """Say, by a tag and a link, which run this one goes on from."""
 
         def write(client: "MlflowClient") -> None:
-            other = _find(client, identity)
+            other = find(client, identity)
             if other:
                 run_id, name = other.info.run_id, other.info.run_name
                 link = f"Goes on from [{name}](#/experiments/{other.info.experiment_id}/runs/{run_id}) after epoch {epoch}."
@@ -206,7 +207,7 @@ class Tracker:
         self._try(lambda client: client.set_terminated(self._id, status))
 
     def _create(self, client: "MlflowClient") -> "Run":
-        return client.create_run(_experiment(client), run_name=self._description.name, tags={**self._description.tags, IDENTITY: self._identity})
+        return client.create_run(experiment(client), run_name=self._description.name, tags={**self._description.tags, IDENTITY: self.identity})
 
     def _complement(self, client: "MlflowClient", run: "Run", new: bool) -> None:
         """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
@@ -268,12 +269,14 @@ def _build_tables(uri: str) -> None:
         beside.rename(path)
 
 
-def _find(client: "MlflowClient", identity: str) -> "Run | None":
-    runs = client.search_runs([_experiment(client)], f"tags.`{IDENTITY}` = '{identity}'", max_results=1, order_by=["attributes.start_time DESC"])
+def find(client: "MlflowClient", identity: str) -> "Run | None":
+    """The run of an identity, the latest if there should be several."""
+    runs = client.search_runs([experiment(client)], f"tags.`{IDENTITY}` = '{identity}'", max_results=1, order_by=["attributes.start_time DESC"])
     return runs[0] if runs else None
 
 
-def _experiment(client: "MlflowClient") -> str:
+def experiment(client: "MlflowClient") -> str:
+    """The id of the experiment, which is made if it isn't there."""
     from mlflow.exceptions import MlflowException
 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT

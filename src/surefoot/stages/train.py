@@ -7,11 +7,9 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from surefoot import errors, files, runs, tracking
-from surefoot.data.order import epoch_order
 from surefoot.data.store import Store, open_store
 from surefoot.errors import Stopped, UserError
 from surefoot.params import Params, load
@@ -47,7 +45,9 @@ def main() -> None:
         with _chain(params, batches, plan, store, locks, check) as chain:
             history = _follow(chain, tracker, params.train.epochs, params.train.save_every)
             run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
-            files.write_bytes(files.MODEL, chain.weights(run[params.train.select]))
+            weights = chain.weights(run[params.train.select])
+            run["weights"] = files.sha256(weights)
+            files.write_bytes(files.MODEL, weights)
         files.write_bytes(files.HISTORY, _table(history))
         store.mark_run(plan.identity, run)
         tracker.open()  # once more, if MLflow was out of reach
@@ -87,22 +87,14 @@ def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int, save_every: 
 
 
 def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks, check: Callable[[], None]) -> "Chain":
-    import torch
-
-    from surefoot.training.trajectory import Chain
-
-    @lru_cache(1)  # an epoch may have several segments
-    def order(epoch: int) -> torch.Tensor:
-        return torch.from_numpy(epoch_order(len(batches.train.targets), params.seed, epoch)[: batches.rows_per_epoch])
-
     def lock(key: str) -> AbstractContextManager[None]:
         return locks.held(key, lambda pid: print(f"waiting: process {pid or 'unknown'} is training these steps", flush=True))
 
-    return Chain(
-        plan.segments,
+    return runs.chain(
+        params,
+        batches,
+        plan,
         store,
-        plan.make,
-        order,
         keep_states=params.train.keep_states,
         lock=lock,
         check=check,

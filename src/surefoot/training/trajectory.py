@@ -117,8 +117,8 @@ class Chain:
     def __exit__(self, *_: object) -> None:
         self._writer.shutdown()
 
-    def follow(self) -> Iterator[Reached]:
-        """Go to the end of the run; yields the end of each epoch.
+    def follow(self, first: int = 1, last: int | None = None) -> Iterator[Reached]:
+        """Go through the epochs from `first` to `last`, or to the end of the run; yields the end of each.
 
         Raises:
             Diverged: a loss isn't finite. What was stored before it stays.
@@ -128,7 +128,9 @@ class Chain:
         self._held = {segment.key: index for index, segment in enumerate(self.segments) if segment.key in stored}
         epochs = self.segments[-1].epoch
         announced = False
-        for _, indices in groupby(range(len(self.segments)), key=lambda index: self.segments[index].epoch):
+        for epoch, indices in groupby(range(len(self.segments)), key=lambda index: self.segments[index].epoch):
+            if not first <= epoch <= (last or epochs):
+                continue
             record, trained, lacking = None, False, list[int]()
             # From behind: segments before the last one that has a record needn't have any, as after a change of checkpoint_every.
             for index in reversed(list(indices)):

@@ -1,0 +1,1 @@
+"""`surefoot verify`: make a run again, elsewhere, and compare bits."""

@@ -1,0 +1,242 @@
+"""The steps of `surefoot verify`, in the order in which they happen."""
+
+import json
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from surefoot import files, runs
+from surefoot.errors import UserError
+from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.verification import compare
+from surefoot.verification.compare import CANNOT_SAY, Row
+from surefoot.verification.recorded import CannotSay, Recorded, find
+from surefoot.verification.remake import Remake, build_environment, finish, installed_in, other_packages
+
+Found = tuple[list[Row], list[str], str]  # the table, the reasons, the verdict
+
+
+def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None = None, anyway: bool = False, environment: bool = False) -> int:
+    """Make a run again and compare; prints a table and the verdict, and tags the run with it. Returns the exit code.
+
+    Args:
+        wanted: an MLflow run's id or name, or a DVC experiment's; None for the last run.
+        epochs: `A-B`: only these, from the stored state before A.
+        sample: only so many epochs, drawn at random.
+        anyway: go on where the machine or packages differ, and compare what comes of it.
+        environment: build the recorded environment if it isn't this one.
+
+    Raises:
+        UserError: there is no such run; wrong options.
+    """
+    if epochs and sample is not None:
+        raise UserError("--epochs and --sample: give one of them")
+    with tempfile.TemporaryDirectory(prefix="surefoot-verify-", ignore_cleanup_errors=True) as directory:
+        scratch = Path(directory)
+        recorded = find(wanted, scratch / "recorded")
+        print(f"verifying {recorded.title}", flush=True)
+        scope, rows = "run", list[Row]()
+        try:
+            account = recorded.account()
+            ranges = _ranges(epochs, sample, account)
+            scope = "run" if ranges is None else "epochs " + ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
+            remake = Remake(scratch)
+            remake.check_out(recorded.commit, recorded.artifact("source/uncommitted.patch") or b"")
+            doubts = _settle_environment(remake, recorded, account, environment)
+            if doubts and not anyway:
+                raise CannotSay(
+                    "; ".join(doubts)
+                    + "\n--anyway makes it again and shows the differences"
+                    + ("" if environment else "; --environment builds its packages first")
+                )
+            remake.set_up_dvc()
+            rows, reasons, verdict = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)
+            if verdict != compare.IDENTICAL:
+                reasons = [*doubts, *compare.params(recorded.run.data.params, remake.params), *reasons]
+            if doubts and verdict != compare.IDENTICAL:
+                verdict = CANNOT_SAY
+            print(f"\n{compare.table(rows)}\n")
+        except CannotSay as reason:
+            reasons, verdict = [str(reason)], CANNOT_SAY
+        if verdict == compare.IDENTICAL:
+            reasons = [f"{', '.join(row.what for row in rows if row.same)}; every bit of them"]
+        print(f"{verdict}: " + "\n".join(reasons), flush=True)
+        _tag(recorded, verdict, scope, reasons)
+        return compare.EXIT_CODES[verdict]
+
+
+def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> list[tuple[int, int]] | None:
+    """The epochs to look at, as (first, last); None for the whole run."""
+    last = len(account["epochs"])
+    if epochs:
+        one, _, other = epochs.partition("-")
+        if not (one.isdecimal() and (other or one).isdecimal() and 1 <= int(one) <= int(other or one) <= last):
+            raise UserError(f"--epochs {epochs}: must be A-B, or A, from 1 to {last}")
+        return [(int(one), int(other or one))]
+    if sample is None:
+        return None
+    if sample < 1:
+        raise UserError(f"--sample {sample}: must be at least 1")
+    stored = TrajectoryStore(files.trajectory()).state_sizes()
+    possible = [epoch for epoch in range(1, last + 1) if epoch == 1 or account["epochs"][epoch - 2]["key"] in stored]
+    if len(possible) < last:
+        print(f"the state before an epoch is kept for {len(possible)} of {last} epochs (train.keep_states): drawing from those", flush=True)
+    return [(epoch, epoch) for epoch in sorted(random.SystemRandom().sample(possible, min(sample, len(possible))))]
+
+
+def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, Any], build: bool) -> list[str]:
+    """Choose the environment to run in; returns what speaks against getting the same bits there."""
+    wanted = (recorded.artifact("environment/requirements.txt") or b"").decode()
+    versions: dict[str, str] = account["origin"]["versions"]
+    environment = Path(sys.prefix)
+    if build and other_packages(wanted, installed_in(environment), versions):
+        machine = json.loads(recorded.artifact("environment/machine.json") or b"{}")
+        environment = build_environment(remake.scratch, wanted, machine.get("python", "unknown"))
+    remake.use_environment(environment)
+    doubts = [f"another version of {package}" for package in other_packages(wanted, installed_in(environment), versions)]
+    numerics = account["origin"]["numerics"]
+    profile, threads = (remake.params.get(key, default) for key, default in (("numerics", "portable"), ("threads", 1)))
+    if (profile, threads) != (numerics["profile"], numerics["threads"]):
+        return doubts  # other params: no wonder
+    fingerprint = _fingerprint(remake)
+    if fingerprint != numerics["fingerprint"] and not doubts:
+        doubts.append(f"another numerics fingerprint (recorded {numerics['fingerprint'][:12]}, now {fingerprint[:12]}): this machine rounds differently")
+    return doubts
+
+
+def _fingerprint(remake: Remake) -> str:
+    out = remake.scratch / "fingerprint"
+    # Under the profile and threads of the run's own params.yaml.
+    with out.open("w") as file:
+        if finish([remake.python("-m", "surefoot", "fingerprint", out=file)]):
+            raise CannotSay("the numerics fingerprint can't be computed at its commit; what went wrong is above")
+    return out.read_text().strip()
+
+
+def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Found:
+    """All stages, from the raw data to the test metrics."""
+    remake.reproduce("evaluate", store=remake.scratch / "store")
+    store = TrajectoryStore(remake.scratch / "store")
+    made = next((runs.account(identity, run, store) for identity, run in store.runs().items() if run["last"]), None)
+    if made is None:
+        raise CannotSay("the stages ran again, but left no record of it")
+    metrics = json.loads((remake.path / files.METRICS).read_text())["test"]
+    data, reasons = compare.data_row(account["data"], made["data"])
+    epochs, first = compare.epochs_row(account["epochs"], made["epochs"], 1, len(account["epochs"]))
+    published = recorded.artifact(f"checkpoints/{account['select']}.safetensors")
+    rows = [
+        data,
+        epochs,
+        compare.model_row("model", account["model"], made["model"]),
+        compare.model_row("model in MLflow", files.sha256(published) if published else None, made["model"]),
+        *compare.metric_rows(recorded.results, {f"test/{name}": value for name, value in metrics.items()}),
+    ]
+    if first:
+        reasons.append(_where(recorded, account["epochs"], store, made["epochs"], first))
+    return rows, *_judge(rows, reasons, account, made["origin"])
+
+
+def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Found:
+    """Some epochs, each range of them from the stored state before it, in parallel processes."""
+    _bring_data(remake, account)
+    tasks = [_seed(remake.scratch / f"epochs-{first}-{last}", account, first, last) for first, last in ranges]
+    processes = max(1, (os.cpu_count() or 1) // account["origin"]["numerics"]["threads"])
+    # The longest first, one after another to each process.
+    tasks.sort(key=lambda task: task[0] - task[1])
+    shares = [share for share in (tasks[number::processes] for number in range(processes)) if share]
+    arguments = [[text for first, last, store in share for text in (f"{first}-{last}", str(store))] for share in shares]
+    if finish([remake.python("-m", "surefoot.retrain", *some) for some in arguments]):
+        raise CannotSay("these epochs can't be trained again at its commit; what went wrong is above")
+    rows, reasons, origin = [], list[str](), {}
+    for first, last, path in sorted(tasks):
+        store = TrajectoryStore(path)
+        made = [record for record in (store.record(epoch["key"]) for epoch in account["epochs"][first - 1 : last]) if record]
+        origin = json.loads((path / "origin.json").read_text())
+        row, differs = compare.epochs_row(account["epochs"], made, first, last)
+        rows.append(row)
+        if differs and made:
+            reasons.append(_where(recorded, account["epochs"], store, made, differs))
+    return rows, *_judge(rows, reasons, account, origin)
+
+
+def _bring_data(remake: Remake, account: dict[str, Any]) -> None:
+    """The batches: this workspace's, if they are the recorded ones, or else made again."""
+    try:
+        index = json.loads((files.BATCHES / "index.json").read_text())
+        same = index["digest"] == account["data"]["digest"] and all(
+            files.sha256_file(files.BATCHES / split / f"{name}.npy") == account["data"][split][name]
+            for split in ("train", "validation")
+            for name in ("inputs", "targets")
+        )
+    except (OSError, ValueError, KeyError):
+        same = False
+    if same:
+        (remake.path / files.BATCHES).symlink_to(files.BATCHES.resolve())
+        return
+    remake.reproduce("batch", store=remake.scratch / "store")
+    index = json.loads((remake.path / files.BATCHES / "index.json").read_text())
+    if index["digest"] != account["data"]["digest"]:
+        raise CannotSay("the batches that come of its data are others than were recorded; verify the whole run to see where")
+
+
+def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[int, int, Path]:
+    """A store for some epochs, with the state before them."""
+    store = TrajectoryStore(path)
+    path.mkdir()
+    if first > 1:
+        ours, before = TrajectoryStore(files.trajectory()), account["epochs"][first - 2]
+        record = ours.record(before["key"])
+        state = ours.state(record) if record else None
+        if not record or state is None:
+            raise CannotSay(f"the state before epoch {first} isn't stored here; `surefoot verify` without --epochs trains from the start")
+        if record["state"] != before["state"]:
+            raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
+        store.write(record, state)
+    return first, last, path
+
+
+def _judge(rows: list[Row], reasons: list[str], account: dict[str, Any], origin: dict[str, Any]) -> tuple[list[str], str]:
+    """The reasons, causes before symptoms, and the verdict."""
+    different = compare.causes(account["origin"], origin)
+    # What follows from another cause: other data has other digests, other rounding other first weights.
+    told = [line for key, line in different.items() if not (key.startswith("data.") and reasons) and key != "first_state"] or list(different.values())
+    if not different:
+        told = []
+    differing = [row.what for row in rows if row.same is False]
+    rest = [f"{', '.join(differing)}: other bits, from the same code, data and params"] if differing and not told and not reasons else []
+    return [*told, *reasons, *rest], compare.verdict(rows, different)
+
+
+def _where(recorded: Recorded, said: list[dict[str, Any]], store: TrajectoryStore, made: list[dict[str, Any]], first: int) -> str:
+    """The first epoch that differs, and the first tensor in it, as far as both states are kept."""
+    from surefoot.training.trajectory import network_of
+
+    ours = TrajectoryStore(files.trajectory())
+    keys = {record["epoch"]: record["key"] for record in made}
+    for epoch in range(first, len(said) + 1):
+        there = store.record(keys[epoch]) if epoch in keys else None
+        again = store.state(there) if there else None
+        record = ours.record(said[epoch - 1]["key"])
+        before = ours.state(record) if record and record["state"] == said[epoch - 1]["state"] else None
+        if before is None:  # MLflow may have a checkpoint: the network without the optimizer
+            before = recorded.artifact(runs.checkpoint(epoch))
+            again = network_of(again) if again is not None else None
+        tensor = compare.first_tensor(before, again) if before is not None and again is not None else None
+        if tensor:
+            return f"epoch {first} is the first that differs" + (f"; of those kept, epoch {epoch}" if epoch > first else "") + f": {tensor}"
+    one: dict[str, float] = said[first - 1]["metrics"]
+    other: dict[str, float] = next((record["metrics"] for record in made if record["epoch"] == first), {})
+    metrics = ", ".join(f"{name} {one[name]:.6g}, now {other[name]:.6g}" for name in one if name in other and one[name] != other[name])
+    return f"epoch {first} is the first that differs; its states aren't kept, so no tensor can be named" + (f" ({metrics})" if metrics else "")
+
+
+def _tag(recorded: Recorded, verdict: str, scope: str, reasons: list[str]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        recorded.tag(verdict, scope, "\n".join(reasons))
+    except MlflowException as error:
+        print(f"warning: the verdict can't be written to MLflow: {str(error).splitlines()[0]}", file=sys.stderr)

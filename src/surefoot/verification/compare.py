@@ -1,0 +1,165 @@
+"""What was recorded of a run against what was made again: where they differ, why, and the verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from surefoot.params import flatten
+
+IDENTICAL, DIFFERS, CANNOT_SAY = "identical", "differs", "cannot say"
+EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}
+
+# What in a run's origin lies in the machine and its packages rather than in the run. By prefix of the dotted key.
+SURROUNDINGS = ("numerics.fingerprint", "versions.")
+CAUSES = {
+    "seed": "the seed",
+    "numerics.profile": "the numerics profile",
+    "numerics.threads": "the number of threads",
+    "numerics.fingerprint": "the numerics fingerprint: this machine rounds differently",
+    "versions.": "the version of {}",
+    "code.": "Surefoot's own code, {}",
+    "model.source.": "the model's code, {}",
+    "model.": "the model's {}",
+    "first_state": "the weights that training starts from",
+    "loss": "the loss",
+    "optimizer.": "the optimizer's {}",
+    "data.": "the data that is trained on, {}",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table; `same` is None where there is nothing to compare with."""
+
+    what: str
+    recorded: str
+    again: str
+    same: bool | None
+
+
+def causes(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two origins: dotted key to a line that names it with both values."""
+    one, other = flatten(dict(recorded)), flatten(dict(again))
+    if any(one.get(key) != other.get(key) for key in ("numerics.profile", "numerics.threads")):
+        other["numerics.fingerprint"] = one.get("numerics.fingerprint")  # it differs because of them
+    found = {}
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key) != other.get(key):
+            prefix = next((prefix for prefix in CAUSES if key == prefix or (prefix.endswith(".") and key.startswith(prefix))), None)
+            named = CAUSES[prefix].format(key.removeprefix(prefix)) if prefix else key
+            found[key] = f"{named} (recorded {_short(one.get(key))}, now {_short(other.get(key))})"
+    return found
+
+
+def params(recorded: Mapping[str, str], again: Mapping[str, Any]) -> list[str]:
+    """Which params differ: as MLflow has them (texts), and as params.yaml has them now."""
+    return [f"{key} (recorded {recorded[key]}, now {value})" for key, value in again.items() if key in recorded and not _same_text(recorded[key], str(value))]
+
+
+def _same_text(one: str, other: str) -> bool:
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False
+
+
+def data_row(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[Row, list[str]]:
+    """Data digests, and what differs in the data."""
+    found = []
+    source, now = recorded["source"], again["source"]
+    if source["md5"] and now["md5"] and source["md5"] != now["md5"]:
+        found.append(f"the raw data, {source['path']} (recorded MD5 {_short(source['md5'])}, now {_short(now['md5'])})")
+    for split in ("train", "validation", "test"):
+        parts = [name for name in recorded[split] if recorded[split][name] != again[split].get(name)]
+        if parts:
+            found.append(f"the {split} rows' {' and '.join(parts)}")
+    same = recorded["digest"] == again["digest"]
+    if not same and not found:
+        found.append("how the data is described: names, classes or scaling in data/batches/index.json")
+    return Row("data", _short(recorded["digest"]), _short(again["digest"]), same), found
+
+
+def epochs_row(recorded: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]], first: int, last: int) -> tuple[Row, int | None]:
+    """The states from epoch `first` to `last`, and the first epoch whose state or metrics differ."""
+    made = {record["epoch"]: record for record in again}
+    span = f"epochs {first}-{last}" if last > first else f"epoch {first}"
+    for record in recorded[first - 1 : last]:
+        other = made.get(record["epoch"])
+        if other is None or record["state"] != other["state"] or record["metrics"] != other["metrics"]:
+            which = f"{record['epoch']}: "
+            return Row(span, which + _short(record["state"]), which + _short(other["state"] if other else None), False), int(record["epoch"])
+    states = f"{last - first + 1} state" + ("s" if last > first else "")
+    return Row(span, states, states, True), None
+
+
+def metric_rows(recorded: Mapping[str, float], again: Mapping[str, float]) -> list[Row]:
+    """Test metrics, with the difference where there is one."""
+    rows = []
+    for name in sorted(recorded.keys() | again.keys()):
+        one, other = recorded.get(name), again.get(name)
+        same = None if one is None or other is None else one == other
+        difference = f" ({other - one:+.3g})" if same is False and one is not None and other is not None else ""
+        rows.append(Row(name, _number(one), _number(other) + difference, same))
+    return rows
+
+
+def model_row(what: str, recorded: str | None, again: str | None) -> Row:
+    """The chosen model's digest."""
+    return Row(what, _short(recorded), _short(again), None if recorded is None else recorded == again)
+
+
+def verdict(rows: list[Row], origin: Mapping[str, str]) -> str:
+    """Identical if all that was compared is; *cannot say* if it isn't, on other numerics or other packages."""
+    compared = [row.same for row in rows if row.same is not None]
+    if compared and all(compared):
+        return IDENTICAL
+    return CANNOT_SAY if any(key.startswith(SURROUNDINGS) for key in origin) else DIFFERS
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, in columns."""
+    words = {True: "same", False: "DIFFERS", None: "-"}
+    cells = [("", "recorded", "made again", ""), *((row.what, row.recorded, row.again, words[row.same]) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def first_tensor(recorded: bytes, again: bytes) -> str | None:
+    """The first tensor, by name, that differs between two states or networks (safetensors), and by how much."""
+    import safetensors.torch
+
+    one, other = safetensors.torch.load(recorded), safetensors.torch.load(again)
+    # Weights first: what the optimizer keeps differs as soon as they do.
+    differing = [
+        name
+        for name in sorted(one.keys() | other.keys(), key=lambda name: (name.startswith("optimizer."), name))
+        if name not in one
+        or name not in other
+        or one[name].dtype != other[name].dtype
+        or one[name].shape != other[name].shape
+        or not _equal(one[name], other[name])
+    ]
+    if not differing:
+        return None
+    name = differing[0]
+    more = f"; {len(differing) - 1} more tensors differ" if len(differing) > 1 else ""
+    if name not in one or name not in other or one[name].shape != other[name].shape:
+        return f"{name} is there in one of them only, or in another shape{more}"
+    apart = (one[name].double() - other[name].double()).abs()
+    return f"{name} differs in {int((apart != 0).sum()):,} of {apart.numel():,} values, by at most {float(apart.max()):.3g}{more}"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    import torch
+
+    # By bytes: NaN is equal to itself, and 0 isn't -0.
+    return torch.equal(one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return "missing" if value is None else text[:12] if len(text) in (32, 64) else text
+
+
+def _number(value: float | None) -> str:
+    return "missing" if value is None else f"{value:.6g}"

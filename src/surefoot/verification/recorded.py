@@ -1,0 +1,137 @@
+"""A run as MLflow has it."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surefoot import files, runs, tracking
+from surefoot.errors import UserError
+from surefoot.training.trajectory_store import TrajectoryStore
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+TAG = "surefoot.verify"
+
+
+class CannotSay(Exception):
+    """Nothing can be said of a run, and why."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow has of a run that it takes to make it again, and to compare."""
+
+    run: "Run"
+    client: "MlflowClient"
+    scratch: Path
+
+    @property
+    def title(self) -> str:
+        """Its name and id."""
+        return f"{self.run.info.run_name} ({self.run.info.run_id})"
+
+    @property
+    def commit(self) -> str:
+        """The Git commit it was made at.
+
+        Raises:
+            CannotSay: it has none, or files that would be needed were too large to be recorded.
+        """
+        left_out = self.run.data.tags.get("surefoot.git.left_out")
+        if left_out:
+            raise CannotSay(f"files that weren't in Git were too large to be recorded: {left_out}")
+        commit = self.run.data.tags.get("mlflow.source.git.commit")
+        if not commit:
+            raise CannotSay("it was made outside of Git, so its code isn't recorded")
+        return commit
+
+    @property
+    def results(self) -> dict[str, float]:
+        """The test metrics."""
+        return {name: value for name, value in self.run.data.metrics.items() if name.startswith("test/")}
+
+    def account(self) -> dict[str, Any]:
+        """What was determined, as digests (`runs.account`).
+
+        Raises:
+            CannotSay: the run isn't complete.
+        """
+        data = self.artifact(runs.ACCOUNT)
+        if data is None:
+            finished = self.run.info.status == "FINISHED"
+            raise CannotSay(
+                f"it has no {runs.ACCOUNT}: "
+                + ("it was made before digests were recorded, or its records are gone" if finished else f"it is {self.run.info.status}")
+            )
+        account: dict[str, Any] = json.loads(data)
+        return account
+
+    def artifact(self, path: str) -> bytes | None:
+        """The bytes of an artifact, or None if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self.client.download_artifacts(self.run.info.run_id, path, str(self.scratch))).read_bytes()
+        except (MlflowException, OSError):
+            return None
+
+    def tag(self, verdict: str, scope: str, reason: str) -> None:
+        """Set the verdict as tags."""
+        tags = {TAG: verdict, f"{TAG}.scope": scope, f"{TAG}.reason": reason[:5000]}
+        for name, value in tags.items():
+            self.client.set_tag(self.run.info.run_id, name, value)
+
+
+def find(wanted: str | None, scratch: Path) -> Recorded:
+    """The run of an id or a name, or of the DVC experiment of that name; the workspace's last one for None.
+
+    Raises:
+        UserError: there is none, or there are several of that name; or MLflow can't be reached.
+    """
+    uri = tracking.configure()
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise UserError(f"there is no run yet: {uri.removeprefix('sqlite:///')} doesn't exist; `make repro` makes one")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    scratch.mkdir()
+    client = MlflowClient(uri)
+    try:
+        found = _by_name(client, wanted) if wanted else _last(client)
+    except MlflowException as error:
+        raise UserError(f"MLflow at {uri} can't be read: {str(error).splitlines()[0]}") from None
+    if len(found) > 1:
+        ids = ", ".join(run.info.run_id for run in found[:5])
+        raise UserError(f"{len(found)} runs are called {wanted!r}; give the id of one: {ids}" + (", ..." if len(found) > 5 else ""))
+    if not found:
+        raise UserError(f"there is no run {wanted!r} in MLflow; give a run's id or name, or a DVC experiment's" if wanted else "no run was made here yet")
+    return Recorded(found[0], client, scratch)
+
+
+def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
+    from mlflow.exceptions import MlflowException
+
+    if re.fullmatch("[0-9a-f]{32}", wanted):
+        try:
+            return [client.get_run(wanted)]
+        except MlflowException:
+            return []
+    quote = '"' if "'" in wanted else "'"
+    if quote in wanted:
+        return []
+    named: dict[str, Run] = {}
+    for filtered in (f"attributes.run_name = {quote}{wanted}{quote}", f"tags.DVC_EXP_NAME = {quote}{wanted}{quote}"):
+        for run in client.search_runs([tracking.experiment(client)], filtered):
+            named[run.info.run_id] = run
+    return list(named.values())
+
+
+def _last(client: "MlflowClient") -> "list[Run]":
+    store = TrajectoryStore(files.trajectory())
+    marks = sorted((store.path / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    found = (tracking.find(client, mark.stem) for mark in marks)
+    return [run for run in found if run][:1]
