@@ -115,7 +115,7 @@ def test_a_value_in_a_sequence_is_refused_by_key_and_line(file):
         ("  momentum:", "  momentun:", "train.momentun", "did you mean `momentum`?"),
         ("seed:", "sede:", "sede", "did you mean `seed`?"),
         ("    factory:", "    factroy:", "train.model.factroy", "did you mean `factory`?"),
-        ("  size:", "  xyz:", "batch.xyz", "known here: size, shape, drop_last"),
+        ("  size:", "  xyz:", "batch.xyz", "known here: size, shape, drop_last, shuffle, block, window"),
         ("seed: 0", "train.lr_: 0.1", "train.lr_", "did you mean `train.lr`?"),
         ("seed: 0", "momentum: 0.1", "momentum", "did you mean `train.momentum`?"),
         ("  size:", "  lr:", "batch.lr", "did you mean `train.lr`?"),
@@ -134,7 +134,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(file, before, afte
         ("  target: digit                 # the column to predict; the others are the inputs\n", "prepare.target", "prepare:"),
         ("  epochs: 30\n", "train.epochs", "train:"),
         ("  lr: 0.01\n", "train.lr", "train:"),
-        ("    factory: networks.mlp:mlp  # module:function(input_shape, classes, **arguments) -> nn.Module\n", "train.model.factory", "model:"),
+        ("    factory: networks.mlp:mlp  # module:function(input_shape, outputs, **arguments) -> nn.Module\n", "train.model.factory", "model:"),
     ],
 )
 def test_a_missing_key_is_named_at_its_section(file, line, key, near):

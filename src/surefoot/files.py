@@ -15,6 +15,7 @@ from typing import Any
 from surefoot.errors import UserError
 
 PARAMS = Path("params.yaml")
+RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 BATCHES = Path("data/batches")
 MODEL = Path("models/model.safetensors")

@@ -21,23 +21,119 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+class Csv(Section):
+    """prepare.csv: how a CSV file is written."""
+
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """What stands between two values."""
+    encoding: str = "utf-8"
+    """As Python names it: utf-8, latin-1, utf-16, ..."""
+    header: Literal[True] | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = True
+    """true: the first row has the names of the columns; or their names, where no row has."""
+
+
+class Images(Section):
+    """prepare.images: how images become arrays of one shape."""
+
+    resize: Annotated[tuple[Positive, Positive], Field(strict=False)] | None = None
+    """[height, width] to bring each image to; null: they all have one size already."""
+    mode: Literal["L", "RGB"] = "RGB"
+    """`L` for shades of grey, one channel; `RGB` for three."""
+
+
+class Arrays(Section):
+    """prepare.arrays: which arrays of an NPZ file count."""
+
+    inputs: str = "x"
+    """Name of the array of inputs: its first axis is the row."""
+    targets: str = "y"
+    """Name of the array of targets."""
+
+
+class Missing(Section):
+    """prepare.missing: what becomes of a missing value, by kind of column."""
+
+    numeric: Literal["error", "drop", "mean", "median", "constant"] = "error"
+    """Numbers: an error; leave the row out; fill in the training rows' mean or median, or `fill`."""
+    boolean: Literal["error", "drop", "constant"] = "error"
+    """Booleans; `constant` takes them as false."""
+    category: Literal["error", "drop", "constant"] = "error"
+    """Categories; `constant` makes missing a category of its own."""
+    date: Literal["error", "drop", "mean", "median", "constant"] = "error"
+    """Dates, each of their parts as a number."""
+    target: Literal["error", "drop"] = "error"
+    """The target."""
+    fill: float = 0.0
+    """The `constant` of numbers and dates."""
+    indicator: bool = False
+    """Whether a column that says where a value was missing stands beside each that is filled."""
+
+
+class Split(Section):
+    """prepare.split: which rows must go together, or come later."""
+
+    by: Literal["class", "row", "group", "time"] = "class"
+    """`class`: the same fractions of each class (of all rows in regression); `row`; `group`: no group in two splits; `time`: the latest rows for the test."""
+    column: str | None = None
+    """The column of the groups, or of the time. It isn't an input unless `prepare.columns` names it."""
+
+    @model_validator(mode="after")
+    def _column_where_needed(self) -> "Split":
+        if (self.column is not None) != (self.by in ("group", "time")):
+            raise ValueError(f"split by {self.by} needs a column" if self.column is None else f"column {self.column!r} is only for splits by group or time")
+        return self
+
+
+KINDS = ("numeric", "boolean", "category", "date")
+
+
 class Prepare(Section):
     """prepare: raw data to clean, split, typed tables."""
 
     source: str = Field(min_length=1)
-    """CSV file with a header row, relative to the repository's root."""
+    """A file or directory, relative to the repository's root; `sklearn:wine`; or `module:function` of a reader of yours in src/sources."""
+    format: Literal["auto", "csv", "parquet", "npz", "npy", "idx", "images"] = "auto"
+    """Of a file, or of the part files in a directory; `auto`: by their names. A directory of directories of images has a class in each."""
+    labels: str | None = None
+    """The file of the targets where they lie apart (IDX, NPY); null: for IDX by its name, `...labels-idx1...` beside `...images-idx3...`."""
+    csv: Csv = Field(default_factory=Csv)
+    images: Images = Field(default_factory=Images)
+    arrays: Arrays = Field(default_factory=Arrays)
     target: str = Field(min_length=1)
-    """The column to predict. All the other columns are inputs and must be numeric."""
-    validation: float = Field(default=0.15, gt=0, lt=1)
-    """Fraction of each class's rows for the validation set."""
-    test: float = Field(default=0.15, gt=0, lt=1)
-    """Fraction of each class's rows for the test set."""
+    """The column to predict; in arrays and images, which have no columns, the name of what is predicted."""
+    task: Literal["classification", "binary", "regression"] = "classification"
+    """What is predicted: one of several classes, one of two (by one logit), or a number."""
+    columns: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """Inputs, by name or by a pattern such as `pixel_*`; null for all columns but the target."""
+    ignore: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Columns that aren't inputs, by name or pattern."""
+    kinds: dict[str, Literal["numeric", "boolean", "category", "date"]] = Field(default_factory=dict)
+    """What a column holds, by name or pattern, where its type doesn't say: integers can be categories."""
+    categories: Literal["onehot", "codes"] = "onehot"
+    """A category becomes an input for each of its values, or one with its number (0: not seen in training), for a network that embeds it."""
+    max_categories: int = Field(default=1000, gt=1)
+    """More different values than this in a category column are an error."""
+    missing: Missing = Field(default_factory=Missing)
     normalize: Literal["standard", "none"] = "standard"
-    """`standard` brings every input to mean 0 and deviation 1, as measured on the training rows."""
+    """`standard` brings every number to mean 0 and deviation 1, as measured on the training rows."""
+    validation: float = Field(default=0.15, gt=0, lt=1)
+    """Fraction of the rows for the validation set; unless it has a source of its own."""
+    test: float = Field(default=0.15, gt=0, lt=1)
+    """Fraction of the rows for the test set; unless it has a source of its own."""
+    validation_source: str | None = None
+    """A source for the validation set alone, of the same format."""
+    validation_labels: str | None = None
+    """The file of its targets, as `labels`."""
+    test_source: str | None = None
+    """A source for the test set alone, of the same format."""
+    test_labels: str | None = None
+    """The file of its targets, as `labels`."""
+    split: Split = Field(default_factory=Split)
 
     @model_validator(mode="after")
     def _leave_rows_to_train_on(self) -> "Prepare":
-        if self.validation + self.test >= 1:
+        shares = {"validation": self.validation * (self.validation_source is None), "test": self.test * (self.test_source is None)}
+        if sum(shares.values()) >= 1:
             raise ValueError(f"validation {self.validation} and test {self.test} leave nothing to train on; their sum must be below 1")
         return self
 
@@ -51,13 +147,19 @@ class Batch(Section):
     """The shape of one input, say [1, 8, 8] for channels, height, width; null leaves a row flat."""
     drop_last: bool = False
     """Whether to leave out the last minibatch of an epoch when it isn't full."""
+    shuffle: Literal["full", "blocks"] = "full"
+    """Each epoch in another order: of all rows; or of blocks of rows, shuffled within a window, so that data larger than memory is read in stretches."""
+    block: int = Field(default=1024, gt=0)
+    """Rows in a block (`shuffle: blocks`)."""
+    window: int = Field(default=16, gt=0)
+    """Blocks in a window (`shuffle: blocks`)."""
 
 
 class Model(Section):
     """train.model: where the network comes from."""
 
     factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`module:function`, called as function(input_shape, classes, **arguments); returns an nn.Module."""
+    """`module:function`, called as function(input_shape, outputs, **arguments), and with `schema` if it has such a parameter; returns an nn.Module."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the factory."""
 
@@ -70,10 +172,22 @@ class Model(Section):
         return self
 
 
+class Loss(Section):
+    """train.loss: what is made small."""
+
+    name: str = Field(default="auto", pattern=r"^([A-Za-z]\w*|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+    """A class of torch.nn, or `module:factory`; `auto`: CrossEntropyLoss, BCEWithLogitsLoss or MSELoss, as fits the task."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Its keyword arguments."""
+    class_weights: Literal["balanced"] | Annotated[tuple[float, ...], Field(strict=False)] | None = None
+    """A weight for each class, in the order of `classes` in data/prepared/schema.json; `balanced`: each class counts the same; null: each row."""
+
+
 class Train(Section):
     """train: minibatch SGD."""
 
     model: Model
+    loss: Loss = Field(default_factory=Loss)
     epochs: int = Field(gt=0)
     """Passes over the training rows."""
     lr: float = Field(gt=0)

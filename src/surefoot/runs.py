@@ -152,7 +152,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "description": asdict(describe(params, batches, plan)),
         "origin": plan.origin,
         "data": {
-            "source": {"path": preparation["source"], "md5": provenance.dvc_md5("prepare", preparation["source"])},
+            "source": {"path": preparation["source"], "md5": provenance.dvc_md5("prepare", str(files.RAW))},
             "digest": batches.index["digest"],
             **{split: {name: described[name]["sha256"] for name in ("inputs", "targets")} for split, described in splits.items()},
         },

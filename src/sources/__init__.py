@@ -1,0 +1,1 @@
+"""Where readers of yours live: a file each, named in `prepare.source`, say `sources.mine:rows`."""
