@@ -147,7 +147,7 @@ def test_rows_come_out_as_they_went_in(prepared):
     [
         ("networks.none:mlp", "train.model.factory: networks.none:mlp: can't import networks.none: ModuleNotFoundError"),
         (f"{NETWORKS}:nothing", f"module {NETWORKS} has no 'nothing'"),
-        (f"{NETWORKS}:not_a_function", "is a int; a function that returns an nn.Module is needed"),
+        (f"{NETWORKS}:not_a_function", "is a int; a function is needed"),
         (f"{NETWORKS}:returns_a_list", "returned a list; an nn.Module is needed"),
         (f"{NETWORKS}:fails", "failed: ValueError: no such width"),
         (f"{NETWORKS}:one_output_too_many", "the network gives shape (4, 4) and type torch.float32; it must give shape (4, 3)"),
@@ -211,7 +211,7 @@ def test_every_kind_of_training_runs_through(batched):
     assert [row["epoch"] for row in history] == ["1", "2"]
     metrics = json.loads((batched / "reports/metrics.json").read_text())
     assert metrics.keys() == {"test"}
-    assert metrics["test"].keys() == {"loss", "accuracy"}
+    assert metrics["test"].keys() == {"loss", "accuracy", "recall_macro", "f1_macro"}
 
 
 @pytest.mark.parametrize("select", ["best", "last"])

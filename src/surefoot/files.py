@@ -21,7 +21,7 @@ BATCHES = Path("data/batches")
 MODEL = Path("models/model.safetensors")
 HISTORY = Path("reports/history.csv")
 METRICS = Path("reports/metrics.json")
-CONFUSION = Path("reports/confusion.csv")
+PREDICTIONS = Path("reports/predictions.csv")
 
 
 def trajectory() -> Path:

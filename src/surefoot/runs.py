@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from surefoot.training.trajectory import Chain, Segment
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
-METRICS = ("train/loss", "validation/loss", "validation/accuracy", "lr")
 ACCOUNT = "trajectory.json"  # the artifact that `surefoot verify` compares with
 
 
@@ -50,6 +49,7 @@ def plan(params: Params, batches: Store) -> Plan:
     import torch
 
     from surefoot.training import model as networks
+    from surefoot.training.objective import check_loss, objective
     from surefoot.training.origin import origin
     from surefoot.training.sgd import Rows, Trainer
     from surefoot.training.trajectory import segments
@@ -58,10 +58,11 @@ def plan(params: Params, batches: Store) -> Plan:
     training, validation = (Rows(torch.from_numpy(split.inputs), torch.from_numpy(split.targets)) for split in (batches.train, batches.validation))
     optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
     described = batches.index["splits"]
+    aim = objective(batches.task, **train.loss.model_dump(), class_counts=described["train"]["class_counts"])
 
     def make() -> Trainer:
-        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, len(batches.classes), params.seed)
-        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed)
+        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, batches.schema)
+        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed, aim)
 
     trainer = make()
     first_state = networks.to_bytes(trainer.state())
@@ -69,7 +70,8 @@ def plan(params: Params, batches: Store) -> Plan:
         raise UserError(
             f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
         )
-    networks.check_output(trainer.model, training.inputs[: batches.batch_size], len(batches.classes))
+    outputs = networks.check_output(trainer.model, training.inputs[: batches.batch_size], batches.outputs)
+    check_loss(aim, outputs, training.targets[: batches.batch_size])
     start = origin(
         seed=params.seed,
         numerics=params.numerics,
@@ -78,6 +80,7 @@ def plan(params: Params, batches: Store) -> Plan:
         factory=train.model.factory,
         arguments=train.model.arguments,
         first_state=first_state,
+        loss={"task": batches.task, **train.loss.model_dump(mode="json")},
         optimizer=optimizer,
         data={split: described[split] for split in ("train", "validation")}
         | {"batch_size": batches.batch_size, "drop_last": batches.index["drop_last"], "classes": len(batches.classes)},
@@ -187,6 +190,12 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         "select": run["select"],
         "model": run["weights"],
     }
+
+
+def metric_names(record: "Record") -> list[str]:
+    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the learning rate."""
+    losses = ["train/loss", "validation/loss"]
+    return [*losses, *sorted(record["metrics"].keys() - {*losses, "lr"}), "lr"]
 
 
 def points(record: "Record") -> Iterator[tracking.Point]:

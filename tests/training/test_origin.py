@@ -355,7 +355,16 @@ def test_training_code_counts(monkeypatch, tmp_path, name):
     def origin_of(path=None):
         monkeypatch.setattr(origin, "_path", lambda module: path if module == name and path else real(module))
         return origin.origin(
-            seed=0, numerics="portable", threads=1, fingerprint="", factory="networks.mlp:mlp", arguments={}, first_state=b"", optimizer={}, data={}
+            seed=0,
+            numerics="portable",
+            threads=1,
+            fingerprint="",
+            factory="networks.mlp:mlp",
+            arguments={},
+            first_state=b"",
+            loss={"name": "auto"},
+            optimizer={},
+            data={},
         )
 
     before = origin_of()

@@ -10,7 +10,7 @@ from typing import Any
 from surefoot import files
 
 # A change to these can change a bit of a state. A change to any other module of Surefoot can't.
-TRAINING_CODE = ("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.numerics", "surefoot.data.order")
+TRAINING_CODE = ("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective", "surefoot.training.numerics", "surefoot.data.order")
 FORMAT = 1
 
 
@@ -23,6 +23,7 @@ def origin(
     factory: str,
     arguments: dict[str, Any],
     first_state: bytes,
+    loss: dict[str, Any],
     optimizer: dict[str, Any],
     data: dict[str, Any],
 ) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def origin(
         factory: import path of the network, whose source counts, and that of the project's modules that it imports.
         arguments: of the factory.
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
+        loss: its name, arguments and class weights.
         optimizer: its arguments, but for the learning rate.
         data: digests of the training and validation arrays, and how they are batched.
     """
@@ -48,14 +50,14 @@ def origin(
         "code": {name: _digest(_path(name)) for name in TRAINING_CODE},
         "model": {"factory": factory, "arguments": arguments, "source": {name: _digest(path) for name, path in sorted(own.items())}},
         "first_state": files.sha256(first_state),
-        "loss": "torch.nn.CrossEntropyLoss",
+        "loss": {**loss, "source": sources(loss["name"]) if ":" in loss["name"] else {}},
         "optimizer": {"name": "torch.optim.SGD", **optimizer},
         "data": data,
     }
 
 
 def sources(factory: str) -> dict[str, str]:
-    """The digests of the project's own modules that make a network."""
+    """The digests of the project's own modules that make a network or a loss."""
     own, _ = _sources(factory.partition(":")[0])
     return {name: _digest(path) for name, path in sorted(own.items())}
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.model import accuracy, predict
+from surefoot.training.model import predict
 from surefoot.training.numerics import seed_step
+from surefoot.training.objective import CLASSIFICATION, Objective
 
 CHUNK_BYTES = 1 << 20
 
@@ -54,11 +55,22 @@ class Trainer:
         validation: the rows that `validate` looks at.
         batch_size: rows in a minibatch.
         seed: step k of the run draws its randomness from (seed, k).
+        objective: the loss, and what is measured beside it.
     """
 
-    def __init__(self, model: nn.Module, optimizer: dict[str, Any], training: Rows, validation: Rows, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: dict[str, Any],
+        training: Rows,
+        validation: Rows,
+        batch_size: int,
+        seed: int,
+        objective: Objective = CLASSIFICATION,
+    ) -> None:
         self.model = model
-        self.loss_function: Loss = nn.CrossEntropyLoss()
+        self.loss_function: Loss = objective.loss
+        self.measure = objective.measure
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, **optimizer)
         self.training = training
         self.validation = validation
@@ -103,16 +115,17 @@ class Trainer:
         return Progress(steps, rows, loss_sum)
 
     def validate(self) -> dict[str, float]:
-        """Loss and accuracy on the validation rows.
+        """The loss on the validation rows, and what the task measures beside it.
 
         Raises:
             Diverged: the loss isn't finite.
         """
-        logits = predict(self.model, self.validation.inputs)
-        loss = self.loss_function(logits, self.validation.targets).item()
+        outputs = predict(self.model, self.validation.inputs)
+        loss = self.loss_function(outputs, self.validation.targets).item()
         if not math.isfinite(loss):
             raise Diverged(None, loss, self.optimizer.param_groups[0]["lr"])
-        return {"validation/loss": loss, "validation/accuracy": accuracy(logits, self.validation.targets)}
+        measured = self.measure(outputs, self.validation.targets)
+        return {"validation/loss": loss, **{f"validation/{name}": value for name, value in measured.items()}}
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on and that can't be computed again: `model.*`, `buffers.*` and `optimizer.*`.
