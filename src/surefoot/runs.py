@@ -217,7 +217,17 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     if not tracker.complete:
         complete(tracker, run, store)
     tracker.results(run.get("results", {}))
+    for plot in sorted((store.path / "plots" / identity).glob("*.png")):
+        tracker.artifact(f"plots/{plot.name}", plot.read_bytes())
+        if tracker.run_id:
+            plot.unlink()
     return tracker
+
+
+def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
+    """Leave plots for `publish`, now or by `surefoot sync` when MLflow is back."""
+    for name, data in plots.items():
+        files.write_bytes(store.path / "plots" / identity / name, data)
 
 
 def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryStore") -> None:

@@ -59,8 +59,6 @@ def _table(rows: list[tuple[str, str]]) -> bytes:
 
 def _track(params: Params, batches: Store, metrics: dict[str, float], predicted: "np.ndarray") -> None:
     """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks."""
-    from surefoot.evaluation import plots
-    from surefoot.evaluation.metrics import confusion_matrix
     from surefoot.training.trajectory_store import TrajectoryStore
 
     trajectories = TrajectoryStore(files.trajectory())
@@ -70,17 +68,23 @@ def _track(params: Params, batches: Store, metrics: dict[str, float], predicted:
     run = (known or runs.mark(params, batches, plan)) | {"results": {f"test/{name}": value for name, value in metrics.items()}}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
-    tracker = runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
+    runs.keep_plots(plan.identity, _plots(params, batches, predicted), trajectories)
+    runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
+
+
+def _plots(params: Params, batches: Store, predicted: "np.ndarray") -> dict[str, bytes]:
+    from surefoot.evaluation import plots
+    from surefoot.evaluation.metrics import confusion_matrix
+
     with files.HISTORY.open(newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
     chosen = 1 + (min(range(len(history)), key=validation.__getitem__) if params.train.select == "best" else len(history) - 1)
-    tracker.artifact("plots/loss.png", plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen))
+    found = {"loss.png": plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen)}
     if batches.task == "regression":
-        tracker.artifact("plots/predictions.png", plots.predictions(batches.test.targets, predicted))
-    else:
-        matrix = confusion_matrix(batches.test.targets.astype("int64"), predicted, len(batches.classes))
-        tracker.artifact("plots/confusion.png", plots.confusion(matrix, batches.classes))
+        return found | {"predictions.png": plots.predictions(batches.test.targets, predicted)}
+    matrix = confusion_matrix(batches.test.targets.astype("int64"), predicted, len(batches.classes))
+    return found | {"confusion.png": plots.confusion(matrix, batches.classes)}
 
 
 if __name__ == "__main__":
