@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics; add them and plots to the MLflow run."""
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     import torch
 
     from surefoot.evaluation.metrics import confusion_matrix

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.numerics import seed_step
+from surefoot.training.numerics import seed_step, settings
 
 EVALUATION_ROWS = 1024
 
@@ -23,6 +23,7 @@ def build(factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...],
     Raises:
         UserError: if it can't be imported or called, or doesn't return an nn.Module.
     """
+    before = settings()
     function = _import(factory)
     seed_step(seed, 0)
     random.seed(seed)
@@ -31,7 +32,10 @@ def build(factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...],
         model = function(input_shape, classes, **arguments)
     except (Exception, SystemExit) as error:
         called = f"{factory}(input_shape={input_shape}, classes={classes}" + "".join(f", {k}={v!r}" for k, v in arguments.items()) + ")"
-        raise UserError(f"train.model: {called} failed: {_where(error)}") from None
+        raise UserError(f"train.model: {called} failed: {where(error)}") from None
+    for name, value in settings().items():
+        if value != before[name]:
+            raise UserError(f"train.model.factory: {factory} changes {name} from {before[name]} to {value}, for the whole process; params.yaml decides that")
     if not isinstance(model, nn.Module):
         raise UserError(f"train.model.factory: {factory} returned a {type(model).__name__}; an nn.Module is needed")
     return model
@@ -46,7 +50,7 @@ def check_output(model: nn.Module, inputs: Tensor, classes: int) -> None:
     try:
         output = predict(model, inputs)
     except Exception as error:
-        raise UserError(f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {_where(error)}") from None
+        raise UserError(f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {where(error)}") from None
     wanted = (len(inputs), classes)
     if not isinstance(output, Tensor) or output.shape != wanted or not output.is_floating_point():
         got = f"shape {tuple(output.shape)} and type {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
@@ -89,7 +93,7 @@ def _import(factory: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # SystemExit: a script that isn't meant to be imported
-        raise UserError(f"train.model.factory: {factory}: can't import {module_name}: {_where(error)}") from None
+        raise UserError(f"train.model.factory: {factory}: can't import {module_name}: {where(error)}") from None
     function = getattr(module, name, None)
     if function is None:
         raise UserError(f"train.model.factory: {factory}: module {module_name} has no {name!r}")
@@ -98,8 +102,11 @@ def _import(factory: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename and "importlib" not in frame.filename]
     at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
+    if refused:
+        return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"
