@@ -18,7 +18,7 @@ def main(profile: str) -> dict[str, str]:
     from networks.cnn import cnn
     from networks.mlp import mlp
     from surefoot.training.model import to_bytes
-    from surefoot.training.sgd import Rows, Trainer
+    from surefoot.training.sgd import Progress, Rows, Trainer
 
     class Apply(nn.Module):
         """A function of a module, such as one of its outputs."""
@@ -63,7 +63,7 @@ def main(profile: str) -> dict[str, str]:
         "GroupNorm": lambda: image(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU()),
         "pooling": lambda: image(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)),
         "upsampling": lambda: image(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear")),
-        "embedding": lambda: nn.Sequential(nn.Flatten(), Apply(nn.Embedding(16, 7), lambda layer, x: layer((x.abs() * 5).long() % 16)), nn.Flatten(), nn.LazyLinear(10)),
+        "embedding": lambda: image(nn.Flatten(), Apply(nn.Embedding(16, 7), lambda layer, x: layer((x.abs() * 5).long() % 16))),
         "RNN": lambda: sequence(nn.RNN(9, 17, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
         "GRU": lambda: sequence(nn.GRU(9, 17, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
         "LSTM": lambda: sequence(nn.LSTM(9, 17, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
@@ -80,18 +80,11 @@ def main(profile: str) -> dict[str, str]:
         model = make()
         model(rows.inputs[:2])  # lazy layers take their shape
         trainer = Trainer(model, optimizer, rows, rows, ROWS, seed=0)
-        trainer.train(torch.arange(STEPS * ROWS), [0.05] * STEPS, trainer_start(), 0)
+        trainer.train(torch.arange(STEPS * ROWS), [0.05] * STEPS, Progress(), 0)
         digest = hashlib.sha256(to_bytes(trainer.state()))
         digest.update(repr(trainer.validate()).encode())
         digests[name] = digest.hexdigest()
     return {"fingerprint": numerics.fingerprint(), **digests}
-
-
-def trainer_start():
-    """No step taken."""
-    from surefoot.training.sgd import Progress
-
-    return Progress()
 
 
 if __name__ == "__main__":

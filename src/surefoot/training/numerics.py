@@ -59,9 +59,9 @@ def pin(profile: str, threads: int, deterministic: bool = True) -> None:
         if profile != "native" and took != "AVX2":
             raise RuntimeError(f"numerics {profile!r} did not take effect: torch computes with {took}")
         if profile == "portable":
-            from surefoot.training import products
+            from surefoot.training.products import install
 
-            products.install(threads)
+            install(threads)
     if torch.get_num_threads() != threads:
         raise RuntimeError(f"threads: {threads} did not take effect: torch computes on {torch.get_num_threads()}")
 
@@ -73,7 +73,11 @@ def settings() -> dict[str, Any]:
     return {
         "torch.get_num_threads()": torch.get_num_threads(),
         "torch.get_default_dtype()": torch.get_default_dtype(),
-        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
+        # torch.set_float32_matmul_precision changes them, too. "none" is the default, which is "ieee".
+        **{
+            f"torch.backends.mkldnn.{kind}.fp32_precision": getattr(torch.backends.mkldnn, kind).fp32_precision.replace("none", "ieee")
+            for kind in ("matmul", "conv", "rnn")
+        },
         "torch.get_deterministic_debug_mode()": torch.get_deterministic_debug_mode(),
         "torch.backends.mkldnn.enabled": torch._C._get_mkldnn_enabled(),
         "torch.backends.cuda.flash_sdp_enabled()": torch.backends.cuda.flash_sdp_enabled(),

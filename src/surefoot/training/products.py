@@ -25,7 +25,7 @@ class _Product(torch.autograd.Function):
         return _multiply(left, right)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         left, right = ctx.saved_tensors
         need_left, need_right = ctx.needs_input_grad
         return product(gradient, right.t()) if need_left else None, product(left.t(), gradient) if need_right else None
@@ -41,7 +41,7 @@ class _Linear(torch.autograd.Function):
         return outputs if bias is None else outputs.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
         need_inputs, need_weight, need_bias = ctx.needs_input_grad
         return (
@@ -53,10 +53,10 @@ class _Linear(torch.autograd.Function):
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """The product of two float32 matrices."""
-    return _Product.apply(left, right) if torch.is_grad_enabled() else _multiply(left, right)  # type: ignore[no-any-return]
+    return _Product.apply(left, right) if torch.is_grad_enabled() else _multiply(left, right)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 - named as torch names it
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Stands in for `torch.nn.functional.linear`; what is not plain float32 goes there."""
     if (
         not (input.dtype is weight.dtype is torch.float32 and (bias is None or bias.dtype is torch.float32))
@@ -68,8 +68,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ):
         return _torch_linear(input, weight, bias)
     if input.dim() == 2:
-        return _Linear.apply(input, weight, bias)  # type: ignore[no-any-return]
-    return _Linear.apply(input.reshape(-1, input.shape[-1]), weight, bias).view(*input.shape[:-1], len(weight))  # type: ignore[no-any-return]
+        return _Linear.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+    return _Linear.apply(input.reshape(-1, input.shape[-1]), weight, bias).view(*input.shape[:-1], len(weight))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def install(threads: int) -> None:
@@ -104,5 +104,6 @@ def _openblas() -> ctypes.CDLL | None:
 def _multiply(left: Tensor, right: Tensor) -> Tensor:
     # Memory of torch's: aligned as other operations expect it.
     out = torch.empty(left.shape[0], right.shape[1])
-    np.matmul(left.numpy(), right.numpy(), out=out.numpy())
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, as in torch, and no warning
+        np.matmul(left.numpy(), right.numpy(), out=out.numpy())
     return out
