@@ -53,7 +53,7 @@ class _Linear(torch.autograd.Function):
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """The product of two float32 matrices."""
-    return _Product.apply(left, right) if torch.is_grad_enabled() else _multiply(left, right)  # type: ignore[no-any-return, no-untyped-call]
+    return _Product.apply(left, right) if torch.is_grad_enabled() else _multiply(left, right)  # type: ignore[no-untyped-call]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
