@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 
 import pytest
 
@@ -152,6 +153,8 @@ def test_rows_come_out_as_they_went_in(prepared):
         (f"{NETWORKS}:fails", "failed: ValueError: no such width"),
         (f"{NETWORKS}:one_output_too_many", "the network gives shape (4, 4) and type torch.float32; it must give shape (4, 3)"),
         (f"{NETWORKS}:fails_in_forward", "the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit"),
+        (f"{NETWORKS}:fails_in_the_third_step", "the network fails in training, at step 3 of the epoch: IndexError: no third step ("),
+        (f"{NETWORKS}:is_not_deterministic", "torch: put_ does not have a deterministic implementation ("),
     ],
 )
 def test_a_model_that_is_wrong(batched, factory, message):
@@ -160,6 +163,41 @@ def test_a_model_that_is_wrong(batched, factory, message):
     assert message in batched.stage("train").refused()
     nothing_new(batched, before)
     assert all(run.info.status == "FAILED" for run in batched.runs())
+
+
+def test_a_model_that_fails_on_the_validation_rows(batched, monkeypatch):
+    """Only the first rows are tried before the training."""
+    from surefoot.training import sgd
+
+    def fail(*_):
+        raise IndexError("too many rows")
+
+    monkeypatch.setattr(sgd, "predict", fail)
+    assert "train.model: the network fails on the validation rows: IndexError: too many rows" in batched.stage("train").refused()
+
+
+def test_an_operation_without_a_deterministic_kernel(batched):
+    """The refusal names the setting that allows it, and the setting does."""
+    batched.edit("train.model.factory", f"{NETWORKS}:is_not_deterministic")
+    batched.edit("train.model.arguments", "{}")
+    assert "or allow it by deterministic: false in params.yaml" in batched.stage("train").refused()
+    text = (batched / "params.yaml").read_text()
+    (batched / "params.yaml").write_text(text + "deterministic: false\n")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        assert batched.stage("train").code == 0
+
+
+def test_a_network_that_changes_what_decides_bits(batched):
+    import torch
+
+    batched.edit("train.model.factory", f"{NETWORKS}:changes_the_threads")
+    batched.edit("train.model.arguments", "{}")
+    try:
+        message = batched.stage("train").refused()
+    finally:
+        torch.set_num_threads(1)
+    assert "changes torch.get_num_threads() from 1 to 2, for the whole process; params.yaml decides that" in message
 
 
 def test_arguments_that_the_factory_does_not_take(batched):

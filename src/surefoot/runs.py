@@ -76,6 +76,7 @@ def plan(params: Params, batches: Store) -> Plan:
         seed=params.seed,
         numerics=params.numerics,
         threads=params.threads,
+        deterministic=params.deterministic,
         fingerprint=numerics.fingerprint(),
         factory=train.model.factory,
         arguments=train.model.arguments,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from surefoot import errors, files, runs
 from surefoot.data.store import Store, open_store
+from surefoot.errors import UserError
 from surefoot.params import Params, load
 from surefoot.training import numerics
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics; add them and plots to the MLflow run."""
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     import torch
 
     from surefoot.evaluation.metrics import METRICS
@@ -30,7 +31,10 @@ def main() -> None:
     aim = objective(store.task, **loss.model_dump(), class_counts=store.index["splits"]["train"]["class_counts"])
 
     targets = torch.from_numpy(store.test.targets)
-    outputs = networks.predict(model, torch.from_numpy(store.test.inputs))
+    try:
+        outputs = networks.predict(model, torch.from_numpy(store.test.inputs))
+    except Exception as error:
+        raise UserError(f"train.model: the network fails on the test rows: {networks.where(error)}") from None
     metrics = {"loss": aim.loss(outputs, targets).item(), **METRICS[store.task](outputs.numpy(), store.test.targets)}
     predicted = _predicted(store, outputs.numpy())
 

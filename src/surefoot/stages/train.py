@@ -25,7 +25,7 @@ def main() -> None:
     """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow."""
     check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.numerics import seed_step
+from surefoot.training.numerics import seed_step, settings
 
 EVALUATION_ROWS = 1024
 
@@ -35,6 +35,7 @@ def build(
     Raises:
         UserError: if it can't be imported or called, or doesn't return an nn.Module.
     """
+    before = settings()
     function = find("train.model.factory", factory)
     seed_step(seed, 0)
     random.seed(seed)
@@ -45,6 +46,9 @@ def build(
     except (Exception, SystemExit) as error:
         called = f"{factory}(input_shape={input_shape}, outputs={outputs}" + "".join(f", {k}={v!r}" for k, v in arguments.items()) + ")"
         raise UserError(f"train.model: {called} failed: {where(error)}") from None
+    for name, value in settings().items():
+        if value != before[name]:
+            raise UserError(f"train.model.factory: {factory} changes {name} from {before[name]} to {value}, for the whole process; params.yaml decides that")
     if not isinstance(model, nn.Module):
         raise UserError(f"train.model.factory: {factory} returned a {type(model).__name__}; an nn.Module is needed")
     return model
@@ -121,7 +125,10 @@ def find(key: str, path: str) -> Callable[..., Any]:
 
 def where(error: BaseException) -> str:
     """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename and "importlib" not in frame.filename]
     ours = str(Path(__file__).parent)
     at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not frames[-1].filename.startswith(ours) else ""
+    if refused:
+        return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"

@@ -10,7 +10,10 @@ from typing import Any
 from surefoot import files
 
 # A change to these can change a bit of a state. A change to any other module of Surefoot can't.
-TRAINING_CODE = ("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective", "surefoot.training.numerics", "surefoot.data.order")
+TRAINING_CODE = (
+    *("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective"),
+    *("surefoot.training.numerics", "surefoot.training.products", "surefoot.data.order"),
+)
 FORMAT = 1
 
 
@@ -19,6 +22,7 @@ def origin(
     seed: int,
     numerics: str,
     threads: int,
+    deterministic: bool,
     fingerprint: str,
     factory: str,
     arguments: dict[str, Any],
@@ -33,6 +37,7 @@ def origin(
         seed: the seed of the run.
         numerics: the profile, with `threads` and `fingerprint`: how this machine computes.
         threads: CPU threads.
+        deterministic: whether operations without a deterministic kernel are refused.
         fingerprint: of `numerics.fingerprint`.
         factory: import path of the network, whose source counts, and that of the project's modules that it imports.
         arguments: of the factory.
@@ -45,7 +50,7 @@ def origin(
     return {
         "format": FORMAT,
         "seed": seed,
-        "numerics": {"profile": numerics, "threads": threads, "fingerprint": fingerprint},
+        "numerics": {"profile": numerics, "threads": threads, "deterministic": deterministic, "fingerprint": fingerprint},
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages)},
         "code": {name: _digest(_path(name)) for name in TRAINING_CODE},
         "model": {"factory": factory, "arguments": arguments, "source": {name: _digest(path) for name, path in sorted(own.items())}},

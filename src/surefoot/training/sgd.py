@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.model import predict
+from surefoot.training.model import predict, where
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import CLASSIFICATION, Objective
 
@@ -91,6 +91,7 @@ class Trainer:
 
         Raises:
             Diverged: at the first loss that isn't finite; that step isn't taken.
+            UserError: the network raises something.
         """
         steps, rows, loss_sum = before.steps, before.rows, before.loss_sum
         model, loss_function, optimizer, seed = self.model, self.loss_function, self.optimizer, self.seed
@@ -103,11 +104,16 @@ class Trainer:
                 group["lr"] = lr
             for parameter in parameters:  # what optimizer.zero_grad() does, less 20 microseconds
                 parameter.grad = None
-            loss = loss_function(model(inputs), targets)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise Diverged(steps + 1, value, lr)
-            loss.backward()
+            try:
+                loss = loss_function(model(inputs), targets)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise Diverged(steps + 1, value, lr)
+                loss.backward()
+            except (Diverged, UserError):
+                raise
+            except Exception as error:
+                raise UserError(f"train.model: the network fails in training, at step {steps + 1} of the epoch: {where(error)}") from None
             optimizer.step()
             loss_sum += value * len(targets)
             rows += len(targets)
@@ -119,8 +125,12 @@ class Trainer:
 
         Raises:
             Diverged: the loss isn't finite.
+            UserError: the network raises something.
         """
-        outputs = predict(self.model, self.validation.inputs)
+        try:
+            outputs = predict(self.model, self.validation.inputs)
+        except Exception as error:
+            raise UserError(f"train.model: the network fails on the validation rows: {where(error)}") from None
         loss = self.loss_function(outputs, self.validation.targets).item()
         if not math.isfinite(loss):
             raise Diverged(None, loss, self.optimizer.param_groups[0]["lr"])

@@ -15,6 +15,7 @@ CAUSES = {
     "seed": "the seed",
     "numerics.profile": "the numerics profile",
     "numerics.threads": "the number of threads",
+    "numerics.deterministic": "whether operations must be deterministic",
     "numerics.fingerprint": "the numerics fingerprint: this machine rounds differently",
     "versions.": "the version of {}",
     "code.": "Surefoot's own code, {}",
