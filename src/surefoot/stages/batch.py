@@ -3,7 +3,6 @@
 from math import prod
 
 from surefoot import errors, files
-from surefoot.data.normalize import normalize
 from surefoot.data.order import epoch_order
 from surefoot.data.split import SPLITS
 from surefoot.data.store import write_index, write_split
@@ -16,17 +15,23 @@ def main() -> None:
     """Read `data/prepared/`; write `data/batches/`."""
     params = load(files.PARAMS)
     schema = read_schema(files.PREPARED)
-    columns, rows = len(schema["inputs"]), schema["rows"]
-    shape = params.batch.shape or (columns,)
+    columns, rows = prod(schema["shape"]), schema["rows"]
+    shape = params.batch.shape or tuple(schema["shape"])
     if prod(shape) != columns:
         raise UserError(f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {columns} inputs; their product must be {columns}")
     if params.batch.drop_last and params.batch.size > rows["train"]:
         raise UserError(f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and batch.drop_last leaves none")
     # What a row that comes later needs, so that the model can be used on raw rows.
-    preparation = {key: schema[key] for key in ("source", "inputs", "subtract", "divide", "examples")}
+    features = schema["features"]
+    preparation = {
+        "source": schema["source"],
+        "inputs": [feature["column"] for feature in features],
+        **{key: [value for feature in features for value in feature[key] or ()] for key in ("subtract", "divide")},
+        "examples": schema["examples"],
+    }
     with files.new_directory(files.BATCHES) as out:
         for split in SPLITS:
-            blocks = ((normalize(inputs, schema["subtract"], schema["divide"]), targets) for inputs, targets in read_table(files.PREPARED, split, schema))
+            blocks = read_table(files.PREPARED, split, schema)
             places = epoch_order(rows["train"], params.seed, 0) if split == "train" else None
             write_split(out / split, blocks, rows[split], shape, places)
         write_index(out, batch_size=params.batch.size, drop_last=params.batch.drop_last, shape=shape, classes=schema["classes"], preparation=preparation)
