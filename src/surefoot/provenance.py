@@ -99,7 +99,7 @@ def dvc_md5(stage: str, path: str) -> str | None:
 
 def _git(*arguments: str, index: Path | None = None, cwd: Path | None = None, given: bytes = b"") -> bytes | None:
     environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    command = ["git", "-c", "core.quotepath=off", *arguments]
+    command = ["git", "-c", "core.quotepath=off", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         done = subprocess.run(command, cwd=cwd, env=environment, input=given, capture_output=True, check=False)
     except OSError:
