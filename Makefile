@@ -4,7 +4,7 @@ ROUNDS ?= 100
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: setup repro test soak check ui bench lock
+.PHONY: setup repro test test-slow soak check ui bench lock
 .DEFAULT_GOAL := repro
 
 setup: .venv/.installed
@@ -21,6 +21,9 @@ repro: setup        ## run the pipeline: whatever changed, and what depends on i
 
 test: setup         ## run the tests
 	$(BIN)/python -m pytest
+
+test-slow: setup    ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
 
 soak: setup         ## kill, damage, fill up, cut off: ROUNDS=100 SEED=0
 	$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)

@@ -47,7 +47,8 @@ def source() -> Source:
         index = Path(scratch) / "index"
         original = top / (_git("rev-parse", "--git-path", "index", cwd=top) or b"").decode().strip()
         if original.is_file():
-            shutil.copy(original, index)
+            # With its time: Git looks into files that were changed in the second in which the index was written.
+            shutil.copy2(original, index)
         if small:
             _git("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul", index=index, cwd=top, given="\0".join(small).encode())
         patch = _git("diff", *PLAIN, "--binary", "HEAD", index=index, cwd=top) or b""
