@@ -45,6 +45,7 @@ def wheel(directory, name, number):
         file.writestr(f"{about}/RECORD", f"{name}.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
 
 
+@pytest.mark.slow
 def test_a_recorded_environment_is_built(tmp_path, monkeypatch, capfd):
     for number in ("1.0", "2.0"):
         wheel(tmp_path, "footing", number)

@@ -4,13 +4,16 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import Workspace, make_workspace
+from surefoot import cli
+from tests.helpers import Done, Workspace, make_workspace
 
 DATA, MODEL = "data/raw/digits.csv", "src/networks/mlp.py"
 
@@ -18,23 +21,27 @@ DATA, MODEL = "data/raw/digits.csv", "src/networks/mlp.py"
 @dataclass
 class Project:
     workspace: Workspace
-    temporary: Path  # TMPDIR of all that `verify` starts
+    temporary: Path  # where temporary files go
     run_id: str
     dirty: str = ""  # what `git diff` said when the run was made
+    capfd: pytest.CaptureFixture[str] | None = None
 
     def verify(self, *arguments, **environment):
-        """`surefoot verify` in the workspace; checks that it leaves no trace."""
+        """`surefoot verify` in the workspace, in this process; checks that it leaves no trace."""
         before = self.traces()
-        done = self.workspace.run(*self.command(*arguments), check=False, **self.variables(), **environment)
+        self.capfd.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.workspace.path)
+            patch.setattr(sys, "argv", ["surefoot", "verify", *arguments])
+            patch.setattr(tempfile, "tempdir", str(self.temporary))
+            for name, value in {"MLFLOW_TRACKING_URI": f"sqlite:///{self.workspace.path}/mlflow.db", **environment}.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
         assert self.traces() == before
+        done = Done(stop.value.code, *self.capfd.readouterr())
         assert "Traceback" not in done.out + done.err, done
         return done
-
-    def command(self, *arguments):
-        return ".venv/bin/python", "-m", "surefoot", "verify", *arguments
-
-    def variables(self):
-        return {"PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.temporary)}
 
     def traces(self):
         """All files in the workspace but MLflow's, Git's, DVC's and the store's among them; and what lies in TMPDIR."""
@@ -56,7 +63,7 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def made(tmp_path_factory):
     """A run that was made with a param edited and not committed; later commits changed the network's code and more."""
     workspace = make_workspace(tmp_path_factory.mktemp("verify") / "project")
     workspace.edit("train.lr", "0.02")
@@ -66,9 +73,13 @@ def project(tmp_path_factory):
     workspace.git("checkout", "--quiet", "params.yaml")
     source = (workspace / MODEL).read_text()
     change(workspace, MODEL, source.replace("nn.ReLU", "nn.Tanh"))
-    project = Project(workspace, tmp_path_factory.mktemp("temporary"), run.info.run_id, dirty)
-    project.verify("nothing of that name")  # makes what any command of DVC's or MLflow's makes once
-    return project
+    return Project(workspace, tmp_path_factory.mktemp("temporary"), run.info.run_id, dirty)
+
+
+@pytest.fixture
+def project(made, capfd):
+    made.capfd = capfd
+    return made
 
 
 def change(workspace, name, text):
@@ -106,7 +117,8 @@ def tampered(project):
 
 def test_a_run_of_a_dirty_tree_is_identical_though_the_code_was_changed_later(project):
     assert "lr: 0.02" in project.dirty
-    (project.workspace / "src/networks/mlp.py").open("a").write("this isn't Python\n")  # nor does what isn't committed now
+    with (project.workspace / MODEL).open("a") as file:
+        file.write("this isn't Python\n")  # what isn't committed now counts as little
     done = project.verify()
     project.workspace.git("checkout", "--quiet", MODEL)
     assert done.code == 0, done
@@ -125,6 +137,7 @@ def test_some_epochs(project):
     assert project.tags()[:2] == ("identical", "epochs 2-3")
 
 
+@pytest.mark.slow
 def test_a_sample(project):
     done = project.verify(project.run_id, "--sample", "2")
     assert (done.code, done.out.count("trained again")) == (0, 2), done
@@ -135,9 +148,11 @@ def test_a_sample(project):
     ("name", "old", "new", "cause"),
     [
         (MODEL, "nn.ReLU", "nn.Tanh", "the model's code, networks.mlp (recorded "),
-        ("params.yaml", "lr: 0.02", "lr: 0.03", "train.lr (recorded 0.02, now 0.03)"),
-        ("params.yaml", "threads: 1", "threads: 2", "threads (recorded 1, now 2)"),
-        ("src/surefoot/training/sgd.py", "import math", "import math, cmath", "Surefoot's own code, surefoot.training.sgd (recorded "),
+        pytest.param("params.yaml", "lr: 0.02", "lr: 0.03", "train.lr (recorded 0.02, now 0.03)", marks=pytest.mark.slow),
+        pytest.param("params.yaml", "threads: 1", "threads: 2", "threads (recorded 1, now 2)", marks=pytest.mark.slow),
+        pytest.param(
+            "src/surefoot/training/sgd.py", "import math", "import math, cmath", "Surefoot's own code, surefoot.training.sgd (recorded ", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_another_commit_is_told_by_what_differs_there(project, tampered, name, old, new, cause):
@@ -151,6 +166,7 @@ def test_another_commit_is_told_by_what_differs_there(project, tampered, name, o
     assert project.tags()[2].startswith(cause)
 
 
+@pytest.mark.slow
 def test_a_byte_of_the_data(project, tampered, tmp_path):
     """The batches are made again, as this workspace's are not the recorded ones either."""
     row = (project.workspace / DATA).read_text().splitlines()[1]
@@ -192,7 +208,6 @@ def test_other_packages_are_named(project):
 
 
 def test_what_cannot_be_said_and_why(project):
-    """Each within two seconds, as nothing is made again."""
     tags = project.workspace.client().get_run(project.run_id).data.tags
     commit = "mlflow.source.git.commit"
     for name, value, reason in [
@@ -266,13 +281,15 @@ def processes(where):
     return found
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+)
 def test_stopped_half_way(project, number, code):
     before, tags = project.traces(), project.tags()
-    environment = project.workspace.environment(**project.variables())
-    with subprocess.Popen(
-        project.command(project.run_id), cwd=project.workspace.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = [".venv/bin/python", "-m", "surefoot", "verify", project.run_id]
+    environment = project.workspace.environment(PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(project.temporary))
+    with subprocess.Popen(command, cwd=project.workspace.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith("prepared "):  # DVC and a stage are at work
                 break
@@ -287,6 +304,7 @@ def test_stopped_half_way(project, number, code):
     assert project.tags() == tags
 
 
+@pytest.mark.slow
 def test_a_second_clone_with_its_raw_data_in_a_dvc_remote(project, tmp_path):
     """The batches are made again there; the workspace of the clone has neither data nor states nor DVC's directories."""
     workspace = project.workspace
@@ -302,7 +320,7 @@ def test_a_second_clone_with_its_raw_data_in_a_dvc_remote(project, tmp_path):
     clone = Workspace(workspace.path.with_name("clone"))
     workspace.git("clone", "--quiet", ".", str(clone.path))
     (clone / ".venv").symlink_to((workspace / ".venv").resolve())
-    other = Project(clone, project.temporary, project.run_id)
+    other = Project(clone, project.temporary, project.run_id, capfd=project.capfd)
     assert not (clone / DATA).exists()
     project.tag("mlflow.source.git.commit", commit)
     project.tag("surefoot.git.dirty", "false")

@@ -69,6 +69,8 @@ def _make_again(
     remake.check_out(recorded.commit, recorded.patch)
     doubts = [f"files that weren't in Git were too large to be recorded: {recorded.left_out}"] if recorded.left_out else []
     doubts += _settle_environment(remake, recorded, account, build)
+    if ranges is None and not doubts:  # with `ranges` the origin that comes of it says so, sooner
+        doubts += _other_rounding(remake, account["origin"]["numerics"])
     if doubts and not anyway:
         more = "" if build else "; --environment builds its packages first"
         raise CannotSay("\n".join(doubts) + f"\n--anyway makes it again and shows the differences{more}")
@@ -120,24 +122,22 @@ def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, A
         environment = packages.build_environment(remake.scratch, wanted, python or platform.python_version())
         doubts = others(environment, python)
     remake.use_environment(environment)
-    doubts = [f"another version of {package}" for package in doubts]
-    numerics = account["origin"]["numerics"]
+    return [f"another version of {package}" for package in doubts]
+
+
+def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
+    """Whether this machine rounds otherwise than the one that made the run, before anything is trained."""
     profile, threads = (remake.params.get(key, default) for key, default in (("numerics", "portable"), ("threads", 1)))
     if (profile, threads) != (numerics["profile"], numerics["threads"]):
-        return doubts  # other params: no wonder
-    fingerprint = _fingerprint(remake)
-    if fingerprint != numerics["fingerprint"] and not doubts:
-        doubts.append(f"another numerics fingerprint (recorded {numerics['fingerprint'][:12]}, now {fingerprint[:12]}): this machine rounds differently")
-    return doubts
-
-
-def _fingerprint(remake: Remake) -> str:
+        return []  # other params: no wonder
     out = remake.scratch.path / "fingerprint"
     # Under the profile and threads of the run's own params.yaml.
     with out.open("w") as file:
         if remake.scratch.finish([remake.python("-m", "surefoot", "fingerprint", out=file)]):
             raise CannotSay("the numerics fingerprint can't be computed at its commit; what went wrong is above")
-    return out.read_text().strip()
+    now = out.read_text().strip()
+    recorded: str = numerics["fingerprint"]
+    return [] if now == recorded else [f"another numerics fingerprint (recorded {recorded[:12]}, now {now[:12]}): this machine rounds differently"]
 
 
 def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findings:
