@@ -188,6 +188,11 @@ def test_what_was_not_compared_is_said():
     assert compare.unexplained([*rows, Row("model", "1", "2", False)]) == ["model: other bits, from the same code, data and params"]
 
 
+def test_mlflow_has_another_model_or_metric():
+    rows = [Row("model", "1", "1", True), Row("model in MLflow", "2", "1", False), Row("test/loss", "2", "1", False)]
+    assert compare.unexplained(rows) == ["model in MLflow, test/loss: MLflow has others than come of the same model"]
+
+
 def test_table():
     text = compare.table([Row("data", "a", "a", True), Row("epochs 1-3", "2: b", "2: c", False), Row("test/loss", "missing", "1", None)])
     assert text.splitlines() == [
@@ -214,6 +219,7 @@ def test_the_first_tensor_that_differs():
 
 
 def test_odd_tensors():
+    assert compare.first_tensor(b"damaged", tensors(a=[1.0])) is None
     nan = tensors(a=[float("nan"), 1.0], b=torch.zeros(0, 3), c=torch.tensor(3), d=torch.tensor([True, False]))
     assert compare.first_tensor(nan, nan) is None
     assert compare.first_tensor(tensors(c=torch.tensor(3)), tensors(c=torch.tensor(5))) == "c differs in 1 of 1 values, by at most 2"

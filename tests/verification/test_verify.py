@@ -224,8 +224,11 @@ def test_what_cannot_be_said_and_why(project):
     account = project.artifact("trajectory.json")
     account.rename(account.with_name("away"))
     done = project.verify(project.run_id)
-    account.with_name("away").rename(account)
     assert (done.code, "cannot say: it has no trajectory.json" in done.out) == (3, True), done
+    account.write_text("{")
+    done = project.verify(project.run_id)
+    account.with_name("away").rename(account)
+    assert (done.code, "cannot say: its trajectory.json in MLflow is damaged\n" in done.out) == (3, True), done
 
 
 def test_files_that_were_left_out(project):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from surefoot.verification.recorded import CannotSay
 
-# No hook of the user's, and no daemon that watches the directory.
-GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "advice.detachedHead=false", "-c", "core.quotepath=off")
+# No hook of the user's, no daemon that watches the directory, and all files.
+SETTINGS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.sparseCheckout=false", "core.quotepath=off", "advice.detachedHead=false")
+GIT = ("git", *(part for setting in SETTINGS for part in ("-c", setting)))
 SUBMODULE = "160000"
 
 

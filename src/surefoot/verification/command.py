@@ -1,5 +1,6 @@
 """The steps of `surefoot verify`, in the order in which they happen."""
 
+import errno
 import json
 import os
 import platform
@@ -58,8 +59,11 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
             print(f"{verdict}: " + "\n".join(reasons), flush=True)
             _tag(recorded, verdict, scope, reasons)
             return compare.EXIT_CODES[verdict]
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise UserError(f"{error.filename or 'a file'} can't be used: {error.strerror}\nTMPDIR names another directory for what is temporary") from None
+        elsewhere = "\nTMPDIR names another directory for what is temporary" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else ""
+        raise UserError(f"{error.filename or 'a file'} can't be used: {error.strerror or error}{elsewhere}") from None
 
 
 def _make_again(
@@ -72,7 +76,7 @@ def _make_again(
     if ranges is None and not doubts:  # with `ranges` the origin that comes of it says so, sooner
         doubts += _other_rounding(remake, account["origin"]["numerics"])
     if doubts and not anyway:
-        more = "" if build else "; --environment builds its packages first"
+        more = "; --environment builds its packages first" if any("another version" in doubt for doubt in doubts) and not build else ""
         raise CannotSay("\n".join(doubts) + f"\n--anyway makes it again and shows the differences{more}")
     params, other_params = compare.params_row(recorded.run.data.params, remake.params)
     found = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)

@@ -162,7 +162,10 @@ def what_is_identical(rows: Sequence[Row], others: Sequence[str]) -> list[str]:
 
 def unexplained(rows: Sequence[Row]) -> list[str]:
     """What to say where nothing is known to be the cause."""
-    return [f"{', '.join(row.what for row in rows if row.same is False)}: other bits, from the same code, data and params"]
+    differing = ", ".join(row.what for row in rows if row.same is False)
+    if any(row.what == "model" and row.same for row in rows):
+        return [f"{differing}: MLflow has others than come of the same model"]
+    return [f"{differing}: other bits, from the same code, data and params"]
 
 
 def table(rows: list[Row]) -> str:
@@ -177,7 +180,10 @@ def first_tensor(recorded: bytes, again: bytes) -> str | None:
     """The first tensor, by name, that differs between two states or networks (safetensors), and by how much."""
     import safetensors.torch
 
-    one, other = safetensors.torch.load(recorded), safetensors.torch.load(again)
+    try:
+        one, other = safetensors.torch.load(recorded), safetensors.torch.load(again)
+    except safetensors.SafetensorError:  # a damaged file in MLflow
+        return None
     # Weights first: what the optimizer keeps differs as soon as they do.
     differing = [
         name

@@ -67,10 +67,20 @@ class Recorded:
         return str(self.run.data.tags.get("surefoot.git.left_out", ""))
 
     def curves(self) -> list[dict[str, float]]:
-        """The metrics of each epoch, from the first, as MLflow shows them."""
+        """The metrics of each epoch, from the first, as MLflow shows them.
+
+        Raises:
+            CannotSay: MLflow can't be reached any more.
+        """
+        from mlflow.exceptions import MlflowException
+
         found: dict[int, dict[str, float]] = {}
         for name in runs.METRICS:
-            for metric in self.client.get_metric_history(self.run.info.run_id, name):
+            try:
+                history = self.client.get_metric_history(self.run.info.run_id, name)
+            except MlflowException as error:
+                raise CannotSay(f"MLflow can't be read: {str(error).splitlines()[0]}") from None
+            for metric in history:
                 found.setdefault(metric.step, {})[name] = metric.value
         return [found[step] for step in sorted(found)]
 
@@ -83,7 +93,7 @@ class Recorded:
         """What was determined, as digests (`runs.account`).
 
         Raises:
-            CannotSay: the run isn't complete.
+            CannotSay: the run isn't complete, or that file is damaged.
         """
         data = self.artifact(runs.ACCOUNT)
         if data is None:
@@ -91,7 +101,10 @@ class Recorded:
             if self.run.info.status == "FINISHED":
                 why = f"it was made by an older Surefoot, or its artifacts at {self.run.info.artifact_uri} are out of reach"
             raise CannotSay(f"it has no {runs.ACCOUNT}, which says what to compare with: {why}")
-        account: dict[str, Any] = json.loads(data)
+        try:
+            account: dict[str, Any] = json.loads(data)
+        except ValueError:
+            raise CannotSay(f"its {runs.ACCOUNT} in MLflow is damaged") from None
         return account
 
     def artifact(self, path: str) -> bytes | None:

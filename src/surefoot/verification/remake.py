@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from surefoot.params import flatten
 from surefoot.verification import checkout
@@ -57,8 +58,15 @@ class Remake:
 
     @property
     def params(self) -> dict[str, Any]:
-        """The params there, by dotted key, as they are written."""
-        return flatten(YAML(typ="safe").load(self.path / "params.yaml") or {})
+        """The params there, by dotted key, as they are written.
+
+        Raises:
+            CannotSay: they aren't YAML.
+        """
+        try:
+            return flatten(dict(YAML(typ="safe").load(self.path / "params.yaml")))
+        except (YAMLError, TypeError, ValueError):
+            raise CannotSay("at its commit params.yaml can't be read") from None
 
     def python(self, *arguments: str, out: IO[str] | None = None) -> Process:
         """Start Python there, as a stage would be."""
