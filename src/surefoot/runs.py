@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from surefoot.training.trajectory import Chain, Segment
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
+PATCH = "source/uncommitted.patch"
 ACCOUNT = "trajectory.json"  # the artifact that `surefoot verify` compares with
 
 
@@ -111,7 +112,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     experiment = os.environ.get("DVC_EXP_NAME")
     network = train.model.factory.partition(":")[2]
     source = provenance.source()
-    commit = {"mlflow.source.git.commit": source.commit, "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower()} if source.commit else {}
+    commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
         name=experiment or f"{network} lr={train.lr:g} momentum={train.momentum:g} batch={batches.batch_size} epochs={train.epochs}",
         params=flatten(params.model_dump(mode="json")),
@@ -126,7 +127,6 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "mlflow.source.type": "LOCAL",
             "mlflow.user": _user(),
             **commit,
-            **({"surefoot.git.left_out": ", ".join(source.left_out)[:5000]} if source.left_out else {}),
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
             "surefoot.data.digest": batches.index["digest"],
@@ -134,9 +134,18 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
         texts={
             "environment/requirements.txt": provenance.packages(),
             "environment/machine.json": json.dumps(provenance.machine(), indent=2) + "\n",
-            "source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape"),
+            PATCH: source.patch.decode("utf-8", "surrogateescape"),
         },
     )
+
+
+def _uncommitted(source: provenance.Source) -> dict[str, str]:
+    # Each of them in any case: a run that is made again, from a clean tree, takes the tags over.
+    return {
+        "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(),
+        "surefoot.git.patch": files.sha256(source.patch),
+        "surefoot.git.left_out": ", ".join(source.left_out)[:5000],
+    }
 
 
 def _user() -> str:
