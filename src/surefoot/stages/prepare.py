@@ -17,7 +17,8 @@ def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
     params = load(files.PARAMS)
     prepare = params.prepare
-    source = open_source(prepare, prepare.source, prepare.labels)
+    # For now each input must be a number.
+    source = open_source(prepare.model_copy(update={"kinds": {"*": "numeric"}}), prepare.source, prepare.labels)
     inputs = [name for name in source.schema.names if name != prepare.target]
     rows = _complete(source, inputs, prepare.target)
     with files.new_directory(files.PREPARED) as out:

@@ -76,11 +76,12 @@ def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
     def batches() -> Iterator[pa.RecordBatch]:
         with opened:
             rows = inputs.shape[0]
-            step = rows_in_batch(inputs.dtype.itemsize * int(np.prod(inputs.shape[1:], dtype=np.int64)))
+            size = sum(file.stat().st_size for file in (path, labels) if file)
+            step = rows_in_batch(fields[0].type)
             for start in range(0, rows, step):
                 stop = min(start + step, rows)
                 columns = [array_column(_rows(inputs, start, stop), fields[0]), target_column(_rows(targets, start, stop).reshape(-1), fields[1])]
-                progress.read = path.stat().st_size * stop // rows
+                progress.read = size * stop // rows
                 yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
             for stored in (inputs, targets):
                 if not stored.fortran:

@@ -66,7 +66,7 @@ def open_idx(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
 
     def batches() -> Iterator[pa.RecordBatch]:
         rows = images.shape[0]
-        step = rows_in_batch(images.dtype.itemsize * prod(shape))
+        step = rows_in_batch(fields[0].type)
         for start in range(0, rows, step):
             count = min(step, rows - start)
             columns = [array_column(_values(images, count), fields[0]), target_column(_values(targets, count), fields[1])]

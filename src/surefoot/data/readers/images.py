@@ -40,7 +40,7 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
 
     def batches() -> Iterator[pa.RecordBatch]:
         rows = 0
-        step = rows_in_batch(int(np.prod(size)) * CHANNELS[prepare.images.mode])
+        step = rows_in_batch(fields[0].type)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for folder in classes:
                 starts.append(rows)

@@ -116,8 +116,8 @@ def _unchanged(batches: Iterator[pa.RecordBatch], path: Path, before: dict[Path,
     """The same batches; an error at the end, or in place of another, if the files have changed since `before`."""
 
     def check() -> None:
-        now = [path] if not path.is_dir() else entries(path)
-        changed = [file for file in before if not file.exists() or stamp(file) != before[file]] + [file for file in now if file not in before]
+        more = [file for file in entries(path) if file not in before] if path.is_dir() else []
+        changed = [file for file in before if _stamp_now(file) != before[file]] + more
         if changed:
             raise UserError(f"{changed[0]}: changed while it was read; run again when nothing writes to it")
 
@@ -129,6 +129,13 @@ def _unchanged(batches: Iterator[pa.RecordBatch], path: Path, before: dict[Path,
             raise UserError(f"{error.filename or path}: can't be read: {error.strerror or error}") from None
         raise
     check()
+
+
+def _stamp_now(file: Path) -> tuple[str, int] | None:
+    try:
+        return stamp(file)
+    except OSError:
+        return None
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, plain_schema, rows_in_batch, some, to_schema
+from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, plain_schema, some, to_schema
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -26,11 +26,14 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
         schema = plain_schema(pa.schema([first.schema_arrow.field(name) for name in needed]), files[0])
 
     def batches() -> Iterator[pa.RecordBatch]:
-        rows = 0
+        rows, same = 0, None
         for path in files:
             places.start(path, rows)
             with _open(path) as file:
-                _check_same(file.schema_arrow, path, schema, names, files[0])
+                found = file.schema_arrow
+                if found != same:
+                    _check_same(found, path, schema, names, files[0])
+                    same = found
                 for batch in _rows(file, path, schema):
                     rows += batch.num_rows
                     yield batch
@@ -51,7 +54,8 @@ def _open(path: Path) -> pq.ParquetFile:
 def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     metadata = file.metadata
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    batches = file.iter_batches(rows_in_batch(size // max(1, metadata.num_rows)), columns=schema.names)
+    # For a small file threads cost more than they save.
+    batches = file.iter_batches(max(1, BATCH_BYTES * metadata.num_rows // max(1, size)), columns=schema.names, use_threads=size > BATCH_BYTES)
     while True:
         try:
             yield to_schema(next(batches), schema)

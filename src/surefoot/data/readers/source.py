@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from stat import S_ISDIR
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 BATCH_BYTES = 4 << 20
+# Not Arrow's to_pandas_dtype, which imports pandas.
+NUMPY = {pa.uint8(): np.uint8, pa.int64(): np.int64, pa.float32(): np.float32, pa.float64(): np.float64}
 INPUT = "input"
 """The column of arrays and images."""
 LISTED = 8
@@ -125,7 +128,7 @@ def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
         known = known or pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind)
         if pa.types.is_fixed_size_list(kind):
             numbers = kind.value_type
-            known = numbers in (pa.uint8(), pa.float32(), pa.float64(), pa.int64())
+            known = numbers in NUMPY
             shape = (field.metadata or {}).get(b"shape") or json.dumps([kind.list_size]).encode()
             field = field.with_metadata({b"shape": shape})
         else:
@@ -141,6 +144,8 @@ def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
 
 def to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """A batch with its columns chosen, ordered and cast as `schema` says."""
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
     columns = [batch.column(field.name) for field in schema]
     columns = [column if column.type == field.type else column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -175,7 +180,7 @@ def array_field(shape: tuple[int, ...], dtype: np.dtype) -> pa.Field:
 
 def array_column(values: np.ndarray, field: pa.Field) -> pa.Array:
     """Rows (rows, *shape) as a column for `array_field`."""
-    flat = np.ascontiguousarray(values, dtype=field.type.value_type.to_pandas_dtype()).reshape(-1)
+    flat = np.ascontiguousarray(values, dtype=NUMPY[field.type.value_type]).reshape(-1)
     # From buffers: pa.array imports pandas.
     numbers = pa.Array.from_buffers(field.type.value_type, len(flat), [None, pa.py_buffer(flat)])
     return pa.Array.from_buffers(field.type, len(values), [None], children=[numbers])
@@ -189,7 +194,7 @@ def target_field(name: str, dtype: np.dtype) -> pa.Field:
 def target_column(values: np.ndarray, field: pa.Field) -> pa.Array:
     """Targets (rows,) as a column."""
     if not pa.types.is_string(field.type):
-        flat = np.ascontiguousarray(values, dtype=field.type.to_pandas_dtype())
+        flat = np.ascontiguousarray(values, dtype=NUMPY[field.type])
         return pa.Array.from_buffers(field.type, len(flat), [None, pa.py_buffer(flat)])
     return text_column(values.tolist())
 
@@ -202,9 +207,9 @@ def text_column(texts: list[str]) -> pa.Array:
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
-def rows_in_batch(row_bytes: int) -> int:
-    """How many rows of so many bytes make a batch."""
-    return max(1, BATCH_BYTES // max(1, row_bytes))
+def rows_in_batch(kind: pa.DataType) -> int:
+    """How many rows of an `array_field` make a batch."""
+    return max(1, BATCH_BYTES // (int(kind.list_size) * np.dtype(NUMPY[kind.value_type]).itemsize))
 
 
 # --- files
@@ -222,8 +227,8 @@ def stamp(path: Path) -> tuple[str, int]:
     Raises:
         OSError: it isn't there, or can't be read.
     """
-    if not path.is_dir():
-        status = path.stat()
+    status = path.stat()
+    if not S_ISDIR(status.st_mode):
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}", status.st_size
     digest, size = hashlib.sha256(), 0
     for entry in entries(path):
