@@ -35,7 +35,9 @@ def batched(tracked):
 
 def test_a_source_that_is_not_there(here):
     before = here.files()
-    assert here.stage("prepare").refused() == "error: raw.csv: there is no such file; prepare.source must name a CSV file\n"
+    assert here.stage("prepare").refused() == (
+        "error: raw.csv: there is no such file or directory; prepare.source must name a file, a directory, sklearn:NAME or module:function\n"
+    )
     nothing_new(here, before)
 
 
@@ -43,7 +45,7 @@ def test_a_source_that_is_not_there(here):
     ("text", "message"),
     [
         ("", "raw.csv: is empty; a header row with the column names must come first"),
-        ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first"),
+        ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first, or name the columns in prepare.csv.header"),
         ("a,kind\n", "raw.csv: has a header but no rows"),
         ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 values; the header has 2"),
         ("a,kind\n1,x\ntwo,x\n", "raw.csv: row 3, column 'a': 'two' is not a number"),
@@ -61,7 +63,7 @@ def test_a_source_that_is_wrong(here, text, message):
 
 def test_a_source_that_is_a_directory(here):
     (here / "raw.csv").mkdir()
-    assert "raw.csv: is a directory" in here.stage("prepare").refused()
+    assert "raw.csv: is an empty directory" in here.stage("prepare").refused()
 
 
 def test_a_source_that_cannot_be_read(here):

@@ -19,7 +19,7 @@ from surefoot.data.columns import Cleaner, Column, check_same, choose, numbers, 
 from surefoot.data.columns import mask as arrow_mask
 from surefoot.data.features import Arrays, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, select, sortable
-from surefoot.data.readers import Source
+from surefoot.data.readers.source import Source
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.errors import UserError
 from surefoot.params import Prepare

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pyarrow as pa
 
 from surefoot import errors, files
-from surefoot.data.readers import Source, open_source
+from surefoot.data.readers.open import open_source
+from surefoot.data.readers.source import Source
 from surefoot.data.tables import describe_dropped, write_tables
 from surefoot.params import load
 
