@@ -21,6 +21,7 @@ def main() -> None:
 
     from surefoot.evaluation.metrics import confusion_matrix
     from surefoot.training import model as networks
+    from surefoot.training.rows import Stored
 
     store = open_store(files.BATCHES)
     network = params.train.model
@@ -28,7 +29,7 @@ def main() -> None:
     networks.load(model, files.MODEL.read_bytes())
 
     targets = torch.from_numpy(store.test.targets)
-    logits = networks.predict(model, torch.from_numpy(store.test.inputs))
+    logits = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
     metrics = {"loss": torch.nn.functional.cross_entropy(logits, targets).item(), "accuracy": networks.accuracy(logits, targets)}
     predicted = logits.argmax(1).numpy()
     matrix = confusion_matrix(store.test.targets, predicted, len(store.classes))

@@ -10,7 +10,7 @@ from typing import Any
 from surefoot import files
 
 # A change to these can change a bit of a state. A change to any other module of Surefoot can't.
-TRAINING_CODE = ("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.numerics", "surefoot.data.order")
+TRAINING_CODE = ("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.rows", "surefoot.training.numerics", "surefoot.data.order")
 FORMAT = 1
 
 
@@ -37,7 +37,7 @@ def origin(
         arguments: of the factory.
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
         optimizer: its arguments, but for the learning rate.
-        data: digests of the training and validation arrays, and how they are batched.
+        data: digests of the training and validation arrays, their scale, and how they are batched and shuffled.
     """
     own, packages = _sources(factory.partition(":")[0])
     return {
