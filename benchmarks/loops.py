@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from surefoot.data.order import epoch_order
-from surefoot.training.sgd import Progress, Rows, Trainer
+from surefoot.training.rows import Rows
+from surefoot.training.sgd import Progress, Trainer
 from surefoot.training.trajectory import Chain, segments
 from surefoot.training.trajectory_store import TrajectoryStore
 

@@ -55,11 +55,12 @@ def write_data(workload: Workload, directory: Path) -> None:
             count = min(4096, rows - start)
             yield numbers.standard_normal((count, *workload.shape), dtype=np.float32), numbers.integers(workload.classes, size=count)
 
+    splits = {}
     for split in SPLITS:
         rows = workload.rows if split == "train" else workload.classes
-        write_split(directory / split, blocks(rows), rows, workload.shape)
+        splits[split] = write_split(directory / split, blocks(rows), rows, workload.shape, classes=workload.classes)
     labels = [str(number) for number in range(workload.classes)]
-    write_index(directory, batch_size=workload.batch_size, drop_last=False, shape=workload.shape, classes=labels, preparation={})
+    write_index(directory, splits, batch_size=workload.batch_size, drop_last=False, shape=workload.shape, classes=labels, preparation={})
 
 
 def time_loops(workload: Workload, directory: Path, contenders: list[str], rounds: int) -> dict[str, list[float]]:

@@ -1,5 +1,6 @@
 """Where things lie, and how they are written: beside, then renamed, so that nobody sees half a file."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,8 @@ MODEL = Path("models/model.safetensors")
 HISTORY = Path("reports/history.csv")
 METRICS = Path("reports/metrics.json")
 PREDICTIONS = Path("reports/predictions.csv")
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def trajectory() -> Path:
@@ -142,7 +145,11 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """A directory to fill; it takes the place of `path` when the block ends well, and vanishes when not."""
+    """A directory to fill; it takes the place of `path` when the block ends well, and vanishes when not.
+
+    Raises:
+        UserError: the disk is full, or a limit of the system's is reached.
+    """
     beside = path.with_name(f".{path.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -150,5 +157,9 @@ def new_directory(path: Path) -> Iterator[Path]:
         yield beside
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise unwritable(path, error) from None
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -5,13 +5,11 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from surefoot import files, provenance, serving, tracking
-from surefoot.data.order import epoch_order
 from surefoot.data.store import Store
 from surefoot.errors import UserError
 from surefoot.params import Params, flatten
@@ -47,19 +45,20 @@ def plan(params: Params, batches: Store) -> Plan:
     Raises:
         UserError: the network can't be built, or doesn't fit the data.
     """
-    import torch
-
     from surefoot.training import model as networks
     from surefoot.training.objective import check_loss, objective
     from surefoot.training.origin import origin
-    from surefoot.training.sgd import Rows, Trainer
+    from surefoot.training.rows import Rows, Stored
+    from surefoot.training.sgd import Trainer
     from surefoot.training.trajectory import segments
 
     train = params.train
-    training, validation = (Rows(torch.from_numpy(split.inputs), torch.from_numpy(split.targets)) for split in (batches.train, batches.validation))
+    index = batches.index
+    training, validation = (Rows(Stored(split.inputs, index["scale"]), Stored(split.targets)) for split in (batches.train, batches.validation))
     optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
-    described = batches.index["splits"]
-    aim = objective(batches.task, **train.loss.model_dump(), class_counts=described["train"]["class_counts"])
+    aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"])
+    # What changes no step isn't here: `block` and `window` where all rows are shuffled.
+    shuffle = {"shuffle": index["shuffle"], **({"block": index["block"], "window": index["window"]} if index["shuffle"] == "blocks" else {})}
 
     def make() -> Trainer:
         model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, batches.schema)
@@ -84,8 +83,8 @@ def plan(params: Params, batches: Store) -> Plan:
         first_state=first_state,
         loss={"task": batches.task, **train.loss.model_dump(mode="json")},
         optimizer=optimizer,
-        data={split: described[split] for split in ("train", "validation")}
-        | {"batch_size": batches.batch_size, "drop_last": batches.index["drop_last"], "classes": len(batches.classes)},
+        data={split: index["splits"][split] for split in ("train", "validation")}
+        | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle},
     )
     steps = -(-batches.rows_per_epoch // batches.batch_size)
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
@@ -95,15 +94,9 @@ def plan(params: Params, batches: Store) -> Plan:
 
 def chain(params: Params, batches: Store, plan: Plan, store: "TrajectoryStore", **hooks: Any) -> "Chain":
     """The chain of a plan, with its rows; `hooks` go to `Chain`."""
-    import torch
-
     from surefoot.training.trajectory import Chain
 
-    @lru_cache(1)  # an epoch may have several segments
-    def order(epoch: int) -> torch.Tensor:
-        return torch.from_numpy(epoch_order(len(batches.train.targets), params.seed, epoch)[: batches.rows_per_epoch])
-
-    return Chain(plan.segments, store, plan.make, order, **hooks)
+    return Chain(plan.segments, store, plan.make, lambda epoch: batches.order(params.seed, epoch), **hooks)
 
 
 def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
@@ -175,9 +168,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "model": {
             "factory": params.train.model.factory,
             "arguments": params.train.model.arguments,
-            "classes": batches.classes,
-            "input_shape": batches.input_shape,
-            **{name: preparation[name] for name in ("inputs", "subtract", "divide")},
+            **{name: batches.index[name] for name in ("task", "classes", "input_shape", "features", "scale")},
         },
         "examples": preparation["examples"],
         "continues": [],

@@ -1,4 +1,6 @@
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -6,38 +8,55 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot import files
-from surefoot.data.order import epoch_order
+from surefoot.data import store as stores
+from surefoot.data.order import Order
 from surefoot.data.split import SPLITS
 from surefoot.data.store import open_store, write_index, write_split
+from surefoot.errors import UserError
 
 CLASSES = ["x", "y", "z"]
 
 
-def make(out, rows=(11, 4, 3), shape=(2, 3), size=4, drop_last=False, block=3):
+def make(out, rows=(11, 4, 3), shape=(2, 3), size=4, drop_last=False, block=3, dtype="float32", targets_dtype="int64", **index):
     """A store whose every value is different: (inputs, targets) of each split, in file order."""
-    source = {}
+    source, splits = {}, {}
     for number, (split, count) in enumerate(zip(SPLITS, rows, strict=True)):
-        inputs = (1000 * number + np.arange(count * np.prod(shape))).reshape(count, -1).astype(np.float32)
-        targets = np.arange(count) % len(CLASSES)
+        inputs = (1000 * number + np.arange(count * np.prod(shape))).reshape(count, -1).astype(dtype)
+        targets = (np.arange(count) % len(CLASSES)).astype(targets_dtype)
         source[split] = inputs, targets
         blocks = ((inputs[start : start + block], targets[start : start + block]) for start in range(0, count, block))
-        write_split(out / split, blocks, count, shape, epoch_order(count, 0, 0) if split == "train" else None)
-    write_index(out, batch_size=size, drop_last=drop_last, shape=shape, classes=CLASSES, preparation={"source": "raw.csv"})
+        places = Order(count, 0, 0) if split == "train" else None
+        splits[split] = write_split(out / split, blocks, count, shape, places, classes=len(CLASSES), dtype=dtype, targets_dtype=targets_dtype)
+    write_index(out, splits, batch_size=size, drop_last=drop_last, shape=shape, classes=CLASSES, preparation={"source": "raw.csv"}, **index)
     return source
 
 
 @settings(max_examples=30)
-@given(st.tuples(*[st.integers(1, 40)] * 3), st.integers(1, 20), st.integers(1, 45), st.booleans())
-def test_every_row_is_there_once(tmp_path_factory, rows, block, size, drop_last):
+@given(
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.integers(1, 20),
+    st.integers(1, 45),
+    st.booleans(),
+    st.integers(1, 2000),
+    st.sampled_from(["float32", "int64", "uint8"]),
+    st.sampled_from(["float32", "int64"]),
+)
+def test_every_row_is_there_once(tmp_path_factory, rows, block, size, drop_last, bucket_bytes, dtype, targets_dtype):
     out = tmp_path_factory.mktemp("store")
-    source = make(out, rows, block=block, size=size, drop_last=drop_last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores, "BUCKET_BYTES", bucket_bytes)
+        source = make(out, rows, block=block, size=size, drop_last=drop_last, dtype=dtype, targets_dtype=targets_dtype)
     store = open_store(out)
     for split in SPLITS:
         inputs, targets = source[split]
         found = getattr(store, split)
-        places = epoch_order(len(targets), 0, 0) if split == "train" else np.arange(len(targets))
+        places = Order(len(targets), 0, 0).indices() if split == "train" else np.arange(len(targets))
         assert (found.inputs[places].reshape(len(targets), -1) == inputs).all()
         assert (found.targets[places] == targets).all()
+        for name, array in (("inputs", found.inputs), ("targets", found.targets)):
+            described = store.index["splits"][split][name]
+            assert described["dtype"] == array.dtype.name == (dtype if name == "inputs" else targets_dtype)
+            assert described["sha256"] == files.sha256_file(out / split / f"{name}.npy")
     batches = rows[0] // size if drop_last else -(-rows[0] // size)
     assert store.index["batches_per_epoch"] == batches
     assert store.rows_per_epoch == (batches * size if drop_last else rows[0])
@@ -49,6 +68,8 @@ def test_the_index_says_what_is_there(tmp_path):
     index = store.index
     assert (index["batch_size"], index["drop_last"], index["batches_per_epoch"]) == (4, False, 3)
     assert (store.batch_size, store.input_shape, store.classes) == (4, (2, 3), CLASSES)
+    assert (index["task"], index["outputs"], index["dtype"], index["scale"], index["features"]) == ("classification", 3, "float32", None, None)
+    assert (index["shuffle"], index["block"], index["window"]) == ("full", None, None)
     assert index["preparation"] == {"source": "raw.csv"}
     for split, rows in zip(SPLITS, (11, 4, 3), strict=True):
         described = index["splits"][split]
@@ -70,7 +91,7 @@ def test_the_digest_covers_the_whole_index(tmp_path):
     assert digest == files.sha256(files.canonical_json(index))
 
 
-@pytest.mark.parametrize("change", [{"rows": (12, 4, 3)}, {"size": 5}, {"drop_last": True}, {"shape": (6,)}])
+@pytest.mark.parametrize("change", [{"rows": (12, 4, 3)}, {"size": 5}, {"drop_last": True}, {"shape": (6,)}, {"blocks": (4, 2)}, {"task": "regression"}])
 def test_another_store_has_another_digest(tmp_path, change):
     digests = []
     for name, options in (("one", {}), ("two", change)):
@@ -80,11 +101,71 @@ def test_another_store_has_another_digest(tmp_path, change):
     assert digests[0] != digests[1]
 
 
-def test_the_same_rows_give_the_same_bytes_in_any_blocks(tmp_path):
+def test_the_same_rows_give_the_same_bytes_in_any_blocks(tmp_path, monkeypatch):
     for block in (1, 5, 100):
         (tmp_path / str(block)).mkdir()
+        monkeypatch.setattr(stores, "BUCKET_BYTES", block * 30)
         make(tmp_path / str(block), block=block)
     written = {str(file.relative_to(tmp_path / "1")): file.read_bytes() for file in (tmp_path / "1").rglob("*") if file.is_file()}
     assert len(written) == 7
     for block in ("5", "100"):
         assert {name: (tmp_path / block / name).read_bytes() for name in written} == written
+
+
+@pytest.mark.parametrize("shuffle", ["full", "blocks"])
+def test_the_store_knows_the_order_of_an_epoch(tmp_path, shuffle):
+    make(tmp_path, drop_last=True, **({"blocks": (2, 3)} if shuffle == "blocks" else {}))
+    store = open_store(tmp_path)
+    wanted = (Order(11, 5, 2, 2, 3) if shuffle == "blocks" else Order(11, 5, 2)).indices()
+    assert store.order(5, 2).indices().tolist() == wanted.tolist()[:8]
+
+
+def test_what_is_written_is_as_numpy_writes_it(tmp_path):
+    source = make(tmp_path)
+    np.save(tmp_path / "wanted.npy", source["test"][0].reshape(-1, 2, 3))
+    assert (tmp_path / "test/inputs.npy").read_bytes() == (tmp_path / "wanted.npy").read_bytes()
+
+
+def test_progress_is_told_of_each_row_in_each_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "BUCKET_BYTES", 100)
+    blocks = [(np.zeros((7, 2), np.float32), np.zeros(7, np.int64))] * 3
+    for name, places, wanted in (("shuffled", Order(21, 0, 0), 42), ("in file order", None, 21)):
+        told = []
+        write_split(tmp_path / name, iter(blocks), 21, (2,), places, classes=2, tick=told.append)
+        assert sum(told) == wanted
+
+
+def test_nothing_but_the_arrays_is_left(tmp_path):
+    make(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["inputs.npy", "targets.npy"]
+
+
+class TestNoSpaceLeft:
+    @pytest.fixture(autouse=True)
+    def limit(self):
+        """A file may have 100 kB: what the system says then is what it says of a full disk, but for the words."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        yield
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    @pytest.mark.parametrize("reserves", [True, False])
+    def test_says_so_and_leaves_what_was_there(self, tmp_path, monkeypatch, reserves):
+        if not reserves:
+            monkeypatch.delattr(os, "posix_fallocate")
+        (tmp_path / "batches").mkdir()
+        (tmp_path / "batches/index.json").write_text("{}")
+        read = []
+
+        def blocks():
+            for number in range(20):
+                read.append(number)
+                yield np.zeros((1000, 4), np.float32), np.zeros(1000, np.int64)
+
+        wanted = rf"^{tmp_path}/batches can't be written: File too large\nwhat was stored before is whole: free some space, then run again$"
+        with pytest.raises(UserError, match=wanted), files.new_directory(tmp_path / "batches") as out:
+            write_split(out / "train", blocks(), 20_000, (4,), Order(20_000, 0, 0))
+        assert [path.name for path in tmp_path.iterdir()] == ["batches"]
+        assert (tmp_path / "batches/index.json").read_text() == "{}"
+        # Where space can be reserved, that is known before the first row is read.
+        assert bool(read) is not reserves

@@ -149,7 +149,8 @@ def _chain(store: "TrajectoryStore") -> "Chain":
     import torch
     from torch import nn
 
-    from surefoot.training.sgd import Rows, Trainer
+    from surefoot.training.rows import Rows
+    from surefoot.training.sgd import Trainer
     from surefoot.training.trajectory import Chain, segments
 
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,8 @@ from surefoot import files
 from surefoot.data.order import epoch_order
 from surefoot.training.model import to_bytes
 from surefoot.training.numerics import seed_step
-from surefoot.training.sgd import Rows, Trainer
+from surefoot.training.rows import Rows
+from surefoot.training.sgd import Trainer
 from surefoot.training.trajectory import Chain, segments
 from surefoot.training.trajectory_store import TrajectoryStore
 

@@ -1,5 +1,6 @@
 import hashlib
 import importlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -114,8 +115,12 @@ def rewrite_index():
     from surefoot.data import store
 
     index = open_store(files.BATCHES).index
+    splits = index["splits"]
+    for split, name in itertools.product(splits, ("inputs", "targets")):
+        splits[split][name]["sha256"] = files.sha256_file(files.BATCHES / split / f"{name}.npy")
     store.write_index(
         files.BATCHES,
+        splits,
         batch_size=index["batch_size"],
         drop_last=index["drop_last"],
         shape=index["input_shape"],

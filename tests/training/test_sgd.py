@@ -2,42 +2,21 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from surefoot.data.order import epoch_order
+from surefoot.training import rows as sources
 from surefoot.training import sgd
 from surefoot.training.model import to_bytes
 from surefoot.training.numerics import seed_step
-
-
-@given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 400), st.data())
-def test_minibatches_are_the_rows_in_order(rows, size, chunk_bytes, data):
-    inputs, targets = torch.arange(rows * 3.0).reshape(rows, 3), torch.arange(rows)
-    order = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=90)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sgd, "CHUNK_BYTES", chunk_bytes)
-        found = list(sgd.minibatches(inputs, targets, order, size))
-    wanted = [(inputs[places], targets[places]) for places in order.split(size)]
-    assert len(found) == len(wanted)
-    for (some, those), (some_wanted, those_wanted) in zip(found, wanted, strict=True):
-        assert torch.equal(some, some_wanted)
-        assert torch.equal(those, those_wanted)
-
-
-def test_minibatches_can_be_left_before_the_end():
-    batches = sgd.minibatches(torch.zeros(100, 2), torch.zeros(100, dtype=torch.int64), torch.arange(100), 1)
-    next(batches)
-    batches.close()
-
+from surefoot.training.rows import Rows
 
 ROWS, SHAPE, CLASSES = 45, (1, 2, 3), 3
 
 
 def make_rows(seed, rows=ROWS):
     seed_step(seed, 99)
-    return sgd.Rows(torch.randn(rows, *SHAPE), torch.randint(CLASSES, (rows,)))
+    return Rows(torch.randn(rows, *SHAPE), torch.randint(CLASSES, (rows,)))
 
 
 def make_model():
@@ -114,7 +93,7 @@ def by_hand(optimizer_options, *, epochs=3, size=8, drop_last=False):
 @pytest.mark.parametrize(("size", "drop_last"), [(8, False), (8, True), (45, False), (64, False)])
 @pytest.mark.parametrize("chunk_bytes", [1, 4 << 20])
 def test_the_loop_equals_one_written_by_hand_bit_for_bit(monkeypatch, optimizer_options, size, drop_last, chunk_bytes):
-    monkeypatch.setattr(sgd, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", chunk_bytes)
     options = {"size": size, "drop_last": drop_last}
     assert run(optimizer_options, **options) == by_hand(optimizer_options, **options)
 

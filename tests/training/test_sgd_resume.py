@@ -1,13 +1,19 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from surefoot import files
+from surefoot.data.order import Order
+from surefoot.training import rows
 from surefoot.training.model import predict, to_bytes
+from surefoot.training.rows import Rows, Stored
 from surefoot.training.sgd import Progress, Trainer
-from tests.training.chains import ROWS, SIZE, TRAINING, VALIDATION, make, make_model, order
+from surefoot.training.trajectory import Chain, segments
+from surefoot.training.trajectory_store import TrajectoryStore
+from tests.training.chains import CLASSES, OPTIMIZER, ROWS, SEED, SIZE, TRAINING, VALIDATION, make, make_model, order
 
 LRS = [0.1 / step for step in range(1, 13)]
 STEPS = 6
@@ -21,8 +27,8 @@ def run(trainer, first, last, progress=None):
         until = min(last, (epoch + 1) * STEPS)
         if within == 0:
             progress = Progress()
-        rows = order(epoch + 1)[within * SIZE :][: (until - first) * SIZE]
-        progress = trainer.train(rows, LRS[first:until], progress, first)
+        some = order(epoch + 1)[within * SIZE :][: (until - first) * SIZE]
+        progress = trainer.train(some, LRS[first:until], progress, first)
         if until % STEPS == 0:
             trainer.validate()
         first = until
@@ -118,3 +124,80 @@ def test_the_same_tensors_give_the_same_bytes():
 
 
 assert -(-ROWS // SIZE) == STEPS
+
+
+# --- Rows in windows of blocks, from files larger than memory ------------------------------------
+
+
+class Blocked:
+    """Chains whose rows come in windows of 3 blocks of 4 rows, minibatches of 5, from files that are read, not mapped."""
+
+    def __init__(self, path, monkeypatch):
+        monkeypatch.setattr(rows, "MAPPED_BYTES", 0)
+        generator = np.random.default_rng(0)
+        np.save(path / "inputs.npy", generator.integers(256, size=(ROWS, 5), dtype=np.uint8))
+        np.save(path / "targets.npy", generator.integers(CLASSES, size=ROWS))
+        self.inputs, self.targets = (np.load(path / f"{name}.npy", mmap_mode="c") for name in ("inputs", "targets"))
+        self.steps = -(-ROWS // 5)
+
+    def make(self):
+        training = Rows(Stored(self.inputs, {"subtract": [120.0], "divide": [70.0]}), Stored(self.targets))
+        return Trainer(make_model(), OPTIMIZER, training, VALIDATION, 5, SEED)
+
+    def order(self, epoch):
+        return Order(ROWS, SEED, epoch, block=4, window=3)
+
+    def walk(self, path, epochs, checkpoint_every, stop=None):
+        """The digests of the states at the ends of epochs, and the weights; None where it was stopped before."""
+        calls = 0
+
+        def check():
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise KeyboardInterrupt
+
+        parts = segments({"blocked": 1}, [np.full(self.steps, 0.05)] * epochs, checkpoint_every)
+        with Chain(parts, TrajectoryStore(path), self.make, self.order, check=check) as chain:
+            try:
+                return [reached.record["state"] for reached in chain.follow()], chain.weights(parts[-1].key)
+            except KeyboardInterrupt:
+                return None
+
+
+@pytest.fixture
+def blocked(tmp_path, monkeypatch):
+    return Blocked(tmp_path, monkeypatch)
+
+
+def test_a_minibatch_may_span_windows_and_the_last_is_short(blocked):
+    assert [len(window.places) for window in blocked.order(1).windows()] != [12] * 4
+    sizes = [len(targets) for _, targets in rows.minibatches(*vars(blocked.make().training).values(), blocked.order(1), 5)]
+    assert sizes == [5] * 9
+
+
+@pytest.mark.parametrize("checkpoint_every", [0, 1, 2, 4])
+@pytest.mark.parametrize("stop", [2, 3, 5])
+def test_blocks_killed_in_a_window_end_at_the_same_bits(blocked, tmp_path, checkpoint_every, stop):
+    """12 rows in a window, 5 in a minibatch: a segment ends in the middle of a window, and windows in the middle of a minibatch."""
+    whole = blocked.walk(tmp_path / "whole", 3, 0)
+    stopped = blocked.walk(tmp_path / "cut", 3, checkpoint_every, stop)
+    assert stopped is None or checkpoint_every == 0
+    assert blocked.walk(tmp_path / "cut", 3, checkpoint_every) == whole
+
+
+def test_blocks_lengthened_shortened_and_cut_otherwise_end_at_the_same_bits(blocked, tmp_path):
+    whole, short = blocked.walk(tmp_path / "whole", 3, 0), blocked.walk(tmp_path / "short", 2, 0)
+    assert whole[0][:2] == short[0]
+    assert blocked.walk(tmp_path / "grown", 2, 4) == short
+    assert blocked.walk(tmp_path / "grown", 3, 2) == whole
+    assert blocked.walk(tmp_path / "grown", 2, 1) == short
+
+
+def test_blocks_in_memory_and_from_files_train_the_same_bits(blocked, tmp_path, monkeypatch):
+    read = blocked.walk(tmp_path / "read", 2, 0)
+    monkeypatch.setattr(rows, "MAPPED_BYTES", 1 << 20)
+    assert blocked.walk(tmp_path / "mapped", 2, 0) == read
+    images = (blocked.inputs.astype(np.float32) - 120) / 70
+    monkeypatch.setattr(blocked, "make", lambda: Trainer(make_model(), OPTIMIZER, Rows(*map(torch.from_numpy, (images, blocked.targets))), VALIDATION, 5, SEED))
+    assert blocked.walk(tmp_path / "tensors", 2, 0) == read

@@ -1,9 +1,12 @@
 """batch: tables to fixed-width tensors in training order."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 
 from surefoot import errors, files
-from surefoot.data.order import epoch_order
+from surefoot.data.order import Order
 from surefoot.data.split import SPLITS
 from surefoot.data.store import write_index, write_split
 from surefoot.data.tables import read_schema, read_table
@@ -22,20 +25,51 @@ def main() -> None:
     if params.batch.drop_last and params.batch.size > rows["train"]:
         raise UserError(f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and batch.drop_last leaves none")
     # What a row that comes later needs, so that the model can be used on raw rows.
-    features = schema["features"]
-    preparation = {
-        "source": schema["source"],
-        "inputs": [feature["column"] for feature in features],
-        **{key: [value for feature in features for value in feature[key] or ()] for key in ("subtract", "divide")},
-        "examples": schema["examples"],
-    }
+    preparation = {key: schema[key] for key in ("source", "dropped", "examples")}
+    batch, splits = params.batch, {}
+    targets_dtype = "int64" if schema["task"] == "classification" else "float32"
     with files.new_directory(files.BATCHES) as out:
         for split in SPLITS:
             blocks = read_table(files.PREPARED, split, schema)
-            places = epoch_order(rows["train"], params.seed, 0) if split == "train" else None
-            write_split(out / split, blocks, rows[split], shape, places)
-        write_index(out, batch_size=params.batch.size, drop_last=params.batch.drop_last, shape=shape, classes=schema["classes"], preparation=preparation)
+            places = Order(rows["train"], params.seed, epoch=0) if split == "train" else None
+            with progress_bar(split, rows[split] * (2 if places else 1)) as tick:  # shuffled in two passes
+                splits[split] = write_split(
+                    out / split,
+                    blocks,
+                    rows[split],
+                    shape,
+                    places,
+                    classes=len(schema["classes"]),
+                    dtype=schema["dtype"],
+                    targets_dtype=targets_dtype,
+                    tick=tick,
+                )
+        write_index(
+            out,
+            splits,
+            batch_size=batch.size,
+            drop_last=batch.drop_last,
+            shape=shape,
+            classes=schema["classes"],
+            preparation=preparation,
+            task=schema["task"],
+            scale=schema["scale"],
+            features=schema["features"],
+            blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
+        )
     print(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
+
+
+@contextmanager
+def progress_bar(split: str, rows: int) -> Iterator[Callable[[int], object]]:
+    """Call what it gives with the number of rows that are done: a bar, where a terminal is attached, that vanishes in the end."""
+    if not sys.stderr.isatty():
+        yield lambda rows: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=f"batch {split}", total=rows, unit="row", unit_scale=True, leave=False) as bar:
+        yield bar.update
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def main() -> None:
     from surefoot.evaluation.metrics import METRICS
     from surefoot.training import model as networks
     from surefoot.training.objective import objective
+    from surefoot.training.rows import Stored
 
     store = open_store(files.BATCHES)
     network, loss = params.train.model, params.train.loss
@@ -32,7 +33,7 @@ def main() -> None:
 
     targets = torch.from_numpy(store.test.targets)
     try:
-        outputs = networks.predict(model, torch.from_numpy(store.test.inputs))
+        outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
     except Exception as error:
         raise UserError(f"train.model: the network fails on the test rows: {networks.where(error)}") from None
     metrics = {"loss": aim.loss(outputs, targets).item(), **METRICS[store.task](outputs.numpy(), store.test.targets)}

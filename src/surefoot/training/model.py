@@ -5,6 +5,7 @@ import inspect
 import random
 import traceback
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 
 from surefoot.errors import UserError
 from surefoot.training.numerics import seed_step, settings
+from surefoot.training.rows import Stored
 
+# So many rows go through the network at once where nothing is trained, or as many as make up so many bytes.
 EVALUATION_ROWS = 1024
+EVALUATION_BYTES = 64 << 20
 
 
 def build(
@@ -81,13 +85,14 @@ def check_output(model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
     return output
 
 
-def predict(model: nn.Module, inputs: Tensor) -> Tensor:
+def predict(model: nn.Module, inputs: Tensor | Stored) -> Tensor:
     """The output for each row, in evaluation mode; every part of the network is left in the mode that it was in."""
+    rows = max(1, min(EVALUATION_ROWS, EVALUATION_BYTES // max(1, 4 * prod(inputs.shape[1:]))))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     with torch.inference_mode():
         # A fixed number of rows at a time: another number could round otherwise.
-        parts = [model(part) for part in inputs.split(EVALUATION_ROWS)]
+        parts = [model(part) for part in inputs.split(rows)]
     for module, training in modes:
         module.training = training
     return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]

@@ -11,7 +11,7 @@ from surefoot import files
 
 # A change to these can change a bit of a state. A change to any other module of Surefoot can't.
 TRAINING_CODE = (
-    *("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective"),
+    *("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective", "surefoot.training.rows"),
     *("surefoot.training.numerics", "surefoot.training.products", "surefoot.data.order"),
 )
 FORMAT = 1
@@ -44,7 +44,7 @@ def origin(
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
         loss: its name, arguments and class weights.
         optimizer: its arguments, but for the learning rate.
-        data: digests of the training and validation arrays, and how they are batched.
+        data: digests of the training and validation arrays, their scale, and how they are batched and shuffled.
     """
     own, packages = _sources(factory.partition(":")[0])
     return {

@@ -1,7 +1,7 @@
 """The loop: minibatch SGD, written out in the order in which things happen."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,7 @@ from surefoot.errors import UserError
 from surefoot.training.model import predict, where
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import CLASSIFICATION, Objective
-
-CHUNK_BYTES = 1 << 20
+from surefoot.training.rows import Order, Rows, minibatches
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -26,14 +25,6 @@ class Diverged(Exception):
         where = f"at step {step}" if step else "in the validation after it"
         super().__init__(f"the loss became {loss} {where}, with lr {lr:g}")
         self.epoch = 0  # set by who knows it
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A data set in memory or memory-mapped: inputs (rows, *shape), class indices (rows,)."""
-
-    inputs: Tensor
-    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,12 +69,12 @@ class Trainer:
         self.seed = seed
 
     def train(
-        self, order: Tensor, lrs: Iterable[float], before: Progress, steps_before: int, watch: Callable[[Batches], Batches] = lambda batches: batches
+        self, order: Tensor | Order, lrs: Iterable[float], before: Progress, steps_before: int, watch: Callable[[Batches], Batches] = lambda batches: batches
     ) -> Progress:
         """Take a step for each learning rate, on the rows in `order`, a minibatch at a time.
 
         Args:
-            order: the rows of these steps, as indices.
+            order: the rows of these steps, as indices, or as a stretch of an epoch's order.
             lrs: the learning rate of each step.
             before: the epoch so far.
             steps_before: steps of the run that were taken before these.
@@ -127,14 +118,15 @@ class Trainer:
             Diverged: the loss isn't finite.
             UserError: the network raises something.
         """
+        targets = self.validation.targets[:]
         try:
             outputs = predict(self.model, self.validation.inputs)
         except Exception as error:
             raise UserError(f"train.model: the network fails on the validation rows: {where(error)}") from None
-        loss = self.loss_function(outputs, self.validation.targets).item()
+        loss = self.loss_function(outputs, targets).item()
         if not math.isfinite(loss):
             raise Diverged(None, loss, self.optimizer.param_groups[0]["lr"])
-        measured = self.measure(outputs, self.validation.targets)
+        measured = self.measure(outputs, targets)
         return {"validation/loss": loss, **{f"validation/{name}": value for name, value in measured.items()}}
 
     def state(self) -> dict[str, Tensor]:
@@ -170,13 +162,3 @@ class Trainer:
             index, _, what = name.partition(".")
             kept.setdefault(int(index), {})[what] = tensor
         self.optimizer.load_state_dict({"state": kept, "param_groups": self.optimizer.state_dict()["param_groups"]})
-
-
-def minibatches(inputs: Tensor, targets: Tensor, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows in the given order, `size` at a time; the last minibatch may be smaller.
-
-    Rows are gathered several minibatches at once, which costs less than one by one.
-    """
-    row_bytes = inputs[0].nbytes + targets[0].nbytes
-    for rows in order.split(size * max(1, CHUNK_BYTES // (size * row_bytes))):
-        yield from zip(inputs.index_select(0, rows).split(size), targets.index_select(0, rows).split(size), strict=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from surefoot import files
 from surefoot.errors import UserError
 from surefoot.training.model import to_bytes
+from surefoot.training.rows import Order
 from surefoot.training.sgd import Batches, Diverged, Progress, Trainer
 from surefoot.training.trajectory_store import Record, TrajectoryStore
 
@@ -89,7 +90,7 @@ class Chain:
         segments: list[Segment],
         store: TrajectoryStore,
         make: Callable[[], Trainer],
-        order: Callable[[int], Tensor],
+        order: Callable[[int], Tensor | Order],
         *,
         keep_states: int = 50,
         lock: Callable[[str], AbstractContextManager[None]] = lambda key: nullcontext(),
