@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import PROJECT, Workspace, make_workspace
+from tests.helpers import PROJECT, Workspace
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "none",

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import IO
 
@@ -116,12 +117,15 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
             if name not in members:
                 raise UserError(f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that count")
             shown = f"{path}: array {name!r}"
-            file = stack.enter_context(archive.open(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name))
+            member = f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
+            size = archive.getinfo(member).file_size
+            file = stack.enter_context(archive.open(member))
         else:
             file = stack.enter_context(path.open("rb"))
             if file.read(4) == b"PK\x03\x04":
                 raise UserError(f"{path}: is cut short or damaged: an NPZ file has its list of arrays at the end")
             file.seek(0)
+            size = path.stat().st_size
         major, _ = npy.read_magic(file)
         shape, fortran, dtype = (npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0)(file)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
@@ -129,6 +133,8 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
     if dtype.hasobject:
         raise UserError(f"{shown}: holds pickled Python objects, which can run any code when loaded; save an array of numbers")
     stored = Stored(shown, file, shape, dtype, fortran and len(shape) > 1, file.tell())
+    if size < stored.offset + dtype.itemsize * prod(shape):
+        raise _short(stored)
     return _copied(stack, stored) if stored.fortran and isinstance(file, zipfile.ZipExtFile) else stored
 
 
@@ -143,13 +149,10 @@ def _copied(stack: ExitStack, stored: Stored) -> Stored:
 
 def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
     """Rows `start` to `stop`, the next that haven't been read."""
-    size = stored.dtype.itemsize * int(np.prod(stored.shape[1:], dtype=np.int64))
+    size = stored.dtype.itemsize * prod(stored.shape[1:])
     if stored.fortran:
-        try:
-            # A row is spread over the whole file. Mapped anew each time, as pages once touched stay in memory as long as the map.
-            mapped = np.memmap(stored.file, stored.dtype, "r", stored.offset, stored.shape, order="F")
-        except ValueError:
-            raise _short(stored) from None
+        # A row is spread over the whole file. Mapped anew each time, as pages once touched stay in memory as long as the map.
+        mapped = np.memmap(stored.file, stored.dtype, "r", stored.offset, stored.shape, order="F")
         return np.ascontiguousarray(mapped[start:stop])
     data = _read(stored, size * (stop - start))
     if len(data) < size * (stop - start):
