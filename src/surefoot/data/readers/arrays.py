@@ -1,5 +1,6 @@
 """NPY and NPZ files, read in stretches of rows: nothing is loaded whole, and no pickled object is ever loaded."""
 
+import os
 import tempfile
 import zipfile
 import zlib
@@ -139,7 +140,7 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
 
 
 def _copied(stack: ExitStack, stored: Stored) -> Stored:
-    """As a temporary file, as a member of a zip can't be mapped."""
+    """As a temporary file, as a member of a zip can be read from start to end only."""
     copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     while part := _read(stored, 1 << 20):
         copy.write(part)
@@ -151,9 +152,11 @@ def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
     """Rows `start` to `stop`, the next that haven't been read."""
     size = stored.dtype.itemsize * prod(stored.shape[1:])
     if stored.fortran:
-        # A row is spread over the whole file. Mapped anew each time, as pages once touched stay in memory as long as the map.
-        mapped = np.memmap(stored.file, stored.dtype, "r", stored.offset, stored.shape, order="F")
-        return np.ascontiguousarray(mapped[start:stop])
+        # A row is spread over the whole file. Not mapped: the pages around each touched value would fill the memory.
+        columns = np.empty((prod(stored.shape[1:]), stop - start), stored.dtype)
+        for number, column in enumerate(columns):
+            os.preadv(stored.file.fileno(), [column], stored.offset + (number * stored.shape[0] + start) * stored.dtype.itemsize)
+        return columns.T.reshape(stop - start, *stored.shape[1:], order="F")
     data = _read(stored, size * (stop - start))
     if len(data) < size * (stop - start):
         raise _short(stored)
