@@ -107,9 +107,11 @@ def test_text_that_is_not_in_the_encoding_named(file):
     assert refusal(file, csv={"encoding": "ascii"}) == f"{file}: is not text in ascii (prepare.csv.encoding): ordinal not in range(128)"
 
 
-def test_an_encoding_that_is_not_there(file):
+@pytest.mark.parametrize("encoding", ["utf-9", "hex", "undefined"])
+def test_an_encoding_that_is_not_there(file, encoding):
     file.write_bytes(b"a,kind\n1,x\n")
-    assert refusal(file, csv={"encoding": "utf-9"}) == "params.yaml: prepare.csv.encoding: there is no encoding 'utf-9'; utf-8, latin-1 and utf-16 are some"
+    told = f"params.yaml: prepare.csv.encoding: there is no encoding {encoding!r}; utf-8, latin-1 and utf-16 are some"
+    assert refusal(file, csv={"encoding": encoding}) == told
 
 
 def test_names_by_param_where_no_row_has_them(file):
@@ -284,3 +286,14 @@ def test_parts_without_any_row(tmp_path):
     for part in "ab":
         (tmp_path / f"{part}.csv").write_text("a,kind\n")
     assert refusal(tmp_path) == f"{tmp_path}: has a header but no rows"
+
+
+def test_a_guessed_column_that_is_not_utf_8_is_named(file):
+    assert refused(file, "a,kind\né,x\n".encode("latin-1")) == f"row 2, column 'a': a text that is not UTF-8; save it as such, or {ENCODE}"
+
+
+@pytest.mark.parametrize("delimiter", ['"', "é", "\n"])
+def test_a_delimiter_that_cannot_be(file, delimiter):
+    file.write_text("a,kind\n1,x\n")
+    told = f"params.yaml: prepare.csv.delimiter: {delimiter!r} can't stand between values; it must be an ASCII character such as , or ;"
+    assert refusal(file, csv={"delimiter": delimiter}) == told

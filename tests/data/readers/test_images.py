@@ -88,6 +88,8 @@ def test_what_is_hidden_does_not_count(folder):
     (folder / ".DS_Store").touch()
     (folder / "cat/.hidden.png").touch()
     assert len(read_arrays(folder)[1]) == 5
+    Image.new("RGB", (6, 4)).save(folder / "cat/_DSC1.png")  # as cameras name them
+    assert len(read_arrays(folder)[1]) == 6
 
 
 def test_folders_that_are_no_classes(folder):

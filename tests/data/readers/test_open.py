@@ -174,3 +174,10 @@ print(*sys.modules)
         check=True,
     )
     assert not set(done.stdout.split()) & {"torch", "mlflow", "pandas", "matplotlib", "sklearn", *(["PIL"] if kind != "images" else [])}
+
+
+def test_a_part_whose_name_begins_with_an_underscore_counts(tmp_path):
+    for name in ("_a.csv", "b.csv"):
+        (tmp_path / name).write_text(TEXT)
+    (tmp_path / "_SUCCESS").touch()
+    assert len(read(tmp_path)[1]) == 2

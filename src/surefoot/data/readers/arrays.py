@@ -1,11 +1,13 @@
 """NPY and NPZ files, read in stretches of rows: nothing is loaded whole, and no pickled object is ever loaded."""
 
+import os
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import IO
 
@@ -116,12 +118,15 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
             if name not in members:
                 raise UserError(f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that count")
             shown = f"{path}: array {name!r}"
-            file = stack.enter_context(archive.open(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name))
+            member = f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
+            size = archive.getinfo(member).file_size
+            file = stack.enter_context(archive.open(member))
         else:
             file = stack.enter_context(path.open("rb"))
             if file.read(4) == b"PK\x03\x04":
                 raise UserError(f"{path}: is cut short or damaged: an NPZ file has its list of arrays at the end")
             file.seek(0)
+            size = path.stat().st_size
         major, _ = npy.read_magic(file)
         shape, fortran, dtype = (npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0)(file)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
@@ -129,11 +134,13 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
     if dtype.hasobject:
         raise UserError(f"{shown}: holds pickled Python objects, which can run any code when loaded; save an array of numbers")
     stored = Stored(shown, file, shape, dtype, fortran and len(shape) > 1, file.tell())
+    if size < stored.offset + dtype.itemsize * prod(shape):
+        raise _short(stored)
     return _copied(stack, stored) if stored.fortran and isinstance(file, zipfile.ZipExtFile) else stored
 
 
 def _copied(stack: ExitStack, stored: Stored) -> Stored:
-    """As a temporary file, as a member of a zip can't be mapped."""
+    """As a temporary file, as a member of a zip can be read from start to end only."""
     copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     while part := _read(stored, 1 << 20):
         copy.write(part)
@@ -143,14 +150,13 @@ def _copied(stack: ExitStack, stored: Stored) -> Stored:
 
 def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
     """Rows `start` to `stop`, the next that haven't been read."""
-    size = stored.dtype.itemsize * int(np.prod(stored.shape[1:], dtype=np.int64))
+    size = stored.dtype.itemsize * prod(stored.shape[1:])
     if stored.fortran:
-        try:
-            # A row is spread over the whole file. Mapped anew each time, as pages once touched stay in memory as long as the map.
-            mapped = np.memmap(stored.file, stored.dtype, "r", stored.offset, stored.shape, order="F")
-        except ValueError:
-            raise _short(stored) from None
-        return np.ascontiguousarray(mapped[start:stop])
+        # A row is spread over the whole file. Not mapped: the pages around each touched value would fill the memory.
+        columns = np.empty((prod(stored.shape[1:]), stop - start), stored.dtype)
+        for number, column in enumerate(columns):
+            os.preadv(stored.file.fileno(), [column], stored.offset + (number * stored.shape[0] + start) * stored.dtype.itemsize)
+        return columns.T.reshape(stop - start, *stored.shape[1:], order="F")
     data = _read(stored, size * (stop - start))
     if len(data) < size * (stop - start):
         raise _short(stored)

@@ -78,8 +78,15 @@ def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
             schema = pa.schema([(name, types.get(name, pa.float64())) for name in needed])
     finally:
         text.close()
-    # A column that is empty so far: a number, if anything comes.
-    return pa.schema([field.with_type(pa.float64()) if pa.types.is_null(field.type) else field for field in schema]), {*needed} - types.keys()
+    return pa.schema([field.with_type(_usable(field.type)) for field in schema]), {*needed} - types.keys()
+
+
+def _usable(guess: pa.DataType) -> pa.DataType:
+    if pa.types.is_null(guess):
+        return pa.float64()  # an empty column: numbers, if anything comes
+    if pa.types.is_binary(guess):
+        return pa.string()  # text that isn't UTF-8, which is refused when it is read
+    return guess
 
 
 def _declared(prepare: Prepare, name: str) -> pa.DataType | None:
@@ -119,9 +126,12 @@ class _Text:
 
     def __init__(self, prepare: Prepare, files: list[Path], progress: Progress) -> None:
         self.delimiter = prepare.csv.delimiter
+        if not self.delimiter.isascii() or self.delimiter in '"\r\n':
+            raise UserError(f"params.yaml: prepare.csv.delimiter: {self.delimiter!r} can't stand between values; it must be an ASCII character such as , or ;")
         try:
+            "".encode(prepare.csv.encoding)  # fails also for codecs of other things than text, such as hex
             codec = codecs.lookup(prepare.csv.encoding).name
-        except LookupError:
+        except (LookupError, UnicodeError):
             raise UserError(f"params.yaml: prepare.csv.encoding: there is no encoding {prepare.csv.encoding!r}; utf-8, latin-1 and utf-16 are some") from None
         self._encoding = None if codec in ("utf-8", "utf-8-sig") else codec
         self._given = None if prepare.csv.header is True else list(prepare.csv.header)
@@ -282,7 +292,7 @@ def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str]
 
 
 def _wider(kind: pa.DataType) -> str:
-    return "numeric" if pa.types.is_integer(kind) else "category"
+    return "numeric" if pa.types.is_integer(kind) else "date" if pa.types.is_date(kind) else "category"
 
 
 def _difference(names: list[str], others: list[str]) -> str:

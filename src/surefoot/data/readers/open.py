@@ -71,7 +71,7 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
 
 
 def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> Source:
-    files = entries(path) if path.is_dir() else [path]
+    files = _files(path)
     form = prepare.format if prepare.format != "auto" else _format(path, files)
     if labels and form not in LABELS:
         raise UserError(f"params.yaml: {key.replace('source', 'labels')}: {labels} has no use: {form} files hold their targets")
@@ -86,19 +86,30 @@ def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> So
     return dataclasses.replace(source, batches=_ahead(_unchanged(source.batches, path, before)), bytes_total=total)
 
 
+def _files(path: Path) -> list[Path]:
+    """The file, or what lies in the directory; but for what Spark and its like put there: _SUCCESS, _metadata."""
+    if not path.is_dir():
+        return [path]
+    return [file for file in entries(path) if not file.name.startswith("_") or file.is_dir() or _format_of(file)]
+
+
 def _format(path: Path, files: list[Path]) -> str:
     """By the names of the files."""
     if path.is_dir() and any(file.is_dir() for file in files):
         return "images"
     found: dict[str, Path] = {}
     for file in files:
-        form = next((form for form, names in NAMES.items() if re.search(names, file.name, re.IGNORECASE)), None)
+        form = _format_of(file)
         if form is None:
             raise UserError(f"{file}: what it holds can't be told from its name; rename or remove it, or set prepare.format ({', '.join(OPEN)})")
         found.setdefault(form, file)
     if len(found) > 1:
         raise UserError(f"{path}: holds files of different formats, {' and '.join(file.name for file in found.values())}; it must be one")
     return next(iter(found), "csv")
+
+
+def _format_of(file: Path) -> str | None:
+    return next((form for form, names in NAMES.items() if re.search(names, file.name, re.IGNORECASE)), None)
 
 
 def _check_directory(path: Path, files: list[Path], form: str) -> None:
@@ -116,7 +127,7 @@ def _unchanged(batches: Iterator[pa.RecordBatch], path: Path, before: dict[Path,
     """The same batches; an error at the end, or in place of another, if the files have changed since `before`."""
 
     def check() -> None:
-        more = [file for file in entries(path) if file not in before] if path.is_dir() else []
+        more = [file for file in _files(path) if file not in before]
         changed = [file for file in before if _stamp_now(file) != before[file]] + more
         if changed:
             raise UserError(f"{changed[0]}: changed while it was read; run again when nothing writes to it")

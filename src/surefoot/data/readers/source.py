@@ -216,9 +216,9 @@ def rows_in_batch(kind: pa.DataType) -> int:
 
 
 def entries(directory: Path) -> list[Path]:
-    """What lies in a directory, by name; but for what is hidden, or begins with an underscore, such as Spark's _SUCCESS."""
+    """What lies in a directory, by name; but for what is hidden."""
     with os.scandir(directory) as found:
-        return [directory / name for name in sorted(entry.name for entry in found if not entry.name.startswith((".", "_")))]
+        return [directory / name for name in sorted(entry.name for entry in found if not entry.name.startswith("."))]
 
 
 def stamp(path: Path) -> tuple[str, int]:
