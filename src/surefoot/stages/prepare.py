@@ -30,7 +30,7 @@ def main() -> None:
     with files.new_directory(files.PREPARED) as out:
         schema, warnings = write_tables(out, prepare, params.seed, main_source, *opened[1:])
     for warning in warnings:
-        print(f"warning: {prepare.source}: {warning}", file=sys.stderr)
+        print(f"note: {prepare.source}: {warning}")
     if schema["dropped"]:
         print(f"dropped {sum(schema['dropped'].values()):,} rows: {describe_dropped(schema['dropped'])}")
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
