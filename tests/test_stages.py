@@ -46,8 +46,8 @@ def test_a_source_that_is_not_there(here):
         ("a,kind\n", "raw.csv: has a header but no rows"),
         ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 values; the header has 2"),
         ("a,kind\n1,x\ntwo,x\n", "raw.csv: row 3, column 'a': 'two' is not a number"),
-        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row"),
-        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row"),
+        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row (or another policy, prepare.missing.numeric)"),
+        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row (or prepare.missing.target: drop)"),
         ("a,kind\n" + "1,x\n" * 30, "column 'kind' (prepare.target) holds one class only, 'x'; at least two are needed"),
     ],
 )

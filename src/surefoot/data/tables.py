@@ -24,8 +24,10 @@ from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
-GROUP_BYTES = 8 << 20
+GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
+GATHER_BYTES = 8 << 20
+GATHER_ROWS = 1 << 12
 
 Splits = NDArray[np.int8]
 
@@ -53,6 +55,8 @@ def write_tables(
         tables = [stack.enter_context(_Table(out / f"{split}.parquet", cleaner, prepare.target)) for split in SPLITS]
         for batch, splits in _split_source(out, prepare, seed, source, cleaner):
             for number, table in enumerate(tables):
+                if not (splits == number).any():
+                    continue
                 part = batch.filter(arrow_mask(splits == number))
                 table.write(part)
                 targets.add(number, part.column(prepare.target))
@@ -133,11 +137,24 @@ def _clean(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, N
 
 def _clean_with_raw(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
     first = 0
-    for raw in source.batches:
+    for raw in _gather(source.batches):
         batch, kept = cleaner.clean(raw, first, source.where)
         rows = np.arange(first, first + raw.num_rows)
         first += raw.num_rows
         yield (raw, batch, rows) if kept is None else (raw.filter(arrow_mask(kept)), batch, rows[kept])
+
+
+def _gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches of a thousand rows and more, as far as memory goes: what is done once a batch and column costs less."""
+    pending, rows, size = list[pa.RecordBatch](), 0, 0
+    for batch in batches:
+        pending.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= GATHER_ROWS or size >= GATHER_BYTES:
+            yield pending[0] if len(pending) == 1 else pa.concat_batches(pending)
+            pending, rows, size = [], 0, 0
+    if pending:
+        yield pa.concat_batches(pending)
 
 
 def _split_source(out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, Splits]]:
