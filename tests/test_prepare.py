@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 from tests.helpers import PARAMS, PROJECT
 
@@ -30,6 +31,8 @@ def test_a_bar_is_shown_on_a_terminal_only(here):
     plain = subprocess.run(command, capture_output=True, text=True, cwd=here.path, env=environment)
     assert (plain.returncode, plain.stderr) == (0, "")
     ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    termios.tcsetwinsize(theirs, (24, 150))
     shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, cwd=here.path, env=environment)
     seen = os.read(ours, 100_000).decode()
     os.close(theirs)
