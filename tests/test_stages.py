@@ -48,9 +48,8 @@ def test_a_source_that_is_not_there(here):
         ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first, or name the columns in prepare.csv.header"),
         ("a,kind\n", "raw.csv: has a header but no rows"),
         ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 values; the header has 2"),
-        ("a,kind\n1,x\ntwo,x\n", "raw.csv: row 3, column 'a': 'two' is not a number"),
-        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row"),
-        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row"),
+        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row (or another policy, prepare.missing.numeric)"),
+        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row (or prepare.missing.target: drop)"),
         ("a,kind\n" + "1,x\n" * 30, "column 'kind' (prepare.target) holds one class only, 'x'; at least two are needed"),
     ],
 )
@@ -129,10 +128,10 @@ def test_rows_come_out_as_they_went_in(prepared):
     from surefoot.data.store import open_store
 
     store = open_store(prepared / "data/batches")
-    preparation = store.index["preparation"]
+    divide, subtract = (np.array([feature[name][0] for feature in store.index["features"]]) for name in ("divide", "subtract"))
     found = []
     for split in (store.train, store.validation, store.test):
-        raw = split.inputs * np.array(preparation["divide"]) + np.array(preparation["subtract"])
+        raw = split.inputs * divide + subtract
         found += [(*row, store.classes[target]) for row, target in zip(raw.tolist(), split.targets, strict=True)]
     with (prepared / "raw.csv").open(newline="") as file:
         wanted = [(float(row["a"]), float(row["b"]), row["kind"]) for row in csv.DictReader(file)]

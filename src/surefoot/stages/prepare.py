@@ -48,7 +48,7 @@ def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
     from tqdm import tqdm
 
     rows = 0
-    with tqdm(total=source.bytes_total, desc=name, unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(total=source.bytes_total, desc=name, unit="B", unit_scale=True) as bar:
         for batch in source.batches:
             rows += batch.num_rows
             elapsed = bar.format_dict["elapsed"]
