@@ -16,6 +16,8 @@ from benchmarks import worker
 
 CHUNK = 1 << 20
 BLOCKS = (1024, 16)
+# As many windows as data of many times the memory have, for 1,258 rows.
+DIGITS: dict[str, tuple[int, ...]] = {"full": (), "blocks of 16 rows in windows of 4": (16, 4), "blocks of 128 rows alone": (128, 1)}
 
 
 def sized(workload: worker.Workload, size: int) -> worker.Workload:
@@ -165,4 +167,36 @@ def measure(workload: worker.Workload, directory: Path, profile: str, sizes: tup
                 limited = worker.call("train_store", some, store, profile, cgroup=str(group), shuffle="blocks") if group else None
             found["limited"] = limited and limited["seconds"]
         shutil.rmtree(store)
+    return found
+
+
+def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[str, list[float]]:
+    """Test accuracy on the digits for each seed: all rows shuffled, and blocks; rows that were shuffled once, as batch does, and rows by class."""
+    import numpy as np
+    import torch
+
+    from benchmarks.loops import LR
+    from surefoot.data.order import Order
+    from surefoot.training.model import build, predict
+    from surefoot.training.rows import Rows
+    from surefoot.training.sgd import Progress, Trainer
+
+    digits = np.loadtxt(worker.ROOT / "data/raw/digits.csv", delimiter=",", skiprows=1, dtype=np.float32)
+    digits = digits[np.random.default_rng(0).permutation(len(digits))]
+    inputs, targets = (digits[:, :-1] / 16).reshape(-1, *workload.shape), digits[:, -1].astype(np.int64)
+    rows = workload.rows
+    test = Rows(torch.from_numpy(inputs[rows:]), torch.from_numpy(targets[rows:]))
+    by_class = np.argsort(targets[:rows], kind="stable")
+    steps = -(-rows // workload.batch_size)
+    found: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        for on_disk, places in (("", Order(rows, seed, 0).indices()), (", by class on disk", by_class)):
+            training = Rows(torch.from_numpy(inputs[places]), torch.from_numpy(targets[places]))
+            for shuffle, blocks in DIGITS.items():
+                model = build(workload.factory, workload.arguments, workload.shape, workload.classes, seed)
+                trainer = Trainer(model, {"momentum": 0.9}, training, test, workload.batch_size, seed)
+                for epoch in range(1, workload.epochs + 1):
+                    trainer.train(Order(rows, seed, epoch, *blocks), [LR] * steps, Progress(), (epoch - 1) * steps)
+                right = predict(model, test.inputs).argmax(1) == test.targets
+                found.setdefault(shuffle + on_disk, []).append(right.double().mean().item())
     return found

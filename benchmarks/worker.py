@@ -144,6 +144,7 @@ def main() -> None:
         "batch": scale.batch,
         "copy": scale.copy,
         "train_store": scale.train,
+        "accuracy": scale.accuracy,
     }
     workload = Workload(**{**message["workload"], "shape": tuple(message["workload"]["shape"])})
     print(json.dumps(tasks[message["task"]](workload, Path(message["directory"]), **message["arguments"])))
