@@ -4,7 +4,7 @@ ROUNDS ?= 100
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: setup repro test soak check ui bench lock
+.PHONY: setup repro test test-slow soak check ui bench lock
 .DEFAULT_GOAL := repro
 
 setup: .venv/.installed
@@ -21,6 +21,11 @@ repro: setup        ## run the pipeline: whatever changed, and what depends on i
 
 test: setup         ## run the tests
 	$(BIN)/python -m pytest
+
+test-slow: setup    ## run the tests that take minutes; with qemu-user also: do other processors compute the same bits?
+	@command -v qemu-x86_64 > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user; } \
+	  || echo "qemu-x86_64 is not installed, so no other processor is emulated; on Debian: apt-get install qemu-user" >&2
+	$(BIN)/python -m pytest -m slow
 
 soak: setup         ## kill, damage, fill up, cut off: ROUNDS=100 SEED=0
 	$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)

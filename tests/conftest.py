@@ -12,7 +12,7 @@ from tests.helpers import Here, make_workspace, mlflow_client
 
 # Torch reads these once, when it is imported; tests/training/conftest.py checks that nobody was faster.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
-for _name in [name for name in os.environ if name.startswith(("SUREFOOT_", "MLFLOW_", "DVC_", "GIT_", "PYTHON", "MKL_", "OMP_"))]:
+for _name in [name for name in os.environ if name.startswith(("SUREFOOT_", "MLFLOW_", "DVC_", "GIT_", "PYTHON", "MKL_", "OMP_", "ONEDNN_", "DNNL_"))]:
     del os.environ[_name]  # what the person or hook that runs the tests has set
 os.environ |= THREADS | {name: value for name, value in PROFILES["portable"].items() if value is not None}
 os.environ |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}

@@ -88,6 +88,18 @@ def test_only_an_untracked_file(repository, tmp_path):
     assert (applied(repository, tmp_path, source) / "new").read_text() == "new\n"
 
 
+def test_a_change_in_the_second_of_the_commit(repository, tmp_path):
+    """Of the same size, too: Git then knows of it only by the time of its index."""
+    git(repository, "config", "core.trustctime", "false")
+    then = (1_700_000_000, 1_700_000_000)
+    os.utime(repository / "modified", then)
+    git(repository, "update-index", "--refresh")
+    (repository / "modified").write_text("MODIFIED\n" * 5)
+    for name in ("modified", ".git/index"):
+        os.utime(repository / name, then)
+    assert (applied(repository, tmp_path, provenance.source()) / "modified").read_text() == "MODIFIED\n" * 5
+
+
 def test_what_is_large_is_named_and_left_out(repository, monkeypatch):
     monkeypatch.setattr(provenance, "UNTRACKED_BYTES", 1000)
     (repository / "large").write_bytes(b"x" * 1001)

@@ -4,6 +4,7 @@ import csv
 import json
 import resource
 import shutil
+import warnings
 
 import pytest
 
@@ -36,7 +37,9 @@ def batched(tracked):
 
 def test_a_source_that_is_not_there(here):
     before = here.files()
-    assert here.stage("prepare").refused() == "error: raw.csv: there is no such file; prepare.source must name a CSV file\n"
+    assert here.stage("prepare").refused() == (
+        "error: raw.csv: there is no such file or directory; prepare.source must name a file, a directory, sklearn:NAME or module:function\n"
+    )
     nothing_new(here, before)
 
 
@@ -44,7 +47,7 @@ def test_a_source_that_is_not_there(here):
     ("text", "message"),
     [
         ("", "raw.csv: is empty; a header row with the column names must come first"),
-        ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first"),
+        ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first, or name the columns in prepare.csv.header"),
         ("a,kind\n", "raw.csv: has a header but no rows"),
         ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 values; the header has 2"),
         ("a,kind\n1,x\ntwo,x\n", "raw.csv: row 3, column 'a': 'two' is not a number"),
@@ -62,7 +65,7 @@ def test_a_source_that_is_wrong(here, text, message):
 
 def test_a_source_that_is_a_directory(here):
     (here / "raw.csv").mkdir()
-    assert "raw.csv: is a directory" in here.stage("prepare").refused()
+    assert "raw.csv: is an empty directory" in here.stage("prepare").refused()
 
 
 def test_a_source_that_cannot_be_read(here):
@@ -141,6 +144,16 @@ def test_rows_come_out_as_they_went_in(prepared):
         assert ours[2] == theirs[2]
 
 
+def test_the_scale_of_channels_goes_with_the_shape():
+    from surefoot.stages.batch import _scale
+
+    scale = {"subtract": [1.0, 2.0], "divide": [3.0, 4.0]}
+    assert _scale(None, (2, 1, 3), (6,)) is None
+    assert _scale(scale, (2, 1, 3), (2, 3)) == scale
+    assert _scale({"subtract": [1.0], "divide": [2.0]}, (2, 1, 3), (6,)) == {"subtract": [1.0], "divide": [2.0]}
+    assert _scale(scale, (2, 1, 3), (6,)) == {"subtract": [1.0] * 3 + [2.0] * 3, "divide": [3.0] * 3 + [4.0] * 3}
+
+
 def test_no_space_left_to_batch(prepared):
     assert prepared.stage("batch").code == 0
     before = {file: (prepared / file).read_bytes() for file in prepared.files()}
@@ -182,11 +195,13 @@ def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared):
     [
         ("networks.none:mlp", "train.model.factory: networks.none:mlp: can't import networks.none: ModuleNotFoundError"),
         (f"{NETWORKS}:nothing", f"module {NETWORKS} has no 'nothing'"),
-        (f"{NETWORKS}:not_a_function", "is a int; a function that returns an nn.Module is needed"),
+        (f"{NETWORKS}:not_a_function", "is a int; a function is needed"),
         (f"{NETWORKS}:returns_a_list", "returned a list; an nn.Module is needed"),
         (f"{NETWORKS}:fails", "failed: ValueError: no such width"),
         (f"{NETWORKS}:one_output_too_many", "the network gives shape (4, 4) and type torch.float32; it must give shape (4, 3)"),
         (f"{NETWORKS}:fails_in_forward", "the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit"),
+        (f"{NETWORKS}:fails_in_the_third_step", "the network fails in training, at step 3 of the epoch: IndexError: no third step ("),
+        (f"{NETWORKS}:is_not_deterministic", "torch: put_ does not have a deterministic implementation ("),
     ],
 )
 def test_a_model_that_is_wrong(batched, factory, message):
@@ -195,6 +210,41 @@ def test_a_model_that_is_wrong(batched, factory, message):
     assert message in batched.stage("train").refused()
     nothing_new(batched, before)
     assert all(run.info.status == "FAILED" for run in batched.runs())
+
+
+def test_a_model_that_fails_on_the_validation_rows(batched, monkeypatch):
+    """Only the first rows are tried before the training."""
+    from surefoot.training import sgd
+
+    def fail(*_):
+        raise IndexError("too many rows")
+
+    monkeypatch.setattr(sgd, "predict", fail)
+    assert "train.model: the network fails on the validation rows: IndexError: too many rows" in batched.stage("train").refused()
+
+
+def test_an_operation_without_a_deterministic_kernel(batched):
+    """The refusal names the setting that allows it, and the setting does."""
+    batched.edit("train.model.factory", f"{NETWORKS}:is_not_deterministic")
+    batched.edit("train.model.arguments", "{}")
+    assert "or allow it by deterministic: false in params.yaml" in batched.stage("train").refused()
+    text = (batched / "params.yaml").read_text()
+    (batched / "params.yaml").write_text(text + "deterministic: false\n")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        assert batched.stage("train").code == 0
+
+
+def test_a_network_that_changes_what_decides_bits(batched):
+    import torch
+
+    batched.edit("train.model.factory", f"{NETWORKS}:changes_the_threads")
+    batched.edit("train.model.arguments", "{}")
+    try:
+        message = batched.stage("train").refused()
+    finally:
+        torch.set_num_threads(1)
+    assert "changes torch.get_num_threads() from 1 to 2, for the whole process; params.yaml decides that" in message
 
 
 def test_arguments_that_the_factory_does_not_take(batched):
@@ -246,7 +296,7 @@ def test_every_kind_of_training_runs_through(batched):
     assert [row["epoch"] for row in history] == ["1", "2"]
     metrics = json.loads((batched / "reports/metrics.json").read_text())
     assert metrics.keys() == {"test"}
-    assert metrics["test"].keys() == {"loss", "accuracy"}
+    assert metrics["test"].keys() == {"loss", "accuracy", "recall_macro", "f1_macro"}
 
 
 @pytest.mark.parametrize("select", ["best", "last"])

@@ -208,11 +208,15 @@ def test_an_mlflow_that_is_away_is_caught_up(project, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     done = ok(project.stage("train"))
     assert done.err.count("warning: MLflow at http://127.0.0.1:9 can't be written, going on without it: ") >= 1
+    ok(project.stage("evaluate"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     for _ in range(2):
         sync(monkeypatch)
     (run,) = project.runs()
     check_history(project.path, run, 2)
+    assert "test/loss" in run.data.metrics
+    plots = Path(run.info.artifact_uri.removeprefix("file://")) / "plots"
+    assert sorted(path.name for path in plots.iterdir()) == ["confusion.png", "loss.png"]
     assert run.info.status == "FINISHED"
 
 

@@ -3,8 +3,8 @@
 from torch import nn
 
 
-def cnn(input_shape: tuple[int, ...], classes: int, channels: int = 16) -> nn.Module:
-    """Two convolutions with BatchNorm: inputs (rows, depth, height, width) to logits (rows, classes)."""
+def cnn(input_shape: tuple[int, ...], outputs: int, channels: int = 16) -> nn.Module:
+    """Two convolutions with BatchNorm: inputs (rows, depth, height, width) to (rows, outputs)."""
     if len(input_shape) != 3:
         raise ValueError(f"cnn needs inputs of shape [depth, height, width], not {list(input_shape)}: set batch.shape")
     depth, height, width = input_shape
@@ -17,5 +17,5 @@ def cnn(input_shape: tuple[int, ...], classes: int, channels: int = 16) -> nn.Mo
         nn.BatchNorm2d(2 * channels),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(2 * channels * (height // 2) * (width // 2), classes),
+        nn.Linear(2 * channels * (height // 2) * (width // 2), outputs),
     )

@@ -52,7 +52,7 @@ def fingerprint(_arguments: argparse.Namespace) -> None:
     from surefoot.training import numerics
 
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     print(numerics.fingerprint())
 
 
@@ -101,7 +101,7 @@ def sync(_arguments: argparse.Namespace) -> None:
     from surefoot.training.trajectory_store import TrajectoryStore
 
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     trajectories = TrajectoryStore(files.trajectory())
     locks = files.Locks(trajectories.path / "lock")
     # The shorter ones first: a longer one links to the one that it goes on from.

@@ -22,7 +22,7 @@ BATCHES = Path("data/batches")
 MODEL = Path("models/model.safetensors")
 HISTORY = Path("reports/history.csv")
 METRICS = Path("reports/metrics.json")
-CONFUSION = Path("reports/confusion.csv")
+PREDICTIONS = Path("reports/predictions.csv")
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -225,6 +225,8 @@ class Params(Section):
     """Which machines give the same bits: `portable` Intel and AMD alike, `avx2` Intel alone, `native` this kind of machine."""
     threads: int = Field(default=1, gt=0, le=1024)
     """CPU threads in training. Another number gives other bits."""
+    deterministic: bool = True
+    """Refuse torch's operations that have no deterministic kernel. `false` only warns of them; then runs may differ."""
     prepare: Prepare
     batch: Batch = Field(default_factory=Batch)
     train: Train

@@ -15,7 +15,10 @@ from ruamel.yaml.error import YAMLError
 
 UNTRACKED_BYTES = 1 << 20
 # Whatever the user's own settings are: `git apply` must take it.
-PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
+PLAIN = (
+    *("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3"),
+    *("--submodule=short", "--ignore-submodules=dirty"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def source() -> Source:
     """The state of the code in the current directory.
 
     The patch (`git apply` takes it) has every change to tracked files, and untracked files up to 1 MiB each; larger
-    ones are named in `left_out`. Nothing in the repository changes, its index included.
+    ones are named in `left_out`, as are submodules with changes of their own. Nothing in the repository changes, its index included.
     """
     commit = _git("rev-parse", "HEAD")
     if commit is None:
@@ -44,11 +47,22 @@ def source() -> Source:
         index = Path(scratch) / "index"
         original = top / (_git("rev-parse", "--git-path", "index", cwd=top) or b"").decode().strip()
         if original.is_file():
-            shutil.copy(original, index)
+            # With its time: Git looks into files that were changed in the second in which the index was written.
+            shutil.copy2(original, index)
         if small:
             _git("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul", index=index, cwd=top, given="\0".join(small).encode())
         patch = _git("diff", *PLAIN, "--binary", "HEAD", index=index, cwd=top) or b""
-    return Source(commit.decode().strip(), patch, sorted(set(untracked) - set(small)))
+    return Source(commit.decode().strip(), patch, sorted({*untracked, *_changed_submodules(top)} - set(small)))
+
+
+def _changed_submodules(top: Path) -> list[str]:
+    """Submodules with changes that aren't committed in them: no patch of this repository has those."""
+    if not (top / ".gitmodules").is_file():
+        return []
+    # Without optional locks: otherwise it would refresh the index.
+    status = _git("--no-optional-locks", "status", "--porcelain=v2", "-z", "--ignore-submodules=none", "--untracked-files=no", cwd=top) or b""
+    fields = [os.fsdecode(line).split(" ", 8) for line in status.split(b"\0") if line.startswith(b"1 ")]
+    return [name for _, _, submodule, *_, name in fields if submodule.startswith("S") and submodule[2:] != ".."]
 
 
 def packages() -> str:
@@ -86,7 +100,7 @@ def dvc_md5(stage: str, path: str) -> str | None:
 
 def _git(*arguments: str, index: Path | None = None, cwd: Path | None = None, given: bytes = b"") -> bytes | None:
     environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    command = ["git", "-c", "core.quotepath=off", *arguments]
+    command = ["git", "-c", "core.quotepath=off", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         done = subprocess.run(command, cwd=cwd, env=environment, input=given, capture_output=True, check=False)
     except OSError:

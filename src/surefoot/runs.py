@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from surefoot.training.trajectory import Chain, Segment
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
-METRICS = ("train/loss", "validation/loss", "validation/accuracy", "lr")
+PATCH = "source/uncommitted.patch"
 ACCOUNT = "trajectory.json"  # the artifact that `surefoot verify` compares with
 
 
@@ -46,6 +46,7 @@ def plan(params: Params, batches: Store) -> Plan:
         UserError: the network can't be built, or doesn't fit the data.
     """
     from surefoot.training import model as networks
+    from surefoot.training.objective import check_loss, objective
     from surefoot.training.origin import origin
     from surefoot.training.rows import Rows
     from surefoot.training.sgd import Trainer
@@ -55,12 +56,13 @@ def plan(params: Params, batches: Store) -> Plan:
     index = batches.index
     training, validation = (Rows.stored(split.inputs, split.targets, index["scale"]) for split in (batches.train, batches.validation))
     optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
+    aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"])
     # What changes no step isn't here: `block` and `window` where all rows are shuffled.
     shuffle = {"shuffle": index["shuffle"], **({"block": index["block"], "window": index["window"]} if index["shuffle"] == "blocks" else {})}
 
     def make() -> Trainer:
-        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, len(batches.classes), params.seed)
-        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed)
+        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, batches.schema)
+        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed, aim)
 
     trainer = make()
     first_state = networks.to_bytes(trainer.state())
@@ -68,15 +70,18 @@ def plan(params: Params, batches: Store) -> Plan:
         raise UserError(
             f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
         )
-    networks.check_output(trainer.model, training.inputs[: batches.batch_size], len(batches.classes))
+    outputs = networks.check_output(trainer.model, training.inputs[: batches.batch_size], batches.outputs)
+    check_loss(aim, outputs, training.targets[: batches.batch_size])
     start = origin(
         seed=params.seed,
         numerics=params.numerics,
         threads=params.threads,
+        deterministic=params.deterministic,
         fingerprint=numerics.fingerprint(),
         factory=train.model.factory,
         arguments=train.model.arguments,
         first_state=first_state,
+        loss={"task": batches.task, **train.loss.model_dump(mode="json")},
         optimizer=optimizer,
         data={split: index["splits"][split] for split in ("train", "validation")}
         | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle},
@@ -100,7 +105,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     experiment = os.environ.get("DVC_EXP_NAME")
     network = train.model.factory.partition(":")[2]
     source = provenance.source()
-    commit = {"mlflow.source.git.commit": source.commit, "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower()} if source.commit else {}
+    commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
         name=experiment or f"{network} lr={train.lr:g} momentum={train.momentum:g} batch={batches.batch_size} epochs={train.epochs}",
         params=flatten(params.model_dump(mode="json")),
@@ -115,7 +120,6 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "mlflow.source.type": "LOCAL",
             "mlflow.user": _user(),
             **commit,
-            **({"surefoot.git.left_out": ", ".join(source.left_out)[:5000]} if source.left_out else {}),
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
             "surefoot.data.digest": batches.index["digest"],
@@ -123,9 +127,18 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
         texts={
             "environment/requirements.txt": provenance.packages(),
             "environment/machine.json": json.dumps(provenance.machine(), indent=2) + "\n",
-            "source/uncommitted.patch": source.patch.decode("utf-8", "surrogateescape"),
+            PATCH: source.patch.decode("utf-8", "surrogateescape"),
         },
     )
+
+
+def _uncommitted(source: provenance.Source) -> dict[str, str]:
+    # Each of them in any case: a run that is made again, from a clean tree, takes the tags over.
+    return {
+        "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(),
+        "surefoot.git.patch": files.sha256(source.patch),
+        "surefoot.git.left_out": ", ".join(source.left_out)[:5000],
+    }
 
 
 def _user() -> str:
@@ -155,9 +168,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "model": {
             "factory": params.train.model.factory,
             "arguments": params.train.model.arguments,
-            "classes": batches.classes,
-            "input_shape": batches.input_shape,
-            **{name: preparation[name] for name in ("inputs", "subtract", "divide")},
+            **{name: batches.index[name] for name in ("task", "classes", "input_shape", "features", "scale")},
         },
         "examples": preparation["examples"],
         "continues": [],
@@ -182,6 +193,12 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
     }
 
 
+def metric_names(record: "Record") -> list[str]:
+    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the learning rate."""
+    losses = ["train/loss", "validation/loss"]
+    return [*losses, *sorted(record["metrics"].keys() - {*losses, "lr"}), "lr"]
+
+
 def points(record: "Record") -> Iterator[tracking.Point]:
     """The metrics of an epoch, as they go to MLflow."""
     values = record["metrics"] | {"epoch_seconds": record["seconds"], "rows_per_second": record["rows"] / record["seconds"]}
@@ -201,7 +218,17 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     if not tracker.complete:
         complete(tracker, run, store)
     tracker.results(run.get("results", {}))
+    for plot in sorted((store.path / "plots" / identity).glob("*.png")):
+        tracker.artifact(f"plots/{plot.name}", plot.read_bytes())
+        if tracker.run_id:
+            plot.unlink()
     return tracker
+
+
+def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
+    """Leave plots for `publish`, now or by `surefoot sync` when MLflow is back."""
+    for name, data in plots.items():
+        files.write_bytes(store.path / "plots" / identity / name, data)
 
 
 def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryStore") -> None:

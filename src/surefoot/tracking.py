@@ -93,7 +93,7 @@ class Tracker:
     def open(self, status: str | None = None) -> None:
         """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is open.
 
-        With a status (RUNNING) it also takes over the tags of this process, such as the Git commit.
+        With a status (RUNNING) it also takes over the tags and texts of this process, such as the Git commit and the patch.
         """
         if self._client is not None:
             return
@@ -114,7 +114,7 @@ class Tracker:
                 found = find(client, self.identity)
                 self._run = found or self._create(client)
             self._client, self._id = client, self._run.info.run_id
-            self._complement(client, self._run, new=found is None)
+            self._complement(client, self._run, new=found is None, take_over=bool(status))
             if status and found:
                 self.tag(self._description.tags)
                 client.update_run(self._id, status=status)
@@ -209,7 +209,7 @@ class Tracker:
     def _create(self, client: "MlflowClient") -> "Run":
         return client.create_run(experiment(client), run_name=self._description.name, tags={**self._description.tags, IDENTITY: self.identity})
 
-    def _complement(self, client: "MlflowClient", run: "Run", new: bool) -> None:
+    def _complement(self, client: "MlflowClient", run: "Run", new: bool, take_over: bool) -> None:
         """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
@@ -226,10 +226,11 @@ class Tracker:
                 profile=files.canonical_json(dict(said.dataset)).decode(),
             )
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        # Tags and texts belong together: those of the last one who made it. An empty text only takes the place of an older one.
+        there = set() if new or take_over else {file.path for path in said.texts for file in client.list_artifacts(run_id, str(Path(path).parent))}
         for path, text in said.texts.items():
-            if new and not text:
-                continue  # an empty one only takes the place of an older one
-            self.artifact(path, text.encode("utf-8", "surrogateescape"))
+            if (text or not new) and path not in there:
+                self.artifact(path, text.encode("utf-8", "surrogateescape"))
         self._have = {(name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(run_id, name)}
 
     def _try(self, call: Callable[["MlflowClient"], None]) -> None:

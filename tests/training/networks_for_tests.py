@@ -80,3 +80,30 @@ def asks_to_be_stopped(input_shape, classes):
         return self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
 
     return Forward(forward)
+
+
+def is_not_deterministic(input_shape, classes):
+    """By an operation that has no deterministic kernel on the CPU either."""
+
+    def forward(self, inputs):
+        logits = self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
+        return logits + torch.zeros_like(logits).put_(torch.tensor([0]), torch.ones(1))
+
+    return Forward(forward)
+
+
+def fails_in_the_third_step(input_shape, classes):
+    times = []
+
+    def forward(self, inputs):
+        times.append(self.training)
+        if sum(times) == 3:
+            raise IndexError("no third step")
+        return self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
+
+    return Forward(forward)
+
+
+def changes_the_threads(input_shape, classes):
+    torch.set_num_threads(2)
+    return good(input_shape, classes)

@@ -9,7 +9,7 @@ from surefoot.training import numerics
 
 
 def python(code, **environment):
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_", "ATEN_", "ONEDNN_"))}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_", "ATEN_", "ONEDNN_", "DNNL_", "OPENBLAS_"))}
     done = subprocess.run([sys.executable, "-c", code], env={**clean, "PYTHONPATH": "src", **environment}, capture_output=True, text=True)
     return done.stdout.strip() or done.stderr.strip()
 
@@ -47,6 +47,58 @@ def test_pinning_twice_alike_is_fine_and_unlike_is_not():
 def test_native_takes_out_what_the_environment_had_set():
     code = "import os; from surefoot.training.numerics import pin; pin('native', 1); print(os.environ.get('MKL_CBWR'), os.environ.get('ATEN_CPU_CAPABILITY'))"
     assert python(code, MKL_CBWR="COMPATIBLE", ATEN_CPU_CAPABILITY="default") == "None None"
+
+
+@pytest.mark.parametrize(
+    ("profile", "threads", "environment"),
+    [
+        ("native", 1, {"DNNL_MAX_CPU_ISA": "SSE41"}),  # an older name of ONEDNN_MAX_CPU_ISA
+        ("portable", 2, {"OMP_THREAD_LIMIT": "1"}),
+        ("portable", 2, {"OMP_MAX_ACTIVE_LEVELS": "0"}),
+        ("portable", 1, {"OPENBLAS_CORETYPE": "Sandybridge"}),
+    ],
+)
+def test_the_environment_changes_no_bits(profile, threads, environment):
+    fingerprint = python(FINGERPRINT.format(profile, threads))
+    assert len(fingerprint) == 64
+    assert python(FINGERPRINT.format(profile, threads), **environment) == fingerprint
+
+
+def test_it_does_not_matter_when_numpy_was_imported():
+    """NumPy's OpenBLAS chooses its kernels then."""
+    assert python("import numpy; " + FINGERPRINT.format("portable", 1), OPENBLAS_CORETYPE="Sandybridge") == numerics.fingerprint()
+
+
+def test_a_profile_that_did_not_take_effect_is_an_error():
+    code = "from surefoot.training import numerics; import torch; {}; numerics.pin('portable', 1)"
+    settled = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE", **numerics.PROFILES["portable"]}
+    assert python(code.format("pass"), **settled) == ""
+    assert "torch computes with DEFAULT" in python(code.format("torch.backends.cpu.get_cpu_capability = lambda: 'DEFAULT'"), **settled)
+    assert "computes with b'" in python(code.format("import surefoot.training.products as p; p.KERNELS = b'Zen'"), **settled)
+    assert "needs the NumPy of PyPI" in python(code.format("import surefoot.training.products as p; p._openblas = lambda: None"), **settled)
+    assert "UserError: numerics: portable needs a processor with AVX2" in python(code.format("torch.cpu._is_avx2_supported = lambda: False"), **settled)
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        (lambda: torch.set_float32_matmul_precision("medium"), lambda: torch.set_float32_matmul_precision("highest")),
+        (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
+        (lambda: torch.set_flush_denormal(True), lambda: torch.set_flush_denormal(False)),
+        (lambda: torch._C._set_mkldnn_enabled(False), lambda: torch._C._set_mkldnn_enabled(True)),
+        (lambda: torch.backends.cuda.enable_flash_sdp(False), lambda: torch.backends.cuda.enable_flash_sdp(True)),
+        (lambda: torch.set_deterministic_debug_mode("default"), lambda: torch.set_deterministic_debug_mode("error")),
+    ],
+)
+def test_what_a_network_may_change_is_seen(change, back):
+    before = numerics.settings()
+    change()
+    try:
+        changed = numerics.settings()
+    finally:
+        back()
+    assert len([name for name in before if changed[name] != before[name]]) == 1
+    assert numerics.settings() == before
 
 
 def test_pinning_sets_threads_and_determinism():

@@ -61,7 +61,7 @@ def test_each_setting_of_the_optimizer_counts(batched):
     assert len(set(found.values())) == len(found), found
 
 
-@pytest.mark.parametrize("text", ["seed: 1\n", "numerics: avx2\n", "numerics: native\n", "threads: 2\n"])
+@pytest.mark.parametrize("text", ["seed: 1\n", "numerics: avx2\n", "numerics: native\n", "threads: 2\n", "deterministic: false\n"])
 def test_what_stands_for_all_of_the_run_counts(batched, text):
     before = keys()
     change(batched, f"{text}prepare:\n", "prepare:\n")
@@ -385,7 +385,17 @@ def test_training_code_counts(monkeypatch, tmp_path, name):
     def origin_of(path=None):
         monkeypatch.setattr(origin, "_path", lambda module: path if module == name and path else real(module))
         return origin.origin(
-            seed=0, numerics="portable", threads=1, fingerprint="", factory="networks.mlp:mlp", arguments={}, first_state=b"", optimizer={}, data={}
+            seed=0,
+            numerics="portable",
+            threads=1,
+            deterministic=True,
+            fingerprint="",
+            factory="networks.mlp:mlp",
+            arguments={},
+            first_state=b"",
+            loss={"name": "auto"},
+            optimizer={},
+            data={},
         )
 
     before = origin_of()

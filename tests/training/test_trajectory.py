@@ -274,9 +274,11 @@ def test_the_weights_of_an_earlier_epoch_are_trained_again_if_its_state_is_gone(
     walk(tmp_path, parts, keep_states=1)
     for key in TrajectoryStore(tmp_path).state_sizes():
         TrajectoryStore(tmp_path).drop_state(key)
-    with Chain(parts, TrajectoryStore(tmp_path), make, order) as chain:
+    said: list[str] = []
+    with Chain(parts, TrajectoryStore(tmp_path), make, order, say=said.append) as chain:
         assert len(list(chain.follow())) == EPOCHS
         assert chain.weights(parts[1].key) == by_hand(2)[2]
+        assert said[-1] == "the state after epoch 2 isn't stored any more: training again from epoch 1"
         assert chain.steps_trained == 2 * STEPS
         assert chain.weights(parts[3].key) == WEIGHTS
         assert chain.weights(parts[0].key) == by_hand(1)[2]

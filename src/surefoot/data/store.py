@@ -61,6 +61,20 @@ class Store:
         return list(self.index["classes"])
 
     @property
+    def task(self) -> str:
+        """What is predicted: classification, binary or regression."""
+        return str(self.index["task"])
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network must give for a row: one for each class, or one."""
+        return len(self.classes) if self.task == "classification" else 1
+
+    def schema(self) -> dict[str, Any]:
+        """What a network may want to know: the task, the classes, and of each input column its kind and its place in a row."""
+        return {"task": self.task, "classes": self.classes, "features": self.index["features"]}
+
+    @property
     def batch_size(self) -> int:
         """Rows in a minibatch."""
         return int(self.index["batch_size"])

@@ -1,72 +1,90 @@
 """Prepared tables: a Parquet file a split, with `schema.json` and `statistics.json` beside them."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import islice
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date, time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from surefoot import files
-from surefoot.data.normalize import Statistics, scaling
-from surefoot.data.split import SPLITS, split_rows
+from surefoot.data.columns import Cleaner, Column, check_same, choose, numbers, some
+from surefoot.data.columns import mask as arrow_mask
+from surefoot.data.features import Arrays, Fit, features, fit, natural, transform
+from surefoot.data.normalize import Statistics, select, sortable
+from surefoot.data.readers.source import Source
+from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.errors import UserError
+from surefoot.params import Prepare
+
+GROUP_BYTES = 8 << 20
+GROUP_ROWS = 1 << 17
+
+Splits = NDArray[np.int8]
 
 
 def write_tables(
-    out: Path, source: str, rows: Iterator[pa.RecordBatch], inputs: list[str], target: str, *, seed: int, validation: float, test: float, normalize: str
-) -> dict[str, Any]:
-    """Split a stream of rows into tables in the directory `out`, and fit the scaling on the training rows.
+    out: Path, prepare: Prepare, seed: int, source: Source, validation: Source | None = None, test: Source | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Split a source's rows into tables in the directory `out`, and fit the preparation on the training rows.
 
-    Returns what `schema.json` says: inputs, target, classes, rows in each split, and the scaling of the inputs.
+    Returns what `schema.json` says, and what the user should be warned of.
 
     Raises:
-        UserError: if there is a single class, or one with too few rows for every split.
+        UserError: the data aren't as params.yaml says, or can't be learned from; the disk is full.
     """
-    statistics = Statistics(len(inputs))
-    seen: Counter[str] = Counter()
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    schema = pa.schema([(name, pa.float64()) for name in inputs] + [(target, pa.dictionary(pa.int32(), pa.string()))])
+    columns = choose(source.schema, prepare, prepare.source)
+    _check_arrays(columns, prepare)
+    cleaner = Cleaner(columns, prepare)
+    own = {"validation": validation, "test": test}
+    for split, other in own.items():
+        if other is not None:
+            check_same(columns, other.schema, prepare, str(getattr(prepare, f"{split}_source")), f"{split}_source")
+    fits = [fit(column, prepare, cleaner.vocabularies) for column in columns]
+    targets = Targets(cleaner, prepare)
     with ExitStack() as stack:
-        writers = {split: stack.enter_context(pq.ParquetWriter(out / f"{split}.parquet", schema)) for split in SPLITS}
-        for batch in rows:
-            # Columns in one order, whatever the file's.
-            table = batch.select([*inputs, target]).cast(schema)
-            splits = _split_batch(batch.column(target), seen, seed, validation, test)
-            for number, split in enumerate(SPLITS):
-                part = table.filter(_mask(splits == number))
-                counts[split].update(part.column(target).to_pylist())
-                writers[split].write_batch(part)
-                if split == "train":
-                    statistics.add(_matrix(part, inputs))
-    _check_classes(seen, counts, target)
-    subtract, divide = scaling(normalize, statistics)
-    classes = sorted(seen, key=_natural)
+        tables = [stack.enter_context(_Table(out / f"{split}.parquet", cleaner, prepare.target)) for split in SPLITS]
+        for batch, splits in _split_source(out, prepare, seed, source, cleaner):
+            for number, table in enumerate(tables):
+                part = batch.filter(arrow_mask(splits == number))
+                table.write(part)
+                targets.add(number, part.column(prepare.target))
+                if number == 0:
+                    for fitted in fits:
+                        fitted.add(part.column(fitted.column.name))
+        targets.check_source()
+        for split, other in own.items():
+            if other is not None:
+                for batch, rows in _clean(other, cleaner):
+                    number = SPLITS.index(split)
+                    targets.check_known(batch.column(prepare.target), rows, other.where, split)
+                    tables[number].write(batch)
+                    targets.add(number, batch.column(prepare.target))
+    targets.check_splits()
     described = {
-        "source": source,
-        "inputs": inputs,
-        "target": target,
-        "classes": classes,
-        "rows": {split: counts[split].total() for split in SPLITS},
-        "subtract": subtract,
-        "divide": divide,
-        "examples": _first_rows(out / "train.parquet", inputs),
+        "source": prepare.source,
+        "task": prepare.task,
+        "target": prepare.target,
+        "classes": targets.classes(),
+        "rows": dict(zip(SPLITS, targets.rows, strict=True)),
+        "dropped": cleaner.dropped,
+        "features": features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
+        **_form(fits),
+        "examples": _examples(out / "train.parquet", columns),
     }
-    columns = zip(inputs, statistics.mean, statistics.deviation, statistics.minimum, statistics.maximum, strict=True)
-    files.write_json(
-        out / "statistics.json",
-        {
-            "class_counts": {split: {label: counts[split][label] for label in classes} for split in SPLITS},
-            "training_inputs": {name: dict(zip(("mean", "deviation", "minimum", "maximum"), map(float, values), strict=True)) for name, *values in columns},
-        },
-    )
+    if described["shape"] is None:
+        last = described["features"][-1]
+        described["shape"] = [last["first"] + last["width"]]
+    files.write_json(out / "statistics.json", targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}})
     files.write_json(out / "schema.json", described)
-    return described
+    return described, _warnings(fits)
 
 
 def read_schema(prepared: Path) -> dict[str, Any]:
@@ -76,57 +94,404 @@ def read_schema(prepared: Path) -> dict[str, Any]:
 
 
 def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rows of a split, block by block: inputs as float64 (rows, columns), and int64 class indices (rows,)."""
+    """The rows of a split, block by block.
+
+    Inputs as the network gets them, of the schema's dtype, (rows, *shape); targets (rows,): int64 class indices, or
+    float32: 0 and 1 for binary, and the number itself for regression.
+
+    Raises:
+        UserError: a value that overflows when it is scaled.
+    """
     index = {label: number for number, label in enumerate(schema["classes"])}
-    with pq.ParquetFile(prepared / f"{split}.parquet") as file:
-        for batch in file.iter_batches():
-            labels = batch.column(schema["target"])
-            known = np.array([index[label] for label in labels.dictionary.to_pylist()], dtype=np.int64)
-            yield _matrix(batch, schema["inputs"]), known[np.from_dlpack(labels.indices)]
+    for batch in _read(prepared / f"{split}.parquet"):
+        inputs = transform(batch, schema["features"])
+        if inputs.dtype == np.float32 and not np.isfinite(inputs).all():
+            _refuse_overflow(inputs, schema, prepared / f"{split}.parquet")
+        target = batch.column(schema["target"])
+        if schema["task"] == "regression":
+            targets = np.from_dlpack(target).astype(np.float32)
+        else:
+            known = np.array([index.get(label, -1) for label in target.dictionary.to_pylist()], dtype=np.int64)
+            targets = known[np.from_dlpack(target.indices)].astype(np.float32 if schema["task"] == "binary" else np.int64)
+        yield inputs.reshape(-1, *schema["shape"]), targets
 
 
-def _split_batch(target: pa.Array, seen: Counter[str], seed: int, validation: float, test: float) -> np.ndarray:
-    """The split of each row; `seen` counts the rows of each class before this batch, and is brought up to date."""
-    coded = target.dictionary_encode()
-    codes = np.from_dlpack(coded.indices)
-    splits = np.empty(len(codes), dtype=np.int8)
-    for code, label in enumerate(coded.dictionary.to_pylist()):
-        here = np.flatnonzero(codes == code)
-        splits[here] = split_rows(label, seen[label] + np.arange(len(here)), seed, validation, test)
-        seen[label] += len(here)
-    return splits
+def _refuse_overflow(inputs: np.ndarray, schema: dict[str, Any], table: Path) -> None:
+    place = int(np.flatnonzero(~np.isfinite(inputs).all(axis=0))[0])
+    column = next(feature["column"] for feature in schema["features"] if feature["first"] <= place < feature["first"] + feature["width"])
+    raise UserError(f"{table}: column {column!r}: scaled, a value is more than float32 can hold; leave the column out (prepare.ignore), or mend it")
 
 
-def _check_classes(seen: Counter[str], counts: dict[str, Counter[str]], target: str) -> None:
-    if len(seen) < 2:
-        raise UserError(f"column {target!r} (prepare.target) holds one class only, {next(iter(seen))!r}; at least two are needed")
-    for label in sorted(seen, key=_natural):
-        empty = [split for split in SPLITS if not counts[split][label]]
-        if empty:
+# --- rows, cleaned and split ----------------------------------------------------------------------
+
+
+def _clean(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int64]]]:
+    """The clean batches of a source, each with the places of its rows in the source."""
+    for _, batch, rows in _clean_with_raw(source, cleaner):
+        yield batch, rows
+
+
+def _clean_with_raw(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
+    first = 0
+    for raw in source.batches:
+        batch, kept = cleaner.clean(raw, first, source.where)
+        rows = np.arange(first, first + raw.num_rows)
+        first += raw.num_rows
+        yield (raw, batch, rows) if kept is None else (raw.filter(arrow_mask(kept)), batch, rows[kept])
+
+
+def _split_source(out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+    """The clean batches of the main source, and the split of each row: a source of its own has taken a split's place."""
+    fractions = (prepare.validation if prepare.validation_source is None else 0.0, prepare.test if prepare.test_source is None else 0.0)
+    by = _SPLITTERS[prepare.split.by if (prepare.split.by, prepare.task) != ("class", "regression") else "row"]
+    return by(_Rows(out, prepare, seed, source, cleaner), *fractions)
+
+
+class _Rows:
+    """What a way to split works on."""
+
+    def __init__(self, out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner) -> None:
+        self.out, self.prepare, self.seed, self.source, self.cleaner = out, prepare, seed, source, cleaner
+
+    def column(self, raw: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.Array:
+        """The split column, without missing values."""
+        name = str(self.prepare.split.column)
+        column = raw.column(name)
+        values_missing = column.is_null(nan_is_null=True)
+        if values_missing.true_count:
+            first = int(np.flatnonzero(numbers(values_missing)[0])[0])
             raise UserError(
-                f"class {label!r} of column {target!r} has {seen[label]} rows, too few to split: none is left for {' and '.join(empty)}; "
-                "add rows, or change prepare.validation or prepare.test"
+                f"{self.source.where(int(rows[first]))}, column {name!r}: empty; prepare.split.by: {self.prepare.split.by} needs a value in every row"
             )
+        return column
 
 
-def _first_rows(table: Path, inputs: list[str], rows: int = 2) -> list[list[float]]:
-    with pq.ParquetFile(table) as file:
-        return [_matrix(batch, inputs)[0].tolist() for batch in islice(file.iter_batches(batch_size=1), rows)]
+def _by_class(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+    places, labels = ByClass(rows.seed, validation, test), list[str]()
+    for batch, _ in _clean(rows.source, rows.cleaner):
+        if len(rows.cleaner.classes) > len(labels):
+            labels = rows.cleaner.classes.labels()
+        yield batch, places.split(numbers(batch.column(rows.prepare.target))[0], labels)
 
 
-def _matrix(batch: pa.RecordBatch, inputs: list[str]) -> np.ndarray:
-    # from_dlpack: Arrow's own to_numpy imports pandas.
-    return np.column_stack([np.from_dlpack(batch.column(name)) for name in inputs])
+def _by_row(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+    places = ByClass(rows.seed, validation, test)
+    for batch, _ in _clean(rows.source, rows.cleaner):
+        yield batch, places.split(np.zeros(batch.num_rows, np.int32), [""])
 
 
-def _mask(chosen: np.ndarray) -> pa.BooleanArray:
-    # From the bits, as pa.array imports pandas.
-    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))])
+def _by_group(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+    for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner):
+        texts = rows.column(raw, numbered).cast(pa.string()).dictionary_encode()
+        names = pa.concat_arrays([texts.dictionary, pa.nulls(0, pa.string())])
+        _, offsets, data = names.buffers()
+        bounds = np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1] if len(names) else np.zeros(1, np.int32)
+        hashes = hash_texts(bounds, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8))
+        yield batch, split_groups(hashes, rows.seed, validation, test)[np.from_dlpack(texts.indices)]
 
 
-def _natural(label: str) -> tuple[bool, float, str]:
-    """Numbers by value and before texts."""
+def _by_time(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+    """The latest rows for the test, those before them for validation; of the same time, the rows that stand last."""
+    # Which rows are the latest, the last of them tells: so they are laid aside first.
+    aside = rows.out / "rows.parquet"
+    key = "time"
+    while key in rows.cleaner.schema.names:
+        key += "_"
+    schema = rows.cleaner.schema.append(pa.field(key, pa.uint64()))
+    total = 0
+    with _Writer(aside, schema, []) as writer:
+        for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner):
+            image = _time_image(rows.column(raw, numbered), rows)
+            times = pa.Array.from_buffers(pa.uint64(), len(image), [None, pa.py_buffer(image)])
+            writer.write(pa.RecordBatch.from_arrays([*batch.columns, times], schema=schema))
+            total += batch.num_rows
+    tests = round(Fraction(str(test)) * total)
+    validations = round(Fraction(str(validation)) * total)
+    starts = [total - tests - validations, total - tests]
+    limits = (
+        select(lambda: (numbers(batch.column(0))[0] for batch in _read(aside, [key])), [min(start, max(total - 1, 0)) for start in starts]) if total else []
+    )
+    equal_before = [0, 0]
+    for batch in _read(aside):
+        image = numbers(batch.column(key))[0]
+        splits = np.zeros(batch.num_rows, np.int8)
+        for number, (limit, rank) in enumerate(limits):
+            equal = image == np.uint64(limit)
+            here = equal_before[number] + np.cumsum(equal)
+            late = (image > np.uint64(limit)) | equal & (here > rank)
+            splits += late & np.bool_(starts[number] < total)
+            equal_before[number] += int(equal.sum())
+        if not tests or not validations:
+            splits = np.where(splits > 0, np.int8(2 if tests else 1), np.int8(0))
+        yield batch.select(rows.cleaner.schema.names), splits
+    aside.unlink()
+
+
+def _time_image(column: pa.Array, rows: _Rows) -> NDArray[np.uint64]:
+    if pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type):
+        return sortable(numbers(column)[0].astype(np.int64))
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        values = numbers(column)[0]
+        return sortable(values.astype(np.int64)) if pa.types.is_integer(column.type) else sortable(values.astype(np.float64))
+    name = rows.prepare.split.column
+    raise UserError(
+        f"{rows.prepare.source}: column {name!r} (prepare.split.column) has type {column.type}; a split by time needs dates or numbers: "
+        f"set prepare.kinds: {{{name}: date}}"
+    )
+
+
+_SPLITTERS: dict[str, Callable[[_Rows, float, float], Iterator[tuple[pa.RecordBatch, Splits]]]] = {
+    "class": _by_class,
+    "row": _by_row,
+    "group": _by_group,
+    "time": _by_time,
+}
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+class Targets:
+    """Counts the rows of each split, by class; in regression measures the target."""
+
+    def __init__(self, cleaner: Cleaner, prepare: Prepare) -> None:
+        self.rows = [0] * len(SPLITS)
+        self._counts = np.zeros((len(SPLITS), 0), np.int64)
+        self._measured = Statistics(1)
+        self._cleaner, self._prepare = cleaner, prepare
+        # Those with a source of their own are what the user says.
+        self._drawn = [split for split in SPLITS if split == "train" or getattr(prepare, f"{split}_source") is None]
+
+    def add(self, number: int, target: pa.Array) -> None:
+        """Count the targets of rows of a split."""
+        self.rows[number] += len(target)
+        values = numbers(target)[0]
+        if self._prepare.task != "regression":
+            self._grow()
+            self._counts[number] += np.bincount(values, minlength=self._counts.shape[1])
+        elif number == 0:
+            self._measured.add(values[:, None])
+
+    def _grow(self) -> None:
+        if missing := len(self._cleaner.classes) - self._counts.shape[1]:
+            self._counts = np.pad(self._counts, ((0, 0), (0, missing)))
+
+    def classes(self) -> list[str]:
+        """The classes, sorted: numbers by value, before texts."""
+        return sorted(self._labels(), key=natural)
+
+    def _labels(self) -> dict[str, list[int]]:
+        """The rows of each class in each split; without classes all of whose rows were dropped."""
+        self._grow()
+        return {label: counts for label, counts in zip(self._cleaner.classes.labels(), self._counts.T.tolist(), strict=True) if any(counts)}
+
+    def check_source(self) -> None:
+        """Check what the main source has given.
+
+        Raises:
+            UserError: there is nothing to learn, or too little to split.
+        """
+        prepare, target = self._prepare, self._prepare.target
+        if not sum(self.rows):
+            dropped = self._cleaner.dropped
+            raise UserError(f"{prepare.source}: " + (f"every row was dropped: {describe_dropped(dropped)}" if dropped else "has no rows"))
+        if prepare.task != "regression":
+            counts = self._labels()
+            if len(counts) < 2:
+                raise UserError(f"column {target!r} (prepare.target) holds one class only, {next(iter(counts))!r}; at least two are needed")
+            for label in sorted(counts, key=natural):
+                of_split = dict(zip(SPLITS, counts[label], strict=True))
+                needed = self._drawn if prepare.split.by == "class" else ["train"]
+                if empty := [split for split in needed if not of_split[split]]:
+                    remedy = "add rows, or change prepare.validation or prepare.test" + ("" if prepare.split.by == "class" else ", or prepare.split")
+                    few = f"class {label!r} of column {target!r} has {sum(of_split.values())} rows, too few to split"
+                    raise UserError(f"{few}: none is left for {' and '.join(empty)}; {remedy}")
+        for split in self._drawn:
+            if not self.rows[SPLITS.index(split)]:
+                raise UserError(
+                    f"{prepare.source}: {sum(self.rows)} rows are too few to split by {prepare.split.by}: none is left for {split}; "
+                    "add rows, or change prepare.validation, prepare.test or prepare.split"
+                )
+        if prepare.task == "regression" and self._measured.minimum == self._measured.maximum:
+            value = float(self._measured.minimum[0])
+            raise UserError(f"column {target!r} (prepare.target) is {value!r} in every training row; there is nothing to learn")
+
+    def check_known(self, target: pa.Array, rows: NDArray[np.int64], where: Callable[[int], str], split: str) -> None:
+        """Check that training has seen each class of a separate source.
+
+        Raises:
+            UserError: naming the first row of another class.
+        """
+        if self._prepare.task != "regression":
+            self._grow()
+            codes = numbers(target)[0]
+            unknown = np.flatnonzero(self._counts[0][codes] == 0)
+            if len(unknown):
+                label = self._cleaner.classes.labels()[int(codes[unknown[0]])]
+                raise UserError(
+                    f"{where(int(rows[unknown[0]]))}, column {self._prepare.target!r}: class {label!r}, which no training row has (prepare.{split}_source); "
+                    f"they have {some(sorted((label for label, counts in self._labels().items() if counts[0]), key=natural))}"
+                )
+
+    def check_splits(self) -> None:
+        """Check that separate sources had rows.
+
+        Raises:
+            UserError: one had none.
+        """
+        for split, rows in zip(SPLITS, self.rows, strict=True):
+            if not rows:
+                raise UserError(f"{getattr(self._prepare, f'{split}_source')}: has no rows (prepare.{split}_source)")
+
+    def statistics(self) -> dict[str, Any]:
+        """What statistics.json says of the target."""
+        if self._prepare.task != "regression":
+            counts = self._labels()
+            return {"class_counts": {split: {label: counts[label][number] for label in self.classes()} for number, split in enumerate(SPLITS)}}
+        measured = self._measured
+        return {"training_target": {name: float(getattr(measured, name)[0]) for name in ("mean", "deviation", "minimum", "maximum")}}
+
+
+def describe_dropped(dropped: dict[str, int]) -> str:
+    """What was dropped, in a line."""
+    return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())
+
+
+# --- Parquet --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _telling_of_full_disks() -> Iterator[None]:
     try:
-        return False, float(label), label
-    except ValueError:
-        return True, 0.0, label
+        yield
+    except OSError as error:
+        # Arrow's own text is a long one.
+        raise files.unwritable(files.PREPARED, OSError(error.errno, os.strerror(error.errno) if error.errno else str(error).splitlines()[0])) from None
+
+
+class _Writer:
+    """Writes batches of any size as row groups of one size, that fit in memory whatever a row's width."""
+
+    def __init__(self, path: Path, schema: pa.Schema, dictionaries: list[str]) -> None:
+        self._schema = schema
+        # No statistics, and few dictionaries: what they cost, nobody gains.
+        with _telling_of_full_disks():
+            self._writer = pq.ParquetWriter(path, self.stored(), use_dictionary=dictionaries, write_statistics=False, compression="lz4")
+        self._rows = group_rows(schema)
+        self._pending: list[pa.RecordBatch] = []
+        self._count = 0
+
+    def stored(self) -> pa.Schema:
+        """The schema of the file."""
+        return self._schema
+
+    def store(self, table: pa.Table) -> pa.Table:
+        """A row group as it is written."""
+        return table
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take a batch."""
+        self._pending.append(batch)
+        self._count += batch.num_rows
+        if self._count >= self._rows:
+            table = pa.Table.from_batches(self._pending, self._schema)
+            start = 0
+            while self._count - start >= self._rows:
+                self._write(table.slice(start, self._rows))
+                start += self._rows
+            self._pending = table.slice(start).to_batches()
+            self._count -= start
+
+    def _write(self, table: pa.Table) -> None:
+        stored = self.store(table)
+        with _telling_of_full_disks():
+            self._writer.write_table(stored, row_group_size=self._rows)
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and self._count:
+                self._write(pa.Table.from_batches(self._pending, self._schema))
+        finally:
+            with _telling_of_full_disks():
+                self._writer.close()
+
+
+class _Table(_Writer):
+    """A split's table: the numbers of categories and classes are stored as the texts that they stand for."""
+
+    def __init__(self, path: Path, cleaner: Cleaner, target: str) -> None:
+        self._vocabularies = cleaner.vocabularies | ({} if cleaner.schema.field(target).type == pa.float64() else {target: cleaner.classes})
+        super().__init__(path, cleaner.schema, list(self._vocabularies))
+
+    def stored(self) -> pa.Schema:
+        texts = pa.dictionary(pa.int32(), pa.string())
+        metadata = [field.with_type(texts) if field.name in self._vocabularies else field for field in self._schema]
+        return pa.schema(metadata)
+
+    def store(self, table: pa.Table) -> pa.Table:
+        for name, vocabulary in self._vocabularies.items():
+            codes = table.column(name).combine_chunks()
+            values = np.from_dlpack(codes)
+            valid = None if (values >= 0).all() else pa.py_buffer(np.packbits(values >= 0, bitorder="little"))
+            indices = pa.Array.from_buffers(pa.int32(), len(values), [valid, pa.py_buffer(values)])
+            table = table.set_column(table.schema.get_field_index(name), name, pa.DictionaryArray.from_arrays(indices, vocabulary.values))
+        return table
+
+
+def group_rows(schema: pa.Schema) -> int:
+    """Rows in a row group."""
+    width = sum(max(1, field.type.bit_width // 8) for field in schema)
+    return int(max(1, min(GROUP_ROWS, GROUP_BYTES // width)))
+
+
+def _read(table: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(table) as file:
+        if file.num_row_groups:
+            yield from file.iter_batches(batch_size=file.metadata.row_group(0).num_rows, columns=columns)
+
+
+# --- what the schema says -------------------------------------------------------------------------
+
+
+def _check_arrays(columns: list[Column], prepare: Prepare) -> None:
+    arrays = [column.name for column in columns if column.kind == "array"]
+    if arrays and len(columns) > 1:
+        raise UserError(f"{prepare.source}: column {arrays[0]!r} holds arrays; then it must be the only input (prepare.columns: [{arrays[0]}])")
+
+
+def _form(fits: list[Fit]) -> dict[str, Any]:
+    """Dtype, shape and scale of the inputs; of columns the shape follows from the features."""
+    (first, *_) = fits
+    if not isinstance(first, Arrays):
+        return {"dtype": "float32", "shape": None, "scale": None}
+    dtype = str(first.column.array[0]) if first.column.array else ""
+    return {"dtype": "float32" if dtype.startswith("float") else dtype, "shape": list(first.shape), "scale": first.scale()}
+
+
+def _examples(table: Path, columns: list[Column], rows: int = 2) -> list[list[Any]]:
+    """The first training rows, as they come: for the model's input example."""
+    for batch in _read(table):
+        given = [_plain(batch.column(column.name).slice(0, rows), column) for column in columns]
+        return [list(row) for row in zip(*given, strict=True)]
+    return []
+
+
+def _plain(array: pa.Array, column: Column) -> list[Any]:
+    if column.array is not None:
+        raw = {"column": column.name, "kind": "array", "dtype": column.array[0], "subtract": None}
+        return list(transform({column.name: array}, [raw]).reshape(-1, *column.array[1]).tolist())
+    return [value.isoformat() if isinstance(value, date | time) else value for value in array.to_pylist()]
+
+
+def _warnings(fits: Iterable[Fit]) -> list[str]:
+    constant = [repr(fitted.column.name) for fitted in fits if fitted.constant]
+    distinct = [repr(fitted.column.name) for fitted in fits if fitted.distinct]
+    found = []
+    if constant:
+        found.append(f"the same value in every training row, from which nothing is learned: {some(constant)} (prepare.ignore leaves a column out)")
+    if distinct:
+        found.append(f"another value in every training row, as in an id, from which nothing is learned: {some(distinct)} (prepare.ignore leaves a column out)")
+    return found

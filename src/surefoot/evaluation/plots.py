@@ -17,7 +17,7 @@ def loss_curves(epochs: list[int], training: list[float], validation: list[float
     axes.plot(epochs, training, color=BLUE, marker="o", markersize=3, label="training")
     axes.plot(epochs, validation, color=ORANGE, marker="s", markersize=3, label="validation")
     axes.axvline(chosen, color="0.6", linestyle=":", label=f"kept: epoch {chosen}")
-    axes.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    axes.set(title="Loss", xlabel="epoch", ylabel="loss", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -39,6 +39,19 @@ def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
         axes.set_yticks(range(len(classes)), classes, parse_math=False)
         for row, column in zip(*np.nonzero(matrix), strict=True):
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
+    return _png(figure)
+
+
+def predictions(actual: NDArray[np.float32], predicted: NDArray[np.float32]) -> bytes:
+    """Predicted over actual values; on the line they are equal."""
+    figure = Figure(figsize=(5.5, 5.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    low, high = float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))
+    axes.plot([low, high], [low, high], color="0.6", linestyle=":", label="predicted = actual")
+    axes.scatter(actual, predicted, s=12, alpha=0.5, color=BLUE, linewidths=0)
+    axes.set(title=f"{len(actual)} test rows", xlabel="actual", ylabel="predicted", aspect="equal")
+    axes.grid(alpha=0.3)
+    axes.legend()
     return _png(figure)
 
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from math import prod
 
 from surefoot import errors, files
-from surefoot.data.normalize import normalize
 from surefoot.data.order import Order
 from surefoot.data.split import SPLITS
 from surefoot.data.store import write_index, write_split
@@ -19,21 +18,32 @@ def main() -> None:
     """Read `data/prepared/`; write `data/batches/`."""
     params = load(files.PARAMS)
     schema = read_schema(files.PREPARED)
-    columns, rows = len(schema["inputs"]), schema["rows"]
-    shape = params.batch.shape or (columns,)
+    columns, rows = prod(schema["shape"]), schema["rows"]
+    shape = params.batch.shape or tuple(schema["shape"])
     if prod(shape) != columns:
         raise UserError(f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {columns} inputs; their product must be {columns}")
     if params.batch.drop_last and params.batch.size > rows["train"]:
         raise UserError(f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and batch.drop_last leaves none")
     # What a row that comes later needs, so that the model can be used on raw rows.
-    preparation = {key: schema[key] for key in ("source", "inputs", "subtract", "divide", "examples")}
+    preparation = {key: schema[key] for key in ("source", "dropped", "examples")}
     batch, splits = params.batch, {}
+    targets_dtype = "int64" if schema["task"] == "classification" else "float32"
     with files.new_directory(files.BATCHES) as out:
         for split in SPLITS:
-            blocks = ((normalize(inputs, schema["subtract"], schema["divide"]), targets) for inputs, targets in read_table(files.PREPARED, split, schema))
+            blocks = read_table(files.PREPARED, split, schema)
             places = Order(rows["train"], params.seed, epoch=0) if split == "train" else None
             with progress_bar(split, rows[split] * (2 if places else 1)) as tick:  # shuffled in two passes
-                splits[split] = write_split(out / split, blocks, rows[split], shape, places, classes=len(schema["classes"]), tick=tick)
+                splits[split] = write_split(
+                    out / split,
+                    blocks,
+                    rows[split],
+                    shape,
+                    places,
+                    classes=len(schema["classes"]),
+                    dtype=schema["dtype"],
+                    targets_dtype=targets_dtype,
+                    tick=tick,
+                )
         write_index(
             out,
             splits,
@@ -42,9 +52,20 @@ def main() -> None:
             shape=shape,
             classes=schema["classes"],
             preparation=preparation,
+            task=schema["task"],
+            scale=_scale(schema["scale"], tuple(schema["shape"]), shape),
+            features=schema["features"],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
     print(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
+
+
+def _scale(scale: dict[str, list[float]] | None, before: tuple[int, ...], shape: tuple[int, ...]) -> dict[str, list[float]] | None:
+    """The scale of images for the shape that they are given: where channels aren't its first axis any more, a number for each value."""
+    if scale is None or len(scale["subtract"]) in (1, shape[0]):
+        return scale
+    each = prod(before) // before[0]
+    return {name: [value for value in values for _ in range(each)] for name, values in scale.items()}
 
 
 @contextmanager

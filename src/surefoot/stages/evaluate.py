@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from surefoot import errors, files, runs
 from surefoot.data.store import Store, open_store
+from surefoot.errors import UserError
 from surefoot.params import Params, load
 from surefoot.training import numerics
 
@@ -16,29 +17,43 @@ if TYPE_CHECKING:
 def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics; add them and plots to the MLflow run."""
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     import torch
 
-    from surefoot.evaluation.metrics import confusion_matrix
+    from surefoot.evaluation.metrics import METRICS
     from surefoot.training import model as networks
+    from surefoot.training.objective import objective
     from surefoot.training.rows import Stored
 
     store = open_store(files.BATCHES)
-    network = params.train.model
-    model = networks.build(network.factory, network.arguments, store.input_shape, len(store.classes), params.seed)
+    network, loss = params.train.model, params.train.loss
+    model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema)
     networks.load(model, files.MODEL.read_bytes())
+    aim = objective(store.task, **loss.model_dump(), class_counts=store.index["splits"]["train"]["class_counts"])
 
     targets = torch.from_numpy(store.test.targets)
-    logits = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
-    metrics = {"loss": torch.nn.functional.cross_entropy(logits, targets).item(), "accuracy": networks.accuracy(logits, targets)}
-    predicted = logits.argmax(1).numpy()
-    matrix = confusion_matrix(store.test.targets, predicted, len(store.classes))
+    try:
+        outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
+    except Exception as error:
+        raise UserError(f"train.model: the network fails on the test rows: {networks.where(error)}") from None
+    metrics = {"loss": aim.loss(outputs, targets).item(), **METRICS[store.task](outputs.numpy(), store.test.targets)}
+    predicted = _predicted(store, outputs.numpy())
 
     files.write_json(files.METRICS, {"test": metrics})
-    pairs = [(store.classes[actual], store.classes[guess]) for actual, guess in zip(store.test.targets, predicted, strict=True)]
-    files.write_bytes(files.CONFUSION, _table([("actual", "predicted"), *pairs]))
-    print(f"test accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f}, on {len(targets)} rows")
-    _track(params, store, metrics, matrix)
+    actual = _labels(store, store.test.targets)
+    files.write_bytes(files.PREDICTIONS, _table([("actual", "predicted"), *zip(actual, _labels(store, predicted), strict=True)]))
+    print(f"test {', '.join(f'{name} {value:.4f}' for name, value in metrics.items())}, on {len(targets)} rows")
+    _track(params, store, metrics, predicted)
+
+
+def _predicted(store: Store, outputs: "np.ndarray") -> "np.ndarray":
+    """For each row the class, as an index, or the number."""
+    found: np.ndarray = outputs.argmax(1) if store.task == "classification" else outputs[:, 0]
+    return (found > 0).astype("int64") if store.task == "binary" else found
+
+
+def _labels(store: Store, values: "np.ndarray") -> list[str]:
+    return [str(value) for value in values] if store.task == "regression" else [store.classes[int(value)] for value in values]
 
 
 def _table(rows: list[tuple[str, str]]) -> bytes:
@@ -47,9 +62,8 @@ def _table(rows: list[tuple[str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _track(params: Params, batches: Store, metrics: dict[str, float], matrix: "np.ndarray") -> None:
+def _track(params: Params, batches: Store, metrics: dict[str, float], predicted: "np.ndarray") -> None:
     """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks."""
-    from surefoot.evaluation import plots
     from surefoot.training.trajectory_store import TrajectoryStore
 
     trajectories = TrajectoryStore(files.trajectory())
@@ -59,13 +73,23 @@ def _track(params: Params, batches: Store, metrics: dict[str, float], matrix: "n
     run = (known or runs.mark(params, batches, plan)) | {"results": {f"test/{name}": value for name, value in metrics.items()}}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
-    tracker = runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
+    runs.keep_plots(plan.identity, _plots(params, batches, predicted), trajectories)
+    runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
+
+
+def _plots(params: Params, batches: Store, predicted: "np.ndarray") -> dict[str, bytes]:
+    from surefoot.evaluation import plots
+    from surefoot.evaluation.metrics import confusion_matrix
+
     with files.HISTORY.open(newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
     chosen = 1 + (min(range(len(history)), key=validation.__getitem__) if params.train.select == "best" else len(history) - 1)
-    tracker.artifact("plots/loss.png", plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen))
-    tracker.artifact("plots/confusion.png", plots.confusion(matrix, batches.classes))
+    found = {"loss.png": plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen)}
+    if batches.task == "regression":
+        return found | {"predictions.png": plots.predictions(batches.test.targets, predicted)}
+    matrix = confusion_matrix(batches.test.targets.astype("int64"), predicted, len(batches.classes))
+    return found | {"confusion.png": plots.confusion(matrix, batches.classes)}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""prepare: the raw CSV to clean, split, typed tables."""
+"""prepare: raw data to clean, split, typed tables."""
 
-from pathlib import Path
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
 
 from surefoot import errors, files
-from surefoot.data.readers import read_csv
-from surefoot.data.tables import write_tables
+from surefoot.data.readers.open import open_source
+from surefoot.data.readers.source import Source
+from surefoot.data.tables import describe_dropped, write_tables
 from surefoot.params import load
 
 
@@ -12,13 +17,44 @@ def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
     params = load(files.PARAMS)
     prepare = params.prepare
-    inputs, rows = read_csv(Path(prepare.source), prepare.target)
-    with files.new_directory(files.PREPARED) as out:
-        schema = write_tables(
-            out, prepare.source, rows, inputs, prepare.target, seed=params.seed, validation=prepare.validation, test=prepare.test, normalize=prepare.normalize
+    opened = [
+        shown(open_source(prepare, source, labels), source) if source else None
+        for source, labels in (
+            (prepare.source, prepare.labels),
+            (prepare.validation_source, prepare.validation_labels),
+            (prepare.test_source, prepare.test_labels),
         )
+    ]
+    main_source = opened[0]
+    assert main_source is not None
+    with files.new_directory(files.PREPARED) as out:
+        schema, warnings = write_tables(out, prepare, params.seed, main_source, *opened[1:])
+    for warning in warnings:
+        print(f"warning: {prepare.source}: {warning}", file=sys.stderr)
+    if schema["dropped"]:
+        print(f"dropped {sum(schema['dropped'].values()):,} rows: {describe_dropped(schema['dropped'])}")
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
-    print(f"prepared {prepare.source}: {len(inputs)} inputs, {len(schema['classes'])} classes; rows: {counts}")
+    inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
+    what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
+    print(f"prepared {prepare.source}: {inputs} inputs, {what}; rows: {counts}")
+
+
+def shown(source: Source, name: str) -> Source:
+    """The source, with a bar of its bytes and rows while it is read; on a terminal only."""
+    return replace(source, batches=_with_bar(source, name)) if sys.stderr.isatty() else source
+
+
+def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
+    from tqdm import tqdm
+
+    rows = 0
+    with tqdm(total=source.bytes_total, desc=name, unit="B", unit_scale=True, leave=False) as bar:
+        for batch in source.batches:
+            rows += batch.num_rows
+            elapsed = bar.format_dict["elapsed"]
+            bar.set_postfix_str(f"{rows:,} rows, {rows / max(elapsed, 1e-3):,.0f} rows/s", refresh=False)
+            bar.update(source.bytes_read() - bar.n)
+            yield batch
 
 
 if __name__ == "__main__":

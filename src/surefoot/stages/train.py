@@ -13,7 +13,6 @@ from surefoot import errors, files, runs, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import Stopped, UserError
 from surefoot.params import Params, load
-from surefoot.runs import METRICS
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def main() -> None:
     """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow."""
     check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)
@@ -123,7 +122,7 @@ def _continued(store: "TrajectoryStore", plan: runs.Plan) -> list[list[Any]]:
 
 
 def _report(record: "Record", epochs: int) -> None:
-    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in METRICS[:-1])
+    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in runs.metric_names(record)[:-1])
     seconds, rows = record["seconds"], record["rows"]
     print(f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f} rows/s)", flush=True)
 
@@ -140,7 +139,7 @@ def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int) -> "B
 def _table(history: "list[Record]") -> bytes:
     """The history as CSV; floats as the shortest text that reads back as the same number."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ("epoch", *METRICS), lineterminator="\n")
+    writer = csv.DictWriter(text, ("epoch", *runs.metric_names(history[0])), lineterminator="\n")
     writer.writeheader()
     writer.writerows({"epoch": record["epoch"], **record["metrics"]} for record in history)
     return text.getvalue().encode()

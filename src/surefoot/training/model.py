@@ -1,10 +1,12 @@
 """A network by its import path: built, checked on one batch, and as safetensors."""
 
 import importlib
+import inspect
 import random
 import traceback
 from collections.abc import Callable
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.numerics import seed_step
+from surefoot.training.numerics import seed_step, settings
 from surefoot.training.rows import Stored
 
 # So many rows go through the network at once where nothing is trained, or as many as make up so many bytes.
@@ -21,43 +23,66 @@ EVALUATION_ROWS = 1024
 EVALUATION_BYTES = 64 << 20
 
 
-def build(factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+def build(
+    factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...], outputs: int, seed: int, schema: Callable[[], dict[str, Any]] = dict
+) -> nn.Module:
     """The network that `factory` makes, its first weights a function of `seed`: torch's, Python's and NumPy's generators are seeded.
+
+    Args:
+        factory: `module:function`.
+        arguments: its keyword arguments.
+        input_shape: of one row.
+        outputs: numbers that it must give for a row: the classes, or 1.
+        seed: decides the first weights.
+        schema: gives what is known of the inputs; called for a factory that has a parameter `schema`.
 
     Raises:
         UserError: if it can't be imported or called, or doesn't return an nn.Module.
     """
-    function = _import(factory)
+    before = settings()
+    function = find("train.model.factory", factory)
     seed_step(seed, 0)
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    told = {"schema": schema()} if _takes(function, "schema") else {}
     try:
-        model = function(input_shape, classes, **arguments)
+        model = function(input_shape, outputs, **told, **arguments)
     except (Exception, SystemExit) as error:
-        called = f"{factory}(input_shape={input_shape}, classes={classes}" + "".join(f", {k}={v!r}" for k, v in arguments.items()) + ")"
-        raise UserError(f"train.model: {called} failed: {_where(error)}") from None
+        called = f"{factory}(input_shape={input_shape}, outputs={outputs}" + "".join(f", {k}={v!r}" for k, v in arguments.items()) + ")"
+        raise UserError(f"train.model: {called} failed: {where(error)}") from None
+    for name, value in settings().items():
+        if value != before[name]:
+            raise UserError(f"train.model.factory: {factory} changes {name} from {before[name]} to {value}, for the whole process; params.yaml decides that")
     if not isinstance(model, nn.Module):
         raise UserError(f"train.model.factory: {factory} returned a {type(model).__name__}; an nn.Module is needed")
     return model
 
 
-def check_output(model: nn.Module, inputs: Tensor, classes: int) -> None:
-    """Try the network on one batch.
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return False
+
+
+def check_output(model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
+    """Try the network on one batch; returns what it gives.
 
     Raises:
-        UserError: if it fails, or if its output isn't a float tensor of shape (rows, classes).
+        UserError: if it fails, or if its output isn't a float tensor of shape (rows, outputs).
     """
     try:
         output = predict(model, inputs)
     except Exception as error:
-        raise UserError(f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {_where(error)}") from None
-    wanted = (len(inputs), classes)
+        raise UserError(f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {where(error)}") from None
+    wanted = (len(inputs), outputs)
     if not isinstance(output, Tensor) or output.shape != wanted or not output.is_floating_point():
         got = f"shape {tuple(output.shape)} and type {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise UserError(
             f"train.model: on a batch of shape {tuple(inputs.shape)} the network gives {got}; "
-            f"it must give shape {wanted}: for each row a number (logit) for each class"
+            f"it must give shape {wanted}: for each row " + ("a number (logit) for each class" if outputs > 1 else "one number")
         )
+    return output
 
 
 def predict(model: nn.Module, inputs: Tensor | Stored) -> Tensor:
@@ -73,11 +98,6 @@ def predict(model: nn.Module, inputs: Tensor | Stored) -> Tensor:
     return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
 
 
-def accuracy(logits: Tensor, targets: Tensor) -> float:
-    """The fraction of rows whose largest logit is the target's."""
-    return int((logits.argmax(1) == targets).sum()) / len(targets)
-
-
 def to_bytes(tensors: dict[str, Tensor]) -> bytes:
     """Tensors as safetensors; the same tensors give the same bytes."""
     # Cloned: safetensors refuses tensors that share memory, such as tied weights.
@@ -89,22 +109,31 @@ def load(model: nn.Module, data: bytes) -> None:
     model.load_state_dict(safetensors.torch.load(data))
 
 
-def _import(factory: str) -> Callable[..., Any]:
-    module_name, _, name = factory.partition(":")
+def find(key: str, path: str) -> Callable[..., Any]:
+    """The function of a `module:function`.
+
+    Raises:
+        UserError: naming `key`: it can't be imported, or isn't a function.
+    """
+    module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # SystemExit: a script that isn't meant to be imported
-        raise UserError(f"train.model.factory: {factory}: can't import {module_name}: {_where(error)}") from None
+        raise UserError(f"{key}: {path}: can't import {module_name}: {where(error)}") from None
     function = getattr(module, name, None)
     if function is None:
-        raise UserError(f"train.model.factory: {factory}: module {module_name} has no {name!r}")
+        raise UserError(f"{key}: {path}: module {module_name} has no {name!r}")
     if not callable(function):
-        raise UserError(f"train.model.factory: {factory} is a {type(function).__name__}; a function that returns an nn.Module is needed")
+        raise UserError(f"{key}: {path} is a {type(function).__name__}; a function is needed")
     return function  # type: ignore[no-any-return]
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename and "importlib" not in frame.filename]
-    at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
+    ours = str(Path(__file__).parent)
+    at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not frames[-1].filename.startswith(ours) else ""
+    if refused:
+        return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"

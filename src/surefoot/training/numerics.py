@@ -2,25 +2,40 @@
 
 import hashlib
 import os
+import platform
 import sys
 from functools import cache
+from typing import Any
+
+from surefoot.errors import UserError
 
 # None: the variable must not be set. Measured on Intel and AMD; docs/numerics.md has the table.
 PROFILES: dict[str, dict[str, str | None]] = {
-    "portable": {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "avx2": {"MKL_CBWR": "AVX2,STRICT", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "native": {"MKL_CBWR": None, "ATEN_CPU_CAPABILITY": None, "ONEDNN_MAX_CPU_ISA": None},
+    "portable": {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"},
+    "avx2": {"MKL_CBWR": "AVX2,STRICT", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": None},
+    "native": {"MKL_CBWR": None, "ATEN_CPU_CAPABILITY": None, "ONEDNN_MAX_CPU_ISA": None, "OPENBLAS_CORETYPE": None},
 }
+# What else in the environment picks kernels, their precision, or fewer threads than were asked for.
+UNSET = (
+    *("DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "MKL_DOMAIN_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS"),
+)
 
 
-def pin(profile: str, threads: int) -> None:
+def pin(profile: str, threads: int, deterministic: bool = True) -> None:
     """Pin kernels and threads. Torch reads these settings once, when it is imported: call this first.
 
+    Args:
+        profile: one of `PROFILES`.
+        threads: CPU threads.
+        deterministic: refuse operations that have no deterministic kernel; else torch warns of them.
+
     Raises:
-        RuntimeError: torch is imported already, under other settings.
+        RuntimeError: torch is imported already, under other settings, or didn't take these.
+        UserError: the processor lacks what the profile needs.
     """
     threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
-    wanted: dict[str, str | None] = {**PROFILES[profile], **threading}
+    wanted: dict[str, str | None] = {**dict.fromkeys(UNSET), **PROFILES[profile], **threading}
     if any(os.environ.get(name) != value for name, value in wanted.items()) and "torch" in sys.modules:
         raise RuntimeError(f"torch was imported before numerics {profile!r} could be pinned")
     for name, value in wanted.items():
@@ -31,11 +46,45 @@ def pin(profile: str, threads: int) -> None:
 
     import torch
 
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    if profile != "native" and x86 and not torch.cpu._is_avx2_supported():
+        raise UserError(f"numerics: {profile} needs a processor with AVX2, which this one lacks; set numerics: native")
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), which also imports the compiler: two seconds.
-    torch.set_deterministic_debug_mode("error")
+    torch.set_deterministic_debug_mode("error" if deterministic else "warn")
     # Deterministic mode also fills new memory with NaN, which only hides or shows bugs, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if x86 and sys.platform == "linux":
+        took = torch.backends.cpu.get_cpu_capability()
+        if profile != "native" and took != "AVX2":
+            raise RuntimeError(f"numerics {profile!r} did not take effect: torch computes with {took}")
+        if profile == "portable":
+            from surefoot.training.products import install
+
+            install(threads)
+    if torch.get_num_threads() != threads:
+        raise RuntimeError(f"threads: {threads} did not take effect: torch computes on {torch.get_num_threads()}")
+
+
+def settings() -> dict[str, Any]:
+    """What any code in this process can change that changes bits; measured, as docs/numerics.md tells."""
+    import torch
+
+    return {
+        "torch.get_num_threads()": torch.get_num_threads(),
+        "torch.get_default_dtype()": torch.get_default_dtype(),
+        # torch.set_float32_matmul_precision changes them, too. "none" is the default, which is "ieee".
+        **{
+            f"torch.backends.mkldnn.{kind}.fp32_precision": getattr(torch.backends.mkldnn, kind).fp32_precision.replace("none", "ieee")
+            for kind in ("matmul", "conv", "rnn")
+        },
+        "torch.get_deterministic_debug_mode()": torch.get_deterministic_debug_mode(),
+        "torch.backends.mkldnn.enabled": torch._C._get_mkldnn_enabled(),
+        "torch.backends.cuda.flash_sdp_enabled()": torch.backends.cuda.flash_sdp_enabled(),
+        "torch.backends.cuda.math_sdp_enabled()": torch.backends.cuda.math_sdp_enabled(),
+        # set_flush_denormal has no getter.
+        "torch.set_flush_denormal()": (torch.tensor([1e-39]) * 1.0).item() == 0,
+    }
 
 
 def seed_step(seed: int, step: int) -> None:

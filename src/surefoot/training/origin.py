@@ -10,7 +10,10 @@ from typing import Any
 from surefoot import files
 
 # A change to these can change a bit of a state. A change to any other module of Surefoot can't.
-TRAINING_CODE = ("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.rows", "surefoot.training.numerics", "surefoot.data.order")
+TRAINING_CODE = (
+    *("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective", "surefoot.training.rows"),
+    *("surefoot.training.numerics", "surefoot.training.products", "surefoot.data.order"),
+)
 FORMAT = 1
 
 
@@ -19,10 +22,12 @@ def origin(
     seed: int,
     numerics: str,
     threads: int,
+    deterministic: bool,
     fingerprint: str,
     factory: str,
     arguments: dict[str, Any],
     first_state: bytes,
+    loss: dict[str, Any],
     optimizer: dict[str, Any],
     data: dict[str, Any],
 ) -> dict[str, Any]:
@@ -32,10 +37,12 @@ def origin(
         seed: the seed of the run.
         numerics: the profile, with `threads` and `fingerprint`: how this machine computes.
         threads: CPU threads.
+        deterministic: whether operations without a deterministic kernel are refused.
         fingerprint: of `numerics.fingerprint`.
         factory: import path of the network, whose source counts, and that of the project's modules that it imports.
         arguments: of the factory.
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
+        loss: its name, arguments and class weights.
         optimizer: its arguments, but for the learning rate.
         data: digests of the training and validation arrays, their scale, and how they are batched and shuffled.
     """
@@ -43,19 +50,19 @@ def origin(
     return {
         "format": FORMAT,
         "seed": seed,
-        "numerics": {"profile": numerics, "threads": threads, "fingerprint": fingerprint},
+        "numerics": {"profile": numerics, "threads": threads, "deterministic": deterministic, "fingerprint": fingerprint},
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages)},
         "code": {name: _digest(_path(name)) for name in TRAINING_CODE},
         "model": {"factory": factory, "arguments": arguments, "source": {name: _digest(path) for name, path in sorted(own.items())}},
         "first_state": files.sha256(first_state),
-        "loss": "torch.nn.CrossEntropyLoss",
+        "loss": {**loss, "source": sources(loss["name"]) if ":" in loss["name"] else {}},
         "optimizer": {"name": "torch.optim.SGD", **optimizer},
         "data": data,
     }
 
 
 def sources(factory: str) -> dict[str, str]:
-    """The digests of the project's own modules that make a network."""
+    """The digests of the project's own modules that make a network or a loss."""
     own, _ = _sources(factory.partition(":")[0])
     return {name: _digest(path) for name, path in sorted(own.items())}
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.model import accuracy, predict
+from surefoot.training.model import predict, where
 from surefoot.training.numerics import seed_step
+from surefoot.training.objective import CLASSIFICATION, Objective
 from surefoot.training.rows import Order, Rows, minibatches
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -45,11 +46,22 @@ class Trainer:
         validation: the rows that `validate` looks at.
         batch_size: rows in a minibatch.
         seed: step k of the run draws its randomness from (seed, k).
+        objective: the loss, and what is measured beside it.
     """
 
-    def __init__(self, model: nn.Module, optimizer: dict[str, Any], training: Rows, validation: Rows, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: dict[str, Any],
+        training: Rows,
+        validation: Rows,
+        batch_size: int,
+        seed: int,
+        objective: Objective = CLASSIFICATION,
+    ) -> None:
         self.model = model
-        self.loss_function: Loss = nn.CrossEntropyLoss()
+        self.loss_function: Loss = objective.loss
+        self.measure = objective.measure
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, **optimizer)
         self.training = training
         self.validation = validation
@@ -70,6 +82,7 @@ class Trainer:
 
         Raises:
             Diverged: at the first loss that isn't finite; that step isn't taken.
+            UserError: the network raises something.
         """
         steps, rows, loss_sum = before.steps, before.rows, before.loss_sum
         model, loss_function, optimizer, seed = self.model, self.loss_function, self.optimizer, self.seed
@@ -82,11 +95,16 @@ class Trainer:
                 group["lr"] = lr
             for parameter in parameters:  # what optimizer.zero_grad() does, less 20 microseconds
                 parameter.grad = None
-            loss = loss_function(model(inputs), targets)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise Diverged(steps + 1, value, lr)
-            loss.backward()
+            try:
+                loss = loss_function(model(inputs), targets)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise Diverged(steps + 1, value, lr)
+                loss.backward()
+            except (Diverged, UserError):
+                raise
+            except Exception as error:
+                raise UserError(f"train.model: the network fails in training, at step {steps + 1} of the epoch: {where(error)}") from None
             optimizer.step()
             loss_sum += value * len(targets)
             rows += len(targets)
@@ -94,16 +112,22 @@ class Trainer:
         return Progress(steps, rows, loss_sum)
 
     def validate(self) -> dict[str, float]:
-        """Loss and accuracy on the validation rows.
+        """The loss on the validation rows, and what the task measures beside it.
 
         Raises:
             Diverged: the loss isn't finite.
+            UserError: the network raises something.
         """
-        logits, targets = predict(self.model, self.validation.inputs), self.validation.targets[:]
-        loss = self.loss_function(logits, targets).item()
+        targets = self.validation.targets[:]
+        try:
+            outputs = predict(self.model, self.validation.inputs)
+        except Exception as error:
+            raise UserError(f"train.model: the network fails on the validation rows: {where(error)}") from None
+        loss = self.loss_function(outputs, targets).item()
         if not math.isfinite(loss):
             raise Diverged(None, loss, self.optimizer.param_groups[0]["lr"])
-        return {"validation/loss": loss, "validation/accuracy": accuracy(logits, targets)}
+        measured = self.measure(outputs, targets)
+        return {"validation/loss": loss, **{f"validation/{name}": value for name, value in measured.items()}}
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on and that can't be computed again: `model.*`, `buffers.*` and `optimizer.*`.

@@ -202,6 +202,9 @@ class Chain:
                 self._trainer.load(safetensors.torch.load(state))
                 self._at = earlier
                 break
+        if self._at < index:
+            gone, start = self.segments[index].epoch, self.segments[self._at + 1].epoch
+            self._say(f"the state after epoch {gone} isn't stored any more: training again from epoch {start}")
         for lacking in range(self._at + 1, index + 1):
             self._train(lacking, ExitStack())
 

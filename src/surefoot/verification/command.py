@@ -1,22 +1,32 @@
 """The steps of `surefoot verify`, in the order in which they happen."""
 
+import errno
 import json
 import os
+import platform
 import random
 import sys
-import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from surefoot import files, runs
 from surefoot.errors import UserError
 from surefoot.training.trajectory_store import TrajectoryStore
-from surefoot.verification import compare
-from surefoot.verification.compare import CANNOT_SAY, Row
+from surefoot.verification import compare, packages
+from surefoot.verification.compare import CANNOT_SAY, IDENTICAL, Row
 from surefoot.verification.recorded import CannotSay, Recorded, find
-from surefoot.verification.remake import Remake, build_environment, finish, installed_in, other_packages
+from surefoot.verification.remake import Remake
+from surefoot.verification.scratch import Scratch
 
-Found = tuple[list[Row], list[str], str]  # the table, the reasons, the verdict
+
+@dataclass
+class Findings:
+    """What came of making a run again."""
+
+    rows: list[Row]  # the table
+    origin: dict[str, Any]  # what determined it, this time
+    symptoms: list[str] = field(default_factory=list)
 
 
 def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None = None, anyway: bool = False, environment: bool = False) -> int:
@@ -30,42 +40,54 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
         environment: build the recorded environment if it isn't this one.
 
     Raises:
-        UserError: there is no such run; wrong options.
+        UserError: there is no such run; wrong options; the temporary directory is full.
     """
     if epochs and sample is not None:
         raise UserError("--epochs and --sample: give one of them")
-    with tempfile.TemporaryDirectory(prefix="surefoot-verify-", ignore_cleanup_errors=True) as directory:
-        scratch = Path(directory)
-        recorded = find(wanted, scratch / "recorded")
-        print(f"verifying {recorded.title}", flush=True)
-        scope, rows = "run", list[Row]()
-        try:
-            account = recorded.account()
-            ranges = _ranges(epochs, sample, account)
-            scope = "run" if ranges is None else "epochs " + ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
-            remake = Remake(scratch)
-            remake.check_out(recorded.commit, recorded.artifact("source/uncommitted.patch") or b"")
-            doubts = _settle_environment(remake, recorded, account, environment)
-            if doubts and not anyway:
-                raise CannotSay(
-                    "; ".join(doubts)
-                    + "\n--anyway makes it again and shows the differences"
-                    + ("" if environment else "; --environment builds its packages first")
-                )
-            remake.set_up_dvc()
-            rows, reasons, verdict = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)
-            if verdict != compare.IDENTICAL:
-                reasons = [*doubts, *compare.params(recorded.run.data.params, remake.params), *reasons]
-            if doubts and verdict != compare.IDENTICAL:
-                verdict = CANNOT_SAY
-            print(f"\n{compare.table(rows)}\n")
-        except CannotSay as reason:
-            reasons, verdict = [str(reason)], CANNOT_SAY
-        if verdict == compare.IDENTICAL:
-            reasons = [f"{', '.join(row.what for row in rows if row.same)}; every bit of them"]
-        print(f"{verdict}: " + "\n".join(reasons), flush=True)
-        _tag(recorded, verdict, scope, reasons)
-        return compare.EXIT_CODES[verdict]
+    try:
+        with Scratch() as scratch:
+            recorded = find(wanted, scratch.path / "recorded")
+            print(f"verifying {recorded.title}", flush=True)
+            scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
+            try:
+                account = recorded.account()
+                ranges = _ranges(epochs, sample, account)
+                scope = scope if ranges is None else "epochs " + ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
+                verdict, reasons = _make_again(Remake(scratch), recorded, account, ranges, anyway, environment)
+            except CannotSay as reason:
+                verdict, reasons = CANNOT_SAY, [str(reason)]
+            print(f"{verdict}: " + "\n".join(reasons), flush=True)
+            _tag(recorded, verdict, scope, reasons)
+            return compare.EXIT_CODES[verdict]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        elsewhere = "\nTMPDIR names another directory for what is temporary" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else ""
+        raise UserError(f"{error.filename or 'a file'} can't be used: {error.strerror or error}{elsewhere}") from None
+
+
+def _make_again(
+    remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]] | None, anyway: bool, build: bool
+) -> tuple[str, list[str]]:
+    """Print the table; returns the verdict and the reasons for it."""
+    remake.check_out(recorded.commit, recorded.patch)
+    doubts = [f"files that weren't in Git were too large to be recorded: {recorded.left_out}"] if recorded.left_out else []
+    doubts += _settle_environment(remake, recorded, account, build)
+    if ranges is None and not doubts:  # with `ranges` the origin that comes of it says so, sooner
+        doubts += _other_rounding(remake, account["origin"]["numerics"])
+    if doubts and not anyway:
+        more = "; --environment builds its packages first" if any("another version" in doubt for doubt in doubts) and not build else ""
+        raise CannotSay("\n".join(doubts) + f"\n--anyway makes it again and shows the differences{more}")
+    params, other_params = compare.params_row(recorded.run.data.params, remake.params)
+    found = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)
+    rows = [params, *found.rows]
+    print(f"\n{compare.table(rows)}\n")
+    causes = compare.causes(account["origin"], found.origin)
+    verdict = compare.verdict(rows, causes)
+    if verdict == IDENTICAL:
+        return verdict, compare.what_is_identical(rows, list(causes.values()))
+    reasons = [*doubts, *other_params, *compare.told(causes, bool(other_params), found.symptoms), *found.symptoms]
+    return CANNOT_SAY if doubts else verdict, reasons or compare.unexplained(rows)
 
 
 def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> list[tuple[int, int]] | None:
@@ -90,76 +112,92 @@ def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> 
 def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, Any], build: bool) -> list[str]:
     """Choose the environment to run in; returns what speaks against getting the same bits there."""
     wanted = (recorded.artifact("environment/requirements.txt") or b"").decode()
+    python = json.loads(recorded.artifact("environment/machine.json") or b"{}").get("python")
     versions: dict[str, str] = account["origin"]["versions"]
+
+    def others(environment: Path, now: str | None) -> list[str]:
+        return packages.other_python(python, now) + packages.other_packages(wanted, packages.installed_in(environment), versions)
+
     environment = Path(sys.prefix)
-    if build and other_packages(wanted, installed_in(environment), versions):
-        machine = json.loads(recorded.artifact("environment/machine.json") or b"{}")
-        environment = build_environment(remake.scratch, wanted, machine.get("python", "unknown"))
+    doubts = others(environment, platform.python_version())
+    if build and not wanted:
+        raise CannotSay("its environment isn't recorded, so it can't be built again")
+    if build and doubts:
+        environment = packages.build_environment(remake.scratch, wanted, python or platform.python_version())
+        doubts = others(environment, python)
     remake.use_environment(environment)
-    doubts = [f"another version of {package}" for package in other_packages(wanted, installed_in(environment), versions)]
-    numerics = account["origin"]["numerics"]
+    return [f"another version of {package}" for package in doubts]
+
+
+def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
+    """Whether this machine rounds otherwise than the one that made the run, before anything is trained."""
     profile, threads = (remake.params.get(key, default) for key, default in (("numerics", "portable"), ("threads", 1)))
     if (profile, threads) != (numerics["profile"], numerics["threads"]):
-        return doubts  # other params: no wonder
-    fingerprint = _fingerprint(remake)
-    if fingerprint != numerics["fingerprint"] and not doubts:
-        doubts.append(f"another numerics fingerprint (recorded {numerics['fingerprint'][:12]}, now {fingerprint[:12]}): this machine rounds differently")
-    return doubts
-
-
-def _fingerprint(remake: Remake) -> str:
-    out = remake.scratch / "fingerprint"
+        return []  # other params: no wonder
+    out = remake.scratch.path / "fingerprint"
     # Under the profile and threads of the run's own params.yaml.
     with out.open("w") as file:
-        if finish([remake.python("-m", "surefoot", "fingerprint", out=file)]):
+        if remake.scratch.finish([remake.python("-m", "surefoot", "fingerprint", out=file)]):
             raise CannotSay("the numerics fingerprint can't be computed at its commit; what went wrong is above")
-    return out.read_text().strip()
+    now = out.read_text().strip()
+    recorded: str = numerics["fingerprint"]
+    return [] if now == recorded else [f"another numerics fingerprint (recorded {recorded[:12]}, now {now[:12]}): this machine rounds differently"]
 
 
-def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Found:
+def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findings:
     """All stages, from the raw data to the test metrics."""
-    remake.reproduce("evaluate", store=remake.scratch / "store")
-    store = TrajectoryStore(remake.scratch / "store")
+    store = TrajectoryStore(remake.scratch.path / "store")
+    remake.reproduce("evaluate", store=store.path)
     made = next((runs.account(identity, run, store) for identity, run in store.runs().items() if run["last"]), None)
     if made is None:
         raise CannotSay("the stages ran again, but left no record of it")
     metrics = json.loads((remake.path / files.METRICS).read_text())["test"]
-    data, reasons = compare.data_row(account["data"], made["data"])
-    epochs, first = compare.epochs_row(account["epochs"], made["epochs"], 1, len(account["epochs"]))
+    data, symptoms = compare.data_row(account["data"], made["data"])
+    epochs, first = compare.epochs_row(account["epochs"], made["epochs"], 1, max(len(account["epochs"]), len(made["epochs"])))
+    curves, other_curve = compare.curves_row(account["epochs"], recorded.curves())
     published = recorded.artifact(f"checkpoints/{account['select']}.safetensors")
     rows = [
         data,
         epochs,
+        curves,
         compare.model_row("model", account["model"], made["model"]),
         compare.model_row("model in MLflow", files.sha256(published) if published else None, made["model"]),
         *compare.metric_rows(recorded.results, {f"test/{name}": value for name, value in metrics.items()}),
     ]
     if first:
-        reasons.append(_where(recorded, account["epochs"], store, made["epochs"], first))
-    return rows, *_judge(rows, reasons, account, made["origin"])
+        symptoms.append(_where(recorded, account["epochs"], store, made["epochs"], first))
+    return Findings(rows, made["origin"], [*symptoms, *([other_curve] if other_curve else [])])
 
 
-def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Found:
+def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Findings:
     """Some epochs, each range of them from the stored state before it, in parallel processes."""
     _bring_data(remake, account)
-    tasks = [_seed(remake.scratch / f"epochs-{first}-{last}", account, first, last) for first, last in ranges]
-    processes = max(1, (os.cpu_count() or 1) // account["origin"]["numerics"]["threads"])
-    # The longest first, one after another to each process.
-    tasks.sort(key=lambda task: task[0] - task[1])
-    shares = [share for share in (tasks[number::processes] for number in range(processes)) if share]
-    arguments = [[text for first, last, store in share for text in (f"{first}-{last}", str(store))] for share in shares]
-    if finish([remake.python("-m", "surefoot.retrain", *some) for some in arguments]):
-        raise CannotSay("these epochs can't be trained again at its commit; what went wrong is above")
-    rows, reasons, origin = [], list[str](), {}
+    tasks = [_seed(remake.scratch.path / f"epochs-{first}-{last}", account, first, last) for first, last in ranges]
+    _retrain(remake, tasks, account["origin"]["numerics"]["threads"])
+    shown = recorded.curves()
+    found = Findings([], {})
     for first, last, path in sorted(tasks):
         store = TrajectoryStore(path)
-        made = [record for record in (store.record(epoch["key"]) for epoch in account["epochs"][first - 1 : last]) if record]
-        origin = json.loads((path / "origin.json").read_text())
+        said = account["epochs"][first - 1 : last]
+        made = [record for record in (store.record(epoch["key"]) for epoch in said) if record]
+        found.origin = json.loads((path / "origin.json").read_text())
         row, differs = compare.epochs_row(account["epochs"], made, first, last)
-        rows.append(row)
-        if differs and made:
-            reasons.append(_where(recorded, account["epochs"], store, made, differs))
-    return rows, *_judge(rows, reasons, account, origin)
+        curves, other_curve = compare.curves_row(said, shown[first - 1 : last])
+        found.rows += [row] if curves.same else [row, curves]
+        found.symptoms += [_where(recorded, account["epochs"], store, made, differs)] if differs and made else []
+        found.symptoms += [other_curve] if other_curve else []
+    return found
+
+
+def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -> None:
+    """Train the epochs of each task, as many at once as there are processors for."""
+    processes = max(1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // threads)
+    # The longest first, one after another to each process.
+    tasks = sorted(tasks, key=lambda task: task[0] - task[1])
+    shares = [share for share in (tasks[number::processes] for number in range(processes)) if share]
+    arguments = [[text for first, last, store in share for text in (f"{first}-{last}", str(store))] for share in shares]
+    if remake.scratch.finish([remake.python("-m", "surefoot.retrain", *some) for some in arguments]):
+        raise CannotSay("these epochs can't be trained again at its commit; what went wrong is above")
 
 
 def _bring_data(remake: Remake, account: dict[str, Any]) -> None:
@@ -176,7 +214,7 @@ def _bring_data(remake: Remake, account: dict[str, Any]) -> None:
     if same:
         (remake.path / files.BATCHES).symlink_to(files.BATCHES.resolve())
         return
-    remake.reproduce("batch", store=remake.scratch / "store")
+    remake.reproduce("batch", store=remake.scratch.path / "store")
     index = json.loads((remake.path / files.BATCHES / "index.json").read_text())
     if index["digest"] != account["data"]["digest"]:
         raise CannotSay("the batches that come of its data are others than were recorded; verify the whole run to see where")
@@ -196,18 +234,6 @@ def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[i
             raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
         store.write(record, state)
     return first, last, path
-
-
-def _judge(rows: list[Row], reasons: list[str], account: dict[str, Any], origin: dict[str, Any]) -> tuple[list[str], str]:
-    """The reasons, causes before symptoms, and the verdict."""
-    different = compare.causes(account["origin"], origin)
-    # What follows from another cause: other data has other digests, other rounding other first weights.
-    told = [line for key, line in different.items() if not (key.startswith("data.") and reasons) and key != "first_state"] or list(different.values())
-    if not different:
-        told = []
-    differing = [row.what for row in rows if row.same is False]
-    rest = [f"{', '.join(differing)}: other bits, from the same code, data and params"] if differing and not told and not reasons else []
-    return [*told, *reasons, *rest], compare.verdict(rows, different)
 
 
 def _where(recorded: Recorded, said: list[dict[str, Any]], store: TrajectoryStore, made: list[dict[str, Any]], first: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from surefoot.params import flatten
@@ -11,10 +12,15 @@ EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}
 
 # What in a run's origin lies in the machine and its packages rather than in the run. By prefix of the dotted key.
 SURROUNDINGS = ("numerics.fingerprint", "versions.")
+# Params that can't change a bit: where and how often something is kept.
+NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states")
+# What in an origin is a param, and named as such.
+FROM_PARAMS = ("seed", "numerics.profile", "numerics.threads", "model.", "optimizer.")
 CAUSES = {
     "seed": "the seed",
     "numerics.profile": "the numerics profile",
     "numerics.threads": "the number of threads",
+    "numerics.deterministic": "whether operations must be deterministic",
     "numerics.fingerprint": "the numerics fingerprint: this machine rounds differently",
     "versions.": "the version of {}",
     "code.": "Surefoot's own code, {}",
@@ -51,9 +57,12 @@ def causes(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, s
     return found
 
 
-def params(recorded: Mapping[str, str], again: Mapping[str, Any]) -> list[str]:
-    """Which params differ: as MLflow has them (texts), and as params.yaml has them now."""
-    return [f"{key} (recorded {recorded[key]}, now {value})" for key, value in again.items() if key in recorded and not _same_text(recorded[key], str(value))]
+def params_row(recorded: Mapping[str, str], again: Mapping[str, Any]) -> tuple[Row, list[str]]:
+    """The params as MLflow has them (texts) against those in params.yaml, and a line for each that differs."""
+    both = [key for key in again if key in recorded and key not in NO_MATTER]
+    lines = [f"{key} (recorded {recorded[key]}, now {again[key]})" for key in both if not _same_text(recorded[key], str(again[key]))]
+    count = f"{len(both)} params"
+    return Row("params", count, f"{len(lines)} others" if lines else count, not lines if both else None), lines
 
 
 def _same_text(one: str, other: str) -> bool:
@@ -83,13 +92,28 @@ def epochs_row(recorded: Sequence[Mapping[str, Any]], again: Sequence[Mapping[st
     """The states from epoch `first` to `last`, and the first epoch whose state or metrics differ."""
     made = {record["epoch"]: record for record in again}
     span = f"epochs {first}-{last}" if last > first else f"epoch {first}"
-    for record in recorded[first - 1 : last]:
-        other = made.get(record["epoch"])
-        if other is None or record["state"] != other["state"] or record["metrics"] != other["metrics"]:
-            which = f"{record['epoch']}: "
-            return Row(span, which + _short(record["state"]), which + _short(other["state"] if other else None), False), int(record["epoch"])
+    said = {record["epoch"]: record for record in recorded}
+    for epoch in range(first, last + 1):
+        one, other = said.get(epoch), made.get(epoch)
+        if one is None or other is None or one["state"] != other["state"] or one["metrics"] != other["metrics"]:
+            was, is_now = (f"{epoch}: {_short(record['state'] if record else None)}" for record in (one, other))
+            return Row(span, was, is_now, False), epoch
     states = f"{last - first + 1} state" + ("s" if last > first else "")
     return Row(span, states, states, True), None
+
+
+def curves_row(recorded: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, float]]) -> tuple[Row, str | None]:
+    """The metrics of each epoch against those that MLflow shows, and the first that isn't the same."""
+    for record, there in zip_longest(recorded, shown, fillvalue=None):
+        one, other = record["metrics"] if record else {}, there or {}
+        name = next((name for name in sorted(one.keys() | other.keys()) if not _same(one.get(name), other.get(name))), None)
+        if name:
+            epoch = record["epoch"] if record else f"after {len(recorded)}"
+            where = f"{name}, epoch {epoch}: "
+            line = f"MLflow shows another {name} in epoch {epoch} ({_number(other.get(name))}) than was recorded ({_number(one.get(name))})"
+            return Row("curves in MLflow", where + _number(one.get(name)), _number(other.get(name)), False), line
+    points = f"{sum(len(record['metrics']) for record in recorded)} points"
+    return Row("curves in MLflow", points, points, True), None
 
 
 def metric_rows(recorded: Mapping[str, float], again: Mapping[str, float]) -> list[Row]:
@@ -97,7 +121,7 @@ def metric_rows(recorded: Mapping[str, float], again: Mapping[str, float]) -> li
     rows = []
     for name in sorted(recorded.keys() | again.keys()):
         one, other = recorded.get(name), again.get(name)
-        same = None if one is None or other is None else one == other
+        same = None if one is None else _same(one, other)
         difference = f" ({other - one:+.3g})" if same is False and one is not None and other is not None else ""
         rows.append(Row(name, _number(one), _number(other) + difference, same))
     return rows
@@ -116,6 +140,35 @@ def verdict(rows: list[Row], origin: Mapping[str, str]) -> str:
     return CANNOT_SAY if any(key.startswith(SURROUNDINGS) for key in origin) else DIFFERS
 
 
+def told(causes: Mapping[str, str], other_params: bool, symptoms: Sequence[str]) -> list[str]:
+    """Of the causes those that don't follow from another one.
+
+    Args:
+        causes: from `causes`.
+        other_params: whether params differ, which are named beside this.
+        symptoms: what else is known to differ; in the data, it was named there.
+    """
+    follows = ("first_state", *(("data.",) if symptoms or other_params else ()), *(FROM_PARAMS if other_params else ()))
+    lines = [line for key, line in causes.items() if not key.startswith(follows) or key.startswith("model.source.")]
+    return lines or ([] if symptoms or other_params else list(causes.values()))
+
+
+def what_is_identical(rows: Sequence[Row], others: Sequence[str]) -> list[str]:
+    """What was compared, what wasn't, and what differed without changing a bit."""
+    lines = [f"{', '.join(row.what for row in rows if row.same)}; every bit of them"]
+    lacking = [row.what for row in rows if row.same is None]
+    lines += [f"not compared, as MLflow has none: {', '.join(lacking)}"] if lacking else []
+    return lines + [f"though not the same: {line}" for line in others]
+
+
+def unexplained(rows: Sequence[Row]) -> list[str]:
+    """What to say where nothing is known to be the cause."""
+    differing = ", ".join(row.what for row in rows if row.same is False)
+    if any(row.what == "model" and row.same for row in rows):
+        return [f"{differing}: MLflow has others than come of the same model"]
+    return [f"{differing}: other bits, from the same code, data and params"]
+
+
 def table(rows: list[Row]) -> str:
     """The rows as text, in columns."""
     words = {True: "same", False: "DIFFERS", None: "-"}
@@ -128,7 +181,10 @@ def first_tensor(recorded: bytes, again: bytes) -> str | None:
     """The first tensor, by name, that differs between two states or networks (safetensors), and by how much."""
     import safetensors.torch
 
-    one, other = safetensors.torch.load(recorded), safetensors.torch.load(again)
+    try:
+        one, other = safetensors.torch.load(recorded), safetensors.torch.load(again)
+    except safetensors.SafetensorError:  # a damaged file in MLflow
+        return None
     # Weights first: what the optimizer keeps differs as soon as they do.
     differing = [
         name
@@ -137,7 +193,7 @@ def first_tensor(recorded: bytes, again: bytes) -> str | None:
         or name not in other
         or one[name].dtype != other[name].dtype
         or one[name].shape != other[name].shape
-        or not _equal(one[name], other[name])
+        or _different_values(one[name], other[name])
     ]
     if not differing:
         return None
@@ -145,15 +201,22 @@ def first_tensor(recorded: bytes, again: bytes) -> str | None:
     more = f"; {len(differing) - 1} more tensors differ" if len(differing) > 1 else ""
     if name not in one or name not in other or one[name].shape != other[name].shape:
         return f"{name} is there in one of them only, or in another shape{more}"
-    apart = (one[name].double() - other[name].double()).abs()
-    return f"{name} differs in {int((apart != 0).sum()):,} of {apart.numel():,} values, by at most {float(apart.max()):.3g}{more}"
+    if one[name].dtype != other[name].dtype:
+        return f"{name} is {one[name].dtype} in one of them, {other[name].dtype} in the other{more}"
+    count, apart = _different_values(one[name], other[name]), (one[name].double() - other[name].double()).abs()
+    return f"{name} differs in {count:,} of {apart.numel():,} values, by at most {float(apart.max()):.3g}{more}"
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _different_values(one: Any, other: Any) -> int:
+    """How many values of two tensors differ, by bytes: NaN is equal to itself, and 0 isn't -0."""
     import torch
 
-    # By bytes: NaN is equal to itself, and 0 isn't -0.
-    return torch.equal(one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8))
+    first, second = (tensor.contiguous().reshape(-1, 1).view(torch.uint8) for tensor in (one, other))
+    return int((first != second).any(1).sum())
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    return one == other or (one != one and other != other)  # NaN
 
 
 def _short(value: Any) -> str:

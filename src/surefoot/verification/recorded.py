@@ -1,6 +1,7 @@
 """A run as MLflow has it."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +40,49 @@ class Recorded:
         """The Git commit it was made at.
 
         Raises:
-            CannotSay: it has none, or files that would be needed were too large to be recorded.
+            CannotSay: it has none.
         """
-        left_out = self.run.data.tags.get("surefoot.git.left_out")
-        if left_out:
-            raise CannotSay(f"files that weren't in Git were too large to be recorded: {left_out}")
         commit = self.run.data.tags.get("mlflow.source.git.commit")
         if not commit:
             raise CannotSay("it was made outside of Git, so its code isn't recorded")
         return commit
+
+    @property
+    def patch(self) -> bytes:
+        """What of its code wasn't committed.
+
+        Raises:
+            CannotSay: it isn't there, though there was something; or it is that of another time when the run was made.
+        """
+        if self.run.data.tags.get("surefoot.git.dirty") != "true":
+            return b""
+        patch, digest = self.artifact(runs.PATCH) or b"", self.run.data.tags.get("surefoot.git.patch")
+        if digest and digest != files.sha256(patch):
+            raise CannotSay(f"its uncommitted changes, {runs.PATCH} in MLflow, " + ("aren't those of its commit" if patch else "can't be had"))
+        return patch
+
+    @property
+    def left_out(self) -> str:
+        """Files that weren't in Git and too large to be recorded; `''` if there were none."""
+        return str(self.run.data.tags.get("surefoot.git.left_out", ""))
+
+    def curves(self) -> list[dict[str, float]]:
+        """The metrics of each epoch, from the first, as MLflow shows them.
+
+        Raises:
+            CannotSay: MLflow can't be reached any more.
+        """
+        from mlflow.exceptions import MlflowException
+
+        found: dict[int, dict[str, float]] = {}
+        for name in sorted(name for name in self.run.data.metrics if name == "lr" or name.startswith(("train/", "validation/"))):
+            try:
+                history = self.client.get_metric_history(self.run.info.run_id, name)
+            except MlflowException as error:
+                raise CannotSay(f"MLflow can't be read: {str(error).splitlines()[0]}") from None
+            for metric in history:
+                found.setdefault(metric.step, {})[name] = metric.value
+        return [found[step] for step in sorted(found)]
 
     @property
     def results(self) -> dict[str, float]:
@@ -58,16 +93,18 @@ class Recorded:
         """What was determined, as digests (`runs.account`).
 
         Raises:
-            CannotSay: the run isn't complete.
+            CannotSay: the run isn't complete, or that file is damaged.
         """
         data = self.artifact(runs.ACCOUNT)
         if data is None:
-            finished = self.run.info.status == "FINISHED"
-            raise CannotSay(
-                f"it has no {runs.ACCOUNT}: "
-                + ("it was made before digests were recorded, or its records are gone" if finished else f"it is {self.run.info.status}")
-            )
-        account: dict[str, Any] = json.loads(data)
+            why = f"it is {self.run.info.status}"
+            if self.run.info.status == "FINISHED":
+                why = f"it was made by an older Surefoot, or its artifacts at {self.run.info.artifact_uri} are out of reach"
+            raise CannotSay(f"it has no {runs.ACCOUNT}, which says what to compare with: {why}")
+        try:
+            account: dict[str, Any] = json.loads(data)
+        except ValueError:
+            raise CannotSay(f"its {runs.ACCOUNT} in MLflow is damaged") from None
         return account
 
     def artifact(self, path: str) -> bytes | None:
@@ -81,9 +118,10 @@ class Recorded:
 
     def tag(self, verdict: str, scope: str, reason: str) -> None:
         """Set the verdict as tags."""
+        from mlflow.entities import RunTag
+
         tags = {TAG: verdict, f"{TAG}.scope": scope, f"{TAG}.reason": reason[:5000]}
-        for name, value in tags.items():
-            self.client.set_tag(self.run.info.run_id, name, value)
+        self.client.log_batch(self.run.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def find(wanted: str | None, scratch: Path) -> Recorded:
@@ -99,8 +137,8 @@ def find(wanted: str | None, scratch: Path) -> Recorded:
     from mlflow.exceptions import MlflowException
 
     scratch.mkdir()
-    client = MlflowClient(uri)
     try:
+        client = MlflowClient(uri)
         found = _by_name(client, wanted) if wanted else _last(client)
     except MlflowException as error:
         raise UserError(f"MLflow at {uri} can't be read: {str(error).splitlines()[0]}") from None
@@ -125,13 +163,23 @@ def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
         return []
     named: dict[str, Run] = {}
     for filtered in (f"attributes.run_name = {quote}{wanted}{quote}", f"tags.DVC_EXP_NAME = {quote}{wanted}{quote}"):
-        for run in client.search_runs([tracking.experiment(client)], filtered):
+        for run in _search(client, filtered):
             named[run.info.run_id] = run
     return list(named.values())
 
 
 def _last(client: "MlflowClient") -> "list[Run]":
     store = TrajectoryStore(files.trajectory())
-    marks = sorted((store.path / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    found = (tracking.find(client, mark.stem) for mark in marks)
-    return [run for run in found if run][:1]
+    marks = sorted((store.path / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not marks:
+        return []
+    found = _search(client, f"tags.`{tracking.IDENTITY}` = '{marks[-1].stem}'")
+    if not found:
+        raise UserError("this workspace's last run isn't in MLflow; `surefoot sync` brings it there")
+    return found[:1]
+
+
+def _search(client: "MlflowClient", filtered: str) -> "list[Run]":
+    # Not `tracking.experiment`, which would make the experiment.
+    experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.EXPERIMENT)
+    return list(client.search_runs([experiment.experiment_id], filtered, order_by=["attributes.start_time DESC"])) if experiment else []

@@ -1,0 +1,457 @@
+"""The columns of a source: which are inputs, and what each holds; and its batches made clean.
+
+Clean is: one type a kind, nothing infinite, missing values as nulls or, by policy, refused or dropped with their row.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from surefoot.errors import UserError
+from surefoot.params import Prepare
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+Where = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """An input column: its name, its kind (numeric, boolean, category, date, array), the type it is stored in, and what the source's fields say of it."""
+
+    name: str
+    kind: str
+    type: pa.DataType
+    integer: bool = False
+    array: tuple[str, tuple[int, ...]] | None = None
+    """Of an array column: dtype and shape of one."""
+
+
+@dataclass
+class Vocabulary:
+    """The different texts of a column in order of appearance, and so a number for each."""
+
+    values: pa.Array = field(default_factory=lambda: pa.nulls(0, pa.string()))
+
+    def encode(self, texts: pa.Array) -> NDArray[np.int32]:
+        """The number of each text (a string array), new ones included; -1 for a null."""
+        coded = texts.dictionary_encode()
+        known = pc.index_in(coded.dictionary, value_set=self.values)
+        if known.null_count:
+            self.values = pa.concat_arrays([self.values, coded.dictionary.filter(known.is_null())])
+            known = pc.index_in(coded.dictionary, value_set=self.values)
+        codes, valid = numbers(coded.indices)
+        if not len(coded.dictionary):
+            return np.full(len(texts), -1, np.int32)
+        found: NDArray[np.int32] = np.from_dlpack(known)[codes]
+        return found if valid is None else np.where(valid, found, np.int32(-1))
+
+    def labels(self) -> list[str]:
+        """The texts."""
+        labels: list[str] = self.values.to_pylist()
+        return labels
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+# --- which columns, and what they hold ----------------------------------------------------------
+
+
+def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
+    """The input columns of a source, in its order.
+
+    Raises:
+        UserError: a name or pattern that matches no column, a target or split column that isn't there, a column of a type that can't be an input.
+    """
+    # A reader may leave out columns that are no inputs; then the schema says which there were.
+    names = json.loads((schema.metadata or {}).get(b"columns", b"null")) or schema.names
+    _check_patterns(names, prepare, source)
+    chosen = [name for name in schema.names if _is_input(name, prepare)]
+    if not chosen:
+        raise UserError(f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {some(names)}")
+    return [column_of(schema.field(name), prepare, source) for name in chosen]
+
+
+def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
+    for key, name in (("target", prepare.target), ("split.column", prepare.split.column)):
+        if name is not None and name not in names:
+            raise UserError(f"{source}: has no column {name!r} (prepare.{key}); it has {some(names)}")
+    for key, patterns in (("columns", prepare.columns or ()), ("ignore", prepare.ignore), ("kinds", tuple(prepare.kinds))):
+        for pattern in patterns:
+            if not any(pattern == name or fnmatchcase(name, pattern) for name in names):
+                raise UserError(f"{source}: prepare.{key}: {pattern!r} matches no column; it has {some(names)}")
+    if prepare.target in (prepare.columns or ()):
+        raise UserError(f"params.yaml: prepare.columns: {prepare.target!r} is the target (prepare.target), so it can't be an input")
+
+
+def _is_input(name: str, prepare: Prepare) -> bool:
+    if name == prepare.target or _matches(name, prepare.ignore):
+        return False
+    if name == prepare.split.column:
+        return name in (prepare.columns or ())
+    return prepare.columns is None or _matches(name, prepare.columns)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    # Equal, too: a name may hold brackets, which are a pattern's.
+    return any(pattern == name or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
+    """What a column holds: by `prepare.kinds` (its name, else the first pattern that matches), else by its type."""
+    name, type_ = field.name, field.type
+    if pa.types.is_fixed_size_list(type_):
+        return _array_column(field, source)
+    told = prepare.kinds.get(name) or next((kind for pattern, kind in prepare.kinds.items() if fnmatchcase(name, pattern)), None)
+    kind = told or _kind_of_type(type_)
+    if kind is None:
+        why = "is empty" if pa.types.is_null(type_) else f"has type {type_}, which can't be an input"
+        raise UserError(
+            f"{source}: column {name!r} {why}; leave it out (prepare.ignore)" + (", or say what it holds (prepare.kinds)" * pa.types.is_null(type_))
+        )
+    stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": _date_type(type_)}[kind]
+    if not (pa.types.is_null(type_) or _can_become(type_, kind)):
+        raise UserError(f"{source}: column {name!r} has type {type_}, which can't be a {kind} (prepare.kinds)")
+    return Column(name, kind, stored, integer=pa.types.is_integer(type_))
+
+
+def _kind_of_type(type_: pa.DataType) -> str | None:
+    tests = {
+        "numeric": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+        "boolean": (pa.types.is_boolean,),
+        "category": (_is_text, pa.types.is_dictionary),
+        "date": (pa.types.is_date, pa.types.is_timestamp, pa.types.is_time),
+    }
+    return next((kind for kind, ours in tests.items() if any(test(type_) for test in ours)), None)
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+
+
+def _can_become(type_: pa.DataType, kind: str) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    own = _kind_of_type(type_)
+    return (
+        own is not None
+        and own
+        in {
+            "numeric": ("numeric", "boolean", "category"),
+            "boolean": ("boolean", "numeric", "category"),
+            "category": ("category", "numeric", "boolean", "date"),
+            "date": ("date", "category"),
+        }[kind]
+    )
+
+
+def _date_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_date32(type_):
+        return type_
+    if pa.types.is_time(type_):
+        return pa.time64("us")
+    return pa.timestamp("us", type_.tz if pa.types.is_timestamp(type_) else None)
+
+
+def _array_column(field: pa.Field, source: str) -> Column:
+    value = field.type.value_type
+    if pa.types.is_uint8(value) or pa.types.is_float32(value) or pa.types.is_float64(value):
+        stored = value
+    elif pa.types.is_integer(value):
+        stored = pa.int64()
+    else:
+        raise UserError(f"{source}: arrays of {value} can't be inputs; numbers are needed")
+    dtype = _dtype(stored).name
+    shape = tuple(json.loads((field.metadata or {}).get(b"shape", b"null")) or [field.type.list_size])
+    return Column(field.name, "array", pa.binary(field.type.list_size * stored.bit_width // 8), array=(dtype, shape))
+
+
+def check_same(columns: list[Column], schema: pa.Schema, prepare: Prepare, source: str, key: str) -> None:
+    """Check that the separate source `prepare.<key>` has the columns of the main one.
+
+    Raises:
+        UserError: naming a column that is missing, or of another type.
+    """
+    for name in [*(column.name for column in columns), prepare.target]:
+        if name not in schema.names:
+            raise UserError(f"{source}: has no column {name!r}, as {prepare.source} has (prepare.{key}); it has {some(schema.names)}")
+    for column in columns:
+        field = schema.field(column.name)
+        if not pa.types.is_null(field.type):
+            other = column_of(field, prepare, source)
+            if (other.kind, other.type, other.array) != (column.kind, column.type, column.array):
+                what = f"{column.kind} column" if column.array is None else f"{column.array[0]} array of shape {list(column.array[1])}"
+                theirs = field.type if other.array is None else f"{other.array[0]} array of shape {list(other.array[1])}"
+                raise UserError(f"{source}: column {column.name!r} is {theirs}, but in {prepare.source} it is a {what} (prepare.{key}); they must be the same")
+
+
+# --- clean batches ------------------------------------------------------------------------------
+
+
+class Cleaner:
+    """Makes a source's batches clean; categories and classes get numbers, which the sources of one preparation share."""
+
+    def __init__(self, columns: list[Column], prepare: Prepare) -> None:
+        self.columns = columns
+        self.vocabularies = {column.name: Vocabulary() for column in columns if column.kind == "category"}
+        self.classes = Vocabulary()
+        self.dropped: dict[str, int] = {}
+        self._prepare = prepare
+        types = [(column.name, column.type) for column in columns]
+        self.schema = pa.schema([*types, (prepare.target, pa.float64() if prepare.task == "regression" else pa.int32())])
+
+    def clean(self, batch: pa.RecordBatch, first: int, where: Where) -> tuple[pa.RecordBatch, NDArray[np.bool_] | None]:
+        """A batch of `self.schema`, and which rows of the given one it has; None: all.
+
+        Categories, and the target in classification, are numbers from `vocabularies` and `classes`, -1 where missing.
+        `first` is the place in the source of the batch's first row, for messages.
+
+        Raises:
+            UserError: naming the row and column of a value that can't be.
+        """
+
+        def at(bad: NDArray[np.bool_], name: str) -> str:
+            return f"{where(first + int(np.flatnonzero(bad)[0]))}, column {name!r}"
+
+        arrays, drop = [], np.zeros(batch.num_rows, np.bool_)
+        for column in self.columns:
+            array, missing = self._input(column, batch.column(column.name), at)
+            if missing is not None:
+                policy = getattr(self._prepare.missing, "numeric" if column.kind == "array" else column.kind)
+                if policy == "error" or (column.kind == "array" and policy != "drop"):
+                    raise UserError(f"{at(missing, column.name)}: {_empty(column)}")
+                if policy == "drop":
+                    self._drop(f"{column.name!r} is missing", missing & ~drop)
+                    drop |= missing
+            arrays.append(array)
+        array, missing = self._target(batch.column(self._prepare.target), at)
+        if missing is not None:
+            if self._prepare.missing.target == "error":
+                raise UserError(f"{at(missing, self._prepare.target)}: empty; a target is needed in every row (or prepare.missing.target: drop)")
+            self._drop(f"{self._prepare.target!r} (the target) is missing", missing & ~drop)
+            drop |= missing
+        cleaned = pa.RecordBatch.from_arrays([*arrays, array], schema=self.schema)
+        return (cleaned.filter(mask(~drop)), ~drop) if drop.any() else (cleaned, None)
+
+    def _drop(self, reason: str, rows: NDArray[np.bool_]) -> None:
+        if number := int(rows.sum()):
+            self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+    def _input(self, column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+        if pa.types.is_null(array.type):
+            missing = np.ones(len(array), np.bool_)
+            return (_codes(np.full(len(array), -1, np.int32)) if column.kind == "category" else pa.nulls(len(array), column.type)), missing
+        if column.kind == "array":
+            return _arrays(column, array, at)
+        if column.kind == "category":
+            vocabulary = self.vocabularies[column.name]
+            codes = vocabulary.encode(_texts(array))
+            if len(vocabulary) > self._prepare.max_categories:
+                raise UserError(
+                    f"{at(codes >= self._prepare.max_categories, column.name)}: the category has more than {self._prepare.max_categories} different values "
+                    "(prepare.max_categories); leave the column out (prepare.ignore), or raise the limit"
+                )
+            missing = codes < 0
+            return _codes(codes), missing if missing.any() else None
+        if column.kind == "numeric":
+            return _numeric(column, array, at, self._limit(column))
+        cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", f"a {column.kind}")
+        return cast, _nulls(cast)
+
+    def _limit(self, column: Column) -> float:
+        # Above 2^24 float32 has no longer every integer: two ids become one. Scaled in float64 first, they keep what matters of them.
+        return 2.0**24 if column.integer and self._prepare.normalize == "none" else FLOAT32_MAX
+
+    def _target(self, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+        name = self._prepare.target
+        if self._prepare.task == "regression":
+            if pa.types.is_null(array.type):
+                return pa.nulls(len(array), pa.float64()), np.ones(len(array), np.bool_)
+            if _kind_of_type(array.type) not in ("numeric", "boolean", "category"):
+                raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a number is needed for regression")
+            return _numeric(Column(name, "numeric", pa.float64()), array, at, FLOAT32_MAX)
+        if pa.types.is_floating(array.type):
+            # 1.0 is class 1; 0.5 is none.
+            array = _nan_to_null(array)
+            array = _cast(
+                array, pa.int64(), lambda bad: f"{at(bad, name)}: ", "a class, which is a text or a whole number (prepare.task: regression predicts numbers)"
+            )
+        elif not pa.types.is_null(array.type) and _kind_of_type(array.type) is None:
+            raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a text or a whole number is needed")
+        codes = self.classes.encode(_texts(array))
+        if self._prepare.task == "binary" and len(self.classes) > 2:
+            labels = ", ".join(map(repr, self.classes.labels()[:3]))
+            raise UserError(
+                f"{at(codes == 2, name)}: a third class; prepare.task: binary needs two, found {labels} (prepare.task: classification takes any number)"
+            )
+        missing = codes < 0
+        return _codes(codes), missing if missing.any() else None
+
+
+def _empty(column: Column) -> str:
+    if column.kind == "array":
+        return "holds NaN; a number is needed everywhere (or prepare.missing.numeric: drop)"
+    what = {"numeric": "a number", "boolean": "true or false", "category": "a category", "date": "a date"}[column.kind]
+    return f"empty; {what} is needed in every row (or another policy, prepare.missing.{column.kind})"
+
+
+def _texts(array: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(array.type) or not pa.types.is_string(array.type):
+        array = array.cast(pa.string())
+    return array
+
+
+def _codes(codes: NDArray[np.int32]) -> pa.Array:
+    return pa.Array.from_buffers(pa.int32(), len(codes), [None, pa.py_buffer(np.ascontiguousarray(codes))])
+
+
+def _nulls(array: pa.Array) -> NDArray[np.bool_] | None:
+    if not array.null_count:
+        return None
+    valid = numbers(array)[1]
+    return None if valid is None else ~valid
+
+
+def _cast(array: pa.Array, type_: pa.DataType, at: Callable[[NDArray[np.bool_]], str], what: str) -> pa.Array:
+    """A cast, or an error that names the first value which can't be."""
+    if array.type == type_:
+        return array
+    # Times finer than a microsecond are cut to one.
+    safe = not (pa.types.is_temporal(array.type) and pa.types.is_temporal(type_))
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_floating(array.type) and pa.types.is_boolean(type_):
+        array = _nan_to_null(array)
+    if pa.types.is_boolean(type_) and pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if pa.types.is_boolean(type_) and _kind_of_type(array.type) == "numeric":
+        values, valid = numbers(array)
+        bad = (values != 0) & (values != 1) if valid is None else valid & (values != 0) & (values != 1)
+        if bad.any():
+            raise UserError(f"{at(bad)}{array[int(np.flatnonzero(bad)[0])].as_py()!r} is not {what}")
+    try:
+        return array.cast(type_, safe=safe)
+    except pa.ArrowInvalid:
+        low, high = 0, len(array)
+    except pa.ArrowNotImplementedError as error:
+        raise UserError(f"{at(np.ones(1, np.bool_))}{error}") from None
+    # By halves to the first value that fails.
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            array.slice(low, middle - low).cast(type_, safe=safe)
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    raise UserError(f"{at(np.arange(len(array)) == low)}{array[low].as_py()!r} is not {what}")
+
+
+def _nan_to_null(array: pa.Array) -> pa.Array:
+    values, valid = numbers(array)
+    nan = np.isnan(values)
+    return _with_nulls(values, nan if valid is None else nan | ~valid, array.type) if nan.any() else array
+
+
+def _numeric(column: Column, array: pa.Array, at: Callable[..., str], limit: float) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    name = column.name
+    what = "a whole number that float64 can hold" if pa.types.is_integer(array.type) else "a number"
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    array = _cast(array, pa.float64(), lambda bad: f"{at(bad, name)}: ", what)
+    values, valid = numbers(array)
+    if not len(values):
+        return array, None
+    # One pass for the least and one for the greatest; NaN makes both comparisons false.
+    if valid is None and values.min() >= -limit and values.max() <= limit:
+        return array, None
+    missing = np.isnan(values) if valid is None else np.isnan(values) | ~valid
+    large = (np.abs(values) > limit) & ~missing
+    if large.any():
+        value = float(values[np.flatnonzero(large)[0]])
+        if np.isinf(value):
+            why = f"{value}; a finite number is needed"
+        elif limit < FLOAT32_MAX:
+            why = (
+                f"{value:.0f} is more than float32 can tell from its neighbours (2^24); set prepare.normalize: standard, or make it a category (prepare.kinds)"
+            )
+        else:
+            why = f"{value!r} is more than float32 can hold ({FLOAT32_MAX:.4g})"
+        raise UserError(f"{at(large, name)}: {why}")
+    if not missing.any():
+        return array, None
+    return _with_nulls(values, missing, pa.float64()), missing
+
+
+def _with_nulls(values: NDArray[Any], missing: NDArray[np.bool_], type_: pa.DataType) -> pa.Array:
+    valid = np.packbits(~missing, bitorder="little")
+    return pa.Array.from_buffers(type_, len(values), [pa.py_buffer(valid), pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def _arrays(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    """Lists of a fixed length as so many bytes: quick to write, and to read."""
+    assert column.array is not None
+    dtype = np.dtype(column.array[0])
+    size = array.type.list_size
+    if array.null_count:
+        raise UserError(f"{at(~np.asarray(_validity(array)), column.name)}: empty; an array is needed in every row")
+    flat = array.values.slice(array.offset * size, len(array) * size)
+    if flat.null_count:
+        raise UserError(f"{at(~_validity(flat).reshape(-1, size).all(1), column.name)}: an array has missing values")
+    values = np.ascontiguousarray(np.from_dlpack(flat).astype(dtype, copy=False)).reshape(-1, size)
+    missing = None
+    if dtype.kind == "f" and not np.isfinite(values).all():
+        infinite = np.isinf(values).any(1)
+        if infinite.any():
+            raise UserError(f"{at(infinite, column.name)}: holds an infinite value; finite numbers are needed")
+        missing = np.isnan(values).any(1)
+    return pa.Array.from_buffers(column.type, len(values), [None, pa.py_buffer(values)]), missing
+
+
+def numbers(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The values of an array of numbers, booleans, dates or times, and which are there (None: all); a value that isn't is 0.
+
+    Without Arrow's own to_numpy, which imports pandas.
+    """
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    elif pa.types.is_date32(array.type) or pa.types.is_time32(array.type):
+        array = array.view(pa.int32())
+    elif pa.types.is_temporal(array.type):
+        array = array.view(pa.int64())
+    if not array.null_count:
+        whole = pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
+        return np.from_dlpack(whole), None
+    valid = _validity(array)
+    data = np.frombuffer(array.buffers()[1], dtype=_dtype(array.type))[array.offset : array.offset + len(array)]
+    return np.where(valid, data, data.dtype.type(0)), valid
+
+
+def _dtype(type_: pa.DataType) -> np.dtype[Any]:
+    # Not type_.to_pandas_dtype(), which imports pandas.
+    name = str(type_)
+    return np.dtype({"double": "float64", "float": "float32", "halffloat": "float16"}.get(name, name))
+
+
+def _validity(array: pa.Array) -> NDArray[np.bool_]:
+    if not array.null_count:
+        return np.ones(len(array), np.bool_)
+    bits = np.frombuffer(array.buffers()[0], np.uint8)
+    return np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :].astype(np.bool_)
+
+
+def mask(chosen: NDArray[np.bool_]) -> pa.BooleanArray:
+    """As Arrow has it. From the bits, as pa.array imports pandas."""
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))])
+
+
+def some(names: Iterable[str], most: int = 8) -> str:
+    """The first few of the names."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,388 @@
+"""The fitted preparation: what becomes of each input column, fitted on the training rows, and applied the same way to any row that comes later.
+
+A list of plain dicts, one a column, as schema.json has it:
+
+column, kind     its name, and numeric, boolean, category, date or array
+fill             what stands for a missing value, for each number: [0.0]; null: a missing value is an error
+indicator        whether a feature says where a value was missing
+subtract, divide the scaling of each number
+values           a category's values as seen in training; null, at the end, is a missing value
+encode           a category's: onehot, a feature a value after one for values not seen in training; or codes, one feature with the
+                 value's number from 1, and 0 for values not seen in training
+parts            a date's, each a number
+first, width     its features: where they start, how many there are
+names            the features' names
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from surefoot.data.columns import Column, Vocabulary, numbers
+from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
+from surefoot.errors import UserError
+from surefoot.params import Prepare
+
+Feature = dict[str, Any]
+
+PARTS = ("year", "month", "day", "weekday", "hour", "minute", "second")
+ID_ROWS = 1 << 16
+"""A column whose first so many training values are all different is taken for an id; and fewer than twenty say nothing."""
+
+
+# --- applying it ---------------------------------------------------------------------------------
+
+
+def transform(columns: Mapping[str, Any] | pa.RecordBatch, features: list[Feature]) -> NDArray[Any]:
+    """The inputs of a network, (rows, width): float32 of columns; of an array column its own uint8 or int64, or float32, flat.
+
+    Takes Arrow arrays, or NumPy's, where NaN, NaT and None are missing values, by column name; other columns may be there.
+
+    Raises:
+        UserError: a missing column, or a value that the fitted preparation doesn't take.
+    """
+    names = columns.schema.names if isinstance(columns, pa.RecordBatch) else columns
+    if absent := [feature["column"] for feature in features if feature["column"] not in names]:
+        raise UserError(f"column {absent[0]!r} is missing; the model's inputs are {', '.join(feature['column'] for feature in features)}")
+    if features[0]["kind"] == "array":
+        return _array(columns[features[0]["column"]], features[0])
+    given = {feature["column"]: columns[feature["column"]] for feature in features}
+    rows = len(next(iter(given.values())))
+    inputs = np.empty((rows, features[-1]["first"] + features[-1]["width"]), np.float32)
+    for feature in features:
+        _APPLY[feature["kind"]](given[feature["column"]], feature, inputs[:, feature["first"] : feature["first"] + feature["width"]])
+    return inputs
+
+
+def _fill(values: NDArray[np.float64], valid: NDArray[np.bool_] | None, feature: Feature, out: NDArray[np.float32]) -> None:
+    """Numbers (rows, n) into the first n features; what is missing is filled in, and told by the indicator."""
+    if valid is not None and not valid.all():
+        if feature["fill"] is None:
+            row = int(np.flatnonzero(~valid)[0])
+            raise UserError(f"column {feature['column']!r} is empty in row {row} (from 0); a value is needed in every row")
+        values = np.where(valid[:, None], values, np.asarray(feature["fill"]))
+    out[:, : values.shape[1]] = normalize(values, feature["subtract"], feature["divide"])
+    if feature["indicator"]:
+        out[:, -1] = 0 if valid is None else ~valid
+
+
+def _numeric(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
+    values, valid = _numbers(given, feature["column"])
+    _fill(values[:, None], valid, feature, out)
+
+
+def _numbers(given: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Float64 values, and which of them are there."""
+    if isinstance(given, np.ndarray) and given.dtype == object:
+        given = pa.array(given, from_pandas=True)
+    if not isinstance(given, np.ndarray):
+        if pa.types.is_null(given.type):
+            return np.zeros(len(given)), np.zeros(len(given), np.bool_)
+        if pa.types.is_dictionary(given.type):
+            given = given.dictionary_decode()
+        try:
+            given, valid = numbers(given if pa.types.is_floating(given.type) or pa.types.is_boolean(given.type) else given.cast(pa.float64()))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise UserError(f"column {name!r} must hold numbers: {str(error).splitlines()[0]}") from None
+    else:
+        valid = None
+    values = given.astype(np.float64, copy=False)
+    nan = np.isnan(values)
+    if nan.any():
+        valid = ~nan if valid is None else valid & ~nan
+    return values, valid
+
+
+def _boolean(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
+    if not isinstance(given, np.ndarray) and pa.types.is_string(given.type):
+        given = given.cast(pa.bool_())
+    values, valid = _numbers(given, feature["column"])
+    _fill((values != 0).astype(np.float64)[:, None], valid, feature, out)
+
+
+def _category(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
+    if isinstance(given, np.ndarray):
+        given = pa.array(given, from_pandas=True)
+    if not pa.types.is_dictionary(given.type):
+        given = given.cast(pa.string()).dictionary_encode()
+    known = [value for value in feature["values"] if value is not None]
+    place = {value: number for number, value in enumerate(known, 1)}
+    of_dictionary = np.array([*(place.get(text, 0) for text in given.dictionary.cast(pa.string()).to_pylist()), 0])
+    codes, valid = numbers(given.indices)
+    numbered = of_dictionary[codes]
+    if valid is not None:
+        if None not in feature["values"]:
+            raise UserError(f"column {feature['column']!r} is empty in row {int(np.flatnonzero(~valid)[0])} (from 0); a value is needed in every row")
+        numbered = np.where(valid, numbered, len(feature["values"]))
+    if feature["encode"] == "codes":
+        out[:, 0] = numbered
+    else:
+        out[:] = 0
+        out[np.arange(len(numbered)), numbered] = 1
+
+
+def _date(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
+    if isinstance(given, np.ndarray):
+        given = pa.array(given, from_pandas=True)
+    if pa.types.is_string(given.type):
+        given = given.cast(pa.timestamp("us"))
+    values, valid = date_parts(given, feature["parts"])
+    _fill(values, valid, feature, out)
+
+
+def date_parts(dates: pa.Array, parts: Iterable[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Each part of each date as a number, (rows, parts), and which dates are there. Weekdays count from Monday, 0; seconds have fractions."""
+    if pa.types.is_null(dates.type):
+        dates = dates.cast(pa.timestamp("us"))
+    midnight_only = pa.types.is_date32(dates.type)
+    columns = []
+    for part in parts:
+        if midnight_only and part in ("hour", "minute", "second"):
+            columns.append(np.zeros(len(dates)))
+            continue
+        values = numbers(getattr(pc, "day_of_week" if part == "weekday" else part)(dates))[0].astype(np.float64)
+        columns.append(values + numbers(pc.subsecond(dates))[0] if part == "second" else values)
+    return np.column_stack(columns), None if not dates.null_count else numbers(dates)[1]
+
+
+def _array(given: Any, feature: Feature) -> NDArray[Any]:
+    dtype = np.dtype(feature["dtype"])
+    if isinstance(given, np.ndarray):
+        rows = given.reshape(len(given), -1)
+    elif pa.types.is_fixed_size_list(given.type):
+        rows = numbers(given.flatten())[0].reshape(len(given), -1)
+    else:
+        rows = _of_bytes(given, dtype)
+    if dtype.kind != "f":
+        return rows.astype(dtype, copy=False)
+    if feature["subtract"] is None:
+        return rows.astype(np.float32, copy=False)
+    return normalize(rows.astype(np.float64), feature["subtract"], feature["divide"])
+
+
+def _of_bytes(array: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    size = array.type.byte_width
+    return np.frombuffer(array.buffers()[1], np.uint8)[array.offset * size : (array.offset + len(array)) * size].view(dtype).reshape(len(array), -1)
+
+
+_APPLY: dict[str, Callable[[Any, Feature, NDArray[np.float32]], None]] = {"numeric": _numeric, "boolean": _boolean, "category": _category, "date": _date}
+
+
+# --- fitting it ----------------------------------------------------------------------------------
+
+
+class Fit:
+    """Learns from the training rows of one column, batch by batch; then `feature` says what it learned."""
+
+    def __init__(self, column: Column, prepare: Prepare) -> None:
+        self.column = column
+        self.missing = 0
+        self._prepare = prepare
+
+    @property
+    def policy(self) -> str:
+        """What becomes of a missing value."""
+        return str(getattr(self._prepare.missing, self.column.kind))
+
+    def add(self, array: pa.Array) -> None:
+        """Take in the column of some training rows, as `columns.Cleaner` gives it."""
+        raise NotImplementedError
+
+    def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
+        """The column's dict, but for its place; `blocks` yields its training values again."""
+        raise NotImplementedError
+
+    def statistics(self) -> dict[str, Any]:
+        """What statistics.json says of the column."""
+        raise NotImplementedError
+
+    @property
+    def constant(self) -> bool:
+        """Whether it had the same value in every row."""
+        return False
+
+    @property
+    def distinct(self) -> bool:
+        """Whether it had another value in every row, as an id has."""
+        return False
+
+
+class Numbers(Fit):
+    """Numeric and boolean columns, and dates, whose parts are numbers."""
+
+    def __init__(self, column: Column, prepare: Prepare) -> None:
+        super().__init__(column, prepare)
+        self._parts = _parts_of(column.type) if column.kind == "date" else None
+        self._measured = Statistics(len(self._parts or [None]))
+        self._ids: NDArray[np.float64] | None = np.zeros(0) if column.integer and column.kind == "numeric" else None
+
+    def _values(self, array: pa.Array) -> NDArray[np.float64]:
+        values, valid = date_parts(array, self._parts) if self._parts else numbers(array)
+        values = values.reshape(len(array), -1).astype(np.float64, copy=False)
+        return values if valid is None else values[valid]
+
+    def add(self, array: pa.Array) -> None:
+        values = self._values(array)
+        self.missing += len(array) - len(values)
+        self._measured.add(values)
+        if self._ids is not None and len(self._ids) < ID_ROWS:
+            ids = np.append(self._ids, values[: ID_ROWS - len(self._ids), 0])
+            self._ids = ids if len(np.unique(ids)) == len(ids) else None
+
+    @property
+    def constant(self) -> bool:
+        # A value that is missing in some rows says something.
+        return bool((self._measured.minimum >= self._measured.maximum).all()) and not (self.missing and self._measured.count)
+
+    @property
+    def distinct(self) -> bool:
+        return self._ids is not None and len(self._ids) >= 20 and not self.missing
+
+    def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
+        name, measured = self.column.name, self._measured
+        fill = None
+        if self.policy == "constant":
+            fill = [0.0 if self.column.kind == "boolean" else self._prepare.missing.fill] * measured.columns
+        elif self.policy == "mean":
+            fill = measured.mean.tolist()
+        elif self.policy == "median":
+
+            def of(part: int) -> Callable[[], Iterable[NDArray[np.float64]]]:
+                return lambda: (self._values(array)[:, part] for array in blocks())
+
+            fill = [median(of(part), measured.count) for part in range(measured.columns)]
+        indicator = fill is not None and self._prepare.missing.indicator
+        subtract, divide = scaling("none" if self.column.kind == "boolean" else self._prepare.normalize, measured)
+        names = [f"{name}.{part}" for part in self._parts] if self._parts else [name]
+        parts = {"parts": self._parts} if self._parts else {}
+        return {"fill": fill, "indicator": indicator, "subtract": subtract, "divide": divide, **parts, "names": names + [f"{name}=missing"] * indicator}
+
+    def statistics(self) -> dict[str, Any]:
+        measured = self._measured
+        of_column = [
+            dict(zip(("mean", "deviation", "minimum", "maximum"), map(float, values), strict=True)) if measured.count else {}
+            for values in zip(measured.mean, measured.deviation, measured.minimum, measured.maximum, strict=True)
+        ]
+        return {"missing": self.missing, **(dict(zip(self._parts, of_column, strict=True)) if self._parts else of_column[0])}
+
+
+class Categories(Fit):
+    """Category columns, of which the numbers of a vocabulary come."""
+
+    def __init__(self, column: Column, prepare: Prepare, vocabulary: Vocabulary) -> None:
+        super().__init__(column, prepare)
+        self._vocabulary = vocabulary
+        self._counts = np.zeros(0, np.int64)
+
+    def add(self, array: pa.Array) -> None:
+        counts = np.bincount(np.from_dlpack(array) + 1, minlength=len(self._vocabulary) + 1)
+        self.missing += int(counts[0])
+        self._counts = counts[1:] + np.pad(self._counts, (0, len(counts) - 1 - len(self._counts)))
+
+    def _counted(self) -> dict[str, int]:
+        labels = self._vocabulary.labels()
+        # Not by count: a row more would change the features' order.
+        return {label: int(count) for label, count in sorted(zip(labels, self._counts, strict=False), key=lambda pair: natural(pair[0])) if count}
+
+    @property
+    def constant(self) -> bool:
+        return int((self._counts > 0).sum()) + (self.missing > 0) < 2
+
+    @property
+    def distinct(self) -> bool:
+        return len(self._counts) > 0 and int(self._counts.max()) == 1 and int(self._counts.sum()) >= 20 and not self.missing
+
+    def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
+        name, encode = self.column.name, self._prepare.categories
+        values: list[str | None] = [*self._counted(), *([None] if self.policy == "constant" else [])]
+        onehot = [f"{name}=(other)", *(f"{name}=(missing)" if value is None else f"{name}={value}" for value in values)]
+        return {
+            "fill": None,
+            "indicator": False,
+            "subtract": [],
+            "divide": [],
+            "values": values,
+            "encode": encode,
+            "names": onehot if encode == "onehot" else [name],
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        return {"missing": self.missing, "counts": self._counted()}
+
+
+class Arrays(Fit):
+    """An array column."""
+
+    def __init__(self, column: Column, prepare: Prepare) -> None:
+        super().__init__(column, prepare)
+        assert column.array is not None
+        self._dtype, self.shape = np.dtype(column.array[0]), column.array[1]
+        self._size = int(np.prod(self.shape))
+        # Three axes are channels, height, width: each channel has a mean of its own.
+        self._measured: Statistics | ByteStatistics | None = None
+        if self._dtype == np.uint8:
+            self._measured = ByteStatistics(self.shape[0] if len(self.shape) == 3 else 1)
+        elif self._dtype.kind == "f":
+            self._measured = Statistics(self._size)
+
+    def add(self, array: pa.Array) -> None:
+        rows = _of_bytes(array, self._dtype)
+        if isinstance(self._measured, ByteStatistics):
+            self._measured.add(rows.reshape(len(rows), self._measured.channels, -1))
+        elif self._measured is not None:
+            self._measured.add(rows.astype(np.float64))
+
+    def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
+        scaled = isinstance(self._measured, Statistics) and self._prepare.normalize == "standard"
+        subtract, divide = scaling("standard", self._measured) if scaled and isinstance(self._measured, Statistics) else (None, None)
+        return {"dtype": self._dtype.name, "fill": None, "indicator": False, "subtract": subtract, "divide": divide, "names": []}
+
+    def scale(self) -> dict[str, list[float]] | None:
+        """The scaling of bytes, by channel, which is left to the training step."""
+        if self._prepare.normalize == "none" or not isinstance(self._measured, ByteStatistics):
+            return None
+        return {"subtract": self._measured.mean, "divide": [deviation or 1.0 for deviation in self._measured.deviation]}
+
+    def statistics(self) -> dict[str, Any]:
+        if isinstance(self._measured, ByteStatistics):
+            return {"mean": self._measured.mean, "deviation": self._measured.deviation}
+        if isinstance(self._measured, Statistics) and self._measured.count:
+            return {"minimum": float(self._measured.minimum.min()), "maximum": float(self._measured.maximum.max())}
+        return {}
+
+
+def fit(column: Column, prepare: Prepare, vocabularies: Mapping[str, Vocabulary]) -> Fit:
+    """What learns from a column of this kind."""
+    if column.kind == "array":
+        return Arrays(column, prepare)
+    return Categories(column, prepare, vocabularies[column.name]) if column.kind == "category" else Numbers(column, prepare)
+
+
+def features(fits: list[Fit], blocks: Callable[[str], Callable[[], Iterable[pa.Array]]]) -> list[Feature]:
+    """The fitted preparation; `blocks(column)()` yields a column's training values again."""
+    found, first = [], 0
+    for fitted in fits:
+        column = fitted.column
+        feature = {"column": column.name, "kind": column.kind, **fitted.feature(blocks(column.name))}
+        names = feature.pop("names")
+        width = int(np.prod(fitted.shape)) if isinstance(fitted, Arrays) else len(names)
+        found.append({**feature, "first": first, "width": width, "names": names})
+        first += width
+    return found
+
+
+def _parts_of(type_: pa.DataType) -> list[str]:
+    return list(PARTS[:4] if pa.types.is_date32(type_) else PARTS[4:] if pa.types.is_time(type_) else PARTS)
+
+
+def natural(label: str) -> tuple[bool, float, str]:
+    """To sort by: numbers by value and before texts."""
+    try:
+        number = float(label)
+    except ValueError:
+        return True, 0.0, label
+    return (True, 0.0, label) if number != number else (False, number, label)

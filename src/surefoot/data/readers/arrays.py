@@ -1,0 +1,168 @@
+"""NPY and NPZ files, read in stretches of rows: nothing is loaded whole, and no pickled object is ever loaded."""
+
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+from numpy.lib import format as npy
+
+from surefoot.data.readers.source import (
+    Places,
+    Progress,
+    Source,
+    array_column,
+    array_field,
+    number_type,
+    rows_in_batch,
+    some,
+    target_column,
+    target_field,
+    target_type,
+)
+from surefoot.errors import UserError
+from surefoot.params import Prepare
+
+
+@dataclass
+class Stored:
+    """An array in a file that stands at its first value."""
+
+    name: str
+    file: IO[bytes]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    """Whether it is stored column by column: the first axis varies fastest."""
+    offset: int
+
+
+def open_npy(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
+    """Inputs from one NPY file, (rows, ...), and targets, (rows,), from another.
+
+    Raises:
+        UserError: one isn't an array of numbers, or is cut short, or holds pickled objects; the lengths differ.
+    """
+    if labels is None:
+        raise UserError(f"{files[0]}: holds the inputs alone; prepare.labels must name the NPY file of the targets")
+    return _open(prepare, files[0], labels)
+
+
+def open_npz(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
+    """Inputs and targets from the arrays of an NPZ file that prepare.arrays names; targets from an NPY file, where prepare.labels names one.
+
+    Raises:
+        UserError: as `open_npy`; an array isn't there.
+    """
+    return _open(prepare, files[0], labels)
+
+
+def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
+    progress = Progress()
+    with ExitStack() as stack:  # closes what is open if there is an error
+        inputs = _stored(stack, path, prepare.arrays.inputs)
+        targets = _stored(stack, labels or path, prepare.arrays.targets)
+        fields = _fields(prepare, inputs, targets)
+        opened = stack.pop_all()
+    places = Places()
+    places.start(path, 0)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with opened:
+            rows = inputs.shape[0]
+            size = sum(file.stat().st_size for file in (path, labels) if file)
+            step = rows_in_batch(fields[0].type)
+            for start in range(0, rows, step):
+                stop = min(start + step, rows)
+                columns = [array_column(_rows(inputs, start, stop), fields[0]), target_column(_rows(targets, start, stop).reshape(-1), fields[1])]
+                progress.read = size * stop // rows
+                yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+            for stored in (inputs, targets):
+                if not stored.fortran:
+                    _read(stored, 1)  # at its end a member of a zip is checked
+
+    return Source(pa.schema(fields), batches(), places, None, lambda: progress.read)
+
+
+def _fields(prepare: Prepare, inputs: Stored, targets: Stored) -> list[pa.Field]:
+    kind = number_type(inputs.dtype)
+    if kind is None:
+        raise UserError(f"{inputs.name}: holds {inputs.dtype} values; inputs must be numbers of 64 bits at most")
+    target = target_type(targets.dtype)
+    if target is None:
+        raise UserError(f"{targets.name}: holds {targets.dtype} values; targets must be numbers or texts")
+    if not inputs.shape:
+        raise UserError(f"{inputs.name}: is a single value; its first axis must be the rows")
+    if targets.shape not in (inputs.shape[:1], (*inputs.shape[:1], 1)):
+        raise UserError(f"{inputs.name} has {inputs.shape[0]} rows, but {targets.name} is of shape {targets.shape}; it must be ({inputs.shape[0]},)")
+    if not all(inputs.shape):
+        raise UserError(f"{inputs.name}: is empty: its shape is {inputs.shape}")
+    return [array_field(inputs.shape[1:] or (1,), kind), target_field(prepare.target, target)]
+
+
+def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
+    """Open an array: a file by itself, or the member `name` of an NPZ file."""
+    shown = str(path)
+    try:
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            members = [member.removesuffix(".npy") for member in archive.namelist()]
+            if name not in members:
+                raise UserError(f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that count")
+            shown = f"{path}: array {name!r}"
+            file = stack.enter_context(archive.open(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name))
+        else:
+            file = stack.enter_context(path.open("rb"))
+            if file.read(4) == b"PK\x03\x04":
+                raise UserError(f"{path}: is cut short or damaged: an NPZ file has its list of arrays at the end")
+            file.seek(0)
+        major, _ = npy.read_magic(file)
+        shape, fortran, dtype = (npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0)(file)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{shown}: isn't an array as NumPy saves it, or is cut short: {str(error).splitlines()[0]}") from None
+    if dtype.hasobject:
+        raise UserError(f"{shown}: holds pickled Python objects, which can run any code when loaded; save an array of numbers")
+    stored = Stored(shown, file, shape, dtype, fortran and len(shape) > 1, file.tell())
+    return _copied(stack, stored) if stored.fortran and isinstance(file, zipfile.ZipExtFile) else stored
+
+
+def _copied(stack: ExitStack, stored: Stored) -> Stored:
+    """As a temporary file, as a member of a zip can't be mapped."""
+    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    while part := _read(stored, 1 << 20):
+        copy.write(part)
+    copy.flush()
+    return replace(stored, file=copy, offset=0)
+
+
+def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
+    """Rows `start` to `stop`, the next that haven't been read."""
+    size = stored.dtype.itemsize * int(np.prod(stored.shape[1:], dtype=np.int64))
+    if stored.fortran:
+        try:
+            # A row is spread over the whole file. Mapped anew each time, as pages once touched stay in memory as long as the map.
+            mapped = np.memmap(stored.file, stored.dtype, "r", stored.offset, stored.shape, order="F")
+        except ValueError:
+            raise _short(stored) from None
+        return np.ascontiguousarray(mapped[start:stop])
+    data = _read(stored, size * (stop - start))
+    if len(data) < size * (stop - start):
+        raise _short(stored)
+    return np.frombuffer(data, stored.dtype).reshape(stop - start, *stored.shape[1:])
+
+
+def _read(stored: Stored, size: int) -> bytes:
+    try:
+        return stored.file.read(size)
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{stored.name}: is cut short or damaged: {error}") from None
+
+
+def _short(stored: Stored) -> UserError:
+    return UserError(f"{stored.name}: is cut short: it should hold {stored.shape} {stored.dtype} values")

@@ -1,0 +1,86 @@
+"""A folder of images with a folder for each class."""
+
+import os
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from surefoot.data.readers.source import Progress, Source, array_column, array_field, entries, rows_in_batch, target_field, text_column
+from surefoot.errors import UserError
+from surefoot.params import Prepare
+
+# Of those that Pillow knows: bitmaps that need no other program.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+CHANNELS = {"L": 1, "RGB": 3}
+DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
+
+
+def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> Source:
+    """The images below a directory, classes and names in order, as uint8 rows of shape [channels, height, width]; the target is the folder's name.
+
+    Raises:
+        UserError: naming the file that isn't an image, is damaged, has too many pixels, or another size than the first without prepare.images.resize.
+    """
+    # Pillow refuses more than twice MAX_IMAGE_PIXELS, and warns of more than that: an image of a few kB could fill all memory.
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    root, progress = files[0], Progress()
+    classes = entries(root)
+    for folder in classes:
+        if not entries(folder):
+            raise UserError(f"{folder}: is an empty directory; it is a class of its own, and must have images")
+    size = prepare.images.resize or _size(_read(prepare, entries(classes[0])[0], None)[1])
+    fields = [array_field((CHANNELS[prepare.images.mode], *size), np.dtype(np.uint8)), target_field(prepare.target, np.dtype("U1"))]
+    starts: list[int] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        rows = 0
+        step = rows_in_batch(fields[0].type)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for folder in classes:
+                starts.append(rows)
+                paths = entries(folder)
+                for start in range(0, len(paths), step):
+                    images = list(pool.map(lambda path: _read(prepare, path, size), paths[start : start + step]))
+                    progress.read += sum(count for count, _ in images)
+                    rows += len(images)
+                    columns = [array_column(np.stack([pixels for _, pixels in images]), fields[0]), text_column([folder.name] * len(images))]
+                    yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+    def where(row: int) -> str:
+        at = bisect_right(starts, row) - 1
+        return str(entries(classes[at])[row - starts[at]])
+
+    return Source(pa.schema(fields), batches(), where, None, lambda: progress.read)
+
+
+def _size(pixels: np.ndarray) -> tuple[int, int]:
+    _, height, width = pixels.shape
+    return height, width
+
+
+def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[int, np.ndarray]:
+    """How many bytes the file has, and the pixels, (channels, height, width)."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.mode.startswith(DEEP):
+                raise UserError(f"{path}: has more than 8 bits a channel (mode {image.mode}), which would be cut off; save it with 8")
+            if size and prepare.images.resize is None and (image.height, image.width) != size:
+                raise UserError(f"{path}: is {image.height} x {image.width} pixels, those before it {size[0]} x {size[1]}; set prepare.images.resize")
+            plain = image.convert(prepare.images.mode)
+            if size and (plain.height, plain.width) != size:
+                plain = plain.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            count = path.stat().st_size
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS} pixels, which could fill the memory (a decompression bomb); make it smaller") from None
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged data
+        raise UserError(f"{path}: isn't an image ({', '.join(FORMATS)}), or is damaged: {str(error).splitlines()[0] or type(error).__name__}") from None
+    pixels = np.asarray(plain)
+    return count, pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,0 +1,147 @@
+"""The one way to raw data: a source, by what params.yaml calls it."""
+
+import dataclasses
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+
+from surefoot.data.readers.arrays import open_npy, open_npz
+from surefoot.data.readers.bundled import open_bundled
+from surefoot.data.readers.csv import open_csv
+from surefoot.data.readers.function import open_function
+from surefoot.data.readers.idx import labels_of, open_idx
+from surefoot.data.readers.parquet import open_parquet
+from surefoot.data.readers.source import Source, entries, some, stamp
+from surefoot.errors import UserError
+from surefoot.params import Prepare
+
+AHEAD = 2
+"""Batches that are read while others are worked on."""
+
+
+def _open_images(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
+    from surefoot.data.readers.images import open_images  # Pillow, which no other format needs
+
+    return open_images(prepare, files, labels)
+
+
+OPEN: dict[str, Callable[[Prepare, list[Path], Path | None], Source]] = {
+    "csv": open_csv,
+    "parquet": open_parquet,
+    "npz": open_npz,
+    "npy": open_npy,
+    "idx": open_idx,
+    "images": _open_images,
+}
+NAMES = {
+    "csv": r"\.(csv|tsv|txt)(\.gz|\.zst)?$",
+    "parquet": r"\.(parquet|pq)$",
+    "npz": r"\.npz$",
+    "npy": r"\.npy$",
+    "idx": r"([-.]idx\d([-.]ubyte)?|\.idx)(\.gz|\.zst)?$",
+}
+PARTS = ("csv", "parquet")
+LABELS = ("npz", "npy", "idx")
+
+
+def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
+    """The rows of `source`: a file or directory, `sklearn:NAME`, or `module:function`; `labels` is the file of the targets where they lie apart.
+
+    Raises:
+        UserError: there is no such thing, or it isn't what it should be. The batches raise it for what is found later; also if the files
+            aren't at the end what they were at the start.
+    """
+    key = f"prepare.{next((key for key in ('source', 'validation_source', 'test_source') if getattr(prepare, key) == source), 'source')}"
+    if source.startswith("sklearn:"):
+        return open_bundled(prepare, source.removeprefix("sklearn:"))
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source):
+        return open_function(prepare, key, source)
+    path = Path(source)
+    try:
+        return _open_path(prepare, key, path, labels)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            missing = error.filename or path
+            raise UserError(f"{missing}: there is no such file or directory; {key} must name a file, a directory, sklearn:NAME or module:function") from None
+        raise UserError(f"{error.filename or path}: can't be read: {error.strerror}") from None
+
+
+def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> Source:
+    files = entries(path) if path.is_dir() else [path]
+    form = prepare.format if prepare.format != "auto" else _format(path, files)
+    if labels and form not in LABELS:
+        raise UserError(f"params.yaml: {key.replace('source', 'labels')}: {labels} has no use: {form} files hold their targets")
+    if path.is_dir():
+        _check_directory(path, files, form)
+    elif form == "images":
+        raise UserError(f"{path}: is a file; images must lie in a directory, with a directory for each class")
+    beside = Path(labels) if labels else labels_of(path) if form == "idx" else None
+    before = {file: stamp(file) for file in (*files, beside) if file}
+    source = OPEN[form](prepare, [path] if form == "images" else files, beside)
+    total = sum(size for _, size in before.values())
+    return dataclasses.replace(source, batches=_ahead(_unchanged(source.batches, path, before)), bytes_total=total)
+
+
+def _format(path: Path, files: list[Path]) -> str:
+    """By the names of the files."""
+    if path.is_dir() and any(file.is_dir() for file in files):
+        return "images"
+    found: dict[str, Path] = {}
+    for file in files:
+        form = next((form for form, names in NAMES.items() if re.search(names, file.name, re.IGNORECASE)), None)
+        if form is None:
+            raise UserError(f"{file}: what it holds can't be told from its name; rename or remove it, or set prepare.format ({', '.join(OPEN)})")
+        found.setdefault(form, file)
+    if len(found) > 1:
+        raise UserError(f"{path}: holds files of different formats, {' and '.join(file.name for file in found.values())}; it must be one")
+    return next(iter(found), "csv")
+
+
+def _check_directory(path: Path, files: list[Path], form: str) -> None:
+    if not files:
+        raise UserError(f"{path}: is an empty directory")
+    if form not in (*PARTS, "images"):
+        raise UserError(f"{path}: is a directory; of {form.upper()}, prepare.source must name a file")
+    odd = [file for file in files if file.is_dir() != (form == "images")]
+    if odd:
+        wanted = "a directory for each class, and nothing else" if form == "images" else "files alone"
+        raise UserError(f"{path}: must hold {wanted}; there is {some([file.name for file in odd])}")
+
+
+def _unchanged(batches: Iterator[pa.RecordBatch], path: Path, before: dict[Path, tuple[str, int]]) -> Iterator[pa.RecordBatch]:
+    """The same batches; an error at the end, or in place of another, if the files have changed since `before`."""
+
+    def check() -> None:
+        more = [file for file in entries(path) if file not in before] if path.is_dir() else []
+        changed = [file for file in before if _stamp_now(file) != before[file]] + more
+        if changed:
+            raise UserError(f"{changed[0]}: changed while it was read; run again when nothing writes to it")
+
+    try:
+        yield from batches
+    except (UserError, OSError) as error:
+        check()
+        if isinstance(error, OSError):
+            raise UserError(f"{error.filename or path}: can't be read: {error.strerror or error}") from None
+        raise
+    check()
+
+
+def _stamp_now(file: Path) -> tuple[str, int] | None:
+    try:
+        return stamp(file)
+    except OSError:
+        return None
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, read by a thread while those before are worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = deque(pool.submit(next, batches, None) for _ in range(AHEAD))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(pool.submit(next, batches, None))
+            yield batch

@@ -1,0 +1,41 @@
+"""Code of the user's by its import path, `module:function`."""
+
+import importlib
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from surefoot.errors import UserError
+
+HERE = str(Path(__file__).parent)
+
+
+def find(key: str, path: str) -> Callable[..., Any]:
+    """The function of a `module:function`.
+
+    Raises:
+        UserError: naming `key`: it can't be imported, or isn't a function.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # SystemExit: a script that isn't meant to be imported
+        raise UserError(f"{key}: {path}: can't import {module_name}: {where(error)}") from None
+    function = getattr(module, name, None)
+    if function is None:
+        raise UserError(f"{key}: {path}: module {module_name} has no {name!r}")
+    if not callable(function):
+        raise UserError(f"{key}: {path} is a {type(function).__name__}; a function is needed")
+    return function  # type: ignore[no-any-return]
+
+
+def where(error: BaseException) -> str:
+    """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    theirs = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and "importlib" not in frame.filename and not frame.filename.startswith(HERE)
+    ]
+    at = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"

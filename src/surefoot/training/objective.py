@@ -1,0 +1,126 @@
+"""What is made small, and what is measured beside it: by task."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.errors import UserError
+from surefoot.training.model import find, where
+
+AUTO = {"classification": "CrossEntropyLoss", "binary": "BCEWithLogitsLoss", "regression": "MSELoss"}
+# The argument of a loss of torch.nn that takes class weights.
+WEIGHTED = {"CrossEntropyLoss": "weight", "NLLLoss": "weight", "MultiMarginLoss": "weight", "BCEWithLogitsLoss": "pos_weight"}
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> float:
+    """The fraction of rows whose largest logit is the target's."""
+    return int((logits.argmax(1) == targets).sum()) / len(targets)
+
+
+def binary_accuracy(logits: Tensor, targets: Tensor) -> float:
+    """The fraction of rows whose one logit is above 0 just where the target is 1."""
+    return int(((logits.squeeze(1) > 0) == (targets > 0)).sum()) / len(targets)
+
+
+def mean_absolute_error(predicted: Tensor, targets: Tensor) -> float:
+    """In the unit of the target."""
+    return (predicted.squeeze(1).double() - targets.double()).abs().mean().item()
+
+
+# What is measured on the validation rows beside the loss: name and function of (outputs, targets).
+MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor], float]]] = {
+    "classification": ("accuracy", accuracy),
+    "binary": ("accuracy", binary_accuracy),
+    "regression": ("mae", mean_absolute_error),
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a task makes small, and how it measures: functions of what the network gives, (rows, outputs), and of targets (rows,)."""
+
+    task: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """What is measured beside the loss, by name."""
+        name, function = MEASURES[self.task]
+        return {name: function(outputs, targets)}
+
+
+CLASSIFICATION = Objective("classification", nn.CrossEntropyLoss())
+
+
+def objective(task: str, name: str, arguments: dict[str, Any], class_weights: str | Sequence[float] | None, class_counts: Sequence[int]) -> Objective:
+    """The objective that `train.loss` asks for.
+
+    Args:
+        task: classification, binary or regression.
+        name: a class of torch.nn, `module:factory`, or `auto`.
+        arguments: its keyword arguments.
+        class_weights: one for each class, `balanced`, or None.
+        class_counts: training rows of each class; empty for regression.
+
+    Raises:
+        UserError: there is no such loss; it can't be made; weights that don't fit.
+    """
+    chosen = AUTO[task] if name == "auto" else name
+    given = dict(arguments)
+    weights = _weights(class_weights, class_counts)
+    if weights is not None:
+        parameter = WEIGHTED.get(chosen)
+        if parameter is None or (parameter == "pos_weight") != (task == "binary"):
+            raise UserError(f"train.loss.class_weights: {chosen} takes none for {task}; give null, or one of {', '.join(sorted(WEIGHTED))} that fits")
+        # With one logit it is the second class's weight that is told, as a multiple of the first's.
+        given[parameter] = torch.tensor(weights[1] / weights[0] if task == "binary" else weights)
+    criterion = _make(chosen, given)
+    if not callable(criterion):
+        raise UserError(f"train.loss.name: {chosen} made a {type(criterion).__name__}; a function of (outputs, targets) is needed")
+    if isinstance(criterion, nn.Module) and any(True for _ in criterion.parameters()):
+        raise UserError(f"train.loss.name: {chosen} has parameters of its own, which would not be trained")
+    # One number a row: (rows, 1) against (rows,) would be spread out to (rows, rows).
+    return Objective(task, criterion if task == "classification" else lambda outputs, targets: criterion(outputs.squeeze(1), targets))
+
+
+def _make(name: str, arguments: dict[str, Any]) -> Any:
+    factory: Any = find("train.loss.name", name) if ":" in name else getattr(nn, name, None)
+    if ":" not in name and not (isinstance(factory, type) and name.endswith("Loss")):
+        known = ", ".join(sorted(known for known in dir(nn) if known.endswith("Loss")))
+        raise UserError(f"train.loss.name: torch.nn has no loss {name!r}; it has {known}")
+    try:
+        return factory(**arguments)
+    except Exception as error:
+        shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise UserError(f"train.loss: {name}({shown}) fails: {where(error)}") from None
+
+
+def check_loss(objective: Objective, outputs: Tensor, targets: Tensor) -> None:
+    """Try the loss on one batch.
+
+    Raises:
+        UserError: if it fails, or isn't one number.
+    """
+    shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} and type {str(targets.dtype).removeprefix('torch.')}"
+    try:
+        loss = objective.loss(outputs, targets)
+    except Exception as error:
+        raise UserError(f"train.loss: it fails on {shapes}: {where(error)}") from None
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise UserError(f"train.loss: on {shapes} it gives {got}; one number is needed (reduction: mean)")
+
+
+def _weights(class_weights: str | Sequence[float] | None, class_counts: Sequence[int]) -> list[float] | None:
+    if class_weights is None:
+        return None
+    if not class_counts:
+        raise UserError("train.loss.class_weights: there are no classes in regression; give null")
+    if class_weights == "balanced":
+        return [sum(class_counts) / (len(class_counts) * count) for count in class_counts]
+    weights = [float(weight) for weight in class_weights]
+    if len(weights) != len(class_counts):
+        raise UserError(f"train.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes; one for each is needed")
+    return weights

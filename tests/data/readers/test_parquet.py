@@ -1,0 +1,123 @@
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from surefoot.data.readers import source as common
+from tests.data.readers.reading import read, read_arrays, refusal, source_of
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "raw.parquet"
+
+
+def table(rows=10, first=0, **more):
+    return pa.table({"a": pa.array(range(first, first + rows)), "kind": ["x", "y"] * (rows // 2), **more})
+
+
+def test_columns_come_as_they_are_and_where_needed(file):
+    more = {"b": pa.array([0.5] * 10, pa.float32()), "c": [True] * 10, "id": [[1]] * 10, "day": pa.array([0] * 10, pa.date32())}
+    pq.write_table(table(**more), file)
+    source = source_of(file, ignore=["id"])
+    assert dict(zip(source.schema.names, source.schema.types, strict=True)) == {
+        "a": pa.int64(),
+        "kind": pa.string(),
+        "b": pa.float32(),
+        "c": pa.bool_(),
+        "day": pa.date32(),
+    }
+    assert [row["a"] for row in read(file, ignore=["id"])[1]] == list(range(10))
+    assert source_of(file, columns=["a"]).schema.names == ["a", "kind"]
+
+
+def test_types_that_have_a_plainer_one(file):
+    more = {
+        "d": pa.array([Decimal("1.25")] * 10),
+        "c": pa.array(["u", "v"] * 5).dictionary_encode(),
+        "l": pa.array(["u"] * 10, pa.large_string()),
+        "n": pa.nulls(10),
+    }
+    pq.write_table(table(**more), file)
+    assert source_of(file).schema.types[2:] == [pa.float64(), pa.string(), pa.string(), pa.float64()]
+    assert {**read(file)[1][1]} == {"a": 1, "kind": "y", "d": 1.25, "c": "v", "l": "u", "n": None}
+
+
+def test_lists_of_one_length_are_arrays(file):
+    numbers = pa.FixedSizeListArray.from_arrays(pa.array(range(40), pa.uint8()), 4)
+    pq.write_table(pa.table({"input": numbers, "kind": ["x", "y"] * 5}), file)
+    inputs, _ = read_arrays(file)
+    assert inputs.shape == (10, 4) and inputs[-1].tolist() == [36, 37, 38, 39]
+
+
+def test_a_type_that_cannot_be_an_input(file):
+    pq.write_table(table(b=[[1], [2, 3]] * 5), file)
+    assert refusal(file).startswith(f"{file}: column 'b' is of type list<element: int64>, which can't be an input; ")
+
+
+def test_no_target_and_no_rows(file):
+    pq.write_table(table().drop(["kind"]), file)
+    assert refusal(file) == f"{file}: has no column 'kind' (prepare.target); it has a"
+    pq.write_table(table(0), file)
+    assert refusal(file) == f"{file}: has no rows"
+
+
+def test_columns_of_one_name(file):
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array(["x"])], names=["a", "a", "kind"]), file)
+    assert refusal(file) == f"{file}: names column 'a' more than once"
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, -1, -50])
+def test_a_file_that_is_cut_short(file, cut):
+    pq.write_table(table(1000), file)
+    file.write_bytes(file.read_bytes()[:cut])
+    assert refusal(file).startswith(f"{file}: isn't a Parquet file, or is cut short or damaged: ")
+
+
+def test_a_file_that_is_damaged_within(file):
+    pq.write_table(table(1000), file, compression="zstd")
+    data = bytearray(file.read_bytes())
+    data[40:80] = bytes(40)
+    file.write_bytes(data)
+    assert refusal(file).startswith(f"{file}: isn't a Parquet file, or is cut short or damaged: ")
+
+
+def test_parts_come_by_name_in_batches_of_a_size_and_rows_are_named(tmp_path):
+    for part in (10, 9, 1):
+        pq.write_table(table(100, part * 100), tmp_path / f"part-{part:02}.parquet")
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / ".part-1.crc").touch()
+    source = source_of(tmp_path)
+    batches = list(source.batches)
+    assert [row["a"] for row in batches[0].to_pylist()] == [*range(100, 200), *range(900, 1100)] and len(batches) == 1
+    assert [source.where(row) for row in (0, 99, 100, 299)] == [
+        f"{tmp_path}/part-{part}: row {row}" for part, row in (("01.parquet", 1), ("01.parquet", 100), ("09.parquet", 1), ("10.parquet", 100))
+    ]
+
+
+def test_a_large_file_comes_in_pieces(file, monkeypatch):
+    monkeypatch.setattr("surefoot.data.readers.parquet.BATCH_BYTES", 1 << 14)
+    monkeypatch.setattr(common, "BATCH_BYTES", 1 << 14)
+    pq.write_table(table(100_000), file)
+    batches = list(source_of(file).batches)
+    assert len(batches) > 50 and max(batch.nbytes for batch in batches) < 1 << 15
+    assert sum(batch.num_rows for batch in batches) == 100_000
+
+
+def test_parts_whose_schemas_differ_are_named(tmp_path):
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    pq.write_table(table(), first)
+    pq.write_table(table(b=[1] * 10), second)
+    assert refusal(tmp_path) == f"{second}: its columns aren't those of {first}: additional: b"
+    pq.write_table(table().rename_columns(["c", "kind"]), second)
+    assert refusal(tmp_path) == f"{second}: its columns aren't those of {first}: missing: a; additional: c"
+    pq.write_table(table().set_column(0, "a", [[0.5] * 10]), second)
+    assert refusal(tmp_path) == f"{second}: column 'a' is of type double; in {first} it is of type int64"
+
+
+def test_parts_may_differ_in_order_in_dictionaries_and_where_all_is_missing(tmp_path):
+    pq.write_table(table(c=pa.array(["u", "v"] * 5).dictionary_encode()), tmp_path / "a.parquet")
+    pq.write_table(table(c=pa.array(["w"] * 10).dictionary_encode()).select(["kind", "c", "a"]), tmp_path / "b.parquet")
+    pq.write_table(table(c=pa.nulls(10)), tmp_path / "c.parquet")
+    assert [row["c"] for row in read(tmp_path)[1]] == [*["u", "v"] * 5, *["w"] * 10, *[None] * 10]

@@ -1,0 +1,69 @@
+"""Packages: which are others, and an environment that has the recorded ones."""
+
+import platform
+import sys
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from surefoot import provenance
+from surefoot.verification import packages
+from surefoot.verification.recorded import CannotSay
+from surefoot.verification.scratch import Scratch
+
+
+def test_other_packages():
+    recorded = "torch==2.13.0+cpu\nNumPy==2.4.6\nruamel_yaml==0.19.1\npandas==1.0\nscipy==1.0\ndvc==3.0\n"
+    installed = "torch==2.13.0+cu130\nnumpy==2.4.6\nruamel.yaml==0.19.0\npandas==2.0\nscipy==2.0\n"
+    assert packages.other_packages(recorded, installed, {"torch": "2.13.0", "scipy": "1.0"}) == [
+        "dvc (recorded 3.0, now not installed)",
+        "ruamel-yaml (recorded 0.19.1, now 0.19.0)",
+        "scipy (recorded 1.0, now 2.0)",  # the network's code imports it; nothing imports pandas
+    ]
+    assert packages.other_packages("", installed, {}) == []
+
+
+def test_this_environment_is_as_it_is():
+    assert packages.other_packages(provenance.packages(), packages.installed_in(Path(sys.prefix)), {}) == []
+
+
+def test_another_python():
+    assert packages.other_python("3.11.2", "3.11.9") == []
+    assert packages.other_python(None, "3.11.9") == []
+    assert packages.other_python("3.11.2", "3.12.2") == ["Python (recorded 3.11.2, now 3.12.2)"]
+
+
+def wheel(directory, name, number):
+    """A wheel, by hand."""
+    about = f"{name}-{number}.dist-info"
+    with zipfile.ZipFile(directory / f"{name}-{number}-py3-none-any.whl", "w") as file:
+        file.writestr(f"{name}.py", f"version = {number!r}\n")
+        file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
+        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{about}/RECORD", f"{name}.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+
+
+@pytest.mark.slow
+def test_a_recorded_environment_is_built(tmp_path, monkeypatch, capfd):
+    for number in ("1.0", "2.0"):
+        wheel(tmp_path, "footing", number)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "src")
+    with Scratch() as scratch:
+        built = packages.build_environment(scratch, "footing==1.0+cpu\npip==1.0\nsurefoot==0.1.0\n", platform.python_version())
+        assert built.is_relative_to(scratch.path)
+        assert "footing==1.0\n" in packages.installed_in(built)
+        assert "torch" not in packages.installed_in(built)
+        capfd.readouterr()
+        with pytest.raises(CannotSay, match="can't be built again; what pip says is above"):
+            packages.build_environment(scratch, "footing==3.0\n", platform.python_version())
+    assert "footing==3.0" in capfd.readouterr().err
+
+
+def test_a_python_that_is_not_here(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with Scratch() as scratch, pytest.raises(CannotSay, match=r"made with Python 3\.99\.1; there is no python3\.99 on the PATH"):
+        packages.build_environment(scratch, f"torch=={version('torch')}\n", "3.99.1")
