@@ -2,6 +2,8 @@
 
 import csv
 import json
+import resource
+import shutil
 import warnings
 
 import pytest
@@ -139,6 +141,49 @@ def test_rows_come_out_as_they_went_in(prepared):
     for ours, theirs in zip(sorted(found), sorted(wanted), strict=True):
         assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5)
         assert ours[2] == theirs[2]
+
+
+def test_the_scale_of_channels_goes_with_the_shape():
+    from surefoot.stages.batch import _scale
+
+    scale = {"subtract": [1.0, 2.0], "divide": [3.0, 4.0]}
+    assert _scale(None, (2, 1, 3), (6,)) is None
+    assert _scale(scale, (2, 1, 3), (2, 3)) == scale
+    assert _scale({"subtract": [1.0], "divide": [2.0]}, (2, 1, 3), (6,)) == {"subtract": [1.0], "divide": [2.0]}
+    assert _scale(scale, (2, 1, 3), (6,)) == {"subtract": [1.0] * 3 + [2.0] * 3, "divide": [3.0] * 3 + [4.0] * 3}
+
+
+def test_no_space_left_to_batch(prepared):
+    assert prepared.stage("batch").code == 0
+    before = {file: (prepared / file).read_bytes() for file in prepared.files()}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limit[1]))
+    try:
+        message = prepared.stage("batch").refused()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert message == "error: data/batches can't be written: File too large\nwhat was stored before is whole: free some space, then run again\n"
+    assert {file: (prepared / file).read_bytes() for file in prepared.files()} == before
+
+
+def test_batch_shows_a_bar_on_a_terminal_alone(prepared, monkeypatch, capfd):
+    from surefoot.stages import batch
+
+    assert prepared.stage("batch").err == ""
+    monkeypatch.setattr(batch.sys.stderr, "isatty", lambda: True)
+    batch.main()
+    assert "batch train" in capfd.readouterr().err
+
+
+def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared):
+    digests = []
+    for batch, train in (("", ""), (", shuffle: blocks, block: 5, window: 2", ""), (", shuffle: blocks, block: 5, window: 2", "  checkpoint_every: 3\n")):
+        shutil.rmtree(prepared / ".surefoot", ignore_errors=True)
+        (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", f"{{size: 4{batch}}}") + train)
+        for stage in ("batch", "train", "evaluate"):
+            assert prepared.stage(stage).code == 0
+        digests.append((prepared / "models/model.safetensors").read_bytes())
+    assert digests[1] == digests[2] != digests[0]
 
 
 # --- train and evaluate
