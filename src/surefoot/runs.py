@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surefoot import files, provenance, serving, tracking
+from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
 from surefoot.errors import UserError
 from surefoot.params import Params, flatten
@@ -105,15 +106,17 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     experiment = os.environ.get("DVC_EXP_NAME")
     network = train.model.factory.partition(":")[2]
     source = provenance.source()
+    preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
         name=experiment or f"{network} lr={train.lr:g} momentum={train.momentum:g} batch={batches.batch_size} epochs={train.epochs}",
         params=flatten(params.model_dump(mode="json")),
         dataset={
-            "path": batches.index["preparation"]["source"],
+            "path": preparation["source"],
             "dvc_path": str(files.BATCHES),
             "digest": batches.index["digest"],
             "rows": {split: described["rows"] for split, described in batches.index["splits"].items()},
+            "dropped": preparation["dropped"],
         },
         tags={
             "mlflow.source.name": "src/surefoot/stages/train.py",
@@ -123,6 +126,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
             "surefoot.data.digest": batches.index["digest"],
+            **({"surefoot.data.dropped": describe_dropped(preparation["dropped"])[:5000]} if preparation["dropped"] else {}),
         },
         texts={
             "environment/requirements.txt": provenance.packages(),

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from surefoot import files
-from surefoot.data.columns import Cleaner, Column, check_same, choose, numbers, some
+from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_dropped, numbers, some
 from surefoot.data.columns import mask as arrow_mask
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, select, sortable
@@ -369,11 +369,6 @@ class Targets:
             return {"class_counts": {split: {label: counts[label][number] for label in self.classes()} for number, split in enumerate(SPLITS)}}
         measured = self._measured
         return {"training_target": {name: float(getattr(measured, name)[0]) for name in ("mean", "deviation", "minimum", "maximum")}}
-
-
-def describe_dropped(dropped: dict[str, int]) -> str:
-    """What was dropped, in a line."""
-    return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())
 
 
 # --- Parquet --------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
+LABEL = 24  # characters of a class that are shown
+POINTS = 10_000  # more than that make a blot, slowly
 
 
 def loss_curves(epochs: list[int], training: list[float], validation: list[float], chosen: int) -> bytes:
@@ -17,7 +19,8 @@ def loss_curves(epochs: list[int], training: list[float], validation: list[float
     axes.plot(epochs, training, color=BLUE, marker="o", markersize=3, label="training")
     axes.plot(epochs, validation, color=ORANGE, marker="s", markersize=3, label="validation")
     axes.axvline(chosen, color="0.6", linestyle=":", label=f"kept: epoch {chosen}")
-    axes.set(title="Loss", xlabel="epoch", ylabel="loss", yscale="log")
+    # Some losses go below zero, where a logarithm has nothing to show.
+    axes.set(title="Loss", xlabel="epoch", ylabel="loss", yscale="log" if min(training + validation) > 0 else "linear")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -32,11 +35,12 @@ def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     accuracy = np.trace(matrix) / matrix.sum()
-    axes.set(title=f"Confusion matrix, {matrix.sum()} test rows, accuracy {accuracy:.1%}", xlabel="predicted", ylabel="actual")
+    axes.set(title=f"Confusion matrix\n{matrix.sum():,} test rows, accuracy {accuracy:.1%}", xlabel="predicted", ylabel="actual")
     if len(classes) <= 30:
+        labels = [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in classes]
         # A label is a text of the user's: `$` in it begins no formula.
-        axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 3 else 0, parse_math=False)
-        axes.set_yticks(range(len(classes)), classes, parse_math=False)
+        axes.set_xticks(range(len(classes)), labels, rotation=90 if max(map(len, labels)) > 3 else 0, parse_math=False)
+        axes.set_yticks(range(len(classes)), labels, parse_math=False)
         for row, column in zip(*np.nonzero(matrix), strict=True):
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
     return _png(figure)
@@ -48,8 +52,9 @@ def predictions(actual: NDArray[np.float32], predicted: NDArray[np.float32]) -> 
     axes = figure.add_subplot()
     low, high = float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))
     axes.plot([low, high], [low, high], color="0.6", linestyle=":", label="predicted = actual")
-    axes.scatter(actual, predicted, s=12, alpha=0.5, color=BLUE, linewidths=0)
-    axes.set(title=f"{len(actual)} test rows", xlabel="actual", ylabel="predicted", aspect="equal")
+    every = -(-len(actual) // POINTS)
+    axes.scatter(actual[::every], predicted[::every], s=12, alpha=0.5, color=BLUE, linewidths=0)
+    axes.set(title=f"{len(actual):,} test rows" + (f", each {every}th shown" if every > 1 else ""), xlabel="actual", ylabel="predicted", aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend()
     return _png(figure)

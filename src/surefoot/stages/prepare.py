@@ -1,16 +1,21 @@
 """prepare: raw data to clean, split, typed tables."""
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 
 from surefoot import errors, files
+from surefoot.data.columns import describe_dropped
+from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source
 from surefoot.data.readers.source import Source
-from surefoot.data.tables import describe_dropped, write_tables
-from surefoot.params import load
+from surefoot.data.tables import write_tables
+from surefoot.params import Prepare, load
 
 
 def main() -> None:
@@ -29,6 +34,12 @@ def main() -> None:
     assert main_source is not None
     with files.new_directory(files.PREPARED) as out:
         schema, warnings = write_tables(out, prepare, params.seed, main_source, *opened[1:])
+    if elsewhere := unwatched(prepare):
+        print(
+            f"warning: DVC watches {files.RAW} and src/sources alone, so it won't see when {' and '.join(elsewhere)} changes: symlink it into {files.RAW}, "
+            "fetch it with `dvc import-url`, or name it in dvc.yaml under prepare's deps",
+            file=sys.stderr,
+        )
     for warning in warnings:
         print(f"note: {prepare.source}: {warning}")
     if schema["dropped"]:
@@ -37,6 +48,20 @@ def main() -> None:
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
     print(f"prepared {prepare.source}: {inputs} inputs, {what}; rows: {counts}")
+
+
+def unwatched(prepare: Prepare) -> list[str]:
+    """The sources that are no dependency of the stage in dvc.yaml."""
+    keys = [f"{split}{what}" for split in ("", "validation_", "test_") for what in ("source", "labels")]
+    named = [name for key in keys if (name := getattr(prepare, key))]
+    return [name for name in named if not (name.startswith("sklearn:") or _watched(name))]
+
+
+def _watched(name: str) -> bool:
+    if re.fullmatch(FUNCTION, name):
+        return name.startswith("sources.")
+    # As the path is written: DVC follows a link in data/raw to what it leads to.
+    return Path(os.path.abspath(name)).is_relative_to(files.RAW.absolute())  # noqa: PTH100
 
 
 def shown(source: Source, name: str) -> Source:

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from surefoot.data.readers.source import Source, check_columns, target_column, target_field
+from surefoot.data.readers.source import Source, check_columns, naming, target_column, target_field
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -43,4 +43,4 @@ def open_bundled(prepare: Prepare, name: str) -> Source:
     columns = {feature: target_column(data.data[:, place], pa.field(feature, pa.float64())) for place, feature in enumerate(names)}
     columns[prepare.target] = target_column(target, field)
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).select(check_columns(prepare, list(columns), place))
-    return Source(batch.schema, iter([batch]), lambda row: f"{place}: row {row + 1}", None, lambda: 0)
+    return Source(naming(batch.schema, list(columns)), iter([batch]), lambda row: f"{place}: row {row + 1}", None, lambda: 0)

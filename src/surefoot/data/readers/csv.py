@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from surefoot.data.readers.source import Progress, Source, check_columns, open_bytes, read_fully, some, unreadable
+from surefoot.data.readers.source import Progress, Source, check_columns, naming, open_bytes, read_fully, some, unreadable
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -78,7 +78,7 @@ def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
             schema = pa.schema([(name, types.get(name, pa.float64())) for name in needed])
     finally:
         text.close()
-    return pa.schema([field.with_type(_usable(field.type)) for field in schema]), {*needed} - types.keys()
+    return naming(pa.schema([field.with_type(_usable(field.type)) for field in schema]), text.names), {*needed} - types.keys()
 
 
 def _usable(guess: pa.DataType) -> pa.DataType:

@@ -7,11 +7,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from surefoot.data.readers.source import INPUT, Progress, Source, array_column, array_field, check_columns, number_type, plain_schema, to_schema
+from surefoot.data.readers.source import (
+    INPUT,
+    Progress,
+    Source,
+    array_column,
+    array_field,
+    check_columns,
+    naming,
+    number_type,
+    plain_schema,
+    to_schema,
+)
 from surefoot.errors import UserError
 from surefoot.imports import find, where
 from surefoot.params import Prepare
 
+FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 GIVES = "a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such"
 
 
@@ -49,7 +61,7 @@ def open_function(prepare: Prepare, key: str, path: str) -> Source:
             progress.read += batch.nbytes
             yield to_schema(batch, schema)
 
-    return Source(schema, batches(), lambda row: f"{path}(): row {row + 1}", None, lambda: progress.read)
+    return Source(naming(schema, first.schema.names), batches(), lambda row: f"{path}(): row {row + 1}", None, lambda: progress.read)
 
 
 def _iterator(key: str, path: str, given: Any) -> Iterator[Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from surefoot.data.readers.arrays import open_npy, open_npz
 from surefoot.data.readers.bundled import open_bundled
 from surefoot.data.readers.csv import open_csv
-from surefoot.data.readers.function import open_function
+from surefoot.data.readers.function import FUNCTION, open_function
 from surefoot.data.readers.idx import labels_of, open_idx
 from surefoot.data.readers.parquet import open_parquet
 from surefoot.data.readers.source import Source, entries, some, stamp
@@ -58,7 +58,7 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
     key = f"prepare.{next((key for key in ('source', 'validation_source', 'test_source') if getattr(prepare, key) == source), 'source')}"
     if source.startswith("sklearn:"):
         return open_bundled(prepare, source.removeprefix("sklearn:"))
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source):
+    if re.fullmatch(FUNCTION, source):
         return open_function(prepare, key, source)
     path = Path(source)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, plain_schema, some, to_schema
+from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema, some, to_schema
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -41,7 +41,7 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
         if not rows:
             raise UserError(f"{files[0] if len(files) == 1 else files[0].parent}: has no rows")
 
-    return Source(schema, _gathered(batches()), places, None, lambda: progress.read)
+    return Source(naming(schema, names), _gathered(batches()), places, None, lambda: progress.read)
 
 
 def _open(path: Path) -> pq.ParquetFile:

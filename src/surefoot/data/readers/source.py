@@ -28,7 +28,8 @@ LISTED = 8
 class Source:
     """Rows to come, from one place.
 
-    A table has columns of Arrow's numbers, booleans, strings, dates and times; nulls are missing values. Arrays and images are one column
+    A table has columns of Arrow's numbers, booleans, strings, dates and times; nulls are missing values; the schema's metadata names those that
+    were left out, too, under `columns`. Arrays and images are one column
     `input` of fixed-size lists, each a row, its shape in the field's metadata as JSON under `shape`, beside the target.
     """
 
@@ -79,8 +80,12 @@ def is_needed(prepare: Prepare, column: str) -> bool:
     """Whether a column is an input, the target, or what rows are split by."""
     if column in (prepare.target, prepare.split.column):
         return True
-    chosen = prepare.columns is None or any(fnmatchcase(column, pattern) for pattern in prepare.columns)
-    return chosen and not any(fnmatchcase(column, pattern) for pattern in prepare.ignore)
+    return (prepare.columns is None or _matches(column, prepare.columns)) and not _matches(column, prepare.ignore)
+
+
+def _matches(column: str, patterns: tuple[str, ...]) -> bool:
+    # Equal, too: a name may hold brackets, which are a pattern's.
+    return any(pattern == column or fnmatchcase(column, pattern) for pattern in patterns)
 
 
 def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list[str]:
@@ -102,6 +107,11 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list
         # A column to split by is an input only where prepare.columns names it; prepare sees to that.
         raise UserError(f"{place}: has no input column beside {' and '.join(map(repr, needed))}, so nothing to learn from; it has {some(names)}")
     return needed
+
+
+def naming(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    """The schema of a source that leaves columns out; its metadata has the names of all of them, which patterns in params.yaml may mean."""
+    return schema.with_metadata({"columns": json.dumps(names)})
 
 
 def some(names: list[str]) -> str:
