@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import pipeline, scale, worker
+from benchmarks import pipeline, scale, tables, worker
 from surefoot.params import Params, load
 
 EPOCH_OVER_BARE = 1.05
@@ -21,6 +21,8 @@ PIPELINE_OVER_PARTS = 1.5
 KEPT_OVER_OURS = 1.03
 BATCH_OVER_COPY = 2.5
 LIMITED_OVER_FREE = 1.3
+PREPARE_OVER_PYARROW = 2.5
+PARTS_OVER_ONE = 1.5
 LARGE_OVER_SMALL = 1.1
 MEMORY = 500e6  # bytes above what the imports take
 
@@ -164,7 +166,43 @@ def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds:
     yield Row("digits: full - blocks", f"{middle:+.4f}", f"within {noise:.4f}, two standard errors", "reached" if abs(middle) <= noise else "missed")
 
 
-PARTS = {"loops": measure_loops, "memory": measure_memory, "pipeline": measure_pipeline, "scale": measure_scale}
+def measure_tables(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+    quick = workloads["large"].rows < LARGE.rows
+    sizes = (20_000_000, 50_000_000) if quick else (500_000_000, 5_000_000_000)
+    names = " and ".join(f"{size / 1e9:g} GB" for size in sizes)
+    found = []
+    for number in range(rounds):
+        progress(f"CSV of {names}: round {number + 1} of {rounds}")
+        found.append([tables.measure(scratch, size) for size in sizes])
+    large = f"{sizes[1] / 1e9:g} GB of CSV"
+
+    def seconds(name: str) -> list[float]:
+        return [one[1][name][0] for one in found]
+
+    yield ratio_row(f"prepare of {large} / pyarrow, CSV to Parquet", seconds("prepare"), seconds("pyarrow"), PREPARE_OVER_PYARROW)
+    yield ratio_row(f"the stage batch after it, reading tables and all / copying its output, {large}", seconds("batch"), seconds("copy"), BATCH_OVER_COPY)
+    for name in ("prepare", "batch"):
+        peaks = [[one[place][name][1] - one[place]["imports"][1] for one in found] for place in (0, 1)]
+        most = max(map(max, peaks))
+        yield Row(
+            f"{name}: peak memory above its imports, {names}",
+            f"{most / 1e6:,.0f} MB",
+            f"at most {MEMORY / 1e6:.0f} MB",
+            "reached" if most < MEMORY else "missed",
+        )
+        whole = [[one[place][name][1] for one in found] for place in (0, 1)]
+        yield ratio_row(f"{name}: peak memory, {sizes[1] / 1e9:g} GB / {sizes[0] / 1e9:g} GB", whole[1], whole[0], LARGE_OVER_SMALL)
+    size, parts = (20_000_000, 1_000) if quick else (500_000_000, tables.PARTS)
+    some = []
+    for number in range(rounds):
+        progress(f"{parts:,} part files: round {number + 1} of {rounds}")
+        some.append(tables.measure_parts(scratch, size, parts))
+    yield ratio_row(
+        f"prepare of {parts:,} part files / of one, {size / 1e6:.0f} MB", [one["many"] for one in some], [one["one"] for one in some], PARTS_OVER_ONE
+    )
+
+
+PARTS = {"loops": measure_loops, "memory": measure_memory, "pipeline": measure_pipeline, "scale": measure_scale, "tables": measure_tables}
 
 
 def ratio_row(what: str, ours: list[float], theirs: list[float], at_most: float | None) -> Row:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import date, time
 from fnmatch import fnmatchcase
@@ -462,9 +463,19 @@ def group_rows(schema: pa.Schema) -> int:
 
 
 def _read(table: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(table) as file:
-        if file.num_row_groups:
-            yield from file.iter_batches(batch_size=file.metadata.row_group(0).num_rows, columns=columns)
+    """A batch for each row group; the next is read meanwhile."""
+    with pq.ParquetFile(table) as file, ThreadPoolExecutor(1) as ahead:
+
+        def read(group: int) -> list[pa.RecordBatch]:
+            # Not iter_batches, which keeps what it has read until the end.
+            return list(file.read_row_group(group, columns).combine_chunks().to_batches())
+
+        reading = [ahead.submit(read, 0)] if file.num_row_groups else []
+        for group in range(1, file.num_row_groups + 1):
+            batches = reading.pop().result()
+            if group < file.num_row_groups:
+                reading.append(ahead.submit(read, group))
+            yield from batches
 
 
 # --- what the schema says -------------------------------------------------------------------------

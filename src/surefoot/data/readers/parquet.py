@@ -54,8 +54,13 @@ def _open(path: Path) -> pq.ParquetFile:
 def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     metadata = file.metadata
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    # For a small file threads cost more than they save.
-    batches = file.iter_batches(max(1, BATCH_BYTES * metadata.num_rows // max(1, size)), columns=schema.names, use_threads=size > BATCH_BYTES)
+    count = max(1, BATCH_BYTES * metadata.num_rows // max(1, size))
+    # Group by group, as iter_batches keeps what it has read until its end. For a small file threads cost more than they save.
+    batches = (
+        batch
+        for group in range(metadata.num_row_groups)
+        for batch in file.iter_batches(count, row_groups=[group], columns=schema.names, use_threads=size > BATCH_BYTES)
+    )
     while True:
         try:
             yield to_schema(next(batches), schema)
