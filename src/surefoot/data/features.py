@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from surefoot.data.columns import Column, Vocabulary, numbers
+from surefoot.data.columns import Column, Vocabulary, no_number, numbers
 from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -282,6 +282,10 @@ class Categories(Fit):
         counts = np.bincount(np.from_dlpack(array) + 1, minlength=len(self._vocabulary) + 1)
         self.missing += int(counts[0])
         self._counts = counts[1:] + np.pad(self._counts, (0, len(counts) - 1 - len(self._counts)))
+
+    def no_number(self) -> str | None:
+        """A value that isn't a number, where almost all are."""
+        return no_number(list(self._counted()))
 
     def _counted(self) -> dict[str, int]:
         labels = self._vocabulary.labels()

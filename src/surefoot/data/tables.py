@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, time
 from fractions import Fraction
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from surefoot import files
 from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_dropped, numbers, some
 from surefoot.data.columns import mask as arrow_mask
-from surefoot.data.features import Arrays, Fit, features, fit, natural, transform
+from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, select, sortable
 from surefoot.data.readers.source import Source
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
@@ -481,10 +481,15 @@ def _plain(array: pa.Array, column: Column) -> list[Any]:
     return [value.isoformat() if isinstance(value, date | time) else value for value in array.to_pylist()]
 
 
-def _warnings(fits: Iterable[Fit]) -> list[str]:
+def _warnings(fits: list[Fit]) -> list[str]:
     constant = [repr(fitted.column.name) for fitted in fits if fitted.constant]
     distinct = [repr(fitted.column.name) for fitted in fits if fitted.distinct]
-    found = []
+    found = [
+        f"column {fitted.column.name!r} holds numbers but for a few, such as {odd!r}, so it is taken as categories; mend them, and prepare.kinds: "
+        f"{{{fitted.column.name}: numeric}} tells their rows"
+        for fitted in fits
+        if isinstance(fitted, Categories) and (odd := fitted.no_number())
+    ]
     if constant:
         found.append(f"the same value in every training row, from which nothing is learned: {some(constant)} (prepare.ignore leaves a column out)")
     if distinct:
