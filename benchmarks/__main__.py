@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import pipeline, worker
+from benchmarks import pipeline, scale, worker
 from surefoot.params import Params, load
 
 EPOCH_OVER_BARE = 1.05
@@ -19,6 +19,10 @@ EPOCH_OVER_TUTORIAL = 0.65
 MEMORY_OVER_BARE = 1.1
 PIPELINE_OVER_PARTS = 1.5
 KEPT_OVER_OURS = 1.03
+BATCH_OVER_COPY = 2.5
+LIMITED_OVER_FREE = 1.3
+LARGE_OVER_SMALL = 1.1
+MEMORY = 500e6  # bytes above what the imports take
 
 SLOW_ROUNDS = 3  # at most, of memory and pipeline, where a round takes long
 
@@ -40,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Surefoot beside the loops that people write otherwise.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure, of: {', '.join(PARTS)} (default: all)")
     parser.add_argument(
-        "--rounds", type=int, default=11, help=f"rounds to take the median of (default: %(default)s); memory and pipeline take at most {SLOW_ROUNDS}"
+        "--rounds", type=int, default=11, help=f"rounds to take the median of (default: %(default)s); the others than loops take at most {SLOW_ROUNDS}"
     )
     parser.add_argument("--quick", action="store_true", help="few rows and epochs: to see that it runs, not for figures to quote")
     arguments = parser.parse_args()
@@ -127,7 +131,40 @@ def measure_pipeline(workloads: dict[str, worker.Workload], params: Params, roun
     yield ratio_row("dvc repro from scratch / imports and bare training", seconds["scratch"], parts, PIPELINE_OVER_PARTS)
 
 
-PARTS = {"loops": measure_loops, "memory": measure_memory, "pipeline": measure_pipeline}
+def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+    quick = workloads["large"].rows < LARGE.rows
+    small, large = sizes = (300_000_000, 600_000_000) if quick else (500_000_000, 5_000_000_000)
+    names = " and ".join(f"{size / 1e9:g} GB" for size in sizes)
+    workload = workloads["large"]
+    found = []
+    for number in range(rounds):
+        progress(f"data of {names}: round {number + 1} of {rounds}")
+        found.append(scale.measure(workload, scratch, params.numerics, sizes))
+    seconds = [one["batch"][-1]["seconds"] for one in found]
+    yield ratio_row(f"batch of {large / 1e9:g} GB / copying it to the same disk", seconds, [one["copy"] for one in found], BATCH_OVER_COPY)
+    for what, name in (("batch", "batch"), ("full", "train, full"), ("blocks", "train, blocks")):
+        peaks = [[one[what][place]["bytes"] for one in found] for place in (0, 1)]
+        most = max(map(max, peaks))
+        verdict = "reached" if most < MEMORY else "missed"
+        yield Row(f"{name}: peak memory above its imports, {names}", f"{most / 1e6:,.0f} MB", f"at most {MEMORY / 1e6:.0f} MB", verdict)
+        yield ratio_row(f"{name}: that of {large / 1e9:g} GB / of {small / 1e9:g} GB", peaks[1], peaks[0], LARGE_OVER_SMALL)
+    what = "train, blocks: memory of a quarter of its data / no limit"
+    if all(one["limited"] for one in found):
+        yield ratio_row(what, [one["limited"] for one in found], [one["free"] for one in found], LIMITED_OVER_FREE)
+    else:
+        yield Row(what, "no control group can be made here")
+    progress("digits, 10 seeds: full and blocks")
+    some = worker.call("accuracy", replace(workloads["digits"], epochs=30), scratch, seeds=2 if quick else 10)
+    for name, values in some.items():
+        off = statistics.stdev(values) / len(values) ** 0.5
+        yield Row(f"digits, {name}: test accuracy", f"{statistics.mean(values):.4f} ± {off:.4f}")
+    differences = [ours - theirs for ours, theirs in zip(*list(some.values())[:2], strict=True)]
+    noise = 2 * statistics.stdev(differences) / len(differences) ** 0.5
+    middle = statistics.mean(differences)
+    yield Row("digits: full - blocks", f"{middle:+.4f}", f"within {noise:.4f}, two standard errors", "reached" if abs(middle) <= noise else "missed")
+
+
+PARTS = {"loops": measure_loops, "memory": measure_memory, "pipeline": measure_pipeline, "scale": measure_scale}
 
 
 def ratio_row(what: str, ours: list[float], theirs: list[float], at_most: float | None) -> Row:
@@ -148,7 +185,7 @@ def machine(rounds: int, quick: bool) -> str:
         cpu = platform.processor() or platform.machine()
     versions = f"Python {platform.python_version()}, torch {version('torch')}"
     quoting = "; --quick: not for quoting" if quick else ""
-    return f"{cpu}, {os.cpu_count()} cores; {versions}; medians of {rounds} rounds (memory and pipeline: {min(rounds, SLOW_ROUNDS)}){quoting}"
+    return f"{cpu}, {os.cpu_count()} cores; {versions}; medians of {rounds} rounds (but for loops: {min(rounds, SLOW_ROUNDS)}){quoting}"
 
 
 def table(rows: list[Row]) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from surefoot.data.order import epoch_order
+from surefoot.data.order import Order
 from surefoot.training.rows import Rows
 from surefoot.training.sgd import Progress, Trainer
 from surefoot.training.trajectory import Chain, segments
@@ -112,8 +112,8 @@ def _trainer(training: Training) -> Trainer:
     return Trainer(training.model, optimizer, Rows(training.inputs, training.targets), few, training.batch_size, SEED)
 
 
-def _order(training: Training, epoch: int) -> Tensor:
-    return torch.from_numpy(epoch_order(len(training.targets), SEED, epoch))
+def _order(training: Training, epoch: int) -> Order:
+    return Order(len(training.targets), SEED, epoch)
 
 
 CONTENDERS: dict[str, Callable[[Training], None]] = {"tutorial": tutorial, "lightning": lightning, "bare": bare, "ours": ours, "kept": kept}

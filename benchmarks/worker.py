@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,9 @@ class Workload:
     epochs: int  # that are timed as one
 
 
-def call(task: str, workload: Workload, directory: Path, profile: str = "native", **arguments: Any) -> Any:
-    """Run one of `TASKS` in a new process and return its answer."""
-    message = {"task": task, "workload": asdict(workload), "directory": str(directory), "profile": profile, "arguments": arguments}
+def call(task: str, workload: Workload, directory: Path, profile: str = "native", cgroup: str | None = None, **arguments: Any) -> Any:
+    """Run one of the tasks in a new process, in a control group if one is given, and return its answer."""
+    message = {"task": task, "workload": asdict(workload), "directory": str(directory), "profile": profile, "cgroup": cgroup, "arguments": arguments}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     command = [sys.executable, "-m", "benchmarks.worker", json.dumps(message)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -125,18 +125,29 @@ def prepare(contender: str, workload: Workload, directory: Path) -> "Training":
     return Training(model, torch.nn.CrossEntropyLoss(), optimizer, *rows, workload.batch_size, workload.epochs, directory)
 
 
-TASKS = {"write_data": write_data, "time_loops": time_loops, "peak_memory": peak_memory, "train": train}
-
-
 def main() -> None:
     """Do what the JSON in the first argument says; print the answer as JSON."""
     message = json.loads(sys.argv[1])
-    if message["task"] != "write_data":
+    if message["cgroup"]:
+        (Path(message["cgroup"]) / "cgroup.procs").write_text(str(os.getpid()))
+    if message["task"] not in ("write_data", "batch", "copy"):
         from surefoot.training import numerics
 
         numerics.pin(message["profile"], THREADS)
-    workload = Workload(**message["workload"])
-    print(json.dumps(TASKS[message["task"]](workload, Path(message["directory"]), **message["arguments"])))
+    from benchmarks import scale
+
+    tasks: dict[str, Callable[..., Any]] = {
+        "write_data": write_data,
+        "time_loops": time_loops,
+        "peak_memory": peak_memory,
+        "train": train,
+        "batch": scale.batch,
+        "copy": scale.copy,
+        "train_store": scale.train,
+        "accuracy": scale.accuracy,
+    }
+    workload = Workload(**{**message["workload"], "shape": tuple(message["workload"]["shape"])})
+    print(json.dumps(tasks[message["task"]](workload, Path(message["directory"]), **message["arguments"])))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 from surefoot import files
 from tests.helpers import Workspace, make_workspace
 
-OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.CONFUSION]
+OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.PREDICTIONS]
 EPOCHS = 3
 
 
@@ -72,7 +72,7 @@ def test_the_outputs_are_there(reproduced):
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
     assert float(history[-1]["train/loss"]) < float(history[0]["train/loss"])
     assert json.loads(made["reports/metrics.json"])["test"]["accuracy"] > 0.8
-    with (reproduced / "reports/confusion.csv").open(newline="") as file:
+    with (reproduced / "reports/predictions.csv").open(newline="") as file:
         pairs = list(csv.DictReader(file))
     right = sum(pair["actual"] == pair["predicted"] for pair in pairs)
     assert right / len(pairs) == pytest.approx(json.loads(made["reports/metrics.json"])["test"]["accuracy"])
@@ -161,7 +161,7 @@ def test_the_model_can_be_loaded_without_pickle_and_says_what_evaluate_said(repr
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    with (reproduced / "reports/confusion.csv").open(newline="") as file:
+    with (reproduced / "reports/predictions.csv").open(newline="") as file:
         pairs = list(csv.DictReader(file))
     assert answer["predicted"] == [pair["predicted"] for pair in pairs]
     assert answer["actual"] == [pair["actual"] for pair in pairs]

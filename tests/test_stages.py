@@ -2,6 +2,8 @@
 
 import csv
 import json
+import resource
+import shutil
 import warnings
 
 import pytest
@@ -48,9 +50,8 @@ def test_a_source_that_is_not_there(here):
         ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first, or name the columns in prepare.csv.header"),
         ("a,kind\n", "raw.csv: has a header but no rows"),
         ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 values; the header has 2"),
-        ("a,kind\n1,x\ntwo,x\n", "raw.csv: row 3, column 'a': 'two' is not a number"),
-        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row"),
-        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row"),
+        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row (or another policy, prepare.missing.numeric)"),
+        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row (or prepare.missing.target: drop)"),
         ("a,kind\n" + "1,x\n" * 30, "column 'kind' (prepare.target) holds one class only, 'x'; at least two are needed"),
     ],
 )
@@ -129,10 +130,10 @@ def test_rows_come_out_as_they_went_in(prepared):
     from surefoot.data.store import open_store
 
     store = open_store(prepared / "data/batches")
-    preparation = store.index["preparation"]
+    divide, subtract = (np.array([feature[name][0] for feature in store.index["features"]]) for name in ("divide", "subtract"))
     found = []
     for split in (store.train, store.validation, store.test):
-        raw = split.inputs * np.array(preparation["divide"]) + np.array(preparation["subtract"])
+        raw = split.inputs * divide + subtract
         found += [(*row, store.classes[target]) for row, target in zip(raw.tolist(), split.targets, strict=True)]
     with (prepared / "raw.csv").open(newline="") as file:
         wanted = [(float(row["a"]), float(row["b"]), row["kind"]) for row in csv.DictReader(file)]
@@ -140,6 +141,49 @@ def test_rows_come_out_as_they_went_in(prepared):
     for ours, theirs in zip(sorted(found), sorted(wanted), strict=True):
         assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5)
         assert ours[2] == theirs[2]
+
+
+def test_the_scale_of_channels_goes_with_the_shape():
+    from surefoot.stages.batch import _scale
+
+    scale = {"subtract": [1.0, 2.0], "divide": [3.0, 4.0]}
+    assert _scale(None, (2, 1, 3), (6,)) is None
+    assert _scale(scale, (2, 1, 3), (2, 3)) == scale
+    assert _scale({"subtract": [1.0], "divide": [2.0]}, (2, 1, 3), (6,)) == {"subtract": [1.0], "divide": [2.0]}
+    assert _scale(scale, (2, 1, 3), (6,)) == {"subtract": [1.0] * 3 + [2.0] * 3, "divide": [3.0] * 3 + [4.0] * 3}
+
+
+def test_no_space_left_to_batch(prepared):
+    assert prepared.stage("batch").code == 0
+    before = {file: (prepared / file).read_bytes() for file in prepared.files()}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limit[1]))
+    try:
+        message = prepared.stage("batch").refused()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert message == "error: data/batches can't be written: File too large\nwhat was stored before is whole: free some space, then run again\n"
+    assert {file: (prepared / file).read_bytes() for file in prepared.files()} == before
+
+
+def test_batch_shows_a_bar_on_a_terminal_alone(prepared, monkeypatch, capfd):
+    from surefoot.stages import batch
+
+    assert prepared.stage("batch").err == ""
+    monkeypatch.setattr(batch.sys.stderr, "isatty", lambda: True)
+    batch.main()
+    assert "batch train" in capfd.readouterr().err
+
+
+def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared):
+    digests = []
+    for batch, train in (("", ""), (", shuffle: blocks, block: 5, window: 2", ""), (", shuffle: blocks, block: 5, window: 2", "  checkpoint_every: 3\n")):
+        shutil.rmtree(prepared / ".surefoot", ignore_errors=True)
+        (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", f"{{size: 4{batch}}}") + train)
+        for stage in ("batch", "train", "evaluate"):
+            assert prepared.stage(stage).code == 0
+        digests.append((prepared / "models/model.safetensors").read_bytes())
+    assert digests[1] == digests[2] != digests[0]
 
 
 # --- train and evaluate

@@ -32,10 +32,13 @@ def find(key: str, path: str) -> Callable[..., Any]:
 
 def where(error: BaseException) -> str:
     """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
     theirs = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if "site-packages" not in frame.filename and "importlib" not in frame.filename and not frame.filename.startswith(HERE)
     ]
     at = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    if refused:
+        return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"

@@ -49,13 +49,13 @@ def plan(params: Params, batches: Store) -> Plan:
     from surefoot.training import model as networks
     from surefoot.training.objective import check_loss, objective
     from surefoot.training.origin import origin
-    from surefoot.training.rows import Rows, Stored
+    from surefoot.training.rows import Rows
     from surefoot.training.sgd import Trainer
     from surefoot.training.trajectory import segments
 
     train = params.train
     index = batches.index
-    training, validation = (Rows(Stored(split.inputs, index["scale"]), Stored(split.targets)) for split in (batches.train, batches.validation))
+    training, validation = (Rows.stored(split.inputs, split.targets, index["scale"]) for split in (batches.train, batches.validation))
     optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
     aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"])
     # What changes no step isn't here: `block` and `window` where all rows are shuffled.

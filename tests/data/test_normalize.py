@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.data.normalize import Statistics, normalize, scaling
+from surefoot.data import normalize as module
+from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling, select, sortable, unsortable
 
 VALUES = st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
 
@@ -39,8 +40,16 @@ def test_statistics_equal_those_of_numpy():
     close(measured.deviation, rows.std(axis=0))
 
 
+@pytest.fixture(params=[16, 4096], scope="module")
+def few_lanes(request):
+    """Also with so few lanes that the rows go round."""
+    before, module.LANES = module.LANES, request.param
+    yield
+    module.LANES = before
+
+
 @given(st.data(), st.integers(1, 4), st.integers(1, 300), st.integers(0, 2**32 - 1), st.sampled_from("CF"))
-def test_statistics_are_the_same_bits_for_any_size_of_blocks(data, columns, rows, seed, layout):
+def test_statistics_are_the_same_bits_for_any_size_of_blocks(few_lanes, data, columns, rows, seed, layout):
     table = np.random.default_rng(seed).normal(1e3, 1, (rows, columns)).copy(order=layout)
     cuts = sorted(data.draw(st.lists(st.integers(0, rows), max_size=5)))
     whole, parts = measure(table), measure(*np.split(table, cuts))
@@ -67,3 +76,42 @@ def test_standard_brings_mean_0_and_deviation_1():
 def test_none_leaves_rows_as_they_are():
     rows = np.random.default_rng(2).uniform(-4, 90, (10, 3))
     assert (normalize(rows, *scaling("none", measure(rows))) == rows.astype(np.float32)).all()
+
+
+@given(st.lists(st.floats(-1e30, 1e30), max_size=60), st.integers(1, 10))
+def test_the_median_is_exact(values, size):
+    blocks = [np.array(values[start : start + size]) for start in range(0, len(values), size)]
+    assert median(lambda: iter(blocks), len(values)) == (np.median(values) if values else 0.0)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), min_size=1, max_size=60))
+def test_select_gives_a_rank_and_the_rank_among_equals(values):
+    ranks = list(range(len(values)))
+    image = sortable(np.array(values, np.int64))
+    found = select(lambda: [image], ranks)
+    ordered = sorted(image.tolist())
+    assert found == [(ordered[rank], rank - ordered.index(ordered[rank])) for rank in ranks]
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=2))
+def test_sortable_keeps_the_order(values):
+    image = sortable(np.array(values)).tolist()
+    assert [unsortable(number) for number in image] == values
+    for one, other, a, b in zip(values, values[1:], image, image[1:], strict=False):
+        assert (a < b) == (one < other) or one == other == 0
+
+
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**32 - 1))
+def test_statistics_of_bytes_are_exact(channels, rows, values, seed):
+    table = np.random.default_rng(seed).integers(0, 256, (rows, channels, values)).astype(np.uint8)
+    measured = ByteStatistics(channels)
+    for part in np.array_split(table, 3):
+        measured.add(part)
+    flat = table.transpose(1, 0, 2).reshape(channels, -1).tolist()
+    assert measured.mean == [sum(channel) / len(channel) for channel in flat]
+    close(measured.deviation, [statistics.pstdev(channel) for channel in flat])
+
+
+def test_statistics_of_nothing():
+    measured = Statistics(2)
+    assert (measured.mean.tolist(), measured.deviation.tolist()) == ([0, 0], [0, 0])

@@ -10,7 +10,7 @@ SEEDS, EPOCHS = st.integers(0, 2**63 - 1), st.integers(0, 10**6)
 BLOCKS = {"block": st.none() | st.integers(1, 500), "window": st.integers(1, 20)}
 
 
-@pytest.fixture(params=[1 << 22, 16], ids=["held", "computed"])
+@pytest.fixture(params=[order.HELD_ROWS, 16], ids=["held", "computed"])
 def held(request, monkeypatch):
     """As if there were more rows than are held in memory, too."""
     monkeypatch.setattr(order, "HELD_ROWS", request.param)
@@ -73,7 +73,7 @@ def test_the_order_is_the_same_as_ever():
     assert order._walk(np.arange(10, dtype=np.uint64), 10, (0, 1)).tolist() == [6, 0, 7, 5, 3, 9, 1, 4, 2, 8]
 
 
-@pytest.mark.parametrize("rows", [(1 << 22) + 1, 5_000_000_000])
+@pytest.mark.parametrize("rows", [order.HELD_ROWS + 1, 5_000_000_000])
 def test_a_stretch_of_many_rows_takes_no_memory_for_the_others(rows):
     some = Order(rows, 3, 1)[rows // 2 : rows // 2 + 200_000]
     found = some.indices()

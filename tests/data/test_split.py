@@ -1,10 +1,12 @@
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.data.split import SPLITS, split_rows
+from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups, split_rows
 
 LABELS = st.text(max_size=5)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -57,3 +59,51 @@ def test_a_split_is_the_same_as_ever():
     # Another answer here moves rows of everyone's test sets.
     names = "".join(".vt"[number] for number in split("7", 60, 0).tolist())
     assert names == "..vt....t.v...v....tv.t....v.....t..t..v...v..t.t...v...vt.."
+
+
+@given(st.lists(st.sampled_from([*"abcde"]), max_size=300), st.lists(st.integers(0, 300), max_size=5), SEEDS, SHARES)
+def test_rows_of_many_classes_are_split_as_each_class_is(labels, cuts, seed, shares):
+    names, places, found = [], ByClass(seed, *shares), []
+    bounds = [0, *sorted(min(cut, len(labels)) for cut in cuts), len(labels)]
+    for start, stop in pairwise(bounds):
+        names += [label for label in dict.fromkeys(labels[start:stop]) if label not in names]
+        found += places.split(np.array([names.index(label) for label in labels[start:stop]], np.int32), names).tolist()
+    for label in set(labels):
+        ours = [number for number, other in zip(found, labels, strict=True) if other == label]
+        assert ours == split(label, len(ours), seed, *shares).tolist()
+
+
+def test_a_split_with_a_source_of_its_own_takes_no_rows():
+    assert set(split("a", 1000, 0, validation=0.0).tolist()) == {0, 2}
+    assert set(split("a", 1000, 0, test=0.0).tolist()) == {0, 1}
+    assert set(split("a", 1000, 0, validation=0.0, test=0.0).tolist()) == {0}
+
+
+def test_long_fractions_do_not_overflow():
+    splits = split_rows("a", np.arange(10**9, 10**9 + 3000), 0, 0.3333333333333333, 0.3333333333333333)
+    assert np.bincount(splits).tolist() == pytest.approx([1000] * 3, abs=2)
+
+
+def hashes(texts):
+    data = [text.encode() for text in texts]
+    return hash_texts(np.cumsum([0, *map(len, data)]).astype(np.int32), np.frombuffer(b"".join(data), np.uint8))
+
+
+@given(st.lists(st.text(max_size=8), unique=True, min_size=1), st.integers(0, 10))
+def test_texts_have_hashes_of_their_own(texts, start):
+    found = hashes(texts)
+    assert len(set(found.tolist())) == len(texts)
+    assert (hashes(texts[start:]) == found[start:]).all(), "whatever stands before them"
+
+
+@given(SEEDS, SHARES)
+def test_groups_have_their_fractions_about(seed, shares):
+    groups = hashes([str(number) for number in range(2000)])
+    validation, test = shares
+    counts = np.bincount(split_groups(groups, seed, validation, test), minlength=3) / 2000
+    assert counts.tolist() == pytest.approx([1 - validation - test, validation, test], abs=0.06)
+
+
+def test_groups_are_split_the_same_as_ever():
+    names = "".join(".vt"[number] for number in split_groups(hashes([str(number) for number in range(40)]), 0, 0.15, 0.15).tolist())
+    assert names == "t.ttv.v..t......v......t.....v..t...t..."

@@ -81,6 +81,7 @@ def test_the_arguments_of_the_network_count(batched, text):
         ("{size: 4}", "{size: 5}"),
         ("{size: 4}", "{size: 4, drop_last: true}"),
         ("{size: 4}", "{size: 4, shape: [1, 2]}"),
+        ("{size: 4}", "{size: 4, shuffle: blocks}"),
         ("kind\n", "kind\n  test: 0.2\n"),
         ("kind\n", "kind\n  validation: 0.2\n"),
         ("kind\n", "kind\n  normalize: none\n"),
@@ -111,7 +112,7 @@ def test_each_byte_of_the_data_counts(batched, name):
     assert keys()[0] == before
 
 
-def rewrite_index():
+def rewrite_index(**changed):
     from surefoot.data import store
 
     index = open_store(files.BATCHES).index
@@ -126,7 +127,31 @@ def rewrite_index():
         shape=index["input_shape"],
         classes=index["classes"],
         preparation=index["preparation"],
+        **changed,
     )
+
+
+def test_blocks_and_windows_count_where_rows_are_shuffled_so_and_only_there(batched):
+    def found(batch):
+        text = (batched / "params.yaml").read_text()
+        change(batched, f"{{size: 4{batch}}}", "{size: 4}")
+        assert batched.stage("batch").code == 0
+        plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+        (batched / "params.yaml").write_text(text)
+        return plan.segments[0].parent, plan.identity
+
+    assert found("") == found(", shuffle: full") == found(", block: 3") == found(", window: 3, block: 5")
+    different = ["", ", shuffle: blocks", ", shuffle: blocks, block: 3", ", shuffle: blocks, block: 3, window: 2", ", shuffle: blocks, window: 2"]
+    assert len({found(batch) for batch in different}) == len(different)
+
+
+def test_what_images_are_brought_to_counts(batched):
+    """It is applied in the step, so the digests of the arrays don't know it."""
+    found = {keys()[0]}
+    for scale in ({"subtract": [1.0], "divide": [2.0]}, {"subtract": [1.0], "divide": [3.0]}):
+        rewrite_index(scale=scale)
+        found.add(keys()[0])
+    assert len(found) == 3
 
 
 def test_test_rows_do_not_count_but_make_another_run(batched):
@@ -385,7 +410,7 @@ def test_the_training_code_is_all_that_the_loop_imports():
     """Whatever the modules listed import of this project is listed too, or carries no number."""
     found = set().union(*(origin._imports(name, origin._path(name)) for name in origin.TRAINING_CODE))
     ours = {name for name in found if name.startswith("surefoot.") and origin._path(name)}
-    assert ours - set(origin.TRAINING_CODE) == {"surefoot.errors"}
+    assert ours - set(origin.TRAINING_CODE) == {"surefoot.errors", "surefoot.imports"}
 
 
 def test_weights_that_a_factory_reads_count(batched, monkeypatch, request):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from surefoot.data.order import Order
 from surefoot.training import rows
-from surefoot.training.rows import Stored, minibatches
+from surefoot.training.rows import Rows, Stored, minibatches
 
 SCALE = {"subtract": [100.0, 50.0], "divide": [3.0, 7.0]}
 
@@ -70,8 +70,8 @@ def test_rows_come_the_same_from_memory_and_from_files_larger_than_it(scratch, o
         patch.setattr(rows, "CHUNK_BYTES", chunk_bytes)
         for limit in (0, 1 << 20):
             patch.setattr(rows, "MAPPED_BYTES", limit)
-            sources = Stored(mapped(scratch, "inputs", inputs), SCALE), Stored(mapped(scratch, "targets", targets))
-            same(list(minibatches(*sources, stretch, size)), wanted)
+            source = Rows.stored(mapped(scratch, "inputs", inputs), mapped(scratch, "targets", targets), SCALE)
+            same(list(minibatches(source.inputs, source.targets, stretch, size)), wanted)
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 20])

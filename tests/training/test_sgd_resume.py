@@ -9,7 +9,7 @@ from surefoot import files
 from surefoot.data.order import Order
 from surefoot.training import rows
 from surefoot.training.model import predict, to_bytes
-from surefoot.training.rows import Rows, Stored
+from surefoot.training.rows import Rows
 from surefoot.training.sgd import Progress, Trainer
 from surefoot.training.trajectory import Chain, segments
 from surefoot.training.trajectory_store import TrajectoryStore
@@ -141,7 +141,7 @@ class Blocked:
         self.steps = -(-ROWS // 5)
 
     def make(self):
-        training = Rows(Stored(self.inputs, {"subtract": [120.0], "divide": [70.0]}), Stored(self.targets))
+        training = Rows.stored(self.inputs, self.targets, {"subtract": [120.0], "divide": [70.0]})
         return Trainer(make_model(), OPTIMIZER, training, VALIDATION, 5, SEED)
 
     def order(self, epoch):

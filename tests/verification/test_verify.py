@@ -123,9 +123,20 @@ def test_a_run_of_a_dirty_tree_is_identical_though_the_code_was_changed_later(pr
     project.workspace.git("checkout", "--quiet", MODEL)
     assert done.code == 0, done
     table = [line.split() for line in done.out.splitlines() if line.endswith(" same")]
-    assert [line[0] for line in table] == ["params", "data", "epochs", "curves", "model", "model", "test/accuracy", "test/loss"]
+    assert [line[0] for line in table] == [
+        "params",
+        "data",
+        "epochs",
+        "curves",
+        "model",
+        "model",
+        *(f"test/{name}" for name in ("accuracy", "f1_macro", "loss", "recall_macro")),
+    ]
     last = done.out.splitlines()[-1]
-    assert last == "identical: params, data, epochs 1-3, curves in MLflow, model, model in MLflow, test/accuracy, test/loss; every bit of them"
+    assert (
+        last == "identical: params, data, epochs 1-3, curves in MLflow, model, model in MLflow, test/accuracy, test/f1_macro, test/loss, "
+        "test/recall_macro; every bit of them"
+    )
     assert project.tags() == ("identical", "run", last.removeprefix("identical: "))
     assert done.err == ""
 

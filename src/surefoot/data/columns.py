@@ -254,7 +254,7 @@ class Cleaner:
             vocabulary = self.vocabularies[column.name]
             codes = vocabulary.encode(_texts(array))
             if len(vocabulary) > self._prepare.max_categories:
-                odd = no_number(vocabulary.labels())
+                odd = _no_number(vocabulary.labels())
                 mend = (
                     "leave the column out (prepare.ignore), or raise the limit"
                     if odd is None
@@ -306,7 +306,7 @@ def describe_dropped(dropped: dict[str, int]) -> str:
     return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())
 
 
-def no_number(texts: list[str]) -> str | None:
+def _no_number(texts: list[str]) -> str | None:
     """The first text that isn't a number, where nine in ten of them are: a column of numbers with a slip in it comes as text."""
     others = [text for text in texts if not _is_number(text)]
     return others[0] if others and 10 * len(others) <= len(texts) else None

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 Places = NDArray[np.int64]
 
-# A permutation of more rows than this is computed where it is asked for; up to this it is held in memory, 32 MB.
-HELD_ROWS = 1 << 22
+# A permutation of more rows than this is computed where it is asked for; up to this it is held in memory, 8 MB.
+HELD_ROWS = 1 << 20
 CHUNK_ROWS = 1 << 16
 ROUNDS = 6
 
@@ -25,8 +25,8 @@ class Window(NamedTuple):
 
     def indices(self) -> Places:
         """The rows by their numbers on disk."""
-        if len(self.blocks) == 1:
-            return self.places + self.blocks[0][0]
+        if len(self.blocks) == 1 and self.blocks[0][0] == 0:
+            return self.places
         return np.concatenate([np.arange(*block) for block in self.blocks])[self.places]
 
 

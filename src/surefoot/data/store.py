@@ -27,6 +27,7 @@ from surefoot.data.order import Order
 from surefoot.data.split import SPLITS
 
 Block = tuple[np.ndarray, np.ndarray]
+Arrays = tuple["_Array", "_Array"]
 
 # Rows are shuffled so many bytes at a time; in memory are three times as many.
 BUCKET_BYTES = 32 << 20
@@ -142,18 +143,22 @@ def write_split(
                 tick(len(some[1]))
         else:
             size = max(1, BUCKET_BYTES // (inputs.row_bytes + targets.row_bytes))
+            # The same memory all along: what is freed and taken anew adds up to more, now and then.
+            rooms = [[array.room(min(size, rows)) for array in arrays] for _ in range(3)]
             with tempfile.TemporaryFile(dir=out, buffering=0) as within:
-                _distribute(arrays, within, _counted(blocks, counts), places, size, tick)
-                _put_in_order(arrays, within, size, hasher, tick)
+                _distribute(arrays, within, _counted(blocks, counts), places, size, rooms[0], tick)
+                _put_in_order(arrays, within, size, rooms, hasher, tick)
         return {"rows": rows, "class_counts": counts.tolist(), "inputs": inputs.describe(), "targets": targets.describe()}
 
 
-def _distribute(arrays: "tuple[_Array, _Array]", within: FileIO, blocks: Iterator[Block], places: Order, size: int, tick: Callable[[int], object]) -> None:
+def _distribute(
+    arrays: Arrays, within: FileIO, blocks: Iterator[Block], places: Order, size: int, room: list[np.ndarray], tick: Callable[[int], object]
+) -> None:
     """The first pass: each row goes to the bucket that its place is in, a stretch of `size` rows, and its place in there to the file `within`."""
     rows = len(places)
     filled = np.arange(0, rows, size)  # of each bucket: where its next row goes
     start = 0
-    for group in _grouped(blocks, arrays, min(size, rows)):
+    for group in _grouped(blocks, room):
         to = places[start : start + len(group[1])].indices()
         # NumPy sorts 16 bits by radix, several times as fast.
         bucket = (to // size).astype(np.uint16 if len(filled) < 1 << 16 else np.int64)
@@ -169,15 +174,17 @@ def _distribute(arrays: "tuple[_Array, _Array]", within: FileIO, blocks: Iterato
         tick(len(to))
 
 
-def _put_in_order(arrays: "tuple[_Array, _Array]", within: FileIO, size: int, hasher: ThreadPoolExecutor, tick: Callable[[int], object]) -> None:
+def _put_in_order(arrays: Arrays, within: FileIO, size: int, rooms: list[list[np.ndarray]], hasher: ThreadPoolExecutor, tick: Callable[[int], object]) -> None:
     """The second pass: each bucket is read, put in order and written back."""
     rows = arrays[0].shape[0]
     for first in range(0, rows, size):
         count = min(size, rows - first)
         source = np.empty(count, np.int64)
         source[_read(within, 4 * first, np.empty(count, np.uint32))] = np.arange(count)
-        for array in arrays:
-            values = array.read(first, count).take(source, axis=0)
+        # Two rooms in turn: the one is hashed while the other is filled.
+        for array, room, ordered in zip(arrays, rooms[0], rooms[1 + first // size % 2], strict=True):
+            # "clip" as any other mode would take memory for a second copy; no index is out of bounds.
+            values = array.read(first, room[:count]).take(source, axis=0, out=ordered[:count], mode="clip")
             array.write(first, values)
             array.hash(values, hasher)
         tick(count)
@@ -191,23 +198,22 @@ def _counted(blocks: Iterable[Block], counts: np.ndarray) -> Iterator[Block]:
         yield inputs, targets
 
 
-def _grouped(blocks: Iterator[Block], arrays: "tuple[_Array, _Array]", size: int) -> Iterator[Block]:
-    """The same rows by `size`, in memory that is used again: small pieces of a large file would be written slowly."""
-    held = tuple(np.empty((size, *array.shape[1:]), array.dtype) for array in arrays)
-    filled = 0
+def _grouped(blocks: Iterator[Block], room: list[np.ndarray]) -> Iterator[Block]:
+    """The same rows, as many at a time as there is room for: small pieces of a large file would be written slowly."""
+    filled, size = 0, len(room[0])
     for block in blocks:
-        some = [values.reshape(-1, *array.shape[1:]) for array, values in zip(arrays, block, strict=True)]
+        some = [values.reshape(-1, *into.shape[1:]) for into, values in zip(room, block, strict=True)]
         done = 0
         while done < len(some[0]):
             count = min(size - filled, len(some[0]) - done)
-            for buffer, values in zip(held, some, strict=True):
-                buffer[filled : filled + count] = values[done : done + count]
+            for into, values in zip(room, some, strict=True):
+                into[filled : filled + count] = values[done : done + count]
             filled, done = filled + count, done + count
             if filled == size:
-                yield held[0], held[1]
+                yield room[0], room[1]
                 filled = 0
     if filled:
-        yield held[0][:filled], held[1][:filled]
+        yield room[0][:filled], room[1][:filled]
 
 
 class _Array:
@@ -239,9 +245,13 @@ class _Array:
         """Write rows from the number `row` on."""
         _write(self._file, self._first + row * self.row_bytes, self._ours(values))
 
-    def read(self, row: int, count: int) -> np.ndarray:
-        """Read `count` rows from the number `row` on."""
-        return _read(self._file, self._first + row * self.row_bytes, np.empty((count, *self.shape[1:]), self.dtype))
+    def read(self, row: int, values: np.ndarray) -> np.ndarray:
+        """Read rows from the number `row` on."""
+        return _read(self._file, self._first + row * self.row_bytes, values)
+
+    def room(self, rows: int) -> np.ndarray:
+        """Memory for so many rows."""
+        return np.empty((rows, *self.shape[1:]), self.dtype)
 
     def hash(self, values: np.ndarray, hasher: ThreadPoolExecutor) -> None:
         """Hash the next rows in another thread; first those before must be done, so that memory stays bounded."""

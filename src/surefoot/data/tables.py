@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, time
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
-GROUP_BYTES = 8 << 20
+GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
+GATHER_BYTES = 8 << 20
+GATHER_ROWS = 1 << 12
 
 Splits = NDArray[np.int8]
 
@@ -53,6 +56,8 @@ def write_tables(
         tables = [stack.enter_context(_Table(out / f"{split}.parquet", cleaner, prepare.target)) for split in SPLITS]
         for batch, splits in _split_source(out, prepare, seed, source, cleaner):
             for number, table in enumerate(tables):
+                if not (splits == number).any():
+                    continue
                 part = batch.filter(arrow_mask(splits == number))
                 table.write(part)
                 targets.add(number, part.column(prepare.target))
@@ -68,6 +73,7 @@ def write_tables(
                     tables[number].write(batch)
                     targets.add(number, batch.column(prepare.target))
     targets.check_splits()
+    _refuse_stray_texts(fits, prepare)
     described = {
         "source": prepare.source,
         "task": prepare.task,
@@ -133,11 +139,24 @@ def _clean(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, N
 
 def _clean_with_raw(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
     first = 0
-    for raw in source.batches:
+    for raw in _gather(source.batches):
         batch, kept = cleaner.clean(raw, first, source.where)
         rows = np.arange(first, first + raw.num_rows)
         first += raw.num_rows
         yield (raw, batch, rows) if kept is None else (raw.filter(arrow_mask(kept)), batch, rows[kept])
+
+
+def _gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches of a thousand rows and more, as far as memory goes: what is done once a batch and column costs less."""
+    pending, rows, size = list[pa.RecordBatch](), 0, 0
+    for batch in batches:
+        pending.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= GATHER_ROWS or size >= GATHER_BYTES:
+            yield pending[0] if len(pending) == 1 else pa.concat_batches(pending)
+            pending, rows, size = [], 0, 0
+    if pending:
+        yield pa.concat_batches(pending)
 
 
 def _split_source(out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, Splits]]:
@@ -481,15 +500,21 @@ def _plain(array: pa.Array, column: Column) -> list[Any]:
     return [value.isoformat() if isinstance(value, date | time) else value for value in array.to_pylist()]
 
 
-def _warnings(fits: list[Fit]) -> list[str]:
+def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare) -> None:
+    """A column of numbers in which some are no numbers would else be taken for a category."""
+    for fitted in fits:
+        stray = fitted.stray_text() if isinstance(fitted, Categories) and not any(fnmatchcase(fitted.column.name, kind) for kind in prepare.kinds) else None
+        if stray is not None:
+            raise UserError(
+                f"column {fitted.column.name!r}: {stray!r} is not a number, as most of the others are; mend it, "
+                f"or say what the column is: prepare.kinds: {{{fitted.column.name}: category}}"
+            )
+
+
+def _warnings(fits: Iterable[Fit]) -> list[str]:
     constant = [repr(fitted.column.name) for fitted in fits if fitted.constant]
     distinct = [repr(fitted.column.name) for fitted in fits if fitted.distinct]
-    found = [
-        f"column {fitted.column.name!r} holds numbers but for a few, such as {odd!r}, so it is taken as categories; mend them, and prepare.kinds: "
-        f"{{{fitted.column.name}: numeric}} tells their rows"
-        for fitted in fits
-        if isinstance(fitted, Categories) and (odd := fitted.no_number())
-    ]
+    found = []
     if constant:
         found.append(f"the same value in every training row, from which nothing is learned: {some(constant)} (prepare.ignore leaves a column out)")
     if distinct:

@@ -53,11 +53,19 @@ def main() -> None:
             classes=schema["classes"],
             preparation=preparation,
             task=schema["task"],
-            scale=schema["scale"],
+            scale=_scale(schema["scale"], tuple(schema["shape"]), shape),
             features=schema["features"],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
     print(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
+
+
+def _scale(scale: dict[str, list[float]] | None, before: tuple[int, ...], shape: tuple[int, ...]) -> dict[str, list[float]] | None:
+    """The scale of images for the shape that they are given: where channels aren't its first axis any more, a number for each value."""
+    if scale is None or len(scale["subtract"]) in (1, shape[0]):
+        return scale
+    each = prod(before) // before[0]
+    return {name: [value for value in values for _ in range(each)] for name, values in scale.items()}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from surefoot import errors, files, runs
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
+from surefoot.imports import where
 from surefoot.params import Params, load
 from surefoot.training import numerics
 
@@ -35,7 +36,7 @@ def main() -> None:
     try:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
     except Exception as error:
-        raise UserError(f"train.model: the network fails on the test rows: {networks.where(error)}") from None
+        raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
     metrics = {"loss": aim.loss(outputs, targets).item(), **METRICS[store.task](outputs.numpy(), store.test.targets)}
     predicted = _predicted(store, outputs.numpy())
 

@@ -35,7 +35,7 @@ def main() -> None:
     with files.new_directory(files.PREPARED) as out:
         schema, warnings = write_tables(out, prepare, params.seed, main_source, *opened[1:])
     for warning in warnings:
-        print(f"warning: {prepare.source}: {warning}", file=sys.stderr)
+        print(f"note: {prepare.source}: {warning}")
     if schema["dropped"]:
         print(f"dropped {sum(schema['dropped'].values()):,} rows: {describe_dropped(schema['dropped'])}")
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
@@ -77,7 +77,7 @@ def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
     from tqdm import tqdm
 
     rows = 0
-    with tqdm(total=source.bytes_total, desc=name, unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(total=source.bytes_total, desc=name, unit="B", unit_scale=True) as bar:
         for batch in source.batches:
             rows += batch.num_rows
             elapsed = bar.format_dict["elapsed"]

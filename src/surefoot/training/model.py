@@ -1,12 +1,9 @@
 """A network by its import path: built, checked on one batch, and as safetensors."""
 
-import importlib
 import inspect
 import random
-import traceback
 from collections.abc import Callable
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
+from surefoot.imports import find, where
 from surefoot.training.numerics import seed_step, settings
 from surefoot.training.rows import Stored
 
@@ -107,33 +105,3 @@ def to_bytes(tensors: dict[str, Tensor]) -> bytes:
 def load(model: nn.Module, data: bytes) -> None:
     """Bring saved weights and buffers into a network."""
     model.load_state_dict(safetensors.torch.load(data))
-
-
-def find(key: str, path: str) -> Callable[..., Any]:
-    """The function of a `module:function`.
-
-    Raises:
-        UserError: naming `key`: it can't be imported, or isn't a function.
-    """
-    module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # SystemExit: a script that isn't meant to be imported
-        raise UserError(f"{key}: {path}: can't import {module_name}: {where(error)}") from None
-    function = getattr(module, name, None)
-    if function is None:
-        raise UserError(f"{key}: {path}: module {module_name} has no {name!r}")
-    if not callable(function):
-        raise UserError(f"{key}: {path} is a {type(function).__name__}; a function is needed")
-    return function  # type: ignore[no-any-return]
-
-
-def where(error: BaseException) -> str:
-    """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
-    operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename and "importlib" not in frame.filename]
-    ours = str(Path(__file__).parent)
-    at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not frames[-1].filename.startswith(ours) else ""
-    if refused:
-        return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.model import find, where
+from surefoot.imports import find, where
 
 AUTO = {"classification": "CrossEntropyLoss", "binary": "BCEWithLogitsLoss", "regression": "MSELoss"}
 # The argument of a loss of torch.nn that takes class weights.

@@ -57,9 +57,10 @@ class Stored:
     Args:
         array: (rows, *shape), a whole array as `np.load` maps it; or one in memory.
         scale: uint8 becomes (x - subtract) / divide: a number each, one for each of the first axis of an input, or one for each value.
+        large: whether to read it; None: if it is over MAPPED_BYTES.
     """
 
-    def __init__(self, array: np.ndarray, scale: Scale | None = None) -> None:
+    def __init__(self, array: np.ndarray, scale: Scale | None = None, large: bool | None = None) -> None:
         self.shape = array.shape
         self.row_bytes = prod(array.shape[1:]) * (4 if array.dtype == np.uint8 else array.itemsize)  # of what is given
         self._data = torch.from_numpy(array)
@@ -67,7 +68,7 @@ class Stored:
         self._file: int | None = None
         self._held: Stretches = ()
         self._buffer = torch.empty((0, *self.shape[1:]), dtype=self._data.dtype)
-        if isinstance(array, np.memmap) and array.nbytes > MAPPED_BYTES:
+        if isinstance(array, np.memmap) and (array.nbytes > MAPPED_BYTES if large is None else large):
             assert array.filename
             self._file, self._first = os.open(array.filename, os.O_RDONLY | os.O_CLOEXEC), array.offset
             self._stored_bytes = prod(array.shape[1:]) * array.itemsize
@@ -143,6 +144,12 @@ class Rows:
 
     inputs: Tensor | Stored
     targets: Tensor | Stored
+
+    @classmethod
+    def stored(cls, inputs: np.ndarray, targets: np.ndarray, scale: Scale | None = None) -> "Rows":
+        """Those of a split of the batch store. Targets are read where inputs are: to map them would take memory for each row, too."""
+        large = inputs.nbytes > MAPPED_BYTES
+        return cls(Stored(inputs, scale, large), Stored(targets, None, large))
 
 
 def minibatches(inputs: Tensor | Stored, targets: Tensor | Stored, order: Tensor | Order, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import UserError
-from surefoot.training.model import predict, where
+from surefoot.imports import where
+from surefoot.training.model import predict
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import CLASSIFICATION, Objective
 from surefoot.training.rows import Order, Rows, minibatches

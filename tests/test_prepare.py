@@ -1,0 +1,61 @@
+"""What prepare says and shows: in a process of its own, as a user runs it."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+from tests.helpers import PARAMS, PROJECT
+
+
+def test_dropped_rows_and_warnings_are_told(here):
+    here.csv()
+    lines = (here / "raw.csv").read_text().splitlines()
+    rows = [f"{line},5" for line in lines[1:]]
+    rows[4] = ",3,x,5"
+    (here / "raw.csv").write_text("\n".join([lines[0] + ",c", *rows]) + "\n")
+    (here / "params.yaml").write_text(PARAMS.replace("  target: kind", "  target: kind\n  missing: {numeric: drop}"))
+    done = here.stage("prepare")
+    assert done.code == 0, done
+    assert done.out.splitlines()[:2] == [
+        "note: raw.csv: the same value in every training row, from which nothing is learned: 'c' (prepare.ignore leaves a column out)",
+        "dropped 1 rows: 1 where 'a' is missing",
+    ]
+    assert done.out.splitlines()[2].startswith("prepared raw.csv: 3 inputs, 3 classes; rows: ")
+    assert done.err.splitlines() == [
+        "warning: DVC watches data/raw and src/sources alone, so it won't see when raw.csv changes: "
+        "symlink it into data/raw, fetch it with `dvc import-url`, or name it in dvc.yaml under prepare's deps"
+    ]
+
+
+def test_a_text_among_numbers_is_no_category(here):
+    here.csv()
+    text = (here / "raw.csv").read_text()
+    (here / "raw.csv").write_text(text.replace("\n0.0,", "\nzero,", 1))
+    refused = here.stage("prepare").refused()
+    assert "column 'a': 'zero' is not a number, as most of the others are" in refused
+    assert not (here / "data/prepared").exists()
+    (here / "params.yaml").write_text(PARAMS.replace("  target: kind", "  target: kind\n  kinds: {a: category}"))
+    assert here.stage("prepare").code == 0
+
+
+def test_a_bar_is_shown_on_a_terminal_only(here):
+    here.csv()
+    command = [sys.executable, "-m", "surefoot.stages.prepare"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "TERM": "dumb", "COLUMNS": "120"}
+    plain = subprocess.run(command, capture_output=True, text=True, cwd=here.path, env=environment)
+    assert plain.returncode == 0
+    assert "rows/s" not in plain.stderr
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    termios.tcsetwinsize(theirs, (24, 150))
+    shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, cwd=here.path, env=environment)
+    seen = os.read(ours, 100_000).decode()
+    os.close(theirs)
+    os.close(ours)
+    assert shown.returncode == 0
+    assert shown.stdout == plain.stdout
+    assert "raw.csv: " in seen
+    assert "60 rows, " in seen
+    assert " rows/s" in seen
