@@ -12,7 +12,7 @@ def test_loss_curves(epochs):
     assert plots.loss_curves(list(range(1, epochs + 1)), losses, losses, chosen=1).startswith(PNG)
 
 
-@pytest.mark.parametrize("classes", [["0", "1"], ["a class with a long name", "$b_$", "c"], [str(number) for number in range(40)]])
+@pytest.mark.parametrize("classes", [["0", "1"], ["a class with a very long name", "$b_$", "日本"], [str(number) for number in range(40)]])
 def test_confusion(classes):
     matrix = np.eye(len(classes), dtype=np.int64)
     matrix[0] = 0  # a class without a test row
