@@ -144,7 +144,7 @@ def test_an_example(tracked, monkeypatch, heading, example):
     params = set_up(tracked, monkeypatch, example)
     done = ran(tracked, "prepare")
     assert f"prepared {params['prepare']['source']}: " in done.out
-    assert "DVC watches" not in done.err
+    assert "DVC doesn't watch" not in done.out
     assert "batched " in ran(tracked, "batch").out
     from surefoot import files, runs
     from surefoot.data.store import open_store

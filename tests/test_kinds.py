@@ -235,3 +235,57 @@ def test_one_hot_and_parquet(tracked, pipeline):
     served(model, raw, rows)
     assert [row["actual"] for row in rows] == raw.churn.tolist()
     assert run.data.tags[DROPPED] == f"{frame.churn.isna().sum()} where 'churn' (the target) is missing"
+
+
+# --- what prepare says
+
+
+def prepare(here, **keys):
+    with (here / "params.yaml").open("w") as file:
+        YAML().dump({"prepare": keys, "train": {"model": MLP, "epochs": 1, "lr": 0.1}}, file)
+    return here.stage("prepare")
+
+
+def test_a_pattern_may_mean_columns_that_are_not_read(here):
+    frame = customers(200, 1).drop(columns=["joined", "seen"])
+    frame.to_csv(here / "raw.csv", index=False)
+    frame.to_parquet(here / "raw.parquet", index=False)
+    for source in ("raw.csv", "raw.parquet"):
+        done = prepare(here, source=source, target="churn", ignore=["customer", "la*"], missing=POLICY)
+        assert done.code == 0, done
+        assert "prepared " in done.out
+        message = prepare(here, source=source, target="churn", ignore=["customer", "lo*"], missing=POLICY).refused()
+        assert "prepare.ignore: 'lo*' matches no column; it has customer, land, zip" in message
+
+
+def test_a_column_may_have_brackets_in_its_name(here):
+    frame = numbers(60, 1).rename(columns={"a": "a[1]"}).assign(kind=["x", "y"] * 30)
+    frame.to_csv(here / "raw.csv", index=False)
+    assert "1 inputs" in prepare(here, source="raw.csv", target="kind", columns=["a[1]"]).out
+
+
+def test_what_dvc_does_not_watch_is_told(here):
+    (here / "elsewhere/a").mkdir(parents=True)
+    raw = here / "data/raw"
+    raw.mkdir(parents=True)
+    numbers(60, 1).assign(kind=["x", "y"] * 30).to_csv(here / "elsewhere/a/raw.csv", index=False)
+    (raw / "linked.csv").symlink_to(here / "elsewhere/a/raw.csv")
+    (raw / "a").symlink_to(here / "elsewhere/a")
+    told = "DVC doesn't watch {}, so it won't run prepare again when that changes: "
+    for source in ("elsewhere/a/raw.csv", str(here / "elsewhere/a/raw.csv"), "data/raw/a/raw.csv", "data/raw/a", "data/raw/../../elsewhere/a"):
+        done = prepare(here, source=source, target="kind")
+        assert done.out.splitlines()[-1].startswith(told.format(source)), done
+    assert "DVC" not in prepare(here, source="data/raw/linked.csv", target="kind").out
+    assert "DVC" not in prepare(here, source="sklearn:wine", target="kind").out
+    message = prepare(here, source="data/raw/linked.csv", test_source="elsewhere/a/raw.csv", target="kind").out
+    assert told.format("elsewhere/a/raw.csv") in message
+
+
+def test_numbers_with_a_slip_are_told(here):
+    frame = numbers(100, 1).assign(kind=["x", "y"] * 50).astype({"a": object})
+    frame.loc[3, "a"] = "?"
+    frame.to_csv(here / "raw.csv", index=False)
+    assert "column 'a': '?' is not a number, as most of the others are; mend it" in prepare(here, source="raw.csv", target="kind").refused()
+    assert "raw.csv: row 5, column 'a': '?' is not a number" in prepare(here, source="raw.csv", target="kind", kinds={"a": "numeric"}).refused()
+    message = prepare(here, source="raw.csv", target="kind", max_categories=50).refused()
+    assert "almost all are numbers: mend '?', and prepare.kinds: {a: numeric} tells its row" in message

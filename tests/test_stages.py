@@ -111,7 +111,9 @@ def test_a_failed_stage_leaves_the_outputs_of_an_earlier_run(prepared):
 def test_a_shape_that_does_not_fit(prepared):
     (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", "{size: 4, shape: [1, 3]}"))
     before = prepared.files()
-    assert prepared.stage("batch").refused() == ("error: params.yaml: batch.shape: [1, 3] holds 3 values, but a row has 2 inputs; their product must be 2\n")
+    assert prepared.stage("batch").refused() == (
+        "error: params.yaml: batch.shape: [1, 3] holds 3 values, but a row has 2 inputs; give null, or another shape\n"
+    )
     nothing_new(prepared, before)
 
 

@@ -254,9 +254,15 @@ class Cleaner:
             vocabulary = self.vocabularies[column.name]
             codes = vocabulary.encode(_texts(array))
             if len(vocabulary) > self._prepare.max_categories:
+                odd = _no_number(vocabulary.labels())
+                mend = (
+                    "leave the column out (prepare.ignore), or raise the limit"
+                    if odd is None
+                    else f"almost all are numbers: mend {odd!r}, and prepare.kinds: {{{column.name}: numeric}} tells its row"
+                )
                 raise UserError(
                     f"{at(codes >= self._prepare.max_categories, column.name)}: the category has more than {self._prepare.max_categories} different values "
-                    "(prepare.max_categories); leave the column out (prepare.ignore), or raise the limit"
+                    f"(prepare.max_categories); {mend}"
                 )
             missing = codes < 0
             return _codes(codes), missing if missing.any() else None
@@ -298,6 +304,20 @@ class Cleaner:
 def describe_dropped(dropped: dict[str, int]) -> str:
     """What was dropped, in a line."""
     return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())
+
+
+def _no_number(texts: list[str]) -> str | None:
+    """The first text that isn't a number, where nine in ten of them are: a column of numbers with a slip in it comes as text."""
+    others = [text for text in texts if not _is_number(text)]
+    return others[0] if others and 10 * len(others) <= len(texts) else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _empty(column: Column) -> str:

@@ -1,6 +1,7 @@
 """Plots as PNG, for the MLflow run. Colours are Okabe and Ito's, which colour-blind people can tell apart."""
 
 import io
+import warnings
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ def loss_curves(epochs: list[int], training: list[float], validation: list[float
     axes.axvline(chosen, color="0.6", linestyle=":", label=f"kept: epoch {chosen}")
     # Some losses go below zero, where a logarithm has nothing to show.
     axes.set(title="Loss", xlabel="epoch", ylabel="loss", yscale="log" if min(training + validation) > 0 else "linear")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     return _png(figure)
@@ -29,15 +30,17 @@ def loss_curves(epochs: list[int], training: list[float], validation: list[float
 
 def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
     """The confusion matrix as a heat map, the counts written in where there is room."""
-    side = min(max(4.5, 0.5 * len(classes) + 1.5), 16)
+    labels = [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in classes]
+    side = min(max(4.5, 0.5 * len(classes) + 1.5 + 0.08 * max(map(len, labels))), 16)
     figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     accuracy = np.trace(matrix) / matrix.sum()
-    axes.set(title=f"Confusion matrix\n{matrix.sum():,} test rows, accuracy {accuracy:.1%}", xlabel="predicted", ylabel="actual")
+    # Over the whole width: the matrix may be narrow.
+    figure.suptitle(f"Confusion matrix\n{matrix.sum():,} test rows, accuracy {accuracy:.1%}")
+    axes.set(xlabel="predicted", ylabel="actual")
     if len(classes) <= 30:
-        labels = [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in classes]
         # A label is a text of the user's: `$` in it begins no formula.
         axes.set_xticks(range(len(classes)), labels, rotation=90 if max(map(len, labels)) > 3 else 0, parse_math=False)
         axes.set_yticks(range(len(classes)), labels, parse_math=False)
@@ -54,7 +57,7 @@ def predictions(actual: NDArray[np.float32], predicted: NDArray[np.float32]) -> 
     axes.plot([low, high], [low, high], color="0.6", linestyle=":", label="predicted = actual")
     every = -(-len(actual) // POINTS)
     axes.scatter(actual[::every], predicted[::every], s=12, alpha=0.5, color=BLUE, linewidths=0)
-    axes.set(title=f"{len(actual):,} test rows" + (f", each {every}th shown" if every > 1 else ""), xlabel="actual", ylabel="predicted", aspect="equal")
+    axes.set(title=f"{len(actual):,} test rows" + (f", one in {every} shown" if every > 1 else ""), xlabel="actual", ylabel="predicted", aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend()
     return _png(figure)
@@ -62,5 +65,7 @@ def predictions(actual: NDArray[np.float32], predicted: NDArray[np.float32]) -> 
 
 def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
-    figure.savefig(data, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a class in a script that the font lacks is shown as boxes
+        figure.savefig(data, format="png")
     return data.getvalue()

@@ -34,12 +34,6 @@ def main() -> None:
     assert main_source is not None
     with files.new_directory(files.PREPARED) as out:
         schema, warnings = write_tables(out, prepare, params.seed, main_source, *opened[1:])
-    if elsewhere := unwatched(prepare):
-        print(
-            f"warning: DVC watches {files.RAW} and src/sources alone, so it won't see when {' and '.join(elsewhere)} changes: symlink it into {files.RAW}, "
-            "fetch it with `dvc import-url`, or name it in dvc.yaml under prepare's deps",
-            file=sys.stderr,
-        )
     for warning in warnings:
         print(f"note: {prepare.source}: {warning}")
     if schema["dropped"]:
@@ -48,6 +42,11 @@ def main() -> None:
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
     print(f"prepared {prepare.source}: {inputs} inputs, {what}; rows: {counts}")
+    if elsewhere := unwatched(prepare):
+        print(
+            f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the file into {files.RAW}, fetch it with "
+            "`dvc import-url`, or name it in dvc.yaml under prepare's deps"
+        )
 
 
 def unwatched(prepare: Prepare) -> list[str]:
@@ -60,8 +59,13 @@ def unwatched(prepare: Prepare) -> list[str]:
 def _watched(name: str) -> bool:
     if re.fullmatch(FUNCTION, name):
         return name.startswith("sources.")
-    # As the path is written: DVC follows a link in data/raw to what it leads to.
-    return Path(os.path.abspath(name)).is_relative_to(files.RAW.absolute())  # noqa: PTH100
+    # As the path is written: DVC follows a link in data/raw to a file, but none to a directory.
+    path, raw = Path(os.path.abspath(name)), files.RAW.absolute()  # noqa: PTH100
+    if not path.is_relative_to(raw):
+        return False
+    directories = [parent for parent in (path, *path.parents) if parent.is_relative_to(raw) and parent != raw]
+    within = path.iterdir() if path.is_dir() else ()
+    return not any(place.is_symlink() and place.is_dir() for place in (*directories, *within))
 
 
 def shown(source: Source, name: str) -> Source:
