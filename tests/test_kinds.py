@@ -285,7 +285,7 @@ def test_numbers_with_a_slip_are_told(here):
     frame = numbers(100, 1).assign(kind=["x", "y"] * 50).astype({"a": object})
     frame.loc[3, "a"] = "?"
     frame.to_csv(here / "raw.csv", index=False)
-    assert "column 'a': '?' is not a number, as most of the others are; mend it" in prepare(here, source="raw.csv", target="kind").refused()
+    assert "column 'a': '?' is not a number, as almost all of the others are: mend it" in prepare(here, source="raw.csv", target="kind").refused()
     assert "raw.csv: row 5, column 'a': '?' is not a number" in prepare(here, source="raw.csv", target="kind", kinds={"a": "numeric"}).refused()
     message = prepare(here, source="raw.csv", target="kind", max_categories=50).refused()
     assert "almost all are numbers: mend '?', and prepare.kinds: {a: numeric} tells its row" in message

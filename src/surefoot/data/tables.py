@@ -9,7 +9,7 @@ from datetime import date, time
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ GATHER_BYTES = 8 << 20
 GATHER_ROWS = 1 << 12
 
 Splits = NDArray[np.int8]
+Item = TypeVar("Item")
 
 
 def write_tables(
@@ -101,7 +102,7 @@ def read_schema(prepared: Path) -> dict[str, Any]:
 
 
 def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rows of a split, block by block.
+    """The rows of a split, block by block; a thread prepares the next one meanwhile.
 
     Inputs as the network gets them, of the schema's dtype, (rows, *shape); targets (rows,): int64 class indices, or
     float32: 0 and 1 for binary, and the number itself for regression.
@@ -109,6 +110,10 @@ def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[t
     Raises:
         UserError: a value that overflows when it is scaled.
     """
+    return _ahead(_blocks(prepared, split, schema))
+
+
+def _blocks(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     index = {label: number for number, label in enumerate(schema["classes"])}
     for batch in _read(prepared / f"{split}.parquet"):
         inputs = transform(batch, schema["features"])
@@ -463,19 +468,18 @@ def group_rows(schema: pa.Schema) -> int:
 
 
 def _read(table: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """A batch for each row group; the next is read meanwhile."""
-    with pq.ParquetFile(table) as file, ThreadPoolExecutor(1) as ahead:
+    with pq.ParquetFile(table) as file:
+        for group in range(file.num_row_groups):  # not iter_batches, which keeps what it has read until the end
+            yield from file.read_row_group(group, columns).combine_chunks().to_batches()
 
-        def read(group: int) -> list[pa.RecordBatch]:
-            # Not iter_batches, which keeps what it has read until the end.
-            return list(file.read_row_group(group, columns).combine_chunks().to_batches())
 
-        reading = [ahead.submit(read, 0)] if file.num_row_groups else []
-        for group in range(1, file.num_row_groups + 1):
-            batches = reading.pop().result()
-            if group < file.num_row_groups:
-                reading.append(ahead.submit(read, group))
-            yield from batches
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; a thread makes the next one meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 # --- what the schema says -------------------------------------------------------------------------
@@ -514,11 +518,12 @@ def _plain(array: pa.Array, column: Column) -> list[Any]:
 def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare) -> None:
     """A column of numbers in which some are no numbers would else be taken for a category."""
     for fitted in fits:
-        stray = fitted.stray_text() if isinstance(fitted, Categories) and not any(fnmatchcase(fitted.column.name, kind) for kind in prepare.kinds) else None
+        name = fitted.column.name
+        stray = fitted.stray_text() if isinstance(fitted, Categories) and not any(fnmatchcase(name, kind) for kind in prepare.kinds) else None
         if stray is not None:
             raise UserError(
-                f"column {fitted.column.name!r}: {stray!r} is not a number, as most of the others are; mend it, "
-                f"or say what the column is: prepare.kinds: {{{fitted.column.name}: category}}"
+                f"column {name!r}: {stray!r} is not a number, as almost all of the others are: mend it (prepare.kinds: {{{name}: numeric}} tells its row), "
+                f"or say what the column is (prepare.kinds: {{{name}: category}})"
             )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot import files, runs, tracking
 from surefoot.errors import UserError
+from surefoot.params import flatten, load
 from surefoot.training.trajectory_store import TrajectoryStore
 
 if TYPE_CHECKING:
@@ -173,7 +174,14 @@ def _last(client: "MlflowClient") -> "list[Run]":
     marks = sorted((store.path / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     if not marks:
         return []
-    found = _search(client, f"tags.`{tracking.IDENTITY}` = '{marks[-1].stem}'")
+    # What DVC took from its run cache was marked long ago: of the runs with the model that lies here the last one, if there is one.
+    model = files.sha256_file(files.MODEL) if files.MODEL.is_file() else None
+    params = flatten(load(files.PARAMS).model_dump(mode="json"))
+    known = store.runs()
+    present = [mark for mark in marks if model and known.get(mark.stem, {}).get("weights") == model]
+    same = [mark for mark in present if known[mark.stem]["description"]["params"] == params]
+    last = (same or present or marks)[-1].stem
+    found = _search(client, f"tags.`{tracking.IDENTITY}` = '{last}'")
     if not found:
         raise UserError("this workspace's last run isn't in MLflow; `surefoot sync` brings it there")
     return found[:1]
