@@ -211,6 +211,7 @@ def test_another_learning_rate_runs_train_and_evaluate(again):
     assert set(again.git("status", "--porcelain").split()) == {"M", "params.yaml", "dvc.lock"}
 
 
+@pytest.mark.slow
 def test_another_batch_size_in_an_experiment_runs_batch_too(again):
     done = again.dvc("exp", "run", "-S", "batch.size=256", "-S", "train.epochs=1")
     assert stages_run(done.out) == ["batch", "train", "evaluate"]
@@ -221,6 +222,7 @@ def test_another_batch_size_in_an_experiment_runs_batch_too(again):
     assert "test/accuracy" in run.data.metrics
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_copy_is_seen_in_the_same_store(again):
     again.dvc("exp", "run", "--temp", "-S", "train.lr=0.1", "-S", "train.epochs=1")
     (name,) = again.dvc("exp", "list", "--name-only").out.split()
