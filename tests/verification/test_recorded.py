@@ -1,0 +1,37 @@
+"""Which run is meant."""
+
+import pytest
+
+from surefoot import files, serving
+from surefoot.verification.recorded import find
+
+
+@pytest.fixture
+def trained(tracked, monkeypatch):
+    """A run with lr 0.1, and the last one with lr 0.2; the model of each."""
+    monkeypatch.setattr(serving, "log_model", lambda run_id, *_: f"model of {run_id}")
+    tracked.csv()
+    models = {}
+    for stage, lr in (("prepare", None), ("batch", None), ("train", "0.1"), ("train", "0.2")):
+        if lr:
+            tracked.edit("train.lr", lr)
+        done = tracked.stage(stage)
+        assert done.code == 0, done
+        if lr:
+            models[lr] = files.MODEL.read_bytes()
+    return tracked, models
+
+
+def meant(here, name):
+    return find(None, here.path / name).run.data.params["train.lr"]
+
+
+def test_without_a_name_the_run_is_meant_whose_model_lies_here(trained):
+    here, models = trained
+    assert meant(here, "one") == "0.2"
+    # As DVC does from its run cache, which no stage sees.
+    here.edit("train.lr", "0.1")
+    files.MODEL.write_bytes(models["0.1"])
+    assert meant(here, "two") == "0.1"
+    files.MODEL.unlink()
+    assert meant(here, "three") == "0.2"
