@@ -256,6 +256,16 @@ def test_arguments_that_the_factory_does_not_take(batched):
     assert "TypeError: mlp() got an unexpected keyword argument 'depth'" in batched.stage("train").refused()
 
 
+def test_a_loss_that_is_not_finite_on_the_test_rows_alone(batched):
+    import numpy as np
+
+    assert batched.stage("train").code == 0
+    inputs = np.load(batched / "data/batches/test/inputs.npy")
+    inputs[0] = np.inf
+    np.save(batched / "data/batches/test/inputs.npy", inputs)
+    assert "error: the loss on the test rows is " in batched.stage("evaluate").refused()
+
+
 def test_a_loss_that_explodes_after_an_epoch(batched):
     """The first epoch is finished and kept; the second one stops at the step that went wrong."""
     steps = json.loads((batched / "data/batches/index.json").read_text())["batches_per_epoch"]

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, time
-from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from surefoot import files
-from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_dropped, numbers, some
+from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_dropped, kind_told, numbers, some
 from surefoot.data.columns import mask as arrow_mask
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, select, sortable
@@ -503,7 +502,7 @@ def _plain(array: pa.Array, column: Column) -> list[Any]:
 def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare) -> None:
     """A column of numbers in which some are no numbers would else be taken for a category."""
     for fitted in fits:
-        stray = fitted.stray_text() if isinstance(fitted, Categories) and not any(fnmatchcase(fitted.column.name, kind) for kind in prepare.kinds) else None
+        stray = fitted.stray_text() if isinstance(fitted, Categories) and not kind_told(fitted.column.name, prepare) else None
         if stray is not None:
             raise UserError(
                 f"column {fitted.column.name!r}: {stray!r} is not a number, as most of the others are; mend it, "
