@@ -96,3 +96,9 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
     with files.new_directory(tmp_path / "out") as out:
         (out / "whole").touch()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "whole"]
+
+
+def test_a_new_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/new can't be written: Not a directory"), files.new_directory(tmp_path / "file/new"):
+        pass

@@ -103,6 +103,12 @@ def test_a_wrong_value_is_refused_by_key_and_line(file, key, text, wrong):
     assert wrong in message
 
 
+def test_a_value_that_may_be_one_of_two_things_is_refused_in_one_line(file):
+    line = 1 + next(number for number, text in enumerate(COMMITTED.splitlines()) if "class_weights:" in text)
+    set_param(file.path, "train.loss.class_weights", "some")
+    assert file.refused(line=line) == "train.loss.class_weights: input should be 'balanced', or input should be a valid tuple, got 'some'"
+
+
 def test_a_value_in_a_sequence_is_refused_by_key_and_line(file):
     set_param(file.path, "batch.shape", "[1, 0, 8]")
     assert file.refused(line=file.line("shape:")).startswith("batch.shape.1: ")

@@ -38,6 +38,14 @@ def test_a_text_among_numbers_is_no_category(here):
     assert here.stage("prepare").code == 0
 
 
+def test_a_column_whose_name_is_a_pattern_is_a_category_if_it_is_called_one(here):
+    here.csv()
+    text = (here / "raw.csv").read_text().replace("a,b,kind", "a[1],b,kind")
+    (here / "raw.csv").write_text(text.replace("\n0.0,", "\nzero,", 1))
+    (here / "params.yaml").write_text(PARAMS.replace("  target: kind", "  target: kind\n  kinds: {'a[1]': category}"))
+    assert here.stage("prepare").code == 0
+
+
 def test_a_bar_is_shown_on_a_terminal_only(here):
     here.csv()
     command = [sys.executable, "-m", "surefoot.stages.prepare"]

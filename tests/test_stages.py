@@ -4,10 +4,12 @@ import csv
 import json
 import resource
 import shutil
+import sys
 import warnings
 
 import pytest
 
+from surefoot import retrain
 from tests.helpers import PARAMS
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -224,7 +226,7 @@ def test_a_model_that_fails_on_the_validation_rows(batched, monkeypatch):
     assert "train.model: the network fails on the validation rows: IndexError: too many rows" in batched.stage("train").refused()
 
 
-def test_an_operation_without_a_deterministic_kernel(batched):
+def test_an_operation_without_a_deterministic_kernel(batched, monkeypatch):
     """The refusal names the setting that allows it, and the setting does."""
     batched.edit("train.model.factory", f"{NETWORKS}:is_not_deterministic")
     batched.edit("train.model.arguments", "{}")
@@ -234,6 +236,9 @@ def test_an_operation_without_a_deterministic_kernel(batched):
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("ignore")
         assert batched.stage("train").code == 0
+        # As `surefoot verify --epochs` makes them again.
+        monkeypatch.setattr(sys, "argv", ["retrain", "1-1", str(batched / "again")])
+        retrain.main()
 
 
 def test_a_network_that_changes_what_decides_bits(batched):
@@ -251,6 +256,16 @@ def test_a_network_that_changes_what_decides_bits(batched):
 def test_arguments_that_the_factory_does_not_take(batched):
     batched.edit("train.model.arguments", "{depth: 3}")
     assert "TypeError: mlp() got an unexpected keyword argument 'depth'" in batched.stage("train").refused()
+
+
+def test_a_loss_that_is_not_finite_on_the_test_rows_alone(batched):
+    import numpy as np
+
+    assert batched.stage("train").code == 0
+    inputs = np.load(batched / "data/batches/test/inputs.npy")
+    inputs[0] = np.inf
+    np.save(batched / "data/batches/test/inputs.npy", inputs)
+    assert "error: the loss on the test rows is " in batched.stage("evaluate").refused()
 
 
 def test_a_loss_that_explodes_after_an_epoch(batched):

@@ -148,11 +148,14 @@ def new_directory(path: Path) -> Iterator[Path]:
     """A directory to fill; it takes the place of `path` when the block ends well, and vanishes when not.
 
     Raises:
-        UserError: the disk is full, or a limit of the system's is reached.
+        UserError: it can't be made; the disk is full, or a limit of the system's is reached.
     """
     beside = path.with_name(f".{path.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
     try:
         yield beside
         shutil.rmtree(path, ignore_errors=True)

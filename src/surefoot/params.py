@@ -84,9 +84,6 @@ class Split(Section):
         return self
 
 
-KINDS = ("numeric", "boolean", "category", "date")
-
-
 class Prepare(Section):
     """prepare: raw data to clean, split, typed tables."""
 
@@ -242,7 +239,11 @@ def load(path: Path) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as invalid:
-        faults = [_explain(path, lines, error) for error in invalid.errors()]
+        # Where a value may be one of two things, each has an error; pydantic names them by a part of the path that is in no file.
+        found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+        for error in invalid.errors():
+            found.setdefault(tuple(str(part) for part in error["loc"] if not str(part).startswith(("literal[", "tuple["))), []).append(error)
+        faults = [_explain(path, lines, list(keys), errors) for keys, errors in found.items()]
         more = f" (and {len(faults) - 2} more)" if len(faults) > 2 else ""
         raise UserError("\n".join(faults[:2]) + more) from None
 
@@ -295,8 +296,8 @@ def _collect_lines(path: Path, node: MappingNode, prefix: str, lines: dict[str, 
             _collect_lines(path, value, f"{dotted}.", lines)
 
 
-def _explain(path: Path, lines: dict[str, int], error: ErrorDetails) -> str:
-    keys = [str(part) for part in error["loc"]]
+def _explain(path: Path, lines: dict[str, int], keys: list[str], errors: list[ErrorDetails]) -> str:
+    error = errors[0]
     dotted = ".".join(keys)
     # A missing key has no line of its own: its section's does.
     line = next((lines[".".join(keys[:n])] for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in lines), 1)
@@ -310,8 +311,8 @@ def _explain(path: Path, lines: dict[str, int], error: ErrorDetails) -> str:
         near = difflib.get_close_matches(keys[-1], meant, n=1)
         hint = f"did you mean `{meant[near[0]]}`?" if near else f"known here: {', '.join(known)}"
         return f"{shown}unknown key; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    messages = [other["msg"].removeprefix("Value error, ") for other in errors]
+    message = ", or ".join(text[0].lower() + text[1:] for text in messages)
     given = error["input"]
     return f"{shown}{message}" + ("" if isinstance(given, dict) else f", got {given!r}")
 

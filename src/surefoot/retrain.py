@@ -18,7 +18,7 @@ from surefoot.training import numerics
 def main() -> None:
     """Read `params.yaml` and `data/batches/`; write to the stores."""
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads)
+    numerics.pin(params.numerics, params.threads, params.deterministic)
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)

@@ -61,8 +61,15 @@ def plan(params: Params, batches: Store) -> Plan:
     # What changes no step isn't here: `block` and `window` where all rows are shuffled.
     shuffle = {"shuffle": index["shuffle"], **({"block": index["block"], "window": index["window"]} if index["shuffle"] == "blocks" else {})}
 
+    told: dict[str, str] = {}
+
+    def schema() -> dict[str, Any]:
+        given = batches.schema()
+        told["schema"] = files.sha256(files.canonical_json(given))
+        return given
+
     def make() -> Trainer:
-        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, batches.schema)
+        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema)
         return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed, aim)
 
     trainer = make()
@@ -73,6 +80,7 @@ def plan(params: Params, batches: Store) -> Plan:
         )
     outputs = networks.check_output(trainer.model, training.inputs[: batches.batch_size], batches.outputs)
     check_loss(aim, outputs, training.targets[: batches.batch_size])
+    # `told`: a network that asks for the schema may compute by it what no array and no weight shows, such as a column's own scale.
     start = origin(
         seed=params.seed,
         numerics=params.numerics,
@@ -85,7 +93,7 @@ def plan(params: Params, batches: Store) -> Plan:
         loss={"task": batches.task, **train.loss.model_dump(mode="json")},
         optimizer=optimizer,
         data={split: index["splits"][split] for split in ("train", "validation")}
-        | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle},
+        | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told},
     )
     steps = -(-batches.rows_per_epoch // batches.batch_size)
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.

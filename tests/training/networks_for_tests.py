@@ -14,6 +14,14 @@ def good(input_shape, classes, width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), width), nn.ReLU(), nn.Linear(width, classes))
 
 
+def takes_the_schema(input_shape, outputs, schema):
+    return good(input_shape, outputs)
+
+
+def cross_entropy():
+    return nn.CrossEntropyLoss()
+
+
 def returns_a_list(input_shape, classes):
     return [1]
 

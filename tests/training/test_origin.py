@@ -154,6 +154,31 @@ def test_what_images_are_brought_to_counts(batched):
     assert len(found) == 3
 
 
+def test_the_schema_counts_for_a_network_that_asks_for_it_alone(batched):
+    """It may undo the scaling by it, say: the same arrays and weights then give other bits."""
+
+    def found():
+        keys_ = []
+        for scale in (1.0, 2.0):
+            rewrite_index(features=[{"column": "a", "subtract": [0.0], "divide": [scale]}])
+            keys_.append(keys()[0])
+        return len(set(keys_))
+
+    batched.edit("train.model.factory", "tests.training.networks_for_tests:good")
+    batched.edit("train.model.arguments", "{}")
+    assert found() == 1
+    batched.edit("train.model.factory", "tests.training.networks_for_tests:takes_the_schema")
+    assert found() == 2
+
+
+def test_the_version_of_a_package_that_makes_the_loss_counts(batched, monkeypatch):
+    real = origin._version
+    batched.edit("train.lr", "0.1\n  loss: {name: 'tests.training.networks_for_tests:cross_entropy'}")
+    before = keys()[0]
+    monkeypatch.setattr(origin, "_version", lambda name: "99.9" if name == "tests" else real(name))
+    assert keys()[0] != before
+
+
 def test_test_rows_do_not_count_but_make_another_run(batched):
     """A run in MLflow shows test metrics, so two of them can't be one run; nothing is trained twice, though."""
     params = load(files.PARAMS)

@@ -16,7 +16,7 @@ ORIGIN = {
     "code": {"surefoot.training.sgd": "b" * 64},
     "model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [5]}, "source": {"networks.mlp": "c" * 64}},
     "first_state": "d" * 64,
-    "loss": "torch.nn.CrossEntropyLoss",
+    "loss": {"name": "losses.mine:loss", "arguments": {}, "source": {"losses.mine": "c" * 64}},
     "optimizer": {"name": "torch.optim.SGD", "momentum": 0.9},
     "data": {"train": {"inputs": {"sha256": "e" * 64}}, "batch_size": 64},
 }
@@ -49,7 +49,8 @@ def changed(**changes):
         ({"model__factory": "networks.cnn:cnn"}, "the model's factory (recorded networks.mlp:mlp, now networks.cnn:cnn)"),
         ({"model__arguments__hidden": [6]}, "the model's arguments.hidden (recorded [5], now [6])"),
         ({"first_state": "f" * 64}, f"the weights that training starts from (recorded {'d' * 12}, now {'f' * 12})"),
-        ({"loss": "other"}, "the loss (recorded torch.nn.CrossEntropyLoss, now other)"),
+        ({"loss__name": "auto"}, "the loss's name (recorded losses.mine:loss, now auto)"),
+        ({"loss__source__losses.mine": "f" * 64}, f"the loss's code, losses.mine (recorded {'c' * 12}, now {'f' * 12})"),
         ({"optimizer__momentum": 0.8}, "the optimizer's momentum (recorded 0.9, now 0.8)"),
         ({"data__batch_size": 32}, "the data that is trained on, batch_size (recorded 64, now 32)"),
         ({"format": 2}, "format (recorded 1, now 2)"),
@@ -76,6 +77,9 @@ def test_causes_come_without_what_follows_from_them():
     assert [line.split(" (")[0] for line in compare.told(compare.causes(ORIGIN, data), False, [])] == ["the data that is trained on, train.inputs.sha256"]
     assert compare.told(compare.causes(ORIGIN, data), False, ["the raw data"]) == []
     assert compare.told(compare.causes(ORIGIN, changed(numerics__threads=2)), True, []) == []
+    assert compare.told(compare.causes(ORIGIN, changed(loss__name="auto", numerics__deterministic=False)), True, []) == []
+    loss = compare.causes(ORIGIN, changed(loss__source={"losses.mine": "f" * 64}))
+    assert [line.split(" (")[0] for line in compare.told(loss, True, [])] == ["the loss's code, losses.mine"]
     both = compare.causes(ORIGIN, changed(numerics__threads=2, code__more="f" * 64))
     assert [line.split(" (")[0] for line in compare.told(both, True, [])] == ["Surefoot's own code, more"]
     only = compare.causes(ORIGIN, changed(first_state="f" * 64))

@@ -85,32 +85,37 @@ def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
             raise UserError(f"{source}: has no column {name!r} (prepare.{key}); it has {some(names)}")
     for key, patterns in (("columns", prepare.columns or ()), ("ignore", prepare.ignore), ("kinds", tuple(prepare.kinds))):
         for pattern in patterns:
-            if not any(pattern == name or fnmatchcase(name, pattern) for name in names):
+            if not any(matches(name, (pattern,)) for name in names):
                 raise UserError(f"{source}: prepare.{key}: {pattern!r} matches no column; it has {some(names)}")
     if prepare.target in (prepare.columns or ()):
         raise UserError(f"params.yaml: prepare.columns: {prepare.target!r} is the target (prepare.target), so it can't be an input")
 
 
 def _is_input(name: str, prepare: Prepare) -> bool:
-    if name == prepare.target or _matches(name, prepare.ignore):
+    if name == prepare.target or matches(name, prepare.ignore):
         return False
     if name == prepare.split.column:
         return name in (prepare.columns or ())
-    return prepare.columns is None or _matches(name, prepare.columns)
+    return prepare.columns is None or matches(name, prepare.columns)
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns is that name, or matches it."""
     # Equal, too: a name may hold brackets, which are a pattern's.
     return any(pattern == name or fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def kind_told(name: str, prepare: Prepare) -> str | None:
+    """What `prepare.kinds` says that a column holds: by its name, else by the first pattern that matches."""
+    return prepare.kinds.get(name) or next((kind for pattern, kind in prepare.kinds.items() if fnmatchcase(name, pattern)), None)
+
+
 def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
-    """What a column holds: by `prepare.kinds` (its name, else the first pattern that matches), else by its type."""
+    """What a column holds: by `prepare.kinds`, else by its type."""
     name, type_ = field.name, field.type
     if pa.types.is_fixed_size_list(type_):
         return _array_column(field, source)
-    told = prepare.kinds.get(name) or next((kind for pattern, kind in prepare.kinds.items() if fnmatchcase(name, pattern)), None)
-    kind = told or _kind_of_type(type_)
+    kind = kind_told(name, prepare) or _kind_of_type(type_)
     if kind is None:
         why = "is empty" if pa.types.is_null(type_) else f"has type {type_}, which can't be an input"
         raise UserError(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import date, time
-from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from surefoot import files
-from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_dropped, numbers, some
+from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_dropped, kind_told, numbers, some
 from surefoot.data.columns import mask as arrow_mask
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, select, sortable
@@ -519,7 +518,7 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare) -> None:
     """A column of numbers in which some are no numbers would else be taken for a category."""
     for fitted in fits:
         name = fitted.column.name
-        stray = fitted.stray_text() if isinstance(fitted, Categories) and not any(fnmatchcase(name, kind) for kind in prepare.kinds) else None
+        stray = fitted.stray_text() if isinstance(fitted, Categories) and not kind_told(name, prepare) else None
         if stray is not None:
             raise UserError(
                 f"column {name!r}: {stray!r} is not a number, as almost all of the others are: mend it (prepare.kinds: {{{name}: numeric}} tells its row), "

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from typing import TYPE_CHECKING
 
 from surefoot import errors, files, runs
@@ -37,7 +38,10 @@ def main() -> None:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
     except Exception as error:
         raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
-    metrics = {"loss": aim.loss(outputs, targets).item(), **METRICS[store.task](outputs.numpy(), store.test.targets)}
+    value = aim.loss(outputs, targets).item()
+    if not math.isfinite(value):
+        raise UserError(f"the loss on the test rows is {value}, though on the validation rows it wasn't: are there values far from all those in training?")
+    metrics = {"loss": value, **METRICS[store.task](outputs.numpy(), store.test.targets)}
     predicted = _predicted(store, outputs.numpy())
 
     files.write_json(files.METRICS, {"test": metrics})

@@ -42,28 +42,33 @@ def origin(
         factory: import path of the network, whose source counts, and that of the project's modules that it imports.
         arguments: of the factory.
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
-        loss: its name, arguments and class weights.
+        loss: its name, arguments and class weights; where it is the project's own, its source counts, too.
         optimizer: its arguments, but for the learning rate.
-        data: digests of the training and validation arrays, their scale, and how they are batched and shuffled.
+        data: digests of the training and validation arrays, their scale, how they are batched and shuffled, and what the factory was told of them.
     """
     own, packages = _sources(factory.partition(":")[0])
+    of_loss, more = _sources(loss["name"].partition(":")[0]) if ":" in loss["name"] else ({}, set())
     return {
         "format": FORMAT,
         "seed": seed,
         "numerics": {"profile": numerics, "threads": threads, "deterministic": deterministic, "fingerprint": fingerprint},
-        "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages)},
+        "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
         "code": {name: _digest(_path(name)) for name in TRAINING_CODE},
-        "model": {"factory": factory, "arguments": arguments, "source": {name: _digest(path) for name, path in sorted(own.items())}},
+        "model": {"factory": factory, "arguments": arguments, "source": _digests(own)},
         "first_state": files.sha256(first_state),
-        "loss": {**loss, "source": sources(loss["name"]) if ":" in loss["name"] else {}},
+        "loss": {**loss, "source": _digests(of_loss)},
         "optimizer": {"name": "torch.optim.SGD", **optimizer},
         "data": data,
     }
 
 
 def sources(factory: str) -> dict[str, str]:
-    """The digests of the project's own modules that make a network or a loss."""
+    """The digests of the project's own modules that make a network."""
     own, _ = _sources(factory.partition(":")[0])
+    return _digests(own)
+
+
+def _digests(own: dict[str, Path]) -> dict[str, str]:
     return {name: _digest(path) for name, path in sorted(own.items())}
 
 

@@ -15,7 +15,9 @@ SURROUNDINGS = ("numerics.fingerprint", "versions.")
 # Params that can't change a bit: where and how often something is kept.
 NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states")
 # What in an origin is a param, and named as such.
-FROM_PARAMS = ("seed", "numerics.profile", "numerics.threads", "model.", "optimizer.")
+FROM_PARAMS = ("seed", "numerics.profile", "numerics.threads", "numerics.deterministic", "model.", "loss.", "optimizer.")
+# What in it is code, though a param names it.
+CODE = ("model.source.", "loss.source.")
 CAUSES = {
     "seed": "the seed",
     "numerics.profile": "the numerics profile",
@@ -27,7 +29,8 @@ CAUSES = {
     "model.source.": "the model's code, {}",
     "model.": "the model's {}",
     "first_state": "the weights that training starts from",
-    "loss": "the loss",
+    "loss.source.": "the loss's code, {}",
+    "loss.": "the loss's {}",
     "optimizer.": "the optimizer's {}",
     "data.": "the data that is trained on, {}",
 }
@@ -149,7 +152,7 @@ def told(causes: Mapping[str, str], other_params: bool, symptoms: Sequence[str])
         symptoms: what else is known to differ; in the data, it was named there.
     """
     follows = ("first_state", *(("data.",) if symptoms or other_params else ()), *(FROM_PARAMS if other_params else ()))
-    lines = [line for key, line in causes.items() if not key.startswith(follows) or key.startswith("model.source.")]
+    lines = [line for key, line in causes.items() if not key.startswith(follows) or key.startswith(CODE)]
     return lines or ([] if symptoms or other_params else list(causes.values()))
 
 

@@ -58,6 +58,8 @@ def test_labels_that_are_not_there(pair):
     assert refusal(pair[0]) == f"{pair[0]}: there is no file 'train-labels-idx1-ubyte.gz' of labels beside it; prepare.labels must name it"
     read(pair[0], pair[1].with_name("other.idx"))
     assert refusal(pair[0], "nowhere").startswith("nowhere: there is no such file")
+    missing = pair[0].with_name("no-images-idx3-ubyte")
+    assert refusal(missing).startswith(f"{missing}: there is no such file")
 
 
 @pytest.mark.parametrize("kind", CODES)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.lib import format as npy
 
+from surefoot.data.columns import some
 from surefoot.data.readers.source import (
     Places,
     Progress,
@@ -23,7 +24,6 @@ from surefoot.data.readers.source import (
     array_field,
     number_type,
     rows_in_batch,
-    some,
     target_column,
     target_field,
     target_type,
@@ -155,7 +155,8 @@ def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
         # A row is spread over the whole file. Not mapped: the pages around each touched value would fill the memory.
         columns = np.empty((prod(stored.shape[1:]), stop - start), stored.dtype)
         for number, column in enumerate(columns):
-            os.preadv(stored.file.fileno(), [column], stored.offset + (number * stored.shape[0] + start) * stored.dtype.itemsize)
+            if os.preadv(stored.file.fileno(), [column], stored.offset + (number * stored.shape[0] + start) * stored.dtype.itemsize) < column.nbytes:
+                raise _short(stored)
         return columns.T.reshape(stop - start, *stored.shape[1:], order="F")
     data = _read(stored, size * (stop - start))
     if len(data) < size * (stop - start):

@@ -5,13 +5,13 @@ import csv as plain
 import io
 import re
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from surefoot.data.readers.source import Progress, Source, check_columns, naming, open_bytes, read_fully, some, unreadable
+from surefoot.data.columns import kind_told, some
+from surefoot.data.readers.source import Progress, Source, check_columns, naming, open_bytes, read_fully, unreadable
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -93,7 +93,7 @@ def _declared(prepare: Prepare, name: str) -> pa.DataType | None:
     """The type that params.yaml gives a column."""
     if name == prepare.target:
         return pa.float64() if prepare.task == "regression" else pa.string()
-    kind = prepare.kinds.get(name) or next((kind for pattern, kind in prepare.kinds.items() if fnmatchcase(name, pattern)), None)
+    kind = kind_told(name, prepare)
     return KINDS[kind] if kind else None
 
 

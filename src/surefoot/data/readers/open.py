@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from surefoot.data.columns import some
 from surefoot.data.readers.arrays import open_npy, open_npz
 from surefoot.data.readers.bundled import open_bundled
 from surefoot.data.readers.csv import open_csv
 from surefoot.data.readers.function import FUNCTION, open_function
 from surefoot.data.readers.idx import labels_of, open_idx
 from surefoot.data.readers.parquet import open_parquet
-from surefoot.data.readers.source import Source, entries, some, stamp
+from surefoot.data.readers.source import Source, entries, stamp
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -79,6 +80,8 @@ def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> So
         _check_directory(path, files, form)
     elif form == "images":
         raise UserError(f"{path}: is a file; images must lie in a directory, with a directory for each class")
+    for file in files:  # one that isn't there is the first thing to tell
+        file.stat()
     beside = Path(labels) if labels else labels_of(path) if form == "idx" else None
     before = {file: stamp(file) for file in (*files, beside) if file}
     source = OPEN[form](prepare, [path] if form == "images" else files, beside)

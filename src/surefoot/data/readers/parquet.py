@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema, some, to_schema
+from surefoot.data.columns import some
+from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema, to_schema
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 

@@ -6,13 +6,13 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from stat import S_ISDIR
 
 import numpy as np
 import pyarrow as pa
 
+from surefoot.data.columns import matches, some
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -21,7 +21,6 @@ BATCH_BYTES = 4 << 20
 NUMPY = {pa.uint8(): np.uint8, pa.int64(): np.int64, pa.float32(): np.float32, pa.float64(): np.float64}
 INPUT = "input"
 """The column of arrays and images."""
-LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,7 @@ def is_needed(prepare: Prepare, column: str) -> bool:
     """Whether a column is an input, the target, or what rows are split by."""
     if column in (prepare.target, prepare.split.column):
         return True
-    return (prepare.columns is None or _matches(column, prepare.columns)) and not _matches(column, prepare.ignore)
-
-
-def _matches(column: str, patterns: tuple[str, ...]) -> bool:
-    # Equal, too: a name may hold brackets, which are a pattern's.
-    return any(pattern == column or fnmatchcase(column, pattern) for pattern in patterns)
+    return (prepare.columns is None or matches(column, prepare.columns)) and not matches(column, prepare.ignore)
 
 
 def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list[str]:
@@ -112,11 +106,6 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list
 def naming(schema: pa.Schema, names: list[str]) -> pa.Schema:
     """The schema of a source that leaves columns out; its metadata has the names of all of them, which patterns in params.yaml may mean."""
     return schema.with_metadata({"columns": json.dumps(names)})
-
-
-def some(names: list[str]) -> str:
-    """Names for a message: not more than a few."""
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
