@@ -23,10 +23,8 @@ def test_dropped_rows_and_warnings_are_told(here):
         "dropped 1 rows: 1 where 'a' is missing",
     ]
     assert done.out.splitlines()[2].startswith("prepared raw.csv: 3 inputs, 3 classes; rows: ")
-    assert done.err.splitlines() == [
-        "warning: DVC watches data/raw and src/sources alone, so it won't see when raw.csv changes: "
-        "symlink it into data/raw, fetch it with `dvc import-url`, or name it in dvc.yaml under prepare's deps"
-    ]
+    assert done.out.splitlines()[3].startswith("DVC doesn't watch raw.csv, so it won't run prepare again when that changes: ")
+    assert done.err == ""
 
 
 def test_a_text_among_numbers_is_no_category(here):
