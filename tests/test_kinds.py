@@ -4,11 +4,15 @@ import csv
 import gzip
 import json
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
+
+from tests.helpers import PROJECT
 
 DROPPED = "surefoot.data.dropped"
 
@@ -289,3 +293,21 @@ def test_numbers_with_a_slip_are_told(here):
     assert "raw.csv: row 5, column 'a': '?' is not a number" in prepare(here, source="raw.csv", target="kind", kinds={"a": "numeric"}).refused()
     message = prepare(here, source="raw.csv", target="kind", max_categories=50).refused()
     assert "almost all are numbers: mend '?', and prepare.kinds: {a: numeric} tells its row" in message
+
+
+def test_an_error_in_the_midst_of_a_large_file_ends_the_process_as_any(here):
+    """The file is still being read by another thread then."""
+    row = "1.5,x," + "text " * 40 + "\n"
+    (here / "raw.csv").write_text("a,kind,text\n" + 20 * row + row.replace("1.5", "") + 60_000 * row)
+    prepare(here, source="raw.csv", target="kind").refused()
+    for _ in range(4):
+        done = subprocess.run(
+            [sys.executable, "-m", "surefoot.stages.prepare"],
+            cwd=here.path,
+            env={"PYTHONPATH": str(PROJECT / "src")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        told = "error: raw.csv: row 22, column 'a': empty; a number is needed in every row (or another policy, prepare.missing.numeric)\n"
+        assert (done.returncode, done.stderr) == (2, told)

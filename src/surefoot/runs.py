@@ -57,6 +57,7 @@ def plan(params: Params, batches: Store) -> Plan:
     index = batches.index
     training, validation = (Rows.stored(split.inputs, split.targets, index["scale"]) for split in (batches.train, batches.validation))
     optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
+    numerics.seed_step(params.seed, 0)  # a loss of the user's may draw
     aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"])
     # What changes no step isn't here: `block` and `window` where all rows are shuffled.
     shuffle = {"shuffle": index["shuffle"], **({"block": index["block"], "window": index["window"]} if index["shuffle"] == "blocks" else {})}

@@ -32,7 +32,7 @@ Feature = dict[str, Any]
 
 PARTS = ("year", "month", "day", "weekday", "hour", "minute", "second")
 TILE = 1 << 16
-ID_ROWS = 1 << 16
+ID_ROWS = 1 << 12
 """A column whose first so many training values are all different is taken for an id; and fewer than twenty say nothing."""
 
 

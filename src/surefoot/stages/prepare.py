@@ -86,5 +86,16 @@ def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
+def process() -> None:
+    """Run `main` as a whole process."""
+    try:
+        errors.run(main)
+    except SystemExit as stop:
+        # A thread of Arrow's may be in the middle of a file, and Python would abort when it comes back to an interpreter that is being taken down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.code if isinstance(stop.code, int) else 1)
+
+
 if __name__ == "__main__":
-    errors.run(main)
+    process()
