@@ -140,7 +140,7 @@ class Batch(Section):
 
     size: int = Field(default=64, gt=0)
     """Rows in a minibatch."""
-    shape: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] | None = None
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=32, strict=False)] | None = None
     """The shape of one input, say [1, 8, 8] for channels, height, width; null leaves a row flat."""
     drop_last: bool = False
     """Whether to leave out the last minibatch of an epoch when it isn't full."""
@@ -187,15 +187,15 @@ class Train(Section):
     loss: Loss = Field(default_factory=Loss)
     epochs: int = Field(gt=0)
     """Passes over the training rows."""
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1e38)
     """Learning rate: the length of a step, as a multiple of the gradient."""
-    momentum: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, le=1e38)
     """How much of the last step goes into the next, usually 0 or 0.9."""
     nesterov: bool = False
     """Nesterov's momentum; needs momentum above 0 and dampening 0."""
-    dampening: float = Field(default=0.0, ge=0)
+    dampening: float = Field(default=0.0, ge=0, le=1e38)
     """How much less of the gradient enters the momentum, 0 to 1."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1e38)
     """L2 penalty: this much of each weight is added to its gradient."""
     select: Literal["best", "last"] = "best"
     """The epoch whose model is kept: the one of least validation loss, or the last."""

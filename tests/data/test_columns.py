@@ -212,7 +212,7 @@ print("pandas" in sys.modules)
         "text": pa.array(with_missing("abc"[n % 3] for n in range(300))),
         "flag": pa.array(with_missing(n % 2 == 0 for n in range(300))),
         "day": pa.array(with_missing(range(300)), pa.int32()).cast(pa.date32()),
-        "at": pa.array(with_missing(n * 10**15 for n in range(300)), pa.int64()).cast(pa.timestamp("us")),
+        "at": pa.array(with_missing(n * 10**14 for n in range(300)), pa.int64()).cast(pa.timestamp("us")),
         "kind": pa.array(with_missing("xy"[n % 2] for n in range(300))),
     }
     pq.write_table(pa.table(every), tmp_path / "raw.parquet")

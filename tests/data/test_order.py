@@ -89,3 +89,7 @@ def test_blocks_of_many_rows_too():
     window = next(some[3_000_000_500:].windows())
     assert len(window.blocks) == 8
     assert 0 < len(window.places) <= 8000
+
+
+def test_blocks_and_windows_beyond_64_bits():
+    assert sorted(Order(10, 0, 1, block=10**30, window=10**30).indices().tolist()) == list(range(10))

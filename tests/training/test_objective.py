@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from surefoot.errors import UserError
-from surefoot.training.objective import CLASSIFICATION, check_loss, objective
+from surefoot.training.objective import CLASSIFICATION, Objective, check_loss, objective
 
 LOGITS, CLASSES = torch.tensor([[0.5, 1.0, -2.0], [1.0, 0.0, 0.3], [0.0, 2.0, 0.1], [1.0, 0.0, 3.0]]), torch.tensor([1, 0, 0, 2])
 NUMBERS, TARGETS = torch.tensor([[0.5], [-1.0], [2.0]]), torch.tensor([1.0, 0.0, 0.0])
@@ -96,3 +96,9 @@ def test_a_loss_that_does_not_fit_is_refused_with_both_shapes(aim, message):
     with pytest.raises(UserError) as refusal:
         check_loss(aim, LOGITS, CLASSES)
     assert message in str(refusal.value)
+
+
+def test_loss_that_would_spread_targets_over_outputs():
+    """With as many rows as classes torch only warns."""
+    with pytest.raises(UserError, match="needs outputs and targets of one shape"):
+        check_loss(Objective("classification", nn.MSELoss()), torch.zeros(3, 3), torch.zeros(3))

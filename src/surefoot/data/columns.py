@@ -6,6 +6,7 @@ Clean is: one type a kind, nothing infinite, missing values as nulls or, by poli
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,6 +19,7 @@ from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+EPOCH = date(1970, 1, 1).toordinal()
 Where = Callable[[int], str]
 
 
@@ -273,6 +275,8 @@ class Cleaner:
             return _codes(codes), missing if missing.any() else None
         if column.kind == "numeric":
             return _numeric(column, array, at, self._limit(column))
+        if column.kind == "date":
+            return _dates(column, array, at)
         cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", f"a {column.kind}")
         return cast, _nulls(cast)
 
@@ -383,6 +387,24 @@ def _cast(array: pa.Array, type_: pa.DataType, at: Callable[[NDArray[np.bool_]],
     raise UserError(f"{at(np.arange(len(array)) == low)}{array[low].as_py()!r} is not {what}")
 
 
+def _dates(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    _check_years(column, array, at)  # before the cast, in which what is too far away would wrap around
+    cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", "a date")
+    _check_years(column, cast, at)
+    return cast, _nulls(cast)
+
+
+def _check_years(column: Column, array: pa.Array, at: Callable[..., str]) -> None:
+    if not (pa.types.is_date(array.type) or pa.types.is_timestamp(array.type)) or not len(array):
+        return
+    a_day = 1 if pa.types.is_date32(array.type) else 86400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(array.type, "unit", "ms")]
+    values, _ = numbers(array)
+    # A day less on both sides: local time may be the next day's.
+    first, last = ((day.toordinal() - EPOCH) * a_day for day in (date(1, 1, 2), date(9999, 12, 31)))
+    if values.min() < first or values.max() >= last:
+        raise UserError(f"{at((values < first) | (values >= last), column.name)}: a date outside of the years 1 to 9999")
+
+
 def _nan_to_null(array: pa.Array) -> pa.Array:
     values, valid = numbers(array)
     nan = np.isnan(values)
@@ -441,6 +463,10 @@ def _arrays(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa
         if infinite.any():
             raise UserError(f"{at(infinite, column.name)}: holds an infinite value; finite numbers are needed")
         missing = np.isnan(values).any(1)
+    if dtype == np.float64:
+        large = (np.abs(values) > FLOAT32_MAX).any(1)
+        if large.any():
+            raise UserError(f"{at(large, column.name)}: holds a value that is more than float32 can hold ({FLOAT32_MAX:.4g})")
     return pa.Array.from_buffers(column.type, len(values), [None, pa.py_buffer(values)]), missing
 
 

@@ -424,7 +424,8 @@ def _parts_of(type_: pa.DataType) -> list[str]:
 def natural(label: str) -> tuple[bool, float, str]:
     """To sort by: numbers by value and before texts."""
     try:
-        number = float(label)
+        # Python reads more as a number than people do: 1_000, and digits of any script.
+        number = float(label if label.isascii() and "_" not in label else "text")
     except ValueError:
         return True, 0.0, label
     return (True, 0.0, label) if number != number else (False, number, label)

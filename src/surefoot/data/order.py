@@ -89,11 +89,11 @@ class Order:
         assert self.block
         full, place = self._short_block()
         count = full + (self.rows % self.block > 0)
-        wanted = np.arange(number * self.window, min((number + 1) * self.window, count))
+        wanted = range(number * self.window, min((number + 1) * self.window, count))
         if count == full:
             place = count
         # The k-th of all blocks is the k-th of the full ones, less one after the short one's place.
-        chosen = [full if k == place else _one(full, (self.seed, self.epoch), k - (k > place)) for k in wanted.tolist()]
+        chosen = [full if k == place else _one(full, (self.seed, self.epoch), k - (k > place)) for k in wanted]
         return tuple((block * self.block, min((block + 1) * self.block, self.rows)) for block in chosen)
 
     def _window_of(self, at: int) -> tuple[int, int]:

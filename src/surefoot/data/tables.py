@@ -206,7 +206,10 @@ def _by_row(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.Re
 
 def _by_group(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner):
-        texts = rows.column(raw, numbered).cast(pa.string()).dictionary_encode()
+        column = rows.column(raw, numbered)
+        if pa.types.is_nested(column.type):
+            raise UserError(f"{rows.prepare.source}: column {rows.prepare.split.column!r} (prepare.split.column) holds arrays, which can't be groups")
+        texts = column.cast(pa.string()).dictionary_encode()
         names = pa.concat_arrays([texts.dictionary, pa.nulls(0, pa.string())])
         _, offsets, data = names.buffers()
         bounds = np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1] if len(names) else np.zeros(1, np.int32)

@@ -1,5 +1,6 @@
 """What is made small, and what is measured beside it: by task."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,9 +106,14 @@ def check_loss(objective: Objective, outputs: Tensor, targets: Tensor) -> None:
     """
     shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} and type {str(targets.dtype).removeprefix('torch.')}"
     try:
-        loss = objective.loss(outputs, targets)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            loss = objective.loss(outputs, targets)
     except Exception as error:
         raise UserError(f"train.loss: it fails on {shapes}: {where(error)}") from None
+    # With as many rows as outputs torch spreads the targets out over them, and only warns.
+    if any("Using a target size" in str(warning.message) for warning in said):
+        raise UserError(f"train.loss: it needs outputs and targets of one shape, but gets {shapes}; a loss for {objective.task} is needed")
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise UserError(f"train.loss: on {shapes} it gives {got}; one number is needed (reduction: mean)")

@@ -129,8 +129,11 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
             size = path.stat().st_size
         major, _ = npy.read_magic(file)
         shape, fortran, dtype = (npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0)(file)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{shown}: isn't an array as NumPy saves it, or is cut short: {str(error).splitlines()[0]}") from None
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # NumPy's parser raises many kinds on damaged data
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{shown}: isn't an array as NumPy saves it, or is cut short: {why}") from None
     if dtype.hasobject:
         raise UserError(f"{shown}: holds pickled Python objects, which can run any code when loaded; save an array of numbers")
     stored = Stored(shown, file, shape, dtype, fortran and len(shape) > 1, file.tell())

@@ -95,11 +95,13 @@ def _from_arrays(prepare: Prepare, place: str, arrays: Mapping[str, Any]) -> pa.
     columns: list[pa.Array] = []
     fields: list[pa.Field] = []
     for name, values in arrays.items():
-        values = values if isinstance(values, pa.Array) else np.asarray(values)
+        values = values if isinstance(values, pa.Array) else np.asanyarray(values)  # any: a masked array keeps its mask
         if isinstance(values, np.ndarray) and values.ndim > 1:
             kind = number_type(values.dtype)
             if kind is None:
                 raise UserError(f"{place}: array {name!r} holds {values.dtype} values; inputs must be numbers of 64 bits at most")
+            if np.ma.is_masked(values):
+                raise UserError(f"{place}: array {name!r} has masked values; a number is needed everywhere")
             fields.append(array_field(values.shape[1:], kind))
             columns.append(array_column(values, fields[-1]))
         else:

@@ -29,9 +29,12 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
     """
     # Pillow refuses more than twice MAX_IMAGE_PIXELS, and warns of more than that: an image of a few kB could fill all memory.
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    # What it warns of while it tries formats on a damaged file, the error says.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     root, progress = files[0], Progress()
     classes = entries(root)
     for folder in classes:
+        text_column([folder.name])
         if not entries(folder):
             raise UserError(f"{folder}: is an empty directory; it is a class of its own, and must have images")
     size = prepare.images.resize or _size(_read(prepare, entries(classes[0])[0], None)[1])

@@ -62,6 +62,8 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
     if re.fullmatch(FUNCTION, source):
         return open_function(prepare, key, source)
     path = Path(source)
+    if "\0" in source + (labels or ""):
+        raise UserError(f"params.yaml: {key}: {source!r}: a file's name can't hold a NUL character")
     try:
         return _open_path(prepare, key, path, labels)
     except OSError as error:

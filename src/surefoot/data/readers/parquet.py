@@ -64,14 +64,27 @@ def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.Re
     )
     while True:
         try:
-            yield to_schema(next(batches), schema)
+            batch = to_schema(next(batches), schema)
         except StopIteration:
             return
         except (OSError, pa.ArrowException) as error:
             raise _damaged(path, error) from None
+        _check_texts(batch, path)
+        yield batch
+
+
+def _check_texts(batch: pa.RecordBatch, path: Path) -> None:
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if pa.types.is_string(field.type):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid:
+                raise UserError(f"{path}: column {field.name!r} holds a text that is not UTF-8; save it as such") from None
 
 
 def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path) -> None:
+    if twice := next((name for name in found.names if found.names.count(name) > 1), None):
+        raise UserError(f"{path}: names column {twice!r} more than once")
     if found.names != names and set(found.names) != set(names):
         missing, more = sorted(set(names) - set(found.names)), sorted(set(found.names) - set(names))
         raise UserError(

@@ -1,16 +1,19 @@
 """What every reader gives, and what several of them need."""
 
+import errno
 import hashlib
 import json
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from surefoot.data.columns import matches, some
 from surefoot.errors import UserError
@@ -127,7 +130,7 @@ def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
         known = known or pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind)
         if pa.types.is_fixed_size_list(kind):
             numbers = kind.value_type
-            known = numbers in NUMPY
+            known = numbers in NUMPY and kind.list_size > 0
             shape = (field.metadata or {}).get(b"shape") or json.dumps([kind.list_size]).encode()
             field = field.with_metadata({b"shape": shape})
         else:
@@ -137,8 +140,17 @@ def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
                 f"{place}: column {field.name!r} is of type {field.type}, which can't be an input; "
                 "numbers, booleans, strings, dates and times can; name the column in prepare.ignore"
             )
+        _check_time_zone(field.name, kind, place)
         fields.append(field.with_type(kind))
     return pa.schema(fields)
+
+
+def _check_time_zone(name: str, kind: pa.DataType, place: Path | str) -> None:
+    if pa.types.is_timestamp(kind) and kind.tz:
+        try:
+            pc.year(pa.scalar(0, kind))
+        except pa.ArrowInvalid:
+            raise UserError(f"{place}: column {name!r} is in the time zone {kind.tz!r}, which isn't known here; use one of IANA's, or UTC") from None
 
 
 def to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -166,14 +178,20 @@ def number_type(dtype: np.dtype) -> np.dtype | None:
 
 def target_type(dtype: np.dtype) -> np.dtype | None:
     """The same of targets: int64, float64 or text (kind U)."""
-    if dtype.kind == "U":
+    if dtype.kind == "U" and dtype.itemsize:
         return dtype.newbyteorder("=")
     return {"u": np.dtype(np.int64), "i": np.dtype(np.int64), "f": np.dtype(np.float64)}.get(number.kind) if (number := number_type(dtype)) else None
 
 
 def array_field(shape: tuple[int, ...], dtype: np.dtype) -> pa.Field:
-    """The field `input` for rows of this shape and type."""
-    kind = pa.list_(pa.from_numpy_dtype(dtype), int(np.prod(shape, dtype=np.int64)))
+    """The field `input` for rows of this shape and type.
+
+    Raises:
+        UserError: a row has more values than Arrow can count.
+    """
+    if prod(shape) >= 2**31:
+        raise UserError(f"a row of shape {list(shape)} has {prod(shape):,} values, which is too many: less than {2**31:,} are possible")
+    kind = pa.list_(pa.from_numpy_dtype(dtype), prod(shape))
     return pa.field(INPUT, kind, nullable=False, metadata={"shape": json.dumps(list(shape))})
 
 
@@ -199,8 +217,15 @@ def target_column(values: np.ndarray, field: pa.Field) -> pa.Array:
 
 
 def text_column(texts: list[str]) -> pa.Array:
-    """Texts as a column."""
-    encoded = [text.encode() for text in texts]
+    """Texts as a column.
+
+    Raises:
+        UserError: one has half a character, as a file name of another encoding has.
+    """
+    try:
+        encoded = [text.encode() for text in texts]
+    except UnicodeEncodeError as error:
+        raise UserError(f"the text {error.object!r} is not valid Unicode, so it can't be a class; rename it") from None
     offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
@@ -228,6 +253,9 @@ def stamp(path: Path) -> tuple[str, int]:
     """
     status = path.stat()
     if not S_ISDIR(status.st_mode):
+        if not S_ISREG(status.st_mode):
+            # To read a pipe or a terminal would wait for ever, and couldn't be repeated.
+            raise OSError(errno.EINVAL, "is neither a file nor a directory", str(path))
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}", status.st_size
     digest, size = hashlib.sha256(), 0
     for entry in entries(path):
