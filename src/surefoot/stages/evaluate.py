@@ -35,7 +35,7 @@ def main() -> None:
     targets = torch.from_numpy(store.test.targets)
     try:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
     metrics = {"loss": aim.loss(outputs, targets).item(), **METRICS[store.task](outputs.numpy(), store.test.targets)}
     predicted = _predicted(store, outputs.numpy())
