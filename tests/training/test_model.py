@@ -179,3 +179,22 @@ def test_tied_weights_can_be_saved():
     other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     networks.load(other, networks.to_bytes(tied.state_dict()))
     assert (other[0].weight == other[1].weight).all()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"), [("lazy", "parameter weight has no values yet"), ("meta", "parameter weight has no values yet"), ("empty", "nothing to train")]
+)
+def test_network_without_weights(made, said, monkeypatch):
+    makes = {"lazy": lambda: nn.LazyLinear(2), "meta": lambda: nn.Linear(2, 2, device="meta"), "empty": nn.Flatten}
+    monkeypatch.setattr("surefoot.training.model.find", lambda key, path: lambda shape, outputs: makes[made]())
+    with pytest.raises(UserError, match=said):
+        networks.build("some:network", {}, (2,), 2, 0)
+
+
+def test_network_that_exits():
+    class Exits(nn.Module):
+        def forward(self, inputs):
+            raise SystemExit(3)
+
+    with pytest.raises(UserError, match="SystemExit: 3"):
+        networks.check_output(Exits(), torch.zeros(1, 2), 2)

@@ -36,7 +36,7 @@ def main() -> None:
     targets = torch.from_numpy(store.test.targets)
     try:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
     value = aim.loss(outputs, targets).item()
     if not math.isfinite(value):

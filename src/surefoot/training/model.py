@@ -53,7 +53,19 @@ def build(
             raise UserError(f"train.model.factory: {factory} changes {name} from {before[name]} to {value}, for the whole process; params.yaml decides that")
     if not isinstance(model, nn.Module):
         raise UserError(f"train.model.factory: {factory} returned a {type(model).__name__}; an nn.Module is needed")
+    _check_parameters(model, factory)
     return model
+
+
+def _check_parameters(model: nn.Module, factory: str) -> None:
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise UserError(f"train.model.factory: {factory} returned a network without parameters; there is nothing to train")
+    for name, parameter in parameters.items():
+        if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.is_meta:
+            raise UserError(
+                f"train.model.factory: {factory}: parameter {name} has no values yet; a network needs its first weights (no lazy layers, no meta device)"
+            )
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
@@ -71,7 +83,7 @@ def check_output(model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
     """
     try:
         output = predict(model, inputs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {where(error)}") from None
     wanted = (len(inputs), outputs)
     if not isinstance(output, Tensor) or output.shape != wanted or not output.is_floating_point():

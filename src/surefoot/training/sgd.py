@@ -104,7 +104,7 @@ class Trainer:
                 loss.backward()
             except (Diverged, UserError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise UserError(f"train.model: the network fails in training, at step {steps + 1} of the epoch: {where(error)}") from None
             optimizer.step()
             loss_sum += value * len(targets)
@@ -122,7 +122,7 @@ class Trainer:
         targets = self.validation.targets[:]
         try:
             outputs = predict(self.model, self.validation.inputs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"train.model: the network fails on the validation rows: {where(error)}") from None
         loss = self.loss_function(outputs, targets).item()
         if not math.isfinite(loss):
