@@ -3,6 +3,7 @@
 import pytest
 
 from surefoot import files, serving
+from surefoot.errors import UserError
 from surefoot.verification.recorded import find
 
 
@@ -35,3 +36,9 @@ def test_without_a_name_the_run_is_meant_whose_model_lies_here(trained):
     assert meant(here, "two") == "0.1"
     files.MODEL.unlink()
     assert meant(here, "three") == "0.2"
+
+
+def test_a_damaged_store_is_told_of(here):
+    (here / "mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(UserError, match=r"MLflow at sqlite:.* can't be read: "):
+        find("some run", here.path / "scratch")

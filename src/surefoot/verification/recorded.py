@@ -136,12 +136,13 @@ def find(wanted: str | None, scratch: Path) -> Recorded:
         raise UserError(f"there is no run yet: {uri.removeprefix('sqlite:///')} doesn't exist; `make repro` makes one")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     scratch.mkdir()
     try:
         client = MlflowClient(uri)
         found = _by_name(client, wanted) if wanted else _last(client)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:  # the second: a store that is damaged
         raise UserError(f"MLflow at {uri} can't be read: {str(error).splitlines()[0]}") from None
     if len(found) > 1:
         ids = ", ".join(run.info.run_id for run in found[:5])
