@@ -13,7 +13,8 @@ from surefoot.verification.scratch import Scratch
 
 # Starts a process that starts another one, says where, and waits.
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup would hand down that it is ignored
 from pathlib import Path
 from surefoot import errors
 from surefoot.verification.scratch import Scratch
@@ -43,7 +44,7 @@ def test_nothing_is_left_when_it_is_stopped(number, code, tmp_path):
         assert directory.is_dir()
         assert not gone(grandchild)
         process.send_signal(number)
-        assert process.wait() == code
+        assert process.wait(timeout=60) == code
     until = time.monotonic() + 10
     while not gone(grandchild) or directory.exists():
         assert time.monotonic() < until
