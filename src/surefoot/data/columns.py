@@ -317,11 +317,12 @@ def describe_dropped(dropped: dict[str, int]) -> str:
 
 def _no_number(texts: list[str]) -> str | None:
     """The first text that isn't a number, where nine in ten of them are: a column of numbers with a slip in it comes as text."""
-    others = [text for text in texts if not _is_number(text)]
+    others = [text for text in texts if not is_number(text)]
     return others[0] if others and 10 * len(others) <= len(texts) else None
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether Python reads a text as a number."""
     try:
         float(text)
     except ValueError:

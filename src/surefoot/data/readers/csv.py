@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from surefoot.data.columns import kind_told, some
+from surefoot.data.columns import is_number, kind_told, some
 from surefoot.data.readers.source import Progress, Source, check_columns, naming, open_bytes, read_fully, unreadable
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -222,7 +222,7 @@ def _header(file: Path, start: bytes, delimiter: str, encoding: str) -> tuple[li
         raise UserError(f"{file}: row 1: not a CSV header: {error}") from None
     if not names:
         raise UserError(f"{file}: is empty; a header row with the column names must come first")
-    if all(map(_is_number, names)):
+    if all(map(is_number, names)):
         raise UserError(f"{file}: row 1 holds numbers only; a header row with the column names must come first, or name the columns in prepare.csv.header")
     return names, sum(map(len, lines[: reader.line_num]))
 
@@ -301,11 +301,3 @@ def _difference(names: list[str], others: list[str]) -> str:
 
 def _these(names: set[str], what: str) -> str:
     return f"{what}: {some(sorted(names))}" if names else ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
