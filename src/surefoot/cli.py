@@ -52,8 +52,8 @@ def fingerprint(_arguments: argparse.Namespace) -> None:
     from surefoot.training import numerics
 
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
-    print(numerics.fingerprint())
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    print(numerics.fingerprint(params.device))
 
 
 def ui(arguments: argparse.Namespace) -> None:
@@ -101,13 +101,13 @@ def sync(_arguments: argparse.Namespace) -> None:
     from surefoot.training.trajectory_store import TrajectoryStore
 
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     trajectories = TrajectoryStore(files.trajectory())
     locks = files.Locks(trajectories.path / "lock")
     # The shorter ones first: a longer one links to the one that it goes on from.
     for identity, run in sorted(trajectories.runs().items(), key=lambda item: len(item[1]["epoch_keys"])):
         name = run["description"]["name"]
-        if not run["last"] or "origin" not in run:
+        if not run["last"] or "chosen" not in run:
             print(f"unfinished, left as it is: {name}" if not run["last"] else f"of an older Surefoot, left as it is: {name}")
             continue
         tracker = runs.publish(identity, run, trajectories, locks)

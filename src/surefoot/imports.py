@@ -1,8 +1,9 @@
 """Code of the user's by its import path, `module:function`."""
 
+import difflib
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,10 @@ def where(error: BaseException) -> str:
     if refused:
         return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a name that there isn't: the nearest one, or all of them."""
+    near = {key.lower(): key for key in known}
+    found = difflib.get_close_matches(name.lower(), near, n=1)
+    return f"did you mean {near[found[0]]}?" if found else f"it has {', '.join(known)}"

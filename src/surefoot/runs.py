@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from surefoot import files, provenance, serving, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
@@ -17,8 +15,9 @@ from surefoot.params import Params, flatten
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
+    from surefoot.training.schedule import Schedule
     from surefoot.training.sgd import Trainer
-    from surefoot.training.trajectory import Chain, Segment
+    from surefoot.training.trajectory import Chain
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 PATCH = "source/uncommitted.patch"
@@ -31,13 +30,20 @@ class Plan:
 
     identity: str
     origin: dict[str, Any]
-    segments: "list[Segment]"
+    lr: float  # in effect: scaled, if that is asked for
+    steps_per_epoch: int
+    schedule: "Callable[[], Schedule]"
     make: "Callable[[], Trainer]"
 
-    @property
     def epoch_keys(self) -> list[str]:
-        """The key at the end of each epoch."""
-        return [segment.key for segment in self.segments if segment.ends_epoch]
+        """The key at the end of each epoch, as far as they are known before anything is trained: none where the schedule follows a metric."""
+        from surefoot.training.schedule import epochs
+        from surefoot.training.trajectory import segments
+
+        schedule = self.schedule()
+        if schedule.metric:
+            return []
+        return [segment.key for segment in segments(self.origin, epochs(schedule), 0, self.steps_per_epoch)]
 
 
 def plan(params: Params, batches: Store) -> Plan:
@@ -47,20 +53,28 @@ def plan(params: Params, batches: Store) -> Plan:
         UserError: the network can't be built, or doesn't fit the data.
     """
     from surefoot.training import model as networks
+    from surefoot.training import optimizer as optimizers
+    from surefoot.training.average import Average
     from surefoot.training.objective import check_loss, objective
     from surefoot.training.origin import origin
     from surefoot.training.rows import Rows
-    from surefoot.training.sgd import Trainer
-    from surefoot.training.trajectory import segments
+    from surefoot.training.schedule import Schedule
+    from surefoot.training.sgd import Step, Trainer
 
-    train = params.train
+    train, device = params.train, params.device
     index = batches.index
+    numerics.check_precision(train.precision, params.numerics, device)
     training, validation = (Rows.stored(split.inputs, split.targets, index["scale"]) for split in (batches.train, batches.validation))
-    optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
     numerics.seed_step(params.seed, 0)  # a loss of the user's may draw
-    aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"])
+    aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"], device=device)
     # What changes no step isn't here: `block` and `window` where all rows are shuffled.
     shuffle = {"shuffle": index["shuffle"], **({"block": index["block"], "window": index["window"]} if index["shuffle"] == "blocks" else {})}
+    step = Step(**train.model_dump(include={"accumulate", "clip_norm", "clip_value", "precision"}))
+    rows_per_step = batches.batch_size * step.accumulate
+    steps_per_epoch = -(-batches.rows_per_epoch // rows_per_step)
+    lr = train.lr * rows_per_step / train.lr_reference_batch if train.lr_reference_batch else train.lr
+    own = train.model_dump(include=set(optimizers.OWN))
+    average = train.average.model_dump() if train.average.name != "none" else {}
 
     told: dict[str, str] = {}
 
@@ -69,9 +83,21 @@ def plan(params: Params, batches: Store) -> Plan:
         told["schema"] = files.sha256(files.canonical_json(given))
         return given
 
+    def build() -> tuple[Any, Any]:
+        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema, device)
+        return model, optimizers.optimizer(model, lr=lr, own=own, **train.optimizer.model_dump())
+
+    _, groups = build()
+
+    def schedule() -> Schedule:
+        return Schedule([part.model_dump() for part in train.schedule], groups, train.epochs, steps_per_epoch, train.max_steps)
+
+    columns = schedule().columns
+
     def make() -> Trainer:
-        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema)
-        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed, aim)
+        model, optimizer = build()
+        averaged = Average(model, **average) if average else None
+        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed, aim, step, averaged, columns)
 
     trainer = make()
     first_state = networks.to_bytes(trainer.state())
@@ -80,33 +106,68 @@ def plan(params: Params, batches: Store) -> Plan:
             f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
         )
     outputs = networks.check_output(trainer.model, training.inputs[: batches.batch_size], batches.outputs)
-    check_loss(aim, outputs, training.targets[: batches.batch_size])
+    check_loss(aim, outputs, training.targets[: batches.batch_size].to(outputs.device))
+    _check_metrics(params, [f"validation/{name}" for name in ("loss", *aim.measure(outputs, training.targets[: batches.batch_size]))], schedule().metric)
     # `told`: a network that asks for the schema may compute by it what no array and no weight shows, such as a column's own scale.
     start = origin(
         seed=params.seed,
         numerics=params.numerics,
         threads=params.threads,
+        device=device,
         deterministic=params.deterministic,
-        fingerprint=numerics.fingerprint(),
+        fingerprint=numerics.fingerprint(device),
         factory=train.model.factory,
         arguments=train.model.arguments,
         first_state=first_state,
         loss={"task": batches.task, **train.loss.model_dump(mode="json")},
-        optimizer=optimizer,
+        optimizer=train.optimizer.model_dump(mode="json") | own,
+        step=train.model_dump(include={"accumulate", "clip_norm", "clip_value", "precision"}),
+        average=average,
+        schedule={"columns": columns, "follows": schedule().metric},
         data={split: index["splits"][split] for split in ("train", "validation")}
         | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told},
     )
-    steps = -(-batches.rows_per_epoch // batches.batch_size)
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
-    identity = files.sha256(files.canonical_json([start, train.lr, train.epochs, train.select, batches.index["digest"]]))
-    return Plan(identity, start, segments(start, [np.full(steps, train.lr)] * train.epochs, train.checkpoint_every), make)
+    ends = train.model_dump(mode="json", include={"epochs", "max_steps", "early_stopping", "schedule", "select"})
+    identity = files.sha256(files.canonical_json([start, lr, ends, batches.index["digest"]]))
+    return Plan(identity, start, lr, steps_per_epoch, schedule, make)
+
+
+def _check_metrics(params: Params, validated: list[str], plateau: str | None) -> None:
+    """See whether the metrics that are followed are measured in each epoch."""
+    averaged = [name.replace("/", "/average_", 1) for name in validated] if params.train.average.name != "none" else []
+    logged = ["train/loss", *validated, *averaged, "gradient_norm"]
+    early = params.train.early_stopping
+    for key, metric in (("schedule.metric", plateau), ("early_stopping.metric", early.metric if early.patience else None)):
+        if metric is not None and metric not in logged:
+            raise UserError(f"train.{key}: no metric {metric!r} is logged; there are {', '.join(logged)}")
+        if key == "schedule.metric" and metric in averaged and params.train.average.start > 1:
+            raise UserError(f"train.{key}: {metric} is first there after epoch {params.train.average.start} (train.average.start); set that to 1")
 
 
 def chain(params: Params, batches: Store, plan: Plan, store: "TrajectoryStore", **hooks: Any) -> "Chain":
     """The chain of a plan, with its rows; `hooks` go to `Chain`."""
-    from surefoot.training.trajectory import Chain
+    from surefoot.training.schedule import rises
+    from surefoot.training.trajectory import Chain, early_stopping, planner
 
-    return Chain(plan.segments, store, plan.make, lambda epoch: batches.order(params.seed, epoch), **hooks)
+    train = params.train
+    ends = early_stopping(**train.early_stopping.model_dump(), rises=rises(train.early_stopping.metric))
+    planned = planner(plan.origin, plan.schedule().next_epoch, train.checkpoint_every, plan.steps_per_epoch)
+    return Chain(planned, train.epochs, store, plan.make, lambda epoch: batches.order(params.seed, epoch), ends=ends, **hooks)
+
+
+def choose(select: str, history: "list[Record]") -> "Record":
+    """The epoch of a run whose model is kept, by `train.select`.
+
+    Raises:
+        UserError: no epoch has averaged weights.
+    """
+    which, _, averaged = select.partition("_")
+    loss = f"validation/{'average_' if averaged else ''}loss"
+    there = [record for record in history if loss in record["metrics"]]
+    if not there:
+        raise UserError(f"train.select: {select}: the run ended before train.average.start, so nothing was averaged; choose best or last")
+    return there[-1] if which == "last" else min(there, key=lambda record: float(record["metrics"][loss]))
 
 
 def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
@@ -118,7 +179,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
-        name=experiment or f"{network} lr={train.lr:g} momentum={train.momentum:g} batch={batches.batch_size} epochs={train.epochs}",
+        name=experiment or f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
         params=flatten(params.model_dump(mode="json")),
         dataset={
             "path": preparation["source"],
@@ -145,6 +206,15 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     )
 
 
+def _optimizer_name(params: Params) -> str:
+    """What of the optimizer and its schedule tells one run from another, shortly."""
+    train = params.train
+    optimizer = [] if train.optimizer.name == "SGD" else [train.optimizer.name]
+    momentum = [f"momentum={train.momentum:g}"] if train.optimizer.name == "SGD" or train.momentum else []
+    schedule = [part.name.rpartition(":")[2] for part in train.schedule if part.name != "constant"]
+    return " ".join([*optimizer, f"lr={train.lr:g}", *momentum, *schedule])
+
+
 def _uncommitted(source: provenance.Source) -> dict[str, str]:
     # Each of them in any case: a run that is made again, from a clean tree, takes the tags over.
     return {
@@ -164,7 +234,7 @@ def _user() -> str:
 def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
     """What the store remembers of a run: enough to write all of its view in MLflow anew.
 
-    `last`, `best` and `weights` (the digest of the chosen model) come when it is finished, `results` when it is evaluated.
+    `epoch_keys`, `last`, `best`, `chosen` and `weights` (the digest of the chosen model) come when it is finished, `results` when it is evaluated.
     """
     preparation, splits = batches.index["preparation"], batches.index["splits"]
     return {
@@ -175,7 +245,9 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
             "digest": batches.index["digest"],
             **{split: {name: described[name]["sha256"] for name in ("inputs", "targets")} for split, described in splits.items()},
         },
-        "epoch_keys": plan.epoch_keys,
+        "epochs": params.train.epochs,
+        "epoch_keys": plan.epoch_keys(),
+        "incomplete": None,
         "select": params.train.select,
         "save_every": params.train.save_every,
         "model": {
@@ -187,6 +259,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "continues": [],
         "last": None,
         "best": None,
+        "chosen": None,
         "weights": None,
     }
 
@@ -202,19 +275,26 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         "data": run["data"],
         "epochs": [{name: record[name] for name in ("epoch", "step", "key", "state", "metrics")} for record in records if record],
         "select": run["select"],
+        "chosen": run["chosen"],
         "model": run["weights"],
     }
 
 
 def metric_names(record: "Record") -> list[str]:
-    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the learning rate."""
-    losses = ["train/loss", "validation/loss"]
-    return [*losses, *sorted(record["metrics"].keys() - {*losses, "lr"}), "lr"]
+    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the gradient's norm, the learning rate."""
+    losses, last = ["train/loss", "validation/loss"], ["gradient_norm", "lr"]
+    return [*losses, *sorted(record["metrics"].keys() - {*losses, *last}), *last]
 
 
 def points(record: "Record") -> Iterator[tracking.Point]:
     """The metrics of an epoch, as they go to MLflow."""
-    values = record["metrics"] | {"epoch_seconds": record["seconds"], "rows_per_second": record["rows"] / record["seconds"]}
+    seconds = record["seconds"]
+    values = record["metrics"] | {
+        "epoch_seconds": seconds,
+        "rows_per_second": record["rows"] / seconds,
+        "steps_per_second": record["steps"] / seconds,
+        "peak_memory_mb": record["peak_memory"] / 1e6,
+    }
     for name, value in values.items():
         yield tracking.Point(name, value, record["epoch"], record["ended"])
 
@@ -249,10 +329,10 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     from surefoot.training.origin import sources
     from surefoot.training.trajectory import network_of
 
-    def weights(key: str) -> bytes | None:
+    def weights(key: str, averaged: bool = False) -> bytes | None:
         record = store.record(key)
         state = store.state(record) if record else None
-        return network_of(state) if state else None
+        return network_of(state, averaged) if state else None
 
     for key in run["epoch_keys"]:
         record = store.record(key)
@@ -261,20 +341,20 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     for other, epoch in run["continues"]:
         tracker.continues(other, epoch)
     if run["best"]:  # unknown where the model came from elsewhere
-        tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
+        tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"]), "chosen_epoch": 1 + run["epoch_keys"].index(run["chosen"])})
+        tracker.tag({"surefoot.incomplete": run["incomplete"] or ""})
     there = tracker.artifacts("checkpoints")
     saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
     wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}
-    for path, key in wanted.items():
-        data = weights(key)
+    chosen = weights(run["chosen"], run["select"].endswith("_average")) if run["chosen"] else None
+    for path, data in [(path, weights(key) if key else None) for path, key in wanted.items()] + [("checkpoints/chosen.safetensors", chosen)]:
         if data:
             tracker.artifact(path, data)
     said = account(tracker.identity, run, store)
     if said:
         tracker.artifact(ACCOUNT, files.canonical_json(said))
-    chosen = weights(run[run["select"]])
     # The model carries its code: it must still be the code that it was trained with.
     if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
-        tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+        tracker.model(files.sha256(chosen), lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

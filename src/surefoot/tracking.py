@@ -192,12 +192,12 @@ class Tracker:
         self._try(lambda client: found.update(file.path for file in client.list_artifacts(self._id, directory)))
         return found
 
-    def model(self, log_model: Callable[[str], str]) -> None:
-        """Log an MLflow model, once a run, by a function of the run's id that returns the model's id."""
+    def model(self, digest: str, log_model: Callable[[str], str]) -> None:
+        """Log an MLflow model, once for each digest of its weights, by a function of the run's id that returns the model's id."""
 
         def write(client: "MlflowClient") -> None:
-            if "surefoot.model_id" not in client.get_run(self._id).data.tags:
-                client.set_tag(self._id, "surefoot.model_id", log_model(self._id))
+            if client.get_run(self._id).data.tags.get("surefoot.model_weights") != digest:
+                self.tag({"surefoot.model_id": log_model(self._id), "surefoot.model_weights": digest})
 
         self._try(write)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics; add them and plots to the MLflow run."""
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     import torch
 
     from surefoot.evaluation.metrics import METRICS
@@ -29,18 +29,20 @@ def main() -> None:
 
     store = open_store(files.BATCHES)
     network, loss = params.train.model, params.train.loss
-    model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema)
+    model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema, params.device)
     networks.load(model, files.MODEL.read_bytes())
-    aim = objective(store.task, **loss.model_dump(), class_counts=store.index["splits"]["train"]["class_counts"])
+    aim = objective(store.task, **loss.model_dump(), class_counts=store.index["splits"]["train"]["class_counts"], device=params.device)
 
     targets = torch.from_numpy(store.test.targets)
     try:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
+        targets = targets.to(outputs.device)
     except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
     value = aim.loss(outputs, targets).item()
     if not math.isfinite(value):
         raise UserError(f"the loss on the test rows is {value}, though on the validation rows it wasn't: are there values far from all those in training?")
+    outputs = outputs.cpu()
     metrics = {"loss": value, **METRICS[store.task](outputs.numpy(), store.test.targets)}
     predicted = _predicted(store, outputs.numpy())
 
@@ -87,9 +89,9 @@ def _plots(params: Params, batches: Store, predicted: "np.ndarray") -> dict[str,
     from surefoot.evaluation.metrics import confusion_matrix
 
     with files.HISTORY.open(newline="") as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        history = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
-    chosen = 1 + (min(range(len(history)), key=validation.__getitem__) if params.train.select == "best" else len(history) - 1)
+    chosen = int(runs.choose(params.train.select, [{"epoch": row["epoch"], "metrics": row} for row in history])["epoch"])
     found = {"loss.png": plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen)}
     if batches.task == "regression":
         return found | {"predictions.png": plots.predictions(batches.test.targets, predicted)}

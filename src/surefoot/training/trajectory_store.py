@@ -111,6 +111,11 @@ class TrajectoryStore:
             print(f"warning: {path} is damaged; it isn't used", file=sys.stderr, flush=True)
 
 
+def needed(run: dict[str, Any]) -> set[str]:
+    """The keys of the states that a finished run needs."""
+    return {run[name] for name in ("last", "best", "chosen") if run.get(name)}
+
+
 def _sealed(value: dict[str, Any]) -> bytes:
     body = files.canonical_json(value)
     return files.sha256(body).encode() + b"\n" + body
