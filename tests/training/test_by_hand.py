@@ -78,7 +78,7 @@ def test_an_optimizer_that_cannot_be_is_refused(train, message):
         ({"optimizer": {"name": "Adam", "arguments": {"capturable": True}}}, "train.optimizer: Adam fails at step 1 of the epoch: "),
         (
             {"optimizer": {"name": "Adam"}, "model": {"factory": f"{by_hand.NETWORKS}:bag"}},
-            "Adam fails at step 1 of the epoch: RuntimeError: Adam does not support sp",
+            "Adam fails at step 1 of the epoch: RuntimeError: Adam does not supp",
         ),
     ],
 )

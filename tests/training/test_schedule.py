@@ -190,9 +190,7 @@ def test_the_optimizer_that_is_given_is_not_touched():
     assert (repr(made.state_dict()), [group["params"][0].tolist() for group in made.param_groups]) == before
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(dir(torch.optim)) & {"Adadelta", "Adafactor", "Adagrad", "ASGD", "Muon", "NAdam", "RMSprop", "Rprop", "SparseAdam"})
-)
+@pytest.mark.parametrize("name", ["Adadelta", "Adafactor", "Adagrad", "ASGD", "Muon", "NAdam", "RMSprop", "Rprop", "SparseAdam"])
 def test_each_kind_of_optimizer_can_be_driven(name):
     def make():
         return getattr(torch.optim, name)([nn.Parameter(torch.ones(2, 3))], lr=0.1)

@@ -41,6 +41,7 @@ class Schedule:
     def __init__(self, parts: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer, epochs: int, steps: int, max_steps: int | None = None) -> None:
         self._parts, self._epochs, self._steps = parts, epochs, steps
         self._left = min(epochs * steps, max_steps or epochs * steps)
+        self._begun = False
         self._per_step = parts[0]["per"] == "step"
         self._metric = (parts[0]["metric"] or "validation/loss") if parts[0]["name"] == PLATEAU else None
         # The same kind of optimizer, with the same groups; its parameters are as small as each kind allows.
@@ -62,12 +63,18 @@ class Schedule:
 
         Args:
             metrics: of the epoch before; None in the first, or where `metric` is None.
+
+        Raises:
+            UserError: the schedule fails, or gives what isn't a number; metrics that it follows aren't there.
         """
         steps = min(self._steps, self._left)
         if not steps:
             return np.empty((0, len(self.columns)))
-        if self._metric and metrics is not None:
+        if self._metric and self._begun:
+            if metrics is None:
+                raise UserError(f"train.schedule: {PLATEAU} follows {self._metric} of each epoch, and the store lacks the record of an earlier one")
             self._advance(metrics[self._metric])
+        self._begun = True
         first = self._left
         self._left -= steps
         if not self._per_step:

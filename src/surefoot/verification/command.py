@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,7 +222,7 @@ def _bring_data(remake: Remake, account: dict[str, Any]) -> None:
 
 
 def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[int, int, Path]:
-    """A store for some epochs, with the state before them."""
+    """A store for some epochs, with the state before them, and the records of the epochs before that, which a schedule may follow."""
     store = TrajectoryStore(path)
     path.mkdir()
     if first > 1:
@@ -233,6 +234,9 @@ def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[i
         if record["state"] != before["state"]:
             raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
         store.write(record, state)
+        for earlier in account["epochs"][: first - 2]:
+            if ours.record(earlier["key"]):
+                shutil.copy(ours.record_path(earlier["key"]), store.record_path(earlier["key"]))
     return first, last, path
 
 
