@@ -78,10 +78,10 @@ def whole(train, **more):
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_killed_after_any_segment_it_ends_in_the_same_bits(name, tmp_path):
+def test_killed_after_a_segment_it_ends_in_the_same_bits(name, tmp_path):
     train, _ = FEATURES[name]
     wanted, steps = whole(train)
-    for stop in range(1, steps // 2):
+    for stop in range(1 + list(FEATURES).index(name) % 4, steps // 2, 4):
         path = tmp_path / str(stop)
         first = walk(path, links(train, checkpoint_every=2), stop=stop)
         second = walk(path, links(train, checkpoint_every=2))
