@@ -10,6 +10,7 @@ from typing import Any
 from surefoot.errors import UserError
 
 HERE = str(Path(__file__).parent)
+LONG = 500  # characters of an error; some of torch's list all that it has kernels for
 
 
 def find(key: str, path: str) -> Callable[..., Any]:
@@ -42,7 +43,8 @@ def where(error: BaseException) -> str:
     at = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     if refused:
         return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said if len(said) <= LONG else f'{said[:LONG]} ...'}{at}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

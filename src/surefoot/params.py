@@ -1,6 +1,7 @@
 """`params.yaml` as frozen, checked types: each key's type, default, meaning and check, in one place."""
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -23,7 +24,17 @@ def _dvc_must_see(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-Arguments = Annotated[dict[str, Any], AfterValidator(_dvc_must_see)]
+def _finite(values: Any) -> Any:
+    """Pydantic looks at the numbers of typed fields alone."""
+    inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    for value in inner:
+        _finite(value)
+    if isinstance(values, float) and not math.isfinite(values):
+        raise ValueError(f"arguments must be finite numbers, and {values} is none")
+    return values
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_dvc_must_see), AfterValidator(_finite)]
 
 
 class Section(BaseModel):
@@ -179,7 +190,7 @@ class Loss(Section):
     """A class of torch.nn, or `module:factory`; `auto`: CrossEntropyLoss, BCEWithLogitsLoss or MSELoss, as fits the task."""
     arguments: Arguments = Field(default_factory=dict)
     """Its keyword arguments."""
-    class_weights: Literal["balanced"] | Annotated[tuple[float, ...], Field(strict=False)] | None = None
+    class_weights: Literal["balanced"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1e38)], ...], Field(strict=False)] | None = None
     """A weight for each class, in the order of `classes` in data/prepared/schema.json; `balanced`: each class counts the same; null: each row."""
 
 
@@ -283,7 +294,7 @@ class Train(Section):
     lr: float = Field(gt=0, le=1e38)
     """Learning rate: the length of a step, as a multiple of the gradient."""
     lr_reference_batch: int | None = Field(default=None, gt=0)
-    """Linear scaling: lr is meant for this many rows in a step and is multiplied by (rows in a step) / this; null: lr is used as it is."""
+    """Linear scaling: lr, also of groups, is meant for this many rows in a step and is multiplied by (rows in a step) / this; null: lr is used as it is."""
     momentum: float = Field(default=0.0, ge=0, le=1e38)
     """How much of the last step goes into the next, usually 0 or 0.9."""
     nesterov: bool = False

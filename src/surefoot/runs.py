@@ -72,7 +72,11 @@ def plan(params: Params, batches: Store) -> Plan:
     step = Step(**train.model_dump(include={"accumulate", "clip_norm", "clip_value", "precision"}))
     rows_per_step = batches.batch_size * step.accumulate
     steps_per_epoch = -(-batches.rows_per_epoch // rows_per_step)
-    lr = train.lr * rows_per_step / train.lr_reference_batch if train.lr_reference_batch else train.lr
+    lr = _scaled(train.lr, train.lr_reference_batch, rows_per_step)
+    of_optimizer = train.optimizer.model_dump()
+    for group in of_optimizer["groups"]:
+        if "lr" in group["arguments"]:
+            group["arguments"]["lr"] = _scaled(group["arguments"]["lr"], train.lr_reference_batch, rows_per_step)
     own = train.model_dump(include=set(optimizers.OWN))
     average = train.average.model_dump() if train.average.name != "none" else {}
 
@@ -85,7 +89,7 @@ def plan(params: Params, batches: Store) -> Plan:
 
     def build() -> tuple[Any, Any]:
         model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema, device)
-        return model, optimizers.optimizer(model, lr=lr, own=own, **train.optimizer.model_dump())
+        return model, optimizers.optimizer(model, lr=lr, own=own, **of_optimizer)
 
     _, groups = build()
 
@@ -131,6 +135,11 @@ def plan(params: Params, batches: Store) -> Plan:
     ends = train.model_dump(mode="json", include={"epochs", "max_steps", "early_stopping", "schedule", "select"})
     identity = files.sha256(files.canonical_json([start, lr, ends, batches.index["digest"]]))
     return Plan(identity, start, lr, steps_per_epoch, schedule, make)
+
+
+def _scaled(lr: Any, reference: int | None, rows: int) -> Any:
+    """A learning rate that is meant for steps of `reference` rows, for steps of `rows`; what isn't a number is left to the optimizer to refuse."""
+    return lr * rows / reference if reference and isinstance(lr, int | float) else lr
 
 
 def _check_metrics(params: Params, validated: list[str], plateau: str | None) -> None:

@@ -97,7 +97,7 @@ class Halt(Exception):
 
 
 def walk(path, parts, *, stop=None, make=make, mark=False, **options):
-    """Follow a chain in the store at `path`; `stop`: after so many segments were trained."""
+    """Follow a chain in the store at `path`: one of known segments, or what `parts` makes of (store, **hooks). `stop`: after so many segments were trained."""
     store = path if isinstance(path, TrajectoryStore) else TrajectoryStore(path)
     outcome, calls = Outcome(), 0
 
@@ -107,13 +107,14 @@ def walk(path, parts, *, stop=None, make=make, mark=False, **options):
             raise Halt
         calls += 1
 
-    with chain(parts, store, make, order, check=check, say=outcome.said.append, **options) as links, suppress(Halt):
+    hooks = {"check": check, "say": outcome.said.append, **options}
+    with parts(store, **hooks) if callable(parts) else chain(parts, store, make, order, **hooks) as links, suppress(Halt):
         try:
             for reached in links.follow():
                 outcome.records.append(reached.record)
                 outcome.trained += [reached.record["epoch"]] if reached.trained else []
             outcome.steps = links.steps_trained
-            outcome.weights = links.weights(parts[-1].key)
+            outcome.weights = links.weights(links.segments[-1].key)
             if mark:
                 best = min(outcome.records, key=lambda record: record["metrics"]["validation/loss"])
                 keys = [part.key for part in parts if part.ends_epoch]

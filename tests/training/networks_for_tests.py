@@ -18,6 +18,27 @@ def takes_the_schema(input_shape, outputs, schema):
     return good(input_shape, outputs)
 
 
+def steep(times=1000.0):
+    """A loss with gradients that large."""
+    return lambda outputs, targets: nn.functional.cross_entropy(outputs, targets) * times
+
+
+def nan_at(call):
+    """A loss that is NaN when it is asked for the n-th time."""
+    calls = []
+
+    def loss(outputs, targets):
+        calls.append(True)
+        return nn.functional.cross_entropy(outputs, targets) * (float("nan") if len(calls) == call else 1.0)
+
+    return loss
+
+
+def kinked():
+    """A finite loss whose gradient isn't: that of a root at zero."""
+    return lambda outputs, targets: nn.functional.cross_entropy(outputs, targets) + (outputs * 0).square().sum().sqrt()
+
+
 def cross_entropy():
     return nn.CrossEntropyLoss()
 

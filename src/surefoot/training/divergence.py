@@ -46,6 +46,16 @@ def began(model: nn.Module, inputs: Tensor, seed: int, step: int) -> str:
     return f"the loss itself: the network's outputs are finite, up to {float(outputs.detach().abs().max()):.3g}"
 
 
+def began_backward(model: nn.Module) -> str:
+    """The parameter, of those whose gradients aren't finite the last one of the network: the way back comes by it first."""
+    gradients = [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
+    bad = [name for name, gradient in gradients if not _finite(gradient)]
+    if bad:
+        return f"the gradient of {bad[-1]}"
+    largest = max((float(gradient.abs().max()) for _, gradient in gradients), default=0.0)
+    return f"gradients up to {largest:.3g}, which are too large to be squared"
+
+
 def _finite(values: Tensor) -> bool:
     return bool(torch.isfinite(values.detach()).all())
 

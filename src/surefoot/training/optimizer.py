@@ -63,11 +63,15 @@ def optimizer(
     except Exception as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in {"lr": lr, **taken, **arguments}.items())
         raise UserError(f"train.optimizer: {name}({shown}) fails: {where(error)}") from None
-    for group in given:
+    for number, (group, parameters) in enumerate(zip(given, matched, strict=False)):
         for key in group["arguments"]:
             if key not in made.defaults:
                 hint = nearest(key, sorted(made.defaults))
                 raise UserError(f"train.optimizer.groups: {name} has no argument {key!r} for a group, given to {group['parameters']!r}; {hint}")
+        try:  # torch looks at the values of all groups together alone
+            kind(parameters, **{"lr": lr, **taken, **arguments, **group["arguments"]})
+        except Exception as error:
+            raise UserError(f"train.optimizer.groups.{number}.arguments: {name} refuses them: {where(error)}") from None
     return made
 
 

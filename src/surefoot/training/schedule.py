@@ -1,5 +1,6 @@
 """The values of each step that a schedule sets: by torch's own scheduler, which drives an optimizer that trains nothing."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ PLATEAU = "ReduceLROnPlateau"
 # Where a schedule needs to know its length, or the highest lr, it gets that of the run.
 LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 HIGHEST = {"OneCycleLR": "max_lr"}
+INNER = {"name", "arguments"}  # what a schedule among the arguments of another has
 
 Metrics = Mapping[str, float]
 Column = tuple[int, str]  # of the values of a step: which group's, and its name there
@@ -39,6 +41,7 @@ class Schedule:
     def __init__(self, parts: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer, epochs: int, steps: int, max_steps: int | None = None) -> None:
         self._parts, self._epochs, self._steps = parts, epochs, steps
         self._left = min(epochs * steps, max_steps or epochs * steps)
+        self._begun = False
         self._per_step = parts[0]["per"] == "step"
         self._metric = (parts[0]["metric"] or "validation/loss") if parts[0]["name"] == PLATEAU else None
         # The same kind of optimizer, with the same groups; its parameters are as small as each kind allows.
@@ -60,12 +63,18 @@ class Schedule:
 
         Args:
             metrics: of the epoch before; None in the first, or where `metric` is None.
+
+        Raises:
+            UserError: the schedule fails, or gives what isn't a number; metrics that it follows aren't there.
         """
         steps = min(self._steps, self._left)
         if not steps:
             return np.empty((0, len(self.columns)))
-        if self._metric and metrics is not None:
+        if self._metric and self._begun:
+            if metrics is None:
+                raise UserError(f"train.schedule: {PLATEAU} follows {self._metric} of each epoch, and the store lacks the record of an earlier one")
             self._advance(metrics[self._metric])
+        self._begun = True
         first = self._left
         self._left -= steps
         if not self._per_step:
@@ -82,7 +91,10 @@ class Schedule:
 
     def _row(self) -> list[float]:
         groups = self._optimizer.param_groups
-        return [groups[number][name][0] if name == "betas" else groups[number][name] for number, name in self.columns]
+        row = [groups[number][name][0] if name == "betas" else groups[number][name] for number, name in self.columns]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in row):
+            raise UserError(f"train.schedule: {self._parts[0]['name']} gives values that aren't numbers: {row}")
+        return row
 
     def _advance(self, *metric: float) -> None:
         if self._scheduler is None:
@@ -93,8 +105,6 @@ class Schedule:
                 self._scheduler.step(*metric)
         except Exception as error:
             raise UserError(f"train.schedule: {self._parts[0]['name']} fails: {where(error)}") from None
-        if not all(np.isfinite(value) for value in self._row()):
-            raise UserError(f"train.schedule: {self._parts[0]['name']} gives values that aren't numbers: {self._row()}")
 
     def _make(self) -> Any:
         if len(self._parts) == 1:
@@ -115,7 +125,8 @@ class Schedule:
 
     def _part(self, key: str, part: Mapping[str, Any], length: int) -> Any:
         name, arguments = part["name"], dict(part["arguments"])
-        if name == CONSTANT:
+        own = [CONSTANT] if any(part is one for one in self._parts) else []  # it isn't torch's: no other schedule takes it as a part
+        if name in own:
             if arguments:
                 raise UserError(f"{key}.arguments: `{CONSTANT}` takes none")
             return self._call(key, lr_scheduler.LambdaLR, lambda _: 1.0) if len(self._parts) > 1 else None
@@ -125,7 +136,7 @@ class Schedule:
         kinds = {kind.__name__: kind for kind in vars(lr_scheduler).values() if _is_scheduler(kind)}
         kind = kinds.get(name)
         if kind is None:
-            raise UserError(f"{key}.name: torch.optim.lr_scheduler has no schedule {name!r}; {nearest(name, [CONSTANT, *sorted(kinds)])}")
+            raise UserError(f"{key}.name: torch.optim.lr_scheduler has no schedule {name!r}; {nearest(name, [*own, *sorted(kinds)])}")
         if name in LENGTH and not {"T_max", "total_steps", "epochs", "steps_per_epoch"} & arguments.keys():
             arguments[LENGTH[name]] = length
         if name in HIGHEST:
@@ -134,9 +145,9 @@ class Schedule:
             arguments["mode"] = "max"
         for argument in ("lr_lambda", "scale_fn"):
             if argument in arguments:
-                arguments[argument] = find(f"{key}.arguments.{argument}", str(arguments[argument]))
+                arguments[argument] = _function(f"{key}.arguments.{argument}", arguments[argument])
         if isinstance(arguments.get("schedulers"), list):
-            below = [{"arguments": {}, **inner} for inner in arguments["schedulers"]]
+            below = [_inner(f"{key}.arguments.schedulers.{number}", inner) for number, inner in enumerate(arguments["schedulers"])]
             made = [self._part(f"{key}.arguments.schedulers.{number}", inner, length) for number, inner in enumerate(below)]
             rest = {argument: value for argument, value in arguments.items() if argument != "schedulers"}
             return self._call(key, kind, made, **({"optimizer": self._optimizer} if name == "ChainedScheduler" else {}), **rest, first=name == "SequentialLR")
@@ -161,6 +172,22 @@ def epochs(schedule: Schedule) -> Iterator[np.ndarray]:
     """All epochs of a schedule that follows no metric."""
     while len(values := schedule.next_epoch(None)):
         yield values
+
+
+def _function(key: str, given: Any) -> Any:
+    """The function of a `module:function`, or those of a list of them: one for each group."""
+    if isinstance(given, list):
+        return [_function(f"{key}.{number}", one) for number, one in enumerate(given)]
+    if not isinstance(given, str) or ":" not in given:
+        raise UserError(f"{key}: {given!r}: `module:function` is needed")
+    return find(key, given)
+
+
+def _inner(key: str, given: Any) -> dict[str, Any]:
+    """A schedule among the arguments of another."""
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str) or not isinstance(given.get("arguments", {}), dict) or given.keys() - INNER:
+        raise UserError(f"{key}: a schedule has a `name` and `arguments`, and here nothing else; got {given!r}")
+    return {"arguments": {}, **given}
 
 
 def _is_scheduler(kind: Any) -> bool:

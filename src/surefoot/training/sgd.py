@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from surefoot.errors import UserError
 from surefoot.imports import where
 from surefoot.training.average import Average, has_batch_norm
-from surefoot.training.divergence import began
+from surefoot.training.divergence import began, began_backward
 from surefoot.training.model import device_of, predict
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import CLASSIFICATION, Objective
@@ -24,11 +24,11 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Diverged(Exception):
-    """The loss became NaN or infinite, `step` steps into an epoch; None: in the validation after it."""
+    """The loss, or the norm of the gradient, became NaN or infinite, `step` steps into an epoch; None: in the validation after it."""
 
-    def __init__(self, step: int | None, loss: float, lr: float, began: str) -> None:
+    def __init__(self, step: int | None, value: float, lr: float, began: str, what: str = "loss") -> None:
         where = f"at step {step}" if step else "in the validation after it"
-        super().__init__(f"the loss became {loss} {where}, with lr {lr:g}; it began in {began}")
+        super().__init__(f"the {what} became {value} {where}, with lr {lr:g}; it began in {began}")
         self.epoch = 0  # set by who knows it
 
 
@@ -112,14 +112,14 @@ class Trainer:
             watch: sees the minibatches go by, for a progress bar.
 
         Raises:
-            Diverged: at the first loss that isn't finite; that step isn't taken.
-            UserError: the network raises something.
+            Diverged: at the first loss or gradient that isn't finite; that step isn't taken.
+            UserError: the network or the optimizer raises something.
         """
         steps, rows, loss_sum, norm_sum = before.steps, before.rows, before.loss_sum, before.norm_sum
         model, loss_function, optimizer, seed, settings = self.model, self.objective.loss, self.optimizer, self.seed, self.step
         average = self.average if self.average and self.average.each_step and epoch >= self.average.start else None
         puts = [_put(optimizer.param_groups[group], name) for group, name in self.columns]
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = list(model.parameters())  # in this order, not that of groups, as it decides how their norms add up
         device = parameters[0].device
         autocast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
         batches = minibatches(self.training.inputs, self.training.targets, order, self.batch_size, device)
@@ -144,8 +144,16 @@ class Trainer:
                 except (Exception, SystemExit) as error:
                     raise UserError(f"train.model: the network fails in training, at step {steps + 1} of the epoch: {where(error)}") from None
                 loss_sum += value * len(targets)
-            norm_sum += _clip(parameters, settings)
-            optimizer.step()
+            try:
+                norm = _clip(parameters, settings)
+                if not math.isfinite(norm):
+                    raise Diverged(steps + 1, norm, values[0], began_backward(model), "norm of the gradient")
+                optimizer.step()
+            except (Exception, SystemExit) as error:
+                if isinstance(error, Diverged):
+                    raise
+                raise UserError(f"train.optimizer: {type(optimizer).__name__} fails at step {steps + 1} of the epoch: {where(error)}") from None
+            norm_sum += norm
             if average:
                 average.update(model)
             rows += rows_of_step
@@ -205,7 +213,9 @@ class Trainer:
             if not isinstance(value, Tensor):
                 raise UserError(f"train.model: {name} in the network's state_dict is a {type(value).__name__}; only tensors can be stored and restored")
         for index, values in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
+            # SparseAdam counts its steps by an int.
+            kept = {name: torch.tensor(value) if isinstance(value, int) else value for name, value in values.items() if value is not None}
+            state |= {f"optimizer.{index}.{name}": value for name, value in kept.items()}
         for name, value in state.items():
             if not isinstance(value, Tensor):
                 raise UserError(f"train.optimizer: {name} is a {type(value).__name__}; an optimizer that keeps tensors is needed, whose state can be restored")
@@ -221,10 +231,10 @@ class Trainer:
         buffers = dict(self.model.named_buffers())
         for name, tensor in parts["buffers"].items():
             buffers[name].copy_(tensor)
-        kept: dict[int, dict[str, Tensor]] = {}
+        kept: dict[int, dict[str, Any]] = {}
         for name, tensor in parts["optimizer"].items():
             index, _, what = name.partition(".")
-            kept.setdefault(int(index), {})[what] = tensor
+            kept.setdefault(int(index), {})[what] = tensor.item() if tensor.dtype == torch.int64 and not tensor.ndim else tensor
         self.optimizer.load_state_dict({"state": kept, "param_groups": self.optimizer.state_dict()["param_groups"]})
         if self.average:
             self.average.load(parts["average"], parts["averaged"]["count"])
@@ -254,5 +264,8 @@ def _clip(parameters: list[nn.Parameter], settings: Step) -> float:
         nn.utils.clip_grad_value_(parameters, settings.clip_value)
     if settings.clip_norm:
         return nn.utils.clip_grad_norm_(parameters, settings.clip_norm).item()
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if any(gradient.is_sparse for gradient in gradients):  # of an embedding: torch has no norm of it
+        gradients = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
     # As torch.nn.utils.get_total_norm, at a third of its time.
-    return math.hypot(*[norm.item() for norm in torch._foreach_norm([parameter.grad for parameter in parameters if parameter.grad is not None])])
+    return math.hypot(*[norm.item() for norm in torch._foreach_norm(gradients)])
