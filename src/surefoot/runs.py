@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from surefoot import files, provenance, serving, tracking
+from surefoot import files, overview, provenance, serving, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
 from surefoot.errors import UserError
@@ -230,12 +230,21 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     tracker.open()
     if not tracker.complete:
         complete(tracker, run, store)
-    tracker.results(run.get("results", {}))
+    results = run.get("results", {})
+    tracker.results(results)
+    tracker.link(dict.fromkeys(results, 0))
+    describe_in_mlflow(tracker, run)
     for plot in sorted((store.path / "plots" / identity).glob("*.png")):
         tracker.artifact(f"plots/{plot.name}", plot.read_bytes())
         if tracker.run_id:
             plot.unlink()
     return tracker
+
+
+def describe_in_mlflow(tracker: tracking.Tracker, run: dict[str, Any]) -> None:
+    """Write the description that the run's page in MLflow opens on, with a link to the run that it goes on from."""
+    links = [tracker.continues(other, epoch) for other, epoch in run["continues"]]
+    tracker.note(overview.markdown(run, tracker.run_id or "", " ".join(links)))
 
 
 def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
@@ -258,8 +267,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         record = store.record(key)
         if record:
             tracker.add(points(record))
-    for other, epoch in run["continues"]:
-        tracker.continues(other, epoch)
+    describe_in_mlflow(tracker, run)
     if run["best"]:  # unknown where the model came from elsewhere
         tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
     there = tracker.artifacts("checkpoints")
@@ -276,5 +284,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     # The model carries its code: it must still be the code that it was trained with.
     if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
         tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+        record = store.record(run[run["select"]])
+        tracker.link({name: record["epoch"] for name in metric_names(record)[:-1]} if record else {})
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

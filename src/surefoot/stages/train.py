@@ -39,8 +39,7 @@ def main() -> None:
     store.mark_run(plan.identity, known)
     try:
         tracker.open("RUNNING")
-        for identity, epoch in run["continues"]:
-            tracker.continues(identity, epoch)
+        runs.describe_in_mlflow(tracker, known)
         with _chain(params, batches, plan, store, locks, check) as chain:
             history = _follow(chain, tracker, params.train.epochs, params.train.save_every)
             run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
