@@ -75,8 +75,8 @@ def ui(arguments: argparse.Namespace) -> None:
         ui_command.open_later(address)
     if served:
         return
-    # -W: what MLflow's own packages warn each other of is no news here.
-    mlflow = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(arguments.port)]
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # what MLflow's own packages warn each other of is no news here
+    mlflow = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execv(
         sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     )

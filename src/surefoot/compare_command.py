@@ -63,7 +63,7 @@ def _rows(runs: "list[Run]", params: list[str], curves: "list[dict[str, Curve]]"
         column |= {f"test/{name}": text for name, text in overview.figures(run.data.metrics, "test/").items()}
         for name, points in of_run.items():
             if name.startswith("validation/"):
-                pick = min if name.endswith("loss") or "error" in name or name.endswith(("mae", "rmse")) else max
+                pick = min if name.endswith(("loss", "mae", "rmse")) else max
                 epoch, value = pick(points, key=lambda point: point[1])
                 column[f"best {name}"] = f"{value:.4g} (epoch {epoch})"
         if of_run:
@@ -91,6 +91,6 @@ def _blocks(rows: list[list[str]], width: int) -> list[str]:
 
 def _labels(runs: "list[Run]", params: list[str]) -> list[str]:
     """What tells the runs apart: the params that differ, or their names; with the id's start where that isn't enough."""
-    short = [", ".join(f"{name.rpartition('.')[2]}={run.data.params.get(name, '-')}" for name in params) if len(params) <= 4 else "" for run in runs]
+    short = [", ".join(f"{name.removeprefix('train.')}={run.data.params.get(name, '-')}" for name in params) if len(params) <= 4 else "" for run in runs]
     labels = [label or run.info.run_name or "" for label, run in zip(short, runs, strict=True)]
     return [label if labels.count(label) == 1 else f"{label} {run.info.run_id[:8]}".strip() for label, run in zip(labels, runs, strict=True)]

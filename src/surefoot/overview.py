@@ -57,7 +57,11 @@ def params_that_matter(params: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's params those that everybody asks for, and those that aren't the defaults."""
     defaults = _defaults(Params)
     asked = {name: value for key in SHOWN for name, value in params.items() if name == key or name.startswith(f"{key}.")}
-    other = {name: value for name, value in params.items() if name not in asked and name not in ("prepare.source", "prepare.target", *NO_RESULT) and (name not in defaults or defaults[name] != value)}
+    other = {
+        name: value
+        for name, value in params.items()
+        if name not in asked and name not in ("prepare.source", "prepare.target", *NO_RESULT) and (name not in defaults or defaults[name] != value)
+    }
     return asked | other
 
 

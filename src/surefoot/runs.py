@@ -230,9 +230,7 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     tracker.open()
     if not tracker.complete:
         complete(tracker, run, store)
-    results = run.get("results", {})
-    tracker.results(results)
-    tracker.link(dict.fromkeys(results, 0))
+    tracker.results(run.get("results", {}))
     describe_in_mlflow(tracker, run)
     for plot in sorted((store.path / "plots" / identity).glob("*.png")):
         tracker.artifact(f"plots/{plot.name}", plot.read_bytes())
@@ -285,6 +283,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
         tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
         record = store.record(run[run["select"]])
-        tracker.link({name: record["epoch"] for name in metric_names(record)[:-1]} if record else {})
+        if record:
+            tracker.link(point for point in points(record) if "/" in point.name)
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

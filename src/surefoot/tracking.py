@@ -135,7 +135,9 @@ class Tracker:
                 found.append(other)
 
         self._try(write)
-        return "".join(f"Goes on from [{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) after epoch {epoch}." for run in found)
+        return "".join(
+            f"Goes on from [{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) after epoch {epoch}." for run in found
+        )
 
     def note(self, text: str) -> None:
         """Set the description that the run's page opens on, unless a person has written it anew."""
@@ -154,52 +156,62 @@ class Tracker:
             self.flush()
 
     def results(self, metrics: Mapping[str, float]) -> None:
-        """Log final metrics, at step 0, unless they are there with these values."""
+        """Log final metrics, at step 0, unless they are there with these values; to the run, and to its model where it has one."""
 
         def write(client: "MlflowClient") -> None:
-            there = client.get_run(self._id).data.metrics
+            there, now = client.get_run(self._id).data, time.time()
+            known = self._of_model(client, there.tags.get(MODEL))
+            lacking = []
             for name, value in metrics.items():
-                if there.get(name) != value:
-                    client.log_metric(self._id, name, value, step=0)
+                if there.metrics.get(name) != value:
+                    lacking.append(Point(name, value, 0, now))
+                elif known is not None and known.get((name, 0)) != value:
+                    # With the time that it has in the run: MLflow takes it for the same there, and writes it to the model alone.
+                    lacking.append(Point(name, value, 0, client.get_metric_history(self._id, name)[-1].timestamp / 1000))
+            self._log(client, lacking, there.tags.get(MODEL) if known is not None else None)
 
         self._try(write)
 
-    def link(self, metrics: Mapping[str, int]) -> None:
-        """Show metrics of the run, each at its step, on its model's page, too."""
+    def link(self, points: Iterable[Point]) -> None:
+        """Show metrics, which were added to the run, on its model's page, too."""
+        self.flush()  # or they would come again
 
         def write(client: "MlflowClient") -> None:
-            from mlflow.entities import Metric
-            from mlflow.exceptions import MlflowException
-
             model = client.get_run(self._id).data.tags.get(MODEL)
-            try:
-                known = {(metric.key, metric.step): metric.value for metric in client.get_logged_model(model).metrics or []} if model else None
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                known = None  # somebody deleted it
-            if known is None:
-                return
-            dataset = _dataset(self._description)
-            for name, step in metrics.items():
-                for metric in [metric for metric in client.get_metric_history(self._id, name) if metric.step == step][-1:]:
-                    # With the time that it has in the run: MLflow takes it for the same there, and writes it to the model alone.
-                    if known.get((name, step)) != metric.value:
-                        same = Metric(name, metric.value, metric.timestamp, step, model, dataset.name, dataset.digest, run_id=self._id)
-                        client.log_batch(self._id, metrics=[same])
+            known = self._of_model(client, model)
+            if known is not None:
+                self._log(client, [point for point in points if known.get((point.name, point.step)) != point.value], model)
 
         self._try(write)
+
+    def _of_model(self, client: "MlflowClient", model: str | None) -> dict[tuple[str, int], float] | None:
+        """The metrics of the model, by name and step; None where there is no model, or it was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return {(metric.key, metric.step): metric.value for metric in client.get_logged_model(model).metrics or []} if model else None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def _log(self, client: "MlflowClient", points: list[Point], model: str | None = None) -> None:
+        from mlflow.entities import Metric
+
+        dataset = _dataset(self._description)
+        of_model = {"model_id": model, "dataset_name": dataset.name, "dataset_digest": dataset.digest, "run_id": self._id} if model else {}
+        metrics = [Metric(point.name, point.value, round(point.ended * 1000), point.step, **of_model) for point in points]
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(self._id, metrics=metrics[start : start + BATCH])
 
     def flush(self) -> None:
         """Write the metrics that the run lacks."""
 
         def write(client: "MlflowClient") -> None:
-            from mlflow.entities import Metric
-
             lacking = [point for point in self._points if (point.name, point.step) not in self._have]
             for start in range(0, len(lacking), BATCH):
                 some = lacking[start : start + BATCH]
-                client.log_batch(self._id, metrics=[Metric(point.name, point.value, int(point.ended * 1000), point.step) for point in some])
+                self._log(client, some)
                 self._have |= {(point.name, point.step) for point in some}
             self._written = time.monotonic()
 

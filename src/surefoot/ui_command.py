@@ -12,7 +12,7 @@ import webbrowser
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, lookup, overview, tracking
+from surefoot import files, lookup, overview
 from surefoot.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
         if name in metrics:
             card("curves", "LINE", f"{name} over epochs", metricKey=name, selectedMetricKeys=[name], scaleType=axis, xAxisKey="step", lineSmoothness=0)
     card("table", "DIFFERENCE", "What differs", compareGroups=["Parameters", "Model metrics"], showDifferencesOnly=True, showChangeFromBaseline=False)
-    folded = sorted({name.rpartition("/")[0] for name in metrics} - {""}) + ["Model metrics", "System metrics"]
-    sections = {"result": ("Result", 2), "curves": ("Curves", 2), "table": ("Table", 1)} | {f"folded-{name}": (name, 2) for name in folded}
+    folded = [*sorted({name.rpartition("/")[0] for name in metrics} - {""}), "Model metrics", "System metrics"]
+    sections = {"result": ("Result", 2), "curves": ("Curves", 2), "table": ("Table", 1)} | {name: (name, 2) for name in folded}
+    settled = {"isReordered": True, "deleted": False, "isGenerated": False}
     return {
         "searchFilter": filtered,
         "orderByKey": f"metrics.`{measure}`" if measure else "attributes.start_time",
@@ -103,8 +104,7 @@ def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": cards,
         "compareRunSections": [
-            {"uuid": key, "name": name, "display": not key.startswith("folded"), "columns": columns, "isReordered": True, "deleted": False, "isGenerated": False}
-            for key, (name, columns) in sections.items()
+            settled | {"uuid": key, "name": name, "display": key not in folded, "columns": columns} for key, (name, columns) in sections.items()
         ],
         "isAccordionReordered": True,
         "hideEmptyCharts": True,
@@ -124,8 +124,8 @@ def open_later(address: str) -> None:
     """Open a browser on the address once its server listens, from a process of its own; does nothing without a terminal and a display."""
     display = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
     if sys.stdout.isatty() and display:
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.Popen([sys.executable, "-m", "surefoot.ui_command", address], start_new_session=True, **quiet)
+        nothing = subprocess.DEVNULL
+        subprocess.Popen([sys.executable, "-m", "surefoot.ui_command", address], start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
 
 
 def _open(address: str) -> None:
@@ -146,7 +146,8 @@ def latest_page() -> str:
     """`page`, or MLflow's list of experiments where there is nothing to compare yet."""
     try:
         return page()
-    except UserError:
+    except UserError as error:
+        print(f"note: {error}", file=sys.stderr, flush=True)
         return EXPERIMENTS
 
 
