@@ -42,7 +42,8 @@ def compare(wanted: list[str], out: Path | None) -> str:
         path = out or files.trajectory() / "compare.png"
         measured = sorted(name for name in names if name.startswith("validation/") and name not in PANELS)
         files.write_bytes(path, overlaid(list(zip(_labels(runs, params), curves, strict=True)), [*PANELS, *measured, *LAST_PANELS]))
-        lines.append(f"curves: {path}")
+        here = Path.cwd()
+        lines.append(f"curves: {path.relative_to(here) if path.is_relative_to(here) else path}")
     else:
         lines.append("no run has a curve, so there is no picture")
     return "\n".join(lines)

@@ -36,6 +36,7 @@ def markdown(run: Mapping[str, Any], run_id: str, before: str = "") -> str:
     parts = [
         "  \n".join(line for line in first if line),
         _table(("Test figure", "Value" + (", and its interval" if any("[" in value for value in results.values()) else "")), results),
+        "What it was trained by, other defaults left out:",
         _table(("Param", "Value"), {name: _code(value) for name, value in params_that_matter(said["params"]).items()}),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -167,7 +167,7 @@ class Tracker:
                     lacking.append(Point(name, value, 0, now))
                 elif known is not None and known.get((name, 0)) != value:
                     # With the time that it has in the run: MLflow takes it for the same there, and writes it to the model alone.
-                    lacking.append(Point(name, value, 0, client.get_metric_history(self._id, name)[-1].timestamp / 1000))
+                    lacking.append(Point(name, value, 0, (client.get_metric_history(self._id, name)[-1].timestamp + 0.5) / 1000))
             self._log(client, lacking, there.tags.get(MODEL) if known is not None else None)
 
         self._try(write)
@@ -200,7 +200,7 @@ class Tracker:
 
         dataset = _dataset(self._description)
         of_model = {"model_id": model, "dataset_name": dataset.name, "dataset_digest": dataset.digest, "run_id": self._id} if model else {}
-        metrics = [Metric(point.name, point.value, round(point.ended * 1000), point.step, **of_model) for point in points]
+        metrics = [Metric(point.name, point.value, int(point.ended * 1000), point.step, **of_model) for point in points]
         for start in range(0, len(metrics), BATCH):
             client.log_batch(self._id, metrics=metrics[start : start + BATCH])
 
