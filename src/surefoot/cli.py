@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from surefoot import errors, files
@@ -58,16 +59,23 @@ def fingerprint(_arguments: argparse.Namespace) -> None:
 
 def ui(arguments: argparse.Namespace) -> None:
     """Open the MLflow UI on 127.0.0.1."""
-    from surefoot import tracking
+    from surefoot import tracking, ui_command
 
     uri = tracking.configure()
-    if uri.startswith(("http:", "https:", "databricks")):
+    served = uri.startswith(("http:", "https:"))
+    if uri.startswith("databricks"):
         print(f"the runs are on the server at {uri}: open it in a browser")
         return
     if not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: must be from 1 to 65535")
-    # Without the workflow type MLflow opens its pages for language models.
-    print(f"MLflow UI: http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C stops it)", flush=True)
+    server = tracking.without_password(uri).rstrip("/") if served else f"http://127.0.0.1:{arguments.port}"
+    address = server + ui_command.latest_page()
+    print(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)", flush=True)
+    if not arguments.no_browser:
+        ui_command.open_later(address)
+    if served:
+        return
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # what MLflow's own packages warn each other of is no news here
     mlflow = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execv(
         sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
@@ -123,12 +131,29 @@ def verify(arguments: argparse.Namespace) -> None:
     sys.exit(verify(arguments.run, epochs=arguments.epochs, sample=arguments.sample, anyway=arguments.anyway, environment=arguments.environment))
 
 
+def compare(arguments: argparse.Namespace) -> None:
+    """Show runs side by side."""
+    from surefoot import compare_command
+
+    if len(arguments.runs) < 2:
+        raise UserError("compare takes two runs or more: surefoot compare RUN RUN; RUN is an MLflow run's id or name, or a DVC experiment's name")
+    print(compare_command.compare(arguments.runs, arguments.out))
+
+
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "ui": {"--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"}},
+    "ui": {
+        "--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"},
+        "--no-browser": {"action": "store_true", "help": "print the address alone"},
+    },
     "store": {
         "--prune": {"action": "store_true", "help": "delete all states but the best and the last of each run, and the latest of an unfinished one"},
         "--forget": {"action": "append", "metavar": "RUN", "help": "forget a run, so that pruning frees its states, too; may be given several times"},
     },
+}
+
+OPTIONS["compare"] = {
+    "runs": {"nargs": "+", "metavar": "RUN", "help": "an MLflow run's id, the start of one, its name, or a DVC experiment's name"},
+    "--out": {"type": Path, "metavar": "FILE", "help": "where the picture of the curves goes (default: compare.png in .surefoot/)"},
 }
 
 OPTIONS["verify"] = {
@@ -141,10 +166,11 @@ OPTIONS["verify"] = {
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
-    "ui": (ui, "open the MLflow UI on 127.0.0.1"),
+    "ui": (ui, "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20"),
     "store": (store, "list the runs in the trajectory store, their sizes and what they share; free space"),
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
     "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
+    "compare": (compare, "show runs side by side: params that differ, metrics with intervals, and a picture of their curves"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
     "schema": (schema, "print the JSON schema of params.yaml"),
 }

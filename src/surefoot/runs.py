@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, provenance, serving, tracking
+from surefoot import files, overview, provenance, serving, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
 from surefoot.errors import UserError
@@ -321,11 +321,18 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     if not tracker.complete:
         complete(tracker, run, store)
     tracker.results(run.get("results", {}))
+    describe_in_mlflow(tracker, run)
     for plot in sorted((store.path / "plots" / identity).glob("*.png")):
         tracker.artifact(f"plots/{plot.name}", plot.read_bytes())
         if tracker.run_id:
             plot.unlink()
     return tracker
+
+
+def describe_in_mlflow(tracker: tracking.Tracker, run: dict[str, Any]) -> None:
+    """Write the description that the run's page in MLflow opens on, with a link to the run that it goes on from."""
+    links = [tracker.continues(other, epoch) for other, epoch in run["continues"]]
+    tracker.note(overview.markdown(run, tracker.run_id or "", " ".join(links)))
 
 
 def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
@@ -348,8 +355,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         record = store.record(key)
         if record:
             tracker.add(points(record))
-    for other, epoch in run["continues"]:
-        tracker.continues(other, epoch)
+    describe_in_mlflow(tracker, run)
     if run["best"]:  # unknown where the model came from elsewhere
         tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"]), "chosen_epoch": 1 + run["epoch_keys"].index(run["chosen"])})
         tracker.tag({"surefoot.incomplete": run["incomplete"] or ""})
@@ -367,5 +373,8 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     # The model carries its code: it must still be the code that it was trained with.
     if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
         tracker.model(files.sha256(chosen), lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+        record = store.record(run["chosen"])
+        if record:
+            tracker.link(point for point in points(record) if "/" in point.name)
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

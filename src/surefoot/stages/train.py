@@ -44,8 +44,7 @@ def main() -> None:
     check = _time_check(check, params.train.max_minutes)
     try:
         tracker.open("RUNNING")
-        for identity, epoch in run["continues"]:
-            tracker.continues(identity, epoch)
+        runs.describe_in_mlflow(tracker, known)
         with _chain(params, batches, plan, store, locks, check) as chain:
             follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
             reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None
