@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
-
-from surefoot.params import Params, flatten
+from surefoot.params import NO_RESULT, default_values
 
 SHOWN = ("train.model", "train.lr", "train.epochs", "train.momentum", "batch.size", "seed")  # also where they are the defaults
-NO_RESULT = ("train.save_every", "train.checkpoint_every", "train.keep_states")  # change no result
 
 
 def markdown(run: Mapping[str, Any], run_id: str, before: str = "") -> str:
@@ -24,7 +20,8 @@ def markdown(run: Mapping[str, Any], run_id: str, before: str = "") -> str:
     rows = ", ".join(f"{said['dataset']['rows'][split]:,} {split}" for split in ("train", "validation", "test"))
     classes = f", {len(model['classes'])} classes" if model["classes"] else ""
     source, target = (said["params"].get(f"prepare.{name}") for name in ("source", "target"))
-    state = f"{len(run['epoch_keys'])} epochs" if run["last"] else f"of {len(run['epoch_keys'])} epochs, not all are trained"
+    state = f"{len(run['epoch_keys'])} of {run['epochs']} epochs" if run["last"] else f"of {run['epochs']} epochs, not all are trained"
+    state += f", not complete: {run['incomplete']}" if run["incomplete"] else ""
     results = figures(run.get("results", {}), "test/")
     # The first lines are seen at once, the tables below on a click.
     first = [
@@ -56,7 +53,7 @@ def figures(metrics: Mapping[str, float], prefix: str) -> dict[str, str]:
 
 def params_that_matter(params: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's params those that everybody asks for, and those that aren't the defaults."""
-    defaults = _defaults(Params)
+    defaults = default_values()
     asked = {name: value for key in SHOWN for name, value in params.items() if name == key or name.startswith(f"{key}.")}
     other = {
         name: value
@@ -70,16 +67,6 @@ def differing(params: list[dict[str, str]]) -> list[str]:
     """The names of the params that aren't the same in all the runs, but for those that change no result."""
     names = sorted({name for run in params for name in run} - set(NO_RESULT))
     return [name for name in names if len({run.get(name) for run in params}) > 1]
-
-
-def _defaults(section: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= _defaults(field.annotation, f"{prefix}{name}.")
-        elif not field.is_required():
-            found |= flatten({name: to_jsonable_python(field.get_default(call_default_factory=True))}, prefix)
-    return found
 
 
 def _table(head: tuple[str, str], rows: Mapping[str, str]) -> str:

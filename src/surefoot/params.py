@@ -13,6 +13,9 @@ from ruamel.yaml.nodes import MappingNode
 
 from surefoot.errors import UserError
 
+# Params that can't change a bit of a result: where and how often something is kept, and how long may be trained at once.
+NO_RESULT = ("train.save_every", "train.checkpoint_every", "train.keep_states", "train.max_minutes")
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -405,6 +408,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
     return flat
+
+
+def default_values() -> dict[str, Any]:
+    """The defaults by dotted key; what has none has any value."""
+    least = {"prepare": {"source": ".", "target": "."}, "train": {"model": {"factory": "a:b"}, "epochs": 1, "lr": 1.0}}
+    return flatten(Params.model_validate(least).model_dump(mode="json"))
 
 
 def json_schema() -> dict[str, Any]:
