@@ -35,7 +35,7 @@ def write(here, name, lr, accuracy=None, epochs=3, **tags):
         values = {"train/loss": 1 / epoch, "validation/loss": abs(epoch - 2) + lr, "validation/accuracy": 0.5 + epoch / 10, "lr": lr}
         tracker.add(Point(key, value, epoch, 1_700_000_000.0 + epoch) for key, value in values.items())
     if accuracy:
-        tracker.results({"test/accuracy": accuracy, "test/accuracy_low": accuracy - 0.03, "test/accuracy_high": accuracy + 0.02, "test/loss": 0.25})
+        tracker.results({"test/accuracy": accuracy, "test_interval/accuracy_low": accuracy - 0.03, "test_interval/accuracy_high": accuracy + 0.02, "test/loss": 0.25})
     tracker.end("FINISHED")
     return tracker.run_id
 
@@ -52,7 +52,7 @@ def test_runs_are_compared(tracked, surefoot):
     assert "train.save_every" not in rows, "it changes no result"
     assert "0.9 [0.87, 0.92]" in out
     assert "0.95 [0.92, 0.97]" in out
-    assert "test/accuracy_low" not in rows
+    assert "test_interval/accuracy_low" not in rows
     assert out.count("0.25") == 2
     assert "0.01 (epoch 2)" in out, "the least validation loss"
     assert "0.8 (epoch 3)" in out, "the greatest accuracy"

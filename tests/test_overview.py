@@ -12,13 +12,15 @@ def mark(**more):
     return {
         "description": {"name": "a run", "params": params, "dataset": {"rows": {"train": 1000, "validation": 20, "test": 30}}},
         "model": {"factory": "networks.mlp:mlp", "task": "classification", "classes": ["a", "b"]},
+        "epochs": 3,
+        "incomplete": None,
         "epoch_keys": ["1", "2", "3"],
         "last": "3",
     }
 
 
 def test_the_first_lines_say_what_it_is():
-    run = mark() | {"results": {"test/accuracy": 0.9665, "test/accuracy_low": 0.9379, "test/accuracy_high": 0.9833, "test/loss": 0.13613}}
+    run = mark() | {"results": {"test/accuracy": 0.9665, "test_interval/accuracy_low": 0.9379, "test_interval/accuracy_high": 0.9833, "test/loss": 0.13613}}
     first = overview.markdown(run, "abc", "Goes on from [x](y).").split("\n\n")[0].splitlines()
     assert "networks.mlp:mlp" in first[0]
     assert "rows: 1,000 train, 20 validation, 30 test); 3 epochs." in first[0]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from surefoot.evaluation.curves import Curve
+    from surefoot.evaluation.comparison import Curve
 
 PANELS = ("train/loss", "validation/loss")  # first; then what the task measures on the validation rows
 LAST_PANELS = ("lr", "gradient_norm")
@@ -37,7 +37,7 @@ def compare(wanted: list[str], out: Path | None) -> str:
     params = overview.differing([run.data.params for run in runs])
     lines = [*_blocks(_rows(runs, params, curves), shutil.get_terminal_size((120, 24)).columns), ""]
     if any(curves):
-        from surefoot.evaluation.curves import overlaid
+        from surefoot.evaluation.comparison import overlaid
 
         path = out or files.trajectory() / "compare.png"
         measured = sorted(name for name in names if name.startswith("validation/") and name not in PANELS)

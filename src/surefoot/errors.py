@@ -1,4 +1,4 @@
-"""How a process of ours ends: what a user did wrong, and what a signal stopped."""
+"""What must not be missed: errors and warnings at the terminal; and how a process of ours ends, by a user's mistake or a signal."""
 
 import os
 import signal
@@ -6,9 +6,18 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+COLOURS = {"error": "\033[1;31m", "warning": "\033[1;33m"}
+PLAIN = "\033[0m"
+
 
 class UserError(Exception):
     """A mistake of the user's: shown as plain lines, exit code 2, never a traceback."""
+
+
+def say(kind: str, text: object) -> None:
+    """Print `error: text`, or `warning: text`, to standard error: in colour on a terminal, unless NO_COLOR is set."""
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print(f"{COLOURS[kind]}{kind}:{PLAIN} {text}" if coloured else f"{kind}: {text}", file=sys.stderr, flush=True)
 
 
 class Stopped(BaseException):
@@ -34,7 +43,7 @@ def run(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say("error", error)
         sys.exit(2)
     except Stopped as stopped:
         print(f"stopped by {stopped}", file=sys.stderr)

@@ -22,7 +22,10 @@ BATCHES = Path("data/batches")
 MODEL = Path("models/model.safetensors")
 HISTORY = Path("reports/history.csv")
 METRICS = Path("reports/metrics.json")
+INTERVALS = Path("reports/intervals.json")
 PREDICTIONS = Path("reports/predictions.csv")
+CLASSES = Path("reports/classes.csv")
+PLOTS = Path("reports/plots")
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

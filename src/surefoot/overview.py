@@ -20,7 +20,8 @@ def markdown(run: Mapping[str, Any], run_id: str, before: str = "") -> str:
     rows = ", ".join(f"{said['dataset']['rows'][split]:,} {split}" for split in ("train", "validation", "test"))
     classes = f", {len(model['classes'])} classes" if model["classes"] else ""
     source, target = (said["params"].get(f"prepare.{name}") for name in ("source", "target"))
-    state = f"{len(run['epoch_keys'])} of {run['epochs']} epochs" if run["last"] else f"of {run['epochs']} epochs, not all are trained"
+    done, epochs = len(run["epoch_keys"]), run["epochs"]
+    state = (f"{done} epochs" if done == epochs else f"{done} of {epochs} epochs") if run["last"] else f"of {epochs} epochs, not all are trained"
     state += f", not complete: {run['incomplete']}" if run["incomplete"] else ""
     results = figures(run.get("results", {}), "test/")
     # The first lines are seen at once, the tables below on a click.
@@ -40,14 +41,14 @@ def markdown(run: Mapping[str, Any], run_id: str, before: str = "") -> str:
 
 
 def figures(metrics: Mapping[str, float], prefix: str) -> dict[str, str]:
-    """Metrics as texts, such as `0.967 [0.938, 0.983]` where there are `NAME_low` and `NAME_high`; the prefix is left away."""
-    bounds = {f"{name}_{end}" for name in metrics for end in ("low", "high") if f"{name}_{end}" in metrics}
+    """Metrics as texts, such as `0.967 [0.938, 0.983]` where `test/accuracy` has a `test_interval/accuracy_low` and `_high`; the prefix is left away."""
     found = {}
     for name, value in metrics.items():
-        if name.startswith(prefix) and name not in bounds:
-            ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+        if name.startswith(prefix):
+            short = name.removeprefix(prefix)
+            ends = [metrics.get(f"{prefix.removesuffix('/')}_interval/{short}_{end}") for end in ("low", "high")]
             interval = "" if None in ends else f" [{ends[0]:.4g}, {ends[1]:.4g}]"
-            found[name.removeprefix(prefix)] = f"{value:.4g}{interval}"
+            found[short] = f"{value:.4g}{interval}"
     return found
 
 

@@ -1,7 +1,10 @@
 """What a run came from: the Git commit, uncommitted changes, and the packages installed."""
 
+import configparser
+import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -96,6 +99,40 @@ def dvc_md5(stage: str, path: str) -> str | None:
         return next((str(dep["md5"]) for dep in lock["stages"][stage]["deps"] if dep["path"] == path), None)
     except (OSError, YAMLError, KeyError, TypeError):
         return None
+
+
+def committed(stage: str, path: str, now: bytes) -> tuple[str, bytes] | None:
+    """An output of a stage as it was at the last commit: the commit, shortened, and the bytes, from DVC's cache.
+
+    Args:
+        stage: that made it.
+        path: of the output.
+        now: what it is, which may not have come to the cache yet.
+
+    Returns None where that can't be had: outside of Git, before the first commit of dvc.lock, or where the cache lacks it.
+    """
+    commit, lock = _git("rev-parse", "--short", "HEAD"), _git("show", "HEAD:./dvc.lock")
+    if commit is None or lock is None:
+        return None
+    try:
+        md5 = next(str(out["md5"]) for out in YAML(typ="safe").load(lock)["stages"][stage]["outs"] if out["path"] == path)
+        if not re.fullmatch("[0-9a-f]{32}", md5):
+            return None
+        found = now if hashlib.md5(now, usedforsecurity=False).hexdigest() == md5 else (_cache() / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
+    except (OSError, YAMLError, configparser.Error, UnicodeDecodeError, KeyError, TypeError, StopIteration):
+        return None
+    return commit.decode().strip(), found
+
+
+def _cache() -> Path:
+    """DVC's cache, as its settings here name it. Importing dvc to ask would take a second."""
+    place = Path(".dvc/cache")
+    for file in (Path(".dvc/config"), Path(".dvc/config.local")):
+        settings = configparser.RawConfigParser(strict=False)
+        settings.read(file, encoding="utf-8")
+        if settings.has_option("cache", "dir"):
+            place = file.parent / settings.get("cache", "dir").strip("\"'")
+    return place
 
 
 def _git(*arguments: str, index: Path | None = None, cwd: Path | None = None, given: bytes = b"") -> bytes | None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files
+from surefoot import errors, files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -292,7 +291,7 @@ class Tracker:
             return
         self._warned = True
         reason = without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        print(f"warning: MLflow at {without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr, flush=True)
+        errors.say("warning", f"MLflow at {without_password(store_uri())} can't be written, going on without it: {reason}")
 
 
 def _dataset(said: Description) -> "Dataset":

@@ -1,58 +1,76 @@
-"""Curves of several runs over epochs in one picture."""
+"""The course of a training: loss, what is measured beside it, learning rate and gradient norm over epochs."""
 
-import io
-import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+import numpy as np
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-# Okabe and Ito's, which colour-blind people can tell apart; the line's style tells apart what has the same colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", ":", "-.")
-LABEL = 60  # characters of a run's label that are shown
+from surefoot.evaluation import plots
 
-Curve = Sequence[tuple[int, float]]  # epoch and value
+MARKED = 60  # up to so many epochs each has a marker
+SERIES = {
+    "train/": ("training", plots.BLUE, "o"),
+    "validation/": ("validation", plots.ORANGE, "s"),
+    "validation/average_": ("validation, averaged weights", plots.GREEN, "^"),
+}
+NAMES = {
+    "loss": ("Loss", "loss"),
+    "accuracy": ("Accuracy", "share of rows that are right"),
+    "mae": ("Mean absolute error", "mean absolute error, in units of the target"),
+    "lr": ("Learning rate", "learning rate"),
+    "gradient_norm": ("Gradient norm", "norm of the gradient, all parameters"),
+}
 
 
-def overlaid(runs: Sequence[tuple[str, Mapping[str, Curve]]], metrics: Sequence[str]) -> bytes:
-    """A panel for each metric, a line for each run, as PNG.
+def training(history: Mapping[str, Sequence[float]], chosen: int, select: str) -> bytes:
+    """A panel for each thing that was measured, the epoch whose weights were chosen marked in each.
 
     Args:
-        runs: label and curves of each, by the metric's name; a run may lack some.
-        metrics: in the order of the panels; those that no run has are left out.
+        history: the columns of history.csv: `epoch`, `train/loss`, `validation/loss`, ...; NaN where nothing was measured.
+        chosen: the epoch of the model.
+        select: why it was chosen (`train.select`).
     """
-    shown = [name for name in metrics if any(curves.get(name) for _, curves in runs)]
-    columns = min(len(shown), 2)
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(5.5 * columns + 0.5, 3.4 * rows + 0.6 + 0.2 * -(-len(runs) // columns)), dpi=120, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    styles = [(colour, style) for style, colour in itertools.product(STYLES, COLOURS)]
-    for panel, name in itertools.zip_longest(panels, shown):
-        if name is None:
-            panel.set_axis_off()
-            continue
-        values = [value for _, curves in runs for _, value in curves.get(name, ())]
-        for (label, curves), (colour, style) in zip(runs, itertools.cycle(styles), strict=False):
-            epochs, heights = zip(*curves[name], strict=True) if curves.get(name) else ((), ())
-            panel.plot(epochs, heights, color=colour, linestyle=style, linewidth=1.5, marker="o" if len(epochs) == 1 else None, label=_short(label))
-        # What spans decades, as a loss does that diverges somewhere, is drawn in decades.
-        log = min(values) > 0 and max(values) / min(values) > 20 and not name.endswith("accuracy")
-        panel.set(title=name, xlabel="epoch", yscale="log" if log else "linear")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panels: dict[str, list[str]] = {}
+    for column, values in history.items():
+        if column != "epoch" and np.isfinite(np.asarray(values, np.float64)).any():
+            panels.setdefault(_split(column)[1], []).append(column)
+    # Loss first, learning rate and gradient norm last.
+    numbers = {name: np.asarray(values, np.float64) for name, values in history.items()}
+    order = sorted(panels, key=lambda name: (name != "loss", name == "gradient_norm", name == "lr", name))
+    epochs = numbers["epoch"]
+    columns = 2 if len(order) > 1 else 1
+    figure, axes = plots.new(5.2 * columns, 3.4 * -(-len(order) // columns) + 0.5, -(-len(order) // columns), columns)
+    for name, panel in zip(order, axes, strict=False):
+        title, unit = NAMES.get(name, (name, name))
+        single = len(panels[name]) == 1
+        for column in panels[name]:
+            which, colour, marker = SERIES.get(_split(column)[0], ("", plots.BLUE, "o"))
+            values = numbers[column]
+            there = np.isfinite(values)
+            style = {"marker": marker, "markersize": 3} if there.sum() <= MARKED else {"linewidth": 1}
+            panel.plot(epochs[there], values[there], color=colour, label=which, **style)
+            title += f", {which}" if single and which else ""
+        panel.axvline(chosen, color=plots.GREY, linestyle=":", label=f"the model: epoch {chosen:,}")
+        panel.set(title=title, xlabel="epoch", ylabel=unit)
+        shown = np.concatenate([numbers[column] for column in panels[name]])
+        if name != "accuracy":
+            plots.logarithmic(panel, shown)
+        if name == "lr" and np.nanmin(shown) == np.nanmax(shown) > 0:
+            panel.set_ylim(0, 2 * np.nanmax(shown))
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        if len(epochs) == 1:
+            panel.set_xlim(epochs[0] - 1, epochs[0] + 1)
         panel.grid(alpha=0.3)
-    handles, labels = panels[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a label is a text of the user's: `$` in it begins no formula
-    data = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks is shown as boxes
-        figure.savefig(data, format="png")
-    return data.getvalue()
+        panel.legend(fontsize="small")
+    for unused in axes[len(order) :]:
+        unused.remove()
+    count = f"{len(epochs):,} epoch" + ("s" if len(epochs) > 1 else "")
+    figure.suptitle(f"Training over {count}; the model is that of epoch {chosen:,} ({select.replace('_', ', ')})")
+    return plots.png(figure)
 
 
-def _short(label: str) -> str:
-    # An underscore at the start would hide it from the legend.
-    return (label if len(label) <= LABEL else f"{label[: LABEL - 1]}…").removeprefix("_")
+def _split(column: str) -> tuple[str, str]:
+    """`validation/average_loss` as (`validation/average_`, `loss`)."""
+    prefix = next((prefix for prefix in sorted(SERIES, reverse=True) if column.startswith(prefix)), "")
+    return prefix, column.removeprefix(prefix)

@@ -1,71 +1,59 @@
-"""Plots as PNG, for the MLflow run. Colours are Okabe and Ito's, which colour-blind people can tell apart."""
+"""What all plots share: PNGs for a person, the same bytes wherever they are made. Colours are Okabe and Ito's, which colour-blind people can tell apart."""
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-BLUE, ORANGE = "#0072B2", "#D55E00"
+BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW)
+GREY = "0.6"
 LABEL = 24  # characters of a class that are shown
 POINTS = 10_000  # more than that make a blot, slowly
 
-
-def loss_curves(epochs: list[int], training: list[float], validation: list[float], chosen: int) -> bytes:
-    """Training and validation loss over epochs, the chosen epoch marked."""
-    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(epochs, training, color=BLUE, marker="o", markersize=3, label="training")
-    axes.plot(epochs, validation, color=ORANGE, marker="s", markersize=3, label="validation")
-    axes.axvline(chosen, color="0.6", linestyle=":", label=f"kept: epoch {chosen}")
-    # Some losses go below zero, where a logarithm has nothing to show.
-    axes.set(title="Loss", xlabel="epoch", ylabel="loss", yscale="log" if min(training + validation) > 0 else "linear")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return _png(figure)
+Floats = NDArray[np.float64]
 
 
-def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
-    """The confusion matrix as a heat map, the counts written in where there is room."""
-    labels = [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in classes]
-    side = min(max(4.5, 0.5 * len(classes) + 1.5 + 0.08 * max(map(len, labels))), 16)
-    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    accuracy = np.trace(matrix) / matrix.sum()
-    # Over the whole width: the matrix may be narrow.
-    figure.suptitle(f"Confusion matrix\n{matrix.sum():,} test rows, accuracy {accuracy:.1%}")
-    axes.set(xlabel="predicted", ylabel="actual")
-    if len(classes) <= 30:
-        # A label is a text of the user's: `$` in it begins no formula.
-        axes.set_xticks(range(len(classes)), labels, rotation=90 if max(map(len, labels)) > 3 else 0, parse_math=False)
-        axes.set_yticks(range(len(classes)), labels, parse_math=False)
-        for row, column in zip(*np.nonzero(matrix), strict=True):
-            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
-    return _png(figure)
+def new(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its axes, row by row."""
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **more).ravel())
 
 
-def predictions(actual: NDArray[np.float32], predicted: NDArray[np.float32]) -> bytes:
-    """Predicted over actual values; on the line they are equal."""
-    figure = Figure(figsize=(5.5, 5.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    low, high = float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))
-    axes.plot([low, high], [low, high], color="0.6", linestyle=":", label="predicted = actual")
-    every = -(-len(actual) // POINTS)
-    axes.scatter(actual[::every], predicted[::every], s=12, alpha=0.5, color=BLUE, linewidths=0)
-    axes.set(title=f"{len(actual):,} test rows" + (f", one in {every} shown" if every > 1 else ""), xlabel="actual", ylabel="predicted", aspect="equal")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a class in a script that the font lacks is shown as boxes
-        figure.savefig(data, format="png")
+        # It would name the version of matplotlib, and so change with it.
+        figure.savefig(data, format="png", metadata={"Software": None})
     return data.getvalue()
+
+
+def label(text: str, length: int = LABEL) -> str:
+    """A text of the user's, on one line and not too long: `$` in it begins no formula."""
+    text = " ".join(text.split())
+    return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
+
+
+def logarithmic(axes: Axes, values: Floats) -> None:
+    """A logarithmic y-axis with readable numbers, where the values are positive and span a factor of ten or more."""
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() <= 0 or values.max() < 10 * values.min():
+        return
+    axes.set_yscale("log")
+    decades = np.log10(values.max() / values.min())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def rows_shown(count: int, kind: str = "test rows") -> tuple[int, str]:
+    """To show every so-manieth of many rows, and how to say it."""
+    every = -(-count // POINTS)
+    return every, f"{count:,} {kind}" + (f", one in {every} shown" if every > 1 else "")

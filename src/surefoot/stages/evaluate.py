@@ -2,10 +2,11 @@
 
 import csv
 import io
+import json
 import math
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, runs
+from surefoot import errors, files, provenance, runs, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -14,15 +15,22 @@ from surefoot.training import numerics
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
+
+    from surefoot.evaluation.intervals import Interval
+    from surefoot.evaluation.metrics import Tested
+    from surefoot.training.objective import Objective
+
+ROWS_AT_ONCE = 10_000  # whose losses are computed
 
 
 def main() -> None:
-    """Read the model, the history and `data/batches/`; write test metrics; add them and plots to the MLflow run."""
+    """Read the model, the history and `data/batches/`; write test metrics, tables and plots; add them to the MLflow run; print a summary."""
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     import torch
 
-    from surefoot.evaluation.metrics import METRICS
+    from surefoot.evaluation import intervals, metrics, reports, summary
     from surefoot.training import model as networks
     from surefoot.training.objective import objective
     from surefoot.training.rows import Stored
@@ -40,17 +48,75 @@ def main() -> None:
     except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
     value = aim.loss(outputs, targets).item()
-    if not math.isfinite(value):
-        raise UserError(f"the loss on the test rows is {value}, though on the validation rows it wasn't: are there values far from all those in training?")
-    outputs = outputs.cpu()
-    metrics = {"loss": value, **METRICS[store.task](outputs.numpy(), store.test.targets)}
-    predicted = _predicted(store, outputs.numpy())
+    outputs, targets = outputs.cpu(), targets.cpu()
+    if not math.isfinite(value) or not outputs.isfinite().all():
+        what = "the network's output" if math.isfinite(value) else "the loss"
+        told = "not finite" if math.isfinite(value) else value
+        raise UserError(f"{what} on the test rows is {told}, though on the validation rows it wasn't: are there values far from all those in training?")
+    tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
+    found = {"loss": value, **metrics.measure(tested)}
+    ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
+    history = _history()
+    chosen = _chosen(history, params.train.select)
+    pictures = reports.pictures(tested, history, chosen, params.train.select, params.prepare.target, store.test.inputs, store.index["features"])
 
-    files.write_json(files.METRICS, {"test": metrics})
-    actual = _labels(store, store.test.targets)
-    files.write_bytes(files.PREDICTIONS, _table([("actual", "predicted"), *zip(actual, _labels(store, predicted), strict=True)]))
-    print(f"test {', '.join(f'{name} {value:.4f}' for name, value in metrics.items())}, on {len(targets)} rows")
-    _track(params, store, metrics, predicted)
+    files.write_json(files.METRICS, {"test": found})
+    files.write_json(files.INTERVALS, {"test": {name: {"low": low, "high": high} for name, (low, high) in ranges.items()}})
+    pairs = zip(_labels(store, tested.actual), _labels(store, tested.predicted), strict=True)
+    files.write_bytes(files.PREDICTIONS, _table([("actual", "predicted"), *pairs]))
+    files.write_bytes(files.CLASSES, reports.class_table(tested))
+    with files.new_directory(files.PLOTS) as out:
+        for name, picture in pictures.items():
+            files.write_bytes(out / name, picture)
+    run_id = _track(params, store, found, ranges, pictures)
+    print(f"\n{summary.table(len(targets), found, ranges, _last_commits())}\n\n{_places(run_id)}")
+
+
+def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weights: "np.ndarray | None") -> "Tested":
+    """What came out of the network as what is measured."""
+    import numpy as np
+    import torch
+
+    from surefoot.evaluation.metrics import Tested
+
+    scores = outputs.double()
+    # By torch, whose kernels are pinned: NumPy's exp has other last digits on other processors.
+    if store.task == "classification":
+        probabilities = torch.softmax(scores, 1)
+    elif store.task == "binary":
+        positive = torch.sigmoid(scores[:, 0])
+        probabilities = torch.stack([1 - positive, positive], 1)
+    else:
+        probabilities = scores[:, :0]
+    actual: np.ndarray = store.test.targets
+    predicted = _predicted(store, outputs.numpy())
+    if store.task != "regression":
+        actual, predicted = actual.astype(np.int64), predicted.astype(np.int64)
+    return Tested(store.task, store.classes, actual, predicted, scores.numpy(), probabilities.numpy(), losses, weights)
+
+
+def _losses(params: Params, store: Store, aim: "Objective", outputs: "Tensor", targets: "Tensor", mean: float) -> "tuple[np.ndarray | None, np.ndarray | None]":
+    """The loss of each test row, and the row's weight in their mean; None where the loss isn't such a mean, as one of the user's own may be."""
+    import torch
+
+    from surefoot.training.objective import objective
+
+    loss = params.train.loss.model_dump()
+    loss["arguments"] = loss["arguments"] | {"reduction": "none"}
+    try:
+        each = objective(store.task, **loss, class_counts=store.index["splits"]["train"]["class_counts"])
+        parts = [each.loss(*some).double() for some in zip(outputs.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)]
+        losses = torch.cat(parts)
+        # A loss with class weights divides by their sum.
+        weight = getattr(aim.loss, "weight", None)  # which lies where the network does
+        weights = torch.ones_like(losses) if weight is None else weight.cpu().double()[targets]
+        for given in (None, weights):
+            found = losses.mean() if given is None else losses.sum() / given.sum()
+            if losses.shape == targets.shape and math.isclose(found.item(), mean, rel_tol=1e-4, abs_tol=1e-6):
+                return (losses.numpy(), None) if given is None else ((losses / given).numpy(), given.numpy())
+    except Exception:  # whatever a loss that isn't made for it may do
+        return None, None
+    return None, None
 
 
 def _predicted(store: Store, outputs: "np.ndarray") -> "np.ndarray":
@@ -69,34 +135,52 @@ def _table(rows: list[tuple[str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _track(params: Params, batches: Store, metrics: dict[str, float], predicted: "np.ndarray") -> None:
-    """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks."""
+def _history() -> dict[str, list[float]]:
+    """The columns of history.csv; NaN for an empty cell."""
+    with files.HISTORY.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
+
+
+def _chosen(history: dict[str, list[float]], select: str) -> int:
+    """The epoch of the model."""
+    averaged = history.get("validation/average_loss", [])
+    losses = averaged if select.endswith("_average") and averaged else history["validation/loss"]
+    there = [epoch for epoch, loss in enumerate(losses) if not math.isnan(loss)]
+    return 1 + (min(there, key=losses.__getitem__) if select.startswith("best") else there[-1])
+
+
+def _track(params: Params, batches: Store, metrics: dict[str, float], ranges: "dict[str, Interval]", pictures: dict[str, bytes]) -> str | None:
+    """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks; returns the run's id, None where MLflow is out of reach."""
     from surefoot.training.trajectory_store import TrajectoryStore
 
     trajectories = TrajectoryStore(files.trajectory())
     plan = runs.plan(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = trajectories.runs().get(plan.identity)
-    run = (known or runs.mark(params, batches, plan)) | {"results": {f"test/{name}": value for name, value in metrics.items()}}
+    results = {f"test/{name}": value for name, value in metrics.items()}
+    results |= {f"test_interval/{name}_{end}": value for name, ends in ranges.items() for end, value in zip(("low", "high"), ends, strict=True)}
+    run = (known or runs.mark(params, batches, plan)) | {"results": results}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
-    runs.keep_plots(plan.identity, _plots(params, batches, predicted), trajectories)
-    runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
+    runs.keep_plots(plan.identity, pictures, trajectories)
+    return runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock")).run_id
 
 
-def _plots(params: Params, batches: Store, predicted: "np.ndarray") -> dict[str, bytes]:
-    from surefoot.evaluation import plots
-    from surefoot.evaluation.metrics import confusion_matrix
+def _last_commits() -> tuple[str, dict[str, float]] | None:
+    """The last commit and its test metrics, if they can be had."""
+    found = provenance.committed("evaluate", str(files.METRICS), files.METRICS.read_bytes())
+    try:
+        return (found[0], {name: float(value) for name, value in json.loads(found[1])["test"].items()}) if found else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
-    with files.HISTORY.open(newline="") as file:
-        history = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
-    chosen = int(runs.choose(params.train.select, [{"epoch": row["epoch"], "metrics": row} for row in history])["epoch"])
-    found = {"loss.png": plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen)}
-    if batches.task == "regression":
-        return found | {"predictions.png": plots.predictions(batches.test.targets, predicted)}
-    matrix = confusion_matrix(batches.test.targets.astype("int64"), predicted, len(batches.classes))
-    return found | {"confusion.png": plots.confusion(matrix, batches.classes)}
+
+def _places(run_id: str | None) -> str:
+    """Where things are."""
+    by = "make ui" if tracking.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
+    run = f"run {run_id}: {by}" if run_id else "is out of reach; `surefoot sync` brings the run there later"
+    return "\n".join((f"plots   {files.PLOTS}", f"model   {files.MODEL}", f"MLflow  {run}"))
 
 
 if __name__ == "__main__":

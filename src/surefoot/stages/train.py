@@ -44,7 +44,7 @@ def main() -> None:
     check = _time_check(check, params.train.max_minutes)
     try:
         tracker.open("RUNNING")
-        runs.describe_in_mlflow(tracker, known)
+        runs.describe_in_mlflow(tracker, known | {"continues": run["continues"]})
         with _chain(params, batches, plan, store, locks, check) as chain:
             follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
             reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None

@@ -11,13 +11,12 @@ A digest is checked before anything is parsed: what is damaged counts as missing
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from surefoot import files
+from surefoot import errors, files
 
 Record = dict[str, Any]
 
@@ -114,7 +113,7 @@ class TrajectoryStore:
     def _warn(self, path: Path) -> None:
         if path not in self._warned:
             self._warned.add(path)
-            print(f"warning: {path} is damaged; it isn't used", file=sys.stderr, flush=True)
+            errors.say("warning", f"{path} is damaged; it isn't used")
 
 
 def needed(run: dict[str, Any]) -> set[str]:
@@ -139,7 +138,7 @@ def _read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        print(f"warning: {path} can't be read ({error.strerror}); it isn't used", file=sys.stderr, flush=True)
+        errors.say("warning", f"{path} can't be read ({error.strerror}); it isn't used")
         return None
 
 

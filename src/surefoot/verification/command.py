@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surefoot import files, runs
+from surefoot import errors, files, runs
 from surefoot.errors import UserError
 from surefoot.training.trajectory_store import TrajectoryStore
 from surefoot.verification import compare, packages
@@ -271,4 +271,4 @@ def _tag(recorded: Recorded, verdict: str, scope: str, reasons: list[str]) -> No
     try:
         recorded.tag(verdict, scope, "\n".join(reasons))
     except MlflowException as error:
-        print(f"warning: the verdict can't be written to MLflow: {str(error).splitlines()[0]}", file=sys.stderr)
+        errors.say("warning", f"the verdict can't be written to MLflow: {str(error).splitlines()[0]}")

@@ -1,0 +1,169 @@
+"""Plots of a classifier's test rows: what is taken for what, how well classes are ranked, and whether probabilities can be believed."""
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from surefoot.evaluation import plots
+from surefoot.evaluation.intervals import wilson
+from surefoot.evaluation.metrics import BINS, Floats, Tested, calibration_error, confidence, confusion_matrix, in_bins, per_class
+
+WRITTEN = 30  # classes up to which counts and names are written into the confusion matrix
+LISTED = 25  # of more classes or pairs these are listed
+CURVES = 50  # classes up to which each has a curve
+VALUES = 2_000_000  # in a curve of all classes together
+Curve = tuple[Floats, Floats, float]
+
+
+def confusion(tested: Tested) -> bytes:
+    """The confusion matrix as a heat map, with the counts where there is room; of many classes also the commonest mistakes."""
+    count = len(tested.classes)
+    matrix = confusion_matrix(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), count)
+    labels = [plots.label(name) for name in tested.classes]
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    title = f"Confusion matrix\n{matrix.sum():,} test rows, accuracy {np.trace(matrix) / matrix.sum():.1%}"
+    if count > WRITTEN:
+        figure, (axes, beside) = plots.new(14, 7.5, 1, 2, width_ratios=(1.25, 1))
+        _pairs(beside, matrix, labels)
+        axes.set(xlabel="predicted: number of the class", ylabel="actual: number of the class")
+    else:
+        side = min(max(4.5, 0.5 * count + 1.9 + 0.08 * max(map(len, labels))), 18)
+        figure, (axes,) = plots.new(side + 0.5, side)
+        axes.set(xlabel="predicted", ylabel="actual")
+        axes.set_xticks(range(count), labels, rotation=90 if max(map(len, labels)) > 3 else 0)
+        axes.set_yticks(range(count), labels)
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color="white" if share[row, column] > 0.5 else "black", fontsize=9)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=PercentFormatter(1), label="share of the actual class")
+    bar.outline.set_visible(False)
+    # Over the whole width: the matrix may be narrow.
+    figure.suptitle(title)
+    return plots.png(figure)
+
+
+def _pairs(axes: Axes, matrix: NDArray[np.int64], labels: list[str]) -> None:
+    """The commonest mistakes, as bars."""
+    wrong = matrix - np.diag(np.diag(matrix))
+    first = np.argsort(-wrong.ravel(), kind="stable")[:LISTED]
+    pairs = [(row, column) for row, column in zip(*np.unravel_index(first, matrix.shape), strict=True) if wrong[row, column]]
+    counts = [int(wrong[pair]) for pair in pairs]
+    bars = axes.barh(range(len(pairs)), counts, color=plots.ORANGE)
+    axes.bar_label(bars, [f"{many:,} of {matrix[row].sum():,}" for many, (row, _) in zip(counts, pairs, strict=True)], fontsize=8, padding=2)
+    axes.set_yticks(range(len(pairs)), [f"{labels[row]} → {labels[column]}" for row, column in pairs], fontsize=8)
+    axes.set(title="The commonest mistakes: actual → predicted" if pairs else "No mistakes", xlabel="rows")
+    axes.set_xlim(0, 1.25 * max(counts, default=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def classes(tested: Tested) -> bytes:
+    """Precision and recall of each class with their intervals, and F1; of many classes those with the least F1."""
+    table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes))
+    there = np.flatnonzero(table["rows"])
+    order = there[np.argsort(table["f1"][there], kind="stable")[:LISTED]] if len(there) > LISTED else there
+    names = [f"{plots.label(tested.classes[number])} ({int(table['rows'][number]):,})" for number in order]
+    figure, (axes,) = plots.new(7.5, 1.8 + 0.36 * len(order))
+    places = np.arange(len(order))
+    for shift, name, of, colour, marker in ((-0.18, "precision", "predicted", plots.BLUE, "o"), (0.18, "recall", "rows", plots.ORANGE, "s")):
+        shares = table[name][order]
+        ends = np.array([wilson(table["right"][number], table[of][number]) for number in order])
+        axes.hlines(places + shift, ends[:, 0], ends[:, 1], color=colour, alpha=0.5)
+        axes.plot(shares, places + shift, color=colour, marker=marker, markersize=5, linestyle="", label=f"{name}, 95 % interval")
+    axes.plot(table["f1"][order], places, color="black", marker="|", markersize=11, linestyle="", label="F1")
+    axes.set_yticks(places, names)
+    axes.set(xlabel="share", ylabel="class (test rows)", xlim=(-0.02, 1.02))
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    figure.suptitle("Precision and recall of each class" if len(order) == len(there) else f"The {len(order)} of {len(there):,} classes with the least F1")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return plots.png(figure)
+
+
+def roc(tested: Tested) -> bytes:
+    """The share of a class that is found, over the share of the others that is taken for it."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    def curve(actual: NDArray[np.bool_], scores: Floats) -> Curve:
+        false, true, _ = roc_curve(actual, scores)
+        return false, true, float(roc_auc_score(actual, scores))
+
+    def guess(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=plots.GREY, linestyle=":", label="by chance: 0.500")
+        axes.set(title="ROC curve", xlabel="false positive rate", ylabel="true positive rate (recall)")
+
+    return _ranked(tested, curve, guess, "area")
+
+
+def precision_recall(tested: Tested) -> bytes:
+    """The share that is right of what is taken for a class, over the share of the class that is found."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    def curve(actual: NDArray[np.bool_], scores: Floats) -> Curve:
+        precision, recall, _ = precision_recall_curve(actual, scores, drop_intermediate=True)
+        return recall, precision, float(average_precision_score(actual, scores))
+
+    def guess(axes: Axes) -> None:
+        if tested.task == "binary":
+            share = float((tested.actual > 0).mean())
+            axes.axhline(share, color=plots.GREY, linestyle=":", label=f"by chance: {share:.3f}")
+        axes.set(title="Precision-recall curve", xlabel="recall", ylabel="precision")
+
+    return _ranked(tested, curve, guess, "average precision")
+
+
+def _ranked(tested: Tested, curve: Callable[[NDArray[np.bool_], Floats], Curve], guess: Callable[[Axes], None], area: str) -> bytes:
+    """Curves of one class against the others: of every class, the worst by name, and of all together."""
+    figure, (axes,) = plots.new(6, 6)
+    guess(axes)
+    if tested.task == "binary":
+        x, y, size = curve(tested.actual > 0, tested.scores[:, 0])
+        axes.plot(x, y, color=plots.BLUE, label=f"{plots.label(tested.classes[1])}: {size:.3f}")
+    else:
+        # By probabilities: only those can be compared between rows.
+        hit = tested.actual[:, None] == np.arange(len(tested.classes))
+        there = np.flatnonzero(hit.any(0) & ~hit.all(0))
+        found = {number: curve(hit[:, number], tested.probabilities[:, number]) for number in there} if len(there) <= CURVES else {}
+        worst = sorted(found, key=lambda number: found[number][2])[: 5 if len(found) > 6 else 6]
+        for number in found.keys() - set(worst):
+            axes.plot(*found[number][:2], color=plots.GREY, linewidth=0.8, alpha=0.6)
+        every = -(-hit.size // VALUES)
+        x, y, size = curve(hit[::every].ravel(), tested.probabilities[::every].ravel())
+        axes.plot(x, y, color="black", linewidth=2, label=f"all classes together: {size:.3f}")
+        for number, colour in zip(worst, plots.COLOURS, strict=False):
+            axes.plot(*found[number][:2], color=colour, label=f"{plots.label(tested.classes[number])}: {found[number][2]:.3f}")
+        if len(found) > len(worst):
+            axes.plot([], [], color=plots.GREY, linewidth=0.8, label=f"{len(found) - len(worst)} classes that are ranked better")
+    axes.set(title=f"{axes.get_title()}, {len(tested.actual):,} test rows", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.grid(alpha=0.3)
+    axes.legend(title=area, fontsize="small", loc="lower right" if area == "area" else "lower left")
+    return plots.png(figure)
+
+
+def calibration(tested: Tested) -> bytes:
+    """The share that came true over the probability that was given, in bins; and how many rows are in each."""
+    probability, true = confidence(tested)
+    bins = in_bins(probability)
+    count = np.bincount(bins, minlength=BINS)
+    there = np.flatnonzero(count)
+    hits = np.bincount(bins, true, minlength=BINS)[there]
+    mean = np.bincount(bins, probability, minlength=BINS)[there] / count[there]
+    share = hits / count[there]
+    ends = np.array([wilson(*pair) for pair in zip(hits, count[there], strict=True)])
+    figure, (axes, below) = plots.new(6, 6.8, 2, 1, height_ratios=(3, 1), sharex=True)
+    axes.plot([0, 1], [0, 1], color=plots.GREY, linestyle=":", label="perfectly calibrated")
+    axes.vlines(mean, ends[:, 0], ends[:, 1], color=plots.BLUE, alpha=0.5)
+    axes.plot(mean, share, color=plots.BLUE, marker="o", linestyle="", label="test rows, 95 % interval")
+    which = plots.label(tested.classes[1]) if tested.task == "binary" else "the predicted class"
+    title = f"Calibration: expected calibration error {calibration_error(probability, true):.3f}\n{len(true):,} test rows in {BINS} bins"
+    axes.set(title=title, ylabel=f"share of {which}" if tested.task == "binary" else "share that is right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.legend(fontsize="small", loc="upper left")
+    below.bar((np.arange(BINS) + 0.5) / BINS, count, width=0.9 / BINS, color=plots.BLUE)
+    below.set(xlabel=f"probability of {which}", ylabel="rows")
+    for panel in (axes, below):
+        panel.grid(alpha=0.3)
+    return plots.png(figure)

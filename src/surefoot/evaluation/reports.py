@@ -1,0 +1,54 @@
+"""What evaluate leaves behind of a task: its plots, and its table of classes."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surefoot.evaluation import classes, curves, mistakes, numbers
+from surefoot.evaluation.intervals import wilson
+from surefoot.evaluation.metrics import Tested, per_class
+
+COLUMNS = ("class", "rows", "predicted", "precision", "precision_low", "precision_high", "recall", "recall_low", "recall_high", "f1")
+
+
+def pictures(
+    tested: Tested, history: Mapping[str, Sequence[float]], chosen: int, select: str, target: str, inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """The plots of a run as PNG, by file name.
+
+    Args:
+        tested: its test rows.
+        history: the columns of history.csv.
+        chosen: the epoch of the model.
+        select: why it was chosen (`train.select`).
+        target: the name of what is predicted.
+        inputs: of the test rows, (rows, *shape), as the batch store has them.
+        features: the fitted preparation that they went through.
+    """
+    found = {"training.png": curves.training(history, chosen, select)}
+    if tested.task == "regression":
+        return found | {"predictions.png": numbers.predictions(tested, target), "residuals.png": numbers.residuals(tested, target)}
+    found |= {"confusion.png": classes.confusion(tested), "classes.png": classes.classes(tested), "calibration.png": classes.calibration(tested)}
+    if len(np.unique(tested.actual)) > 1:  # else there is nothing to tell the class from
+        found |= {"roc.png": classes.roc(tested), "precision_recall.png": classes.precision_recall(tested)}
+    worst = mistakes.worst(tested)
+    pixels = mistakes.images(inputs[worst], features) if len(worst) else None
+    return found if pixels is None else found | {"mistakes.png": mistakes.sheet(tested, worst, pixels)}
+
+
+def class_table(tested: Tested) -> bytes:
+    """A CSV row for each class: rows, rows predicted, precision and recall with their 95 % intervals, F1. Empty where there is no row to say it."""
+    table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes)) if tested.classes else {}
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for number, name in enumerate(tested.classes):
+        rows, taken, right = (int(table[column][number]) for column in ("rows", "predicted", "right"))
+        shares = ([right / of, *(round(end, 6) for end in wilson(right, of))] if of else [""] * 3 for of in (taken, rows))
+        precision, recall = shares
+        writer.writerow([name, rows, taken, *precision, *recall, 2 * right / (rows + taken) if rows + taken else ""])
+    return text.getvalue().encode()

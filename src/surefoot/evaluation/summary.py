@@ -1,0 +1,37 @@
+"""What a person reads when a run has ended: its test figures as a table of plain text."""
+
+from collections.abc import Mapping
+from math import log10
+
+from surefoot.evaluation.intervals import Interval
+
+
+def table(rows: int, metrics: Mapping[str, float], intervals: Mapping[str, Interval], since: tuple[str, Mapping[str, float]] | None) -> str:
+    """The test metrics with their intervals, and the change.
+
+    Args:
+        rows: that were tested.
+        metrics: by name.
+        intervals: of as many of them as have one.
+        since: what to compare with: a commit, and the metrics there; None if there is nothing.
+    """
+    commit, before = since or ("", {})
+    cells = [(f"{rows:,} test rows", "", "95 % interval", f"change since {commit}" if since else "")]
+    for name, value in metrics.items():
+        ends = f"{number(intervals[name][0])} to {number(intervals[name][1])}" if name in intervals else "-"
+        cells.append((name, number(value), ends, (change(value - before[name]) if name in before else "new") if since else ""))
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *(line[column].rjust(widths[column]) for column in (1, 2, 3))]).rstrip() for line in cells)
+
+
+def number(value: float) -> str:
+    """With five digits, four of them after the point at most: 0.9665, 54.123, 12,346; what is very small or large with an exponent."""
+    size = abs(value)
+    if value and not 1e-4 <= size < 1e9:
+        return f"{value:.3e}"
+    return f"{value:,.{max(0, 4 - int(log10(max(1, size))))}f}"
+
+
+def change(difference: float) -> str:
+    """With a sign; nothing changed is a dash."""
+    return f"{'+' if difference > 0 else ''}{number(difference)}" if difference else "same"
