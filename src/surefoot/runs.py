@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from surefoot import files, provenance, serving, tracking
+from surefoot import files, onnx_export, provenance, serving, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
 from surefoot.errors import UserError
-from surefoot.params import Params, flatten
+from surefoot.params import Params, flatten, registered_as
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -178,6 +178,8 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "epoch_keys": plan.epoch_keys,
         "select": params.train.select,
         "save_every": params.train.save_every,
+        "register": params.train.register,
+        "onnx": params.train.onnx,
         "model": {
             "factory": params.train.model.factory,
             "arguments": params.train.model.arguments,
@@ -276,5 +278,10 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     # The model carries its code: it must still be the code that it was trained with.
     if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
         tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+        if run.get("onnx") and onnx_export.PATH not in tracker.artifacts(onnx_export.DIRECTORY):
+            for path, data in onnx_export.export(chosen, run["model"], run["examples"]).items():
+                tracker.artifact(path, data)
+    if run.get("register"):
+        tracker.register(*registered_as(run["register"]))
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "surefoot"
 IDENTITY = "surefoot.identity"
 COMPLETE = "surefoot.complete"  # the tag of a run that lacks nothing
+MODEL = "surefoot.model_id"  # the tag that names a run's model
+REGISTERED = "surefoot.registered"  # the tag that says as what the model is in the registry
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 # A tracking server must not hold training up; a user's own setting is left as it is.
@@ -196,8 +198,28 @@ class Tracker:
         """Log an MLflow model, once a run, by a function of the run's id that returns the model's id."""
 
         def write(client: "MlflowClient") -> None:
-            if "surefoot.model_id" not in client.get_run(self._id).data.tags:
-                client.set_tag(self._id, "surefoot.model_id", log_model(self._id))
+            if MODEL not in client.get_run(self._id).data.tags:
+                client.set_tag(self._id, MODEL, log_model(self._id))
+
+        self._try(write)
+
+    def register(self, name: str, alias: str) -> None:
+        """Put the run's model into the registry, once, and point the alias to it. The tag comes last: what was cut off before is taken up again."""
+
+        def write(client: "MlflowClient") -> None:
+            tags = client.get_run(self._id).data.tags
+            if MODEL not in tags:
+                print(f"warning: the run has no model in MLflow, so none is registered as {name!r}", file=sys.stderr, flush=True)
+                return
+            if tags.get(REGISTERED, "").startswith(f"{name}@{alias} "):
+                return
+            with self._locks.held("mlflow"):  # two runs that make the same name
+                if not client.search_registered_models(f"name = '{name}'", max_results=1):
+                    client.create_registered_model(name)
+            there = client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'", max_results=1)
+            found = there[0] if there else client.create_model_version(name, f"models:/{tags[MODEL]}", self._id, model_id=tags[MODEL])
+            client.set_registered_model_alias(name, alias, found.version)
+            client.set_tag(self._id, REGISTERED, f"{name}@{alias} version {found.version}")
 
         self._try(write)
 

@@ -13,7 +13,7 @@ EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}
 # What in a run's origin lies in the machine and its packages rather than in the run. By prefix of the dotted key.
 SURROUNDINGS = ("numerics.fingerprint", "versions.")
 # Params that can't change a bit: where and how often something is kept.
-NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states")
+NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states", "train.register", "train.onnx")
 # What in an origin is a param, and named as such.
 FROM_PARAMS = ("seed", "numerics.profile", "numerics.threads", "numerics.deterministic", "model.", "loss.", "optimizer.")
 # What in it is code, though a param names it.
