@@ -197,7 +197,7 @@ def _inputs(model: Model, cleaner: Cleaner, batch: pa.RecordBatch, first: int, w
     Raises:
         UserError: naming the row and the column of a value that can't be.
     """
-    given = {feature["column"]: _plain(batch.column(feature["column"]), feature) for feature in model.features}
+    given = {feature["column"]: _plain(batch.column(feature["column"]), feature, where, first) for feature in model.features}
     others = {column.name: given[column.name] for column in cleaner.columns}
     cleaned, _ = cleaner.clean(pa.RecordBatch.from_pydict(others), first, where) if others else (None, None)
     for feature in model.features:
@@ -218,7 +218,7 @@ def _inputs(model: Model, cleaner: Cleaner, batch: pa.RecordBatch, first: int, w
     return inputs
 
 
-def _plain(array: pa.Array, feature: dict[str, Any]) -> pa.Array:
+def _plain(array: pa.Array, feature: dict[str, Any], where: Callable[[int], str], first: int) -> pa.Array:
     """Texts as prepare's reader of CSV takes them: without spaces around a number; a date with its distance from UTC as UTC; a time alone on a day."""
     if feature["kind"] == "category" or not pa.types.is_string(array.type):
         return array
@@ -226,9 +226,22 @@ def _plain(array: pa.Array, feature: dict[str, Any]) -> pa.Array:
     if feature["kind"] == "date":
         try:
             return serving.as_arrow(array, feature)
-        except UserError:  # `Cleaner` tells in which row
-            return array
+        except UserError:
+            raise UserError(f"{_place_of_bad_date(array, feature, where, first)} is not a date") from None
     return array
+
+
+def _place_of_bad_date(array: pa.Array, feature: dict[str, Any], where: Callable[[int], str], first: int) -> str:
+    """Where the first value is that is no date as the others are, and the value; by halves."""
+    low, high = 0, len(array)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            serving.as_arrow(array.slice(0, middle), feature)
+            low = middle
+        except UserError:
+            high = middle
+    return f"{where(first + low)}, column {feature['column']!r}: {array[low].as_py()!r}"
 
 
 def _beside(batch: pa.RecordBatch, answers: dict[str, Any], first: int, schema: pa.Schema) -> pa.RecordBatch:

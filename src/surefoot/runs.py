@@ -278,7 +278,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     # The model carries its code: it must still be the code that it was trained with.
     if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
         tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
-        if run.get("onnx") and onnx_export.PATH not in tracker.artifacts(onnx_export.DIRECTORY):
+        if run.get("onnx") and tracker.run_id and onnx_export.PATH not in tracker.artifacts(onnx_export.DIRECTORY):
             for path, data in onnx_export.export(chosen, run["model"], run["examples"]).items():
                 tracker.artifact(path, data)
     if run.get("register"):

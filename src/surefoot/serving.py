@@ -13,7 +13,7 @@ from surefoot import files
 from surefoot.data.features import transform
 from surefoot.errors import UserError
 from surefoot.imports import where
-from surefoot.params import Model, Positive
+from surefoot.params import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "safetensors", "pyd
 
 
 DESCRIPTION, WEIGHTS = "description.json", "model.safetensors"
+Size = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 DESCRIPTION_BYTES = 256 << 20  # more than any: it has a text for each category
 
@@ -47,7 +48,7 @@ class Description(Model):
 
     task: Literal["classification", "binary", "regression"]
     classes: list[str]
-    input_shape: Annotated[list[Positive], Field(min_length=1, max_length=32)]
+    input_shape: Annotated[list[Size], Field(min_length=1, max_length=32)]
     features: Annotated[list[Feature], Field(min_length=1)]
     scale: dict[Literal["subtract", "divide"], list[float]] | None
 
@@ -95,8 +96,9 @@ def answers(model: Any, description: dict[str, Any], inputs: np.ndarray) -> dict
     from surefoot.training.model import predict
     from surefoot.training.rows import Stored
 
+    rows = np.require(inputs.reshape(-1, *description["input_shape"]), requirements="W")  # torch warns of others
     try:
-        outputs = predict(model, Stored(inputs.reshape(-1, *description["input_shape"]), description["scale"])).double()
+        outputs = predict(model, Stored(rows, description["scale"])).double()
     except Exception as error:  # a token that an embedding has no place for
         raise UserError(f"the network fails on these rows: {where(error)}") from None
     if description["task"] == "regression":
