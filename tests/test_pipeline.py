@@ -198,6 +198,19 @@ def test_served_over_http_it_says_what_evaluate_computed(reproduced, tmp_path):
         assert "Traceback" not in str(answer)
 
 
+@pytest.mark.slow
+def test_mlflow_predicts_without_pickle(reproduced, tmp_path):
+    (run,) = reproduced.runs()
+    rows = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"]).to_pylist()
+    (tmp_path / "rows.json").write_text(json.dumps({"dataframe_records": rows}))
+    command = ["mlflow", "models", "predict", "-m", f"runs:/{run.info.run_id}/model", "-i", "rows.json", "-o", "out.json", "-t", "json"]
+    settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    subprocess.run([sys.executable, "-m", *command, "--env-manager", "local"], cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, check=True)
+    with (reproduced / "reports/predictions.csv").open(newline="") as file:
+        predicted = [pair["predicted"] for pair in csv.DictReader(file)]
+    assert [row["prediction"] for row in json.loads((tmp_path / "out.json").read_text())["predictions"]] == predicted
+
+
 # --- what a person does next
 
 

@@ -20,6 +20,7 @@ from surefoot.imports import where
 
 DIRECTORY = "onnx"
 PATH = f"{DIRECTORY}/model.onnx"
+PACKAGES = ("onnx", "onnxscript")
 TOLERANCE = 1e-4  # of two ways to compute the same; relative to the largest output
 
 
@@ -34,7 +35,7 @@ def export(weights: bytes, description: dict[str, Any], examples: list[Any]) -> 
     Raises:
         UserError: the packages that it takes aren't installed; torch can't export this network; the file computes something else.
     """
-    lacking = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if lacking:
         raise UserError(f"train.onnx: true needs {' and '.join(lacking)}: .venv/bin/pip install -e '.[onnx]'; or set it to false")
     with tempfile.TemporaryDirectory() as scratch:

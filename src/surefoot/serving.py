@@ -240,7 +240,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}; is this a model that Surefoot logged?") from None
     try:
-        checked: dict[str, Any] = Description.model_validate_json(text).model_dump()
+        checked: dict[str, Any] = Description.model_validate_json(text).model_dump(exclude_unset=True)
     except (ValidationError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "nested too deep"}
         raise UserError(f"{path}: isn't a model's description: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from None
