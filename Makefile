@@ -47,6 +47,6 @@ bench: setup        ## print the benchmark table; its peers are installed first
 
 lock:               ## resolve requirements.txt anew from pyproject.toml
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --editable '.[dev,bench]'
+	.venv-lock/bin/python -m pip install --quiet --editable '.[dev,bench,onnx]'
 	.venv-lock/bin/python -m pip list --format freeze --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.txt
 	rm -rf .venv-lock

@@ -35,7 +35,9 @@ def write(here, name, lr, accuracy=None, epochs=3, **tags):
         values = {"train/loss": 1 / epoch, "validation/loss": abs(epoch - 2) + lr, "validation/accuracy": 0.5 + epoch / 10, "lr": lr}
         tracker.add(Point(key, value, epoch, 1_700_000_000.0 + epoch) for key, value in values.items())
     if accuracy:
-        tracker.results({"test/accuracy": accuracy, "test_interval/accuracy_low": accuracy - 0.03, "test_interval/accuracy_high": accuracy + 0.02, "test/loss": 0.25})
+        tracker.results(
+            {"test/accuracy": accuracy, "test_interval/accuracy_low": accuracy - 0.03, "test_interval/accuracy_high": accuracy + 0.02, "test/loss": 0.25}
+        )
     tracker.end("FINISHED")
     return tracker.run_id
 

@@ -140,6 +140,13 @@ def compare(arguments: argparse.Namespace) -> None:
     print(compare_command.compare(arguments.runs, arguments.out))
 
 
+def predict(arguments: argparse.Namespace) -> None:
+    """Write predictions beside the rows of a file."""
+    from surefoot.predict import predict
+
+    predict(Path(arguments.file), Path(arguments.out) if arguments.out else None, arguments.model, arguments.run)
+
+
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "ui": {
         "--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"},
@@ -164,6 +171,13 @@ OPTIONS["verify"] = {
     "--environment": {"action": "store_true", "help": "where the packages differ, build the recorded ones in a temporary environment; takes minutes"},
 }
 
+OPTIONS["predict"] = {
+    "file": {"metavar": "FILE", "help": "a file or directory of any format that prepare reads; it needs no target"},
+    "--out": {"metavar": "FILE", "help": "where to write, .csv or .parquet (default: CSV to standard output)"},
+    "--model": {"metavar": "MODEL", "help": "a safetensors file, or models:/NAME@ALIAS of MLflow (default: models/model.safetensors)"},
+    "--run": {"metavar": "RUN", "help": "use the model of this run in MLflow, by id or name"},
+}
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
     "ui": (ui, "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20"),
@@ -171,6 +185,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
     "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
     "compare": (compare, "show runs side by side: params that differ, metrics with intervals, and a picture of their curves"),
+    "predict": (predict, "write predictions beside the rows of a file, as CSV or Parquet"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
     "schema": (schema, "print the JSON schema of params.yaml"),
 }

@@ -2,10 +2,23 @@
 
 import difflib
 import math
+import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema, ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -13,8 +26,11 @@ from ruamel.yaml.nodes import MappingNode
 
 from surefoot.errors import UserError
 
-# Params that can't change a bit of a result: where and how often something is kept, and how long may be trained at once.
-NO_RESULT = ("train.save_every", "train.checkpoint_every", "train.keep_states", "train.max_minutes")
+# Params that can't change a bit of a result: where, how often and as what something is kept, and how long may be trained at once.
+NO_RESULT = ("train.save_every", "train.checkpoint_every", "train.keep_states", "train.max_minutes", "train.register", "train.onnx")
+
+# Every class has a method of this name, from `abc`, which nobody calls.
+warnings.filterwarnings("ignore", 'Field name "register" in "Train" shadows', UserWarning)
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -331,6 +347,17 @@ class Train(Section):
     """Steps between the states that an interrupted training goes on from; 0 for one each epoch. Changes no result."""
     keep_states: int = Field(default=50, gt=0)
     """How many of the latest states of a run stay in `.surefoot/`, beside its best and last. Changes no result."""
+    register: str | None = None
+    """NAME or NAME@ALIAS: put the model of a finished run into MLflow's registry, and point the alias (`newest`) to it. Changes no result."""
+    onnx: bool = False
+    """Whether the run in MLflow also has the chosen network as an ONNX file; needs the extra `onnx`. Changes no result."""
+
+    @field_validator("register")
+    @classmethod
+    def _registry_takes_it(cls, given: str | None) -> str | None:
+        if given is not None:
+            registered_as(given)
+        return given
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Train":
@@ -362,6 +389,21 @@ class Train(Section):
         if self.average.name != "none" and self.average.start > self.epochs:
             raise ValueError(f"average.start: {self.average.start} is after the last of {self.epochs} epochs")
         return self
+
+
+def registered_as(given: str) -> tuple[str, str]:
+    """Name and alias of `train.register`.
+
+    Raises:
+        ValueError: MLflow takes no such name, or no such alias.
+    """
+    name, at, alias = given.partition("@")
+    # What MLflow's registry refuses, and quotes, which its search can't look for.
+    if not name.strip() or name != name.strip() or name in (".", "..") or set(name) & set("/:'\"%") or not name.isprintable():
+        raise ValueError("a name in MLflow's registry is a text without / : % and quotes, or spaces at its ends, such as digits or digits@champion")
+    if at and (not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"(?i)latest|v\d+", alias)):
+        raise ValueError("an alias (after the @) is of letters, digits, _ and -; `latest` and `v1`, `v2`, ... are MLflow's own")
+    return name, alias or "newest"
 
 
 class Params(Section):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, overview, provenance, serving, tracking
+from surefoot import files, onnx_export, overview, provenance, serving, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
 from surefoot.errors import UserError
-from surefoot.params import Params, flatten
+from surefoot.params import Params, flatten, registered_as
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -259,6 +259,8 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "incomplete": None,
         "select": params.train.select,
         "save_every": params.train.save_every,
+        "register": params.train.register,
+        "onnx": params.train.onnx,
         "model": {
             "factory": params.train.model.factory,
             "arguments": params.train.model.arguments,
@@ -376,5 +378,10 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         record = store.record(run["chosen"])
         if record:
             tracker.link(point for point in points(record) if "/" in point.name)
+        if run.get("onnx") and tracker.run_id:
+            for path, exported in onnx_export.export(chosen, run["model"], run["examples"]).items():
+                tracker.artifact(path, exported)
+    if run.get("register"):
+        tracker.register(*registered_as(run["register"]))
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "surefoot"
 IDENTITY = "surefoot.identity"
 COMPLETE = "surefoot.complete"  # the tag of a run that lacks nothing
-MODEL = "surefoot.model_id"
+MODEL = "surefoot.model_id"  # the tag that names a run's model
+REGISTERED = "surefoot.registered"  # the tag that says as what the model is in the registry
 NOTE = "mlflow.note.content"
 NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
 SECONDS_BETWEEN_WRITES = 1.0
@@ -249,6 +250,26 @@ class Tracker:
         def write(client: "MlflowClient") -> None:
             if client.get_run(self._id).data.tags.get("surefoot.model_weights") != digest:
                 self.tag({MODEL: log_model(self._id), "surefoot.model_weights": digest})
+
+        self._try(write)
+
+    def register(self, name: str, alias: str) -> None:
+        """Put the run's model into the registry, once, and point the alias to it. The tag comes last: what was cut off before is taken up again."""
+
+        def write(client: "MlflowClient") -> None:
+            tags = client.get_run(self._id).data.tags
+            if MODEL not in tags:
+                errors.say("warning", f"the run has no model in MLflow, so none is registered as {name!r}")
+                return
+            if tags.get(REGISTERED) == f"{name}@{alias} {tags[MODEL]}":
+                return
+            with self._locks.held("mlflow"):  # two runs that make the same name
+                if not client.search_registered_models(f"name = '{name}'", max_results=1):
+                    client.create_registered_model(name)
+            there = [version for version in client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'") if version.model_id == tags[MODEL]]
+            found = there[0] if there else client.create_model_version(name, f"models:/{tags[MODEL]}", self._id, model_id=tags[MODEL])
+            client.set_registered_model_alias(name, alias, found.version)
+            client.set_tag(self._id, REGISTERED, f"{name}@{alias} {tags[MODEL]}")
 
         self._try(write)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, runs, tracking
+from surefoot import errors, files, onnx_export, runs, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import Stopped, UserError
 from surefoot.params import Params, Train, load
@@ -27,7 +27,8 @@ def main() -> None:
     check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    from surefoot.training.trajectory import LOSSES
+    from surefoot.training.model import to_bytes
+    from surefoot.training.trajectory import LOSSES, network_of
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)
@@ -37,6 +38,8 @@ def main() -> None:
     locks = files.Locks(store.path / "lock")
     run = runs.mark(params, batches, plan)
     run["continues"] = _continued(store, run["epoch_keys"])
+    if params.train.onnx:  # before hours of training: can it be exported?
+        onnx_export.export(network_of(to_bytes(plan.make().state())), run["model"], run["examples"])
     tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
     known = store.runs().get(plan.identity, run)
     run["results"] = known.get("results", {})

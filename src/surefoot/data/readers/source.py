@@ -24,6 +24,8 @@ BATCH_BYTES = 4 << 20
 NUMPY = {pa.uint8(): np.uint8, pa.int64(): np.int64, pa.float32(): np.float32, pa.float64(): np.float64}
 INPUT = "input"
 """The column of arrays and images."""
+FILE = "file"
+"""Beside images that are to be predicted, the column of their files."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list
             raise UserError(f"{place}: names column {name!r} more than once")
         seen.add(name)
     for key, wanted in (("prepare.target", prepare.target), ("prepare.split.column", prepare.split.column)):
-        if wanted is not None and wanted not in seen:
+        if wanted and wanted not in seen:
             raise UserError(f"{place}: has no column {wanted!r} ({key}); it has {some(names)}")
     needed = [name for name in names if is_needed(prepare, name)]
     if not set(needed) - {prepare.target, prepare.split.column}:
