@@ -25,7 +25,7 @@ def loss_curves(epochs: list[int], training: list[float], validation: list[float
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
@@ -46,7 +46,7 @@ def confusion(matrix: NDArray[np.int64], classes: list[str]) -> bytes:
         axes.set_yticks(range(len(classes)), labels, parse_math=False)
         for row, column in zip(*np.nonzero(matrix), strict=True):
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
-    return _png(figure)
+    return png(figure)
 
 
 def predictions(actual: NDArray[np.float32], predicted: NDArray[np.float32]) -> bytes:
@@ -60,10 +60,11 @@ def predictions(actual: NDArray[np.float32], predicted: NDArray[np.float32]) -> 
     axes.set(title=f"{len(actual):,} test rows" + (f", one in {every} shown" if every > 1 else ""), xlabel="actual", ylabel="predicted", aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a class in a script that the font lacks is shown as boxes

@@ -80,12 +80,12 @@ def _track(params: Params, batches: Store, metrics: dict[str, float], predicted:
     run = (known or runs.mark(params, batches, plan)) | {"results": {f"test/{name}": value for name, value in metrics.items()}}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
-    runs.keep_plots(plan.identity, _plots(params, batches, predicted), trajectories)
+    runs.keep_plots(plan.identity, _plots(params, batches, plan, predicted), trajectories)
     runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock"))
 
 
-def _plots(params: Params, batches: Store, predicted: "np.ndarray") -> dict[str, bytes]:
-    from surefoot.evaluation import plots
+def _plots(params: Params, batches: Store, plan: runs.Plan, predicted: "np.ndarray") -> dict[str, bytes]:
+    from surefoot.evaluation import lr_plots, plots
     from surefoot.evaluation.metrics import confusion_matrix
 
     with files.HISTORY.open(newline="") as file:
@@ -93,6 +93,12 @@ def _plots(params: Params, batches: Store, predicted: "np.ndarray") -> dict[str,
     training, validation = ([row[f"{split}/loss"] for row in history] for split in ("train", "validation"))
     chosen = int(runs.choose(params.train.select, [{"epoch": row["epoch"], "metrics": row} for row in history])["epoch"])
     found = {"loss.png": plots.loss_curves([int(row["epoch"]) for row in history], training, validation, chosen)}
+    # As it was: a schedule that follows a metric isn't known before, and a run may end early.
+    schedule = plan.schedule()
+    values = (schedule.next_epoch(metrics) for metrics in (None, *history[:-1]))
+    groups = runs.group_names(params)
+    title = runs.schedule_title(params)
+    found["schedule.png"] = lr_plots.schedule(values, schedule.columns, groups, plan.steps_per_epoch, len(history), title)
     if batches.task == "regression":
         return found | {"predictions.png": plots.predictions(batches.test.targets, predicted)}
     matrix = confusion_matrix(batches.test.targets.astype("int64"), predicted, len(batches.classes))
