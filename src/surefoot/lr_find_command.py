@@ -12,7 +12,7 @@ from surefoot import files, runs, tracking
 from surefoot.data.store import Store
 from surefoot.errors import UserError
 from surefoot.params import Params
-from surefoot.schedule_command import load_all
+from surefoot.schedule_command import load_all, shown
 
 if TYPE_CHECKING:
     from surefoot.training.range_test import Curve
@@ -42,7 +42,7 @@ def find(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     steps = steps or test.steps_needed(trainer)
     lrs = _progress(test.learning_rates(lowest, highest, steps), steps)
     curve = test.range_test(trainer, plan.lr, lrs, steps, lambda epoch: batches.order(params.seed, epoch), plan.steps_per_epoch)
-    _check_curve(curve, lowest, highest)
+    _check_curve(curve, lowest, highest, steps)
     scale = plan.lr / params.train.lr  # train.lr_reference_batch
     found = {"steepest": curve.steepest, "tenth_of_diverging": curve.tenth, "suggested": curve.suggested}
     suggestions = {name: lr / scale for name, lr in found.items() if lr}
@@ -51,7 +51,7 @@ def find(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     for name, data in contents.items():
         files.write_bytes(directory / name, data)
     _say(params, curve, suggestions, scale, highest)
-    print(f"curve: {directory / 'lr-find.png'}, {directory / 'lr-find.csv'}", flush=True)
+    print(f"curve: {' and '.join(str(shown(directory / name)) for name in contents)}", flush=True)
     _track(params, batches, plan, {"min": lowest, "max": highest, "steps": steps}, suggestions, contents)
 
 
@@ -65,12 +65,15 @@ def _check(lowest: float, highest: float, steps: int | None) -> None:
         raise UserError(f"--steps {steps}: must be from 20 to {MOST}; fewer show no curve")
 
 
-def _check_curve(curve: "Curve", lowest: float, highest: float) -> None:
+def _check_curve(curve: "Curve", lowest: float, highest: float, steps: int) -> None:
     if curve.steepest is not None:
         return
     if curve.diverging is not None:
-        raise UserError(f"the loss explodes at lr {curve.diverging:.2g}, and falls nowhere before; give a --min below {lowest:g}")
-    raise UserError(f"the loss falls nowhere from lr {lowest:g} to {highest:g}; give a larger --max, or see whether the network can learn at all")
+        raise UserError(f"the loss explodes at lr {curve.diverging:.2g}, and doesn't fall before; give a --min below {lowest:g}")
+    raise UserError(
+        f"from lr {lowest:g} to {highest:g} the loss doesn't fall by more than it varies from minibatch to minibatch; "
+        f"give a larger --max, or more --steps than {steps}"
+    )
 
 
 def _say(params: Params, curve: "Curve", suggestions: dict[str, float], scale: float, highest: float) -> None:

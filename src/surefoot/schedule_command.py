@@ -38,7 +38,7 @@ def draw(out: Path | None) -> None:
     for (group, name), values in zip(schedule.columns, summary.rows(), strict=True):
         of = f" of {groups[group]}" if len(groups) > 1 else ""
         print(f"{'momentum' if name == 'betas' else name}{of}: {values}")
-    print(f"{summary.steps} steps in {summary.epochs} epochs of {plan.steps_per_epoch}: {path}")
+    print(f"{summary.steps} steps in {summary.epochs} epochs of {plan.steps_per_epoch}: {shown(path)}")
     if schedule.metric and summary.epochs < params.train.epochs:
         print(f"what follows isn't known before: it depends on {schedule.metric}, as the epochs before it turn out; after `dvc repro` this shows all")
 
@@ -60,6 +60,11 @@ def load_all() -> tuple[Params, Store]:
         if made != (now := getattr(params.batch, key)):
             raise UserError(f"{files.BATCHES} was made with batch.{key}: {str(made).lower()}, now it is {str(now).lower()}: run `dvc repro batch` first")
     return params, batches
+
+
+def shown(path: Path) -> Path:
+    """A path as short as it can be told here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 class Summary:

@@ -34,13 +34,14 @@ class Curve:
 
     @property
     def steepest(self) -> float | None:
-        """The learning rate at which the smoothed loss falls fastest over the logarithm of it; None: it falls nowhere."""
+        """The learning rate at which the smoothed loss falls fastest over the logarithm of it; None: it falls nowhere by more than its noise."""
         lowest = min(range(len(self.smoothed)), key=lambda step: self.smoothed[step])
+        noise = math.dist(self.losses[: lowest + 1], self.smoothed[: lowest + 1]) / math.sqrt(lowest + 1)
+        if self.smoothed[0] - self.smoothed[lowest] <= noise:
+            return None
         # The learning rate is multiplied by the same at each step, so steps are its logarithm.
         slopes = [self.smoothed[min(step + 1, lowest)] - self.smoothed[max(step - 1, 0)] for step in range(1, lowest)]
-        if not slopes or min(slopes) >= 0:
-            return None
-        return self.lrs[1 + slopes.index(min(slopes))]
+        return self.lrs[1 + slopes.index(min(slopes))] if slopes else self.lrs[lowest]
 
     @property
     def tenth(self) -> float | None:
