@@ -2,11 +2,13 @@
 
 import csv
 import re
+import shutil
 import sys
 
 import pytest
 
 from surefoot import cli, files
+from tests.helpers import PROJECT
 
 PNG = b"\x89PNG\r\n\x1a\n"
 COSINE = "{name: CosineAnnealingLR, per: step}"
@@ -166,6 +168,9 @@ def test_the_range_test(prepared):
 
     assert prepared.run("sync") == (0, "", "")  # the store knows of no run
     assert "error: no run was made here yet" in prepared.run("verify")[2]
+    code, out, _ = prepared.run("verify", run.info.run_id)
+    assert code == 3
+    assert "it is no training but a run of `surefoot lr-find`" in out
     assert prepared.run("lr-find", "--out", "mine")[0] == 0
     assert (prepared / "mine/lr-find.csv").read_bytes() == data
     assert (prepared / "mine/lr-find.png").read_bytes() == (prepared / ".surefoot/lr-find/lr-find.png").read_bytes()
@@ -245,11 +250,27 @@ def test_an_option_that_is_no_number(prepared):
     assert "usage: surefoot lr-find" in err
 
 
-def test_on_the_digits_as_a_user_would(workspace):
-    """No change to the workspace, and a suggestion near to the best of a sweep, which was 0.043."""
+def suggestions(out):
+    return [float(re.search(rf"{name} +train.lr (\S+)", out)[1]) for name in ("steepest descent", "a tenth of diverging", "between them")]
+
+
+def test_on_the_digits_it_is_near_to_the_best_of_a_sweep(prepared):
+    """That was 0.043: docs/learning-rate.md."""
+    for name in ("params.yaml", "data/raw/digits.csv"):
+        (prepared / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, prepared / name)
     for stage in ("prepare", "batch"):
-        workspace.stage(stage)
-    done = workspace.run(".venv/bin/python", "-m", "surefoot", "lr-find", PYTHONPATH="src")
-    for name in ("steepest descent", "a tenth of diverging", "between them"):
-        assert 0.043 / 3 < float(re.search(rf"{name} +train.lr (\S+)", done.out)[1]) < 0.043 * 3
+        assert prepared.stage(stage).code == 0
+    assert all(0.043 / 3 < lr < 0.043 * 3 for lr in suggestions(prepared.run("lr-find")[1]))
+
+
+@pytest.mark.slow
+def test_git_and_dvc_see_nothing_of_it(workspace):
+    workspace.dvc("repro", "batch")
+    workspace.git("add", "--all")
+    workspace.git("commit", "--quiet", "--message=batched")
+    before = workspace.dvc("status").out
+    for command in ("lr-find", "schedule"):
+        workspace.run(".venv/bin/python", "-m", "surefoot", command, PYTHONPATH="src")
     assert workspace.git("status", "--porcelain") == ""
+    assert workspace.dvc("status").out == before

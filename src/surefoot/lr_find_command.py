@@ -17,7 +17,6 @@ from surefoot.schedule_command import load_all, shown
 if TYPE_CHECKING:
     from surefoot.training.range_test import Curve
 
-KIND = "surefoot.kind"  # the tag of a run in MLflow that is no training
 MOST = 100_000  # steps
 
 
@@ -109,7 +108,7 @@ def _plot(curve: "Curve") -> bytes:
 def _track(params: Params, batches: Store, plan: runs.Plan, settings: dict[str, float], suggestions: dict[str, float], contents: dict[str, bytes]) -> None:
     """A run of its own in MLflow: one for the same test of the same params. The trajectory store knows nothing of it."""
     said = runs.describe(params, batches, plan)
-    tags = {name: value for name, value in said.tags.items() if name != "DVC_EXP_NAME"} | {KIND: "lr-find", "mlflow.source.name": "surefoot lr-find"}
+    tags = {name: value for name, value in said.tags.items() if name != "DVC_EXP_NAME"} | {tracking.KIND: "lr-find", "mlflow.source.name": "surefoot lr-find"}
     described = replace(
         said,
         name=f"lr-find {said.name}",

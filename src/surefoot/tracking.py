@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "surefoot"
 IDENTITY = "surefoot.identity"
 COMPLETE = "surefoot.complete"  # the tag of a run that lacks nothing
+KIND = "surefoot.kind"  # the tag of a run that is no training: the command that made it
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 # A tracking server must not hold training up; a user's own setting is left as it is.
