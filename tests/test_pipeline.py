@@ -126,7 +126,7 @@ def test_the_metrics_of_evaluate_are_on_the_same_run(reproduced):
     (run,) = reproduced.runs()
     metrics = json.loads((reproduced / "reports/metrics.json").read_text())["test"]
     assert {name: run.data.metrics[f"test/{name}"] for name in metrics} == metrics
-    for plot in ("loss", "confusion"):
+    for plot in ("loss", "schedule", "confusion"):
         assert reproduced.artifact(run, f"plots/{plot}.png").read_bytes().startswith(b"\x89PNG")
 
 

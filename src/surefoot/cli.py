@@ -124,6 +124,20 @@ def sync(_arguments: argparse.Namespace) -> None:
         print(f"up to date: {name} ({tracker.run_id})")
 
 
+def schedule(arguments: argparse.Namespace) -> None:
+    """Draw the schedule."""
+    from surefoot.schedule_command import draw
+
+    draw(arguments.out)
+
+
+def lr_find(arguments: argparse.Namespace) -> None:
+    """Find a learning rate by the range test."""
+    from surefoot.lr_find_command import find
+
+    find(arguments.min, arguments.max, arguments.steps, arguments.out)
+
+
 def verify(arguments: argparse.Namespace) -> None:
     """Make a run again and compare bits."""
     from surefoot.verification.command import verify
@@ -178,11 +192,21 @@ OPTIONS["predict"] = {
     "--run": {"metavar": "RUN", "help": "use the model of this run in MLflow, by id or name"},
 }
 
+OPTIONS["schedule"] = {"--out": {"type": Path, "metavar": "FILE", "help": "where to write the PNG (default: .surefoot/schedule.png)"}}
+OPTIONS["lr-find"] = {
+    "--min": {"type": float, "default": 1e-6, "metavar": "LR", "help": "the learning rate of the first step (default: %(default)s)"},
+    "--max": {"type": float, "default": 10.0, "metavar": "LR", "help": "that of the last step, if the loss doesn't explode before (default: %(default)s)"},
+    "--steps": {"type": int, "metavar": "N", "help": "steps to take (default: 100, or ten times what the momentum remembers)"},
+    "--out": {"type": Path, "metavar": "DIR", "help": "where to write lr-find.csv and lr-find.png (default: .surefoot/lr-find)"},
+}
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
     "ui": (ui, "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20"),
     "store": (store, "list the runs in the trajectory store, their sizes and what they share; free space"),
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
+    "schedule": (schedule, "draw the learning rate over the steps, before anything is trained"),
+    "lr-find": (lr_find, "find a learning rate: train a few steps with one that rises until the loss explodes"),
     "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
     "compare": (compare, "show runs side by side: params that differ, metrics with intervals, and a picture of their curves"),
     "predict": (predict, "write predictions beside the rows of a file, as CSV or Parquet"),

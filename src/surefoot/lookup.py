@@ -69,7 +69,7 @@ def run(client: "MlflowClient", wanted: str) -> "Run":
 
 def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
     """The runs to compare, the latest first, and the filter that finds them: those of the sweep that the latest run is of, or else the latest 20."""
-    runs = search(client, limit=LATEST)
+    runs = [run for run in search(client, limit=10 * LATEST) if tracking.KIND not in run.data.tags][:LATEST]
     sweep = runs[0].data.tags.get(SWEEP) if runs else None
     quoted = _quoted(sweep) if sweep else None
     if quoted:

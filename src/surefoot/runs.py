@@ -224,6 +224,18 @@ def _optimizer_name(params: Params) -> str:
     return " ".join([*optimizer, f"lr={train.lr:g}", *momentum, *schedule])
 
 
+def group_names(params: Params) -> list[str]:
+    """What to call each group of the optimizer: its pattern. The last are the parameters of no pattern, if there are any."""
+    return [*(group.parameters for group in params.train.optimizer.groups if not group.frozen), "all others"]
+
+
+def schedule_title(params: Params) -> str:
+    """What a plot of the schedule is called."""
+    parts = params.train.schedule
+    lengths = [f", {part.length} {part.per}s" if part.length else "" for part in parts]
+    return ", then ".join(f"{part.name}{length}" for part, length in zip(parts, lengths, strict=True))
+
+
 def _uncommitted(source: provenance.Source) -> dict[str, str]:
     # Each of them in any case: a run that is made again, from a clean tree, takes the tags over.
     return {

@@ -68,7 +68,7 @@ def main() -> None:
     with files.new_directory(files.PLOTS) as out:
         for name, picture in pictures.items():
             files.write_bytes(out / name, picture)
-    run_id = _track(params, store, found, ranges, pictures)
+    run_id = _track(params, store, found, ranges, pictures, history)
     print(f"\n{summary.table(len(targets), found, ranges, _last_commits())}\n\n{_places(run_id)}")
 
 
@@ -150,8 +150,11 @@ def _chosen(history: dict[str, list[float]], select: str) -> int:
     return 1 + (min(there, key=losses.__getitem__) if select.startswith("best") else there[-1])
 
 
-def _track(params: Params, batches: Store, metrics: dict[str, float], ranges: "dict[str, Interval]", pictures: dict[str, bytes]) -> str | None:
+def _track(
+    params: Params, batches: Store, metrics: dict[str, float], ranges: "dict[str, Interval]", pictures: dict[str, bytes], history: dict[str, list[float]]
+) -> str | None:
     """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks; returns the run's id, None where MLflow is out of reach."""
+    from surefoot.evaluation import lr_plots
     from surefoot.training.trajectory_store import TrajectoryStore
 
     trajectories = TrajectoryStore(files.trajectory())
@@ -163,7 +166,12 @@ def _track(params: Params, batches: Store, metrics: dict[str, float], ranges: "d
     run = (known or runs.mark(params, batches, plan)) | {"results": results}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
-    runs.keep_plots(plan.identity, pictures, trajectories)
+    # As it was: a schedule that follows a metric isn't known before, and a run may end early.
+    schedule, epochs = plan.schedule(), len(history["epoch"])
+    before = [None, *({name: values[epoch] for name, values in history.items()} for epoch in range(epochs - 1))]
+    values = (schedule.next_epoch(metrics) for metrics in before)
+    drawn = lr_plots.schedule(values, schedule.columns, runs.group_names(params), plan.steps_per_epoch, epochs, runs.schedule_title(params))
+    runs.keep_plots(plan.identity, pictures | {"schedule.png": drawn}, trajectories)
     return runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock")).run_id
 
 

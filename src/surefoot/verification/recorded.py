@@ -94,6 +94,9 @@ class Recorded:
         Raises:
             CannotSay: the run isn't complete, or that file is damaged.
         """
+        kind = self.run.data.tags.get(tracking.KIND)
+        if kind:
+            raise CannotSay(f"it is no training but a run of `surefoot {kind}`: to make it again, run that with its params")
         data = self.artifact(runs.ACCOUNT)
         if data is None:
             why = f"it is {self.run.info.status}"
