@@ -39,11 +39,12 @@ def check(_arguments: argparse.Namespace) -> None:
     load(files.PARAMS)
 
 
-def schema(_arguments: argparse.Namespace) -> None:
-    """Print the JSON schema of params.yaml."""
+def schema(arguments: argparse.Namespace) -> None:
+    """Print the JSON schema of params.yaml, or its reference for people."""
     from surefoot.params import json_schema
+    from surefoot.reference import markdown
 
-    print(json.dumps(json_schema(), indent=2))
+    print(markdown() if arguments.markdown else json.dumps(json_schema(), indent=2), end="" if arguments.markdown else "\n")
 
 
 def fingerprint(_arguments: argparse.Namespace) -> None:
@@ -139,6 +140,8 @@ OPTIONS["verify"] = {
     "--environment": {"action": "store_true", "help": "where the packages differ, build the recorded ones in a temporary environment; takes minutes"},
 }
 
+OPTIONS["schema"] = {"--markdown": {"action": "store_true", "help": "as the page docs/params.md: each key, what it takes, its default and meaning"}}
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
     "ui": (ui, "open the MLflow UI on 127.0.0.1"),
@@ -146,5 +149,5 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
     "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
-    "schema": (schema, "print the JSON schema of params.yaml"),
+    "schema": (schema, "print the JSON schema of params.yaml, or its reference as Markdown"),
 }

@@ -461,13 +461,13 @@ def _section(keys: list[str]) -> type[BaseModel]:
     section: type[BaseModel] = Params
     for key in keys:
         if not key.isdigit():  # an item of a list is what the list is of
-            inner = _inner(section.model_fields[key].annotation)
+            inner = inner_section(section.model_fields[key].annotation)
             assert inner
             section = inner
     return section
 
 
-def _inner(annotation: Any) -> type[Section] | None:
+def inner_section(annotation: Any) -> type[Section] | None:
     """The section that a field is, or is a list of."""
     kinds = [annotation, *get_args(annotation)]
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
@@ -478,7 +478,7 @@ def _all_keys() -> list[str]:
         keys = []
         for name, field in section.model_fields.items():
             keys.append(f"{prefix}{name}")
-            inner = _inner(field.annotation)
+            inner = inner_section(field.annotation)
             if inner:
                 keys += walk(inner, f"{prefix}{name}.")
         return keys
