@@ -124,6 +124,14 @@ def verify(arguments: argparse.Namespace) -> None:
     sys.exit(verify(arguments.run, epochs=arguments.epochs, sample=arguments.sample, anyway=arguments.anyway, environment=arguments.environment))
 
 
+def search(arguments: argparse.Namespace) -> None:
+    """Search params with Optuna."""
+    from surefoot.search.command import search
+
+    found = {name: getattr(arguments, name) for name in ("trials", "metric", "prune", "name", "seed")}
+    search(arguments.set_param or [], **found, say=lambda text: print(text, flush=True))
+
+
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "ui": {"--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"}},
     "store": {
@@ -140,6 +148,14 @@ OPTIONS["verify"] = {
     "--environment": {"action": "store_true", "help": "where the packages differ, build the recorded ones in a temporary environment; takes minutes"},
 }
 
+OPTIONS["search"] = {
+    "-S": {"dest": "set_param", "action": "append", "metavar": "KEY=SPACE", "help": "a key and what it may be: log(low,high), uniform, int, choice(a,b)"},
+    "--trials": {"type": int, "default": 20, "metavar": "N", "help": "how many, with those that are there already (default: %(default)s)"},
+    "--metric": {"default": "validation/loss", "help": "of an epoch: accuracies should rise, others fall; that of the kept model counts (default: %(default)s)"},
+    "--prune": {"choices": ["median", "none"], "default": "median", "help": "end a trial that is worse than the median at an epoch (default: %(default)s)"},
+    "--name": {"help": "of the search, in MLflow and to go on with it (default: made from what it is)"},
+    "--seed": {"type": int, "default": 0, "help": "decides what is tried (default: %(default)s)"},
+}
 OPTIONS["schema"] = {"--markdown": {"action": "store_true", "help": "as the page docs/params.md: each key, what it takes, its default and meaning"}}
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
@@ -148,6 +164,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "store": (store, "list the runs in the trajectory store, their sizes and what they share; free space"),
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
     "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
+    "search": (search, "search params with Optuna: seeded, pruned, resumable, each trial a run in MLflow"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
     "schema": (schema, "print the JSON schema of params.yaml, or its reference as Markdown"),
 }

@@ -388,6 +388,14 @@ def load(path: Path) -> Params:
         raise UserError("\n".join(faults[:2]) + more) from None
 
 
+def parse(text: bytes) -> Params | None:
+    """The params that a text says; None where it isn't right, as an older commit's may be."""
+    try:
+        return Params.model_validate(YAML(typ="safe").load(text.decode()))
+    except (ValueError, YAMLError, LookupError, TypeError):  # a ValidationError is a ValueError
+        return None
+
+
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{'a': {'b': 1}} -> {'a.b': 1}."""
     flat: dict[str, Any] = {}

@@ -55,6 +55,11 @@ def source() -> Source:
     return Source(commit.decode().strip(), patch, sorted({*untracked, *_changed_submodules(top)} - set(small)))
 
 
+def committed(path: str) -> bytes | None:
+    """A file of the current directory as it is in the commit that is checked out; None where it isn't."""
+    return _git("show", f"HEAD:./{path}")
+
+
 def _changed_submodules(top: Path) -> list[str]:
     """Submodules with changes that aren't committed in them: no patch of this repository has those."""
     if not (top / ".gitmodules").is_file():

@@ -11,7 +11,7 @@ from surefoot import files, provenance, serving, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
 from surefoot.errors import UserError
-from surefoot.params import Params, flatten
+from surefoot.params import Params, flatten, parse
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -173,13 +173,15 @@ def choose(select: str, history: "list[Record]") -> "Record":
 def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
     """What the run in MLflow says of itself."""
     train = params.train
-    experiment = os.environ.get("DVC_EXP_NAME")
+    experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     network = train.model.factory.partition(":")[2]
     source = provenance.source()
     preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
-        name=experiment or f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
+        name=f"{trial or experiment} {_varied(params)}"[:200]
+        if trial or experiment
+        else f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
         params=flatten(params.model_dump(mode="json")),
         dataset={
             "path": preparation["source"],
@@ -194,6 +196,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "mlflow.user": _user(),
             **commit,
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
+            **_sweep(trial or experiment),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
             "surefoot.data.digest": batches.index["digest"],
             **({"surefoot.data.dropped": describe_dropped(preparation["dropped"])[:5000]} if preparation["dropped"] else {}),
@@ -213,6 +216,32 @@ def _optimizer_name(params: Params) -> str:
     momentum = [f"momentum={train.momentum:g}"] if train.optimizer.name == "SGD" or train.momentum else []
     schedule = [part.name.rpartition(":")[2] for part in train.schedule if part.name != "constant"]
     return " ".join([*optimizer, f"lr={train.lr:g}", *momentum, *schedule])
+
+
+def _varied(params: Params) -> str:
+    """What tells one run of a sweep from another: lr, batch, and whatever else isn't as it is committed."""
+    now = flatten(params.model_dump(mode="json"))
+    base = parse(provenance.committed(str(files.PARAMS)) or b"")
+    before = flatten(base.model_dump(mode="json")) if base else now
+    others = [key for key, value in now.items() if before.get(key, NOT_GIVEN) != value and key not in ("train.lr", "batch.size")]
+    texts = [f"{key.partition('.')[2] or key}={_short(now[key])}" for key in others]
+    return " ".join([f"lr={params.train.lr:g}", f"batch={params.batch.size}", *texts])
+
+
+NOT_GIVEN = object()
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
+
+
+def _sweep(started: str | None) -> dict[str, str]:
+    """The tag that all runs of a sweep share: `--name lr` makes experiments lr-1, lr-2, ...; those without a name share the commit they started from."""
+    prefix, _, number = (started or "").rpartition("-")
+    sweep = prefix if number.isdecimal() else os.environ.get("DVC_EXP_BASELINE_REV", "")[:7]
+    return {tracking.SWEEP: sweep} if started and sweep else {}
 
 
 def _uncommitted(source: provenance.Source) -> dict[str, str]:
@@ -342,7 +371,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         tracker.continues(other, epoch)
     if run["best"]:  # unknown where the model came from elsewhere
         tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"]), "chosen_epoch": 1 + run["epoch_keys"].index(run["chosen"])})
-        tracker.tag({"surefoot.incomplete": run["incomplete"] or ""})
+        tracker.tag({tracking.INCOMPLETE: run["incomplete"] or ""})
     there = tracker.artifacts("checkpoints")
     saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
     wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "surefoot"
 IDENTITY = "surefoot.identity"
 COMPLETE = "surefoot.complete"  # the tag of a run that lacks nothing
+SWEEP = "surefoot.sweep"  # the tag that groups the runs of a sweep or a search
+INCOMPLETE = "surefoot.incomplete"  # the tag that says why a run ended before its last epoch; empty where it didn't
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 # A tracking server must not hold training up; a user's own setting is left as it is.
