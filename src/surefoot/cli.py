@@ -151,7 +151,10 @@ OPTIONS["verify"] = {
 OPTIONS["search"] = {
     "-S": {"dest": "set_param", "action": "append", "metavar": "KEY=SPACE", "help": "a key and what it may be: log(low,high), uniform, int, choice(a,b)"},
     "--trials": {"type": int, "default": 20, "metavar": "N", "help": "how many, with those that are there already (default: %(default)s)"},
-    "--metric": {"default": "validation/loss", "help": "of an epoch: accuracies should rise, others fall; that of the kept model counts (default: %(default)s)"},
+    "--metric": {
+        "default": "validation/loss",
+        "help": "of an epoch: accuracies should rise, others fall; that of the kept model counts (default: %(default)s)",
+    },
     "--prune": {"choices": ["median", "none"], "default": "median", "help": "end a trial that is worse than the median at an epoch (default: %(default)s)"},
     "--name": {"help": "of the search, in MLflow and to go on with it (default: made from what it is)"},
     "--seed": {"type": int, "default": 0, "help": "decides what is tried (default: %(default)s)"},

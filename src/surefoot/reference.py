@@ -11,9 +11,9 @@ INTRODUCTION = """\
 
 Made by `surefoot schema --markdown > docs/params.md` from `src/surefoot/params.py`; don't edit it by hand.
 
-A dotted name is a path through the sections of `params.yaml`: `train.lr` is the key `lr` in the section `train`. It is also what `dvc exp run -S train.lr=0.1` and
-MLflow call it; `[]` in it stands for each of a list. A key that isn't given has its default; one without a default must be given. `null` means "none". Unknown keys and values of another kind are refused,
-with the line they are in.
+A dotted name is a path through the sections of `params.yaml`: `train.lr` is the key `lr` in the section `train`. It is also what
+`dvc exp run -S train.lr=0.1` and MLflow call it; `[]` in it stands for each of a list. A key that isn't given has its default; one without a
+default must be given. `null` means "none". Unknown keys and values of another kind are refused, with the line they are in.
 """
 WHAT = {
     "integer": ("whole number", "whole numbers"),

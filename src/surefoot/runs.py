@@ -174,6 +174,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     """What the run in MLflow says of itself."""
     train = params.train
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
+    group = sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
     network = train.model.factory.partition(":")[2]
     source = provenance.source()
     preparation = batches.index["preparation"]
@@ -196,7 +197,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "mlflow.user": _user(),
             **commit,
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
-            **_sweep(trial or experiment),
+            **({tracking.SWEEP: group} if group else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
             "surefoot.data.digest": batches.index["digest"],
             **({"surefoot.data.dropped": describe_dropped(preparation["dropped"])[:5000]} if preparation["dropped"] else {}),
@@ -237,11 +238,10 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
 
 
-def _sweep(started: str | None) -> dict[str, str]:
-    """The tag that all runs of a sweep share: `--name lr` makes experiments lr-1, lr-2, ...; those without a name share the commit they started from."""
-    prefix, _, number = (started or "").rpartition("-")
-    sweep = prefix if number.isdecimal() else os.environ.get("DVC_EXP_BASELINE_REV", "")[:7]
-    return {tracking.SWEEP: sweep} if started and sweep else {}
+def sweep(experiment: str, baseline: str) -> str:
+    """What all runs of a sweep have in common: `--name lr` makes experiments lr-1, lr-2, ...; those without a name share the commit they started from."""
+    prefix, _, number = experiment.rpartition("-")
+    return prefix if number.isdecimal() else baseline[:7]
 
 
 def _uncommitted(source: provenance.Source) -> dict[str, str]:

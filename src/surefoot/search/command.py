@@ -1,8 +1,8 @@
 """`surefoot search`: trials one after the other, each the project's own stages in a checkout of the search's own.
 
-    .surefoot/search/NAME.json          what the search is, and what came of each trial: all that a killed one needs to go on alike
-    .surefoot/search/NAME/repository    the code and data of its start, in which the trials run; the workspace isn't touched
-    .surefoot/search/NAME/trial-N.json, .log    a trial's question and answer, and what its stages printed
+.surefoot/search/NAME.json          what the search is, and what came of each trial: all that a killed one needs to go on alike
+.surefoot/search/NAME/repository    the code and data of its start, in which the trials run; the workspace isn't touched
+.surefoot/search/NAME/trial-N.json, .log    a trial's question and answer, and what its stages printed
 """
 
 import importlib.util
@@ -116,7 +116,7 @@ def _check_keys(space: dict[str, Distribution], base: str) -> None:
                 except UserError as error:
                     # Another key may only be right together with this one.
                     fault = re.sub(r"^.*?params\.yaml:(\d+: )?", "", str(error).splitlines()[0]).strip()
-                    if fault.startswith(f"{key}:") or fault.startswith(f"{key}."):
+                    if fault.startswith((f"{key}:", f"{key}.")):
                         raise UserError(f"-S {fault}") from None
 
 
@@ -196,7 +196,7 @@ def _python_path() -> str:
 def _try(home: Path, place: Path, name: str, base: str, values: dict[str, Any], question: dict[str, Any], data: bool) -> Trial:
     """Run a trial; what it came to."""
     asked = home / f"trial-{name.rpartition('-')[2]}.json"
-    nothing = {"values": values, "state": "failed", "value": None, "epochs": []}
+    nothing: Trial = {"values": values, "state": "failed", "value": None, "epochs": []}
     files.write_bytes(place / files.PARAMS, spaces.put(base, values).encode())
     try:
         load(place / files.PARAMS)
