@@ -243,7 +243,7 @@ def test_a_training_that_diverges_loses_nothing(again):
     assert done.code != 0
     assert "exited with 2" in done.err
     told = done.err[done.err.index("error: ") :].splitlines()[:2]
-    for part in ("the loss became ", "in epoch ", "with lr 1000; try a smaller train.lr"):
+    for part in ("the loss became ", "in epoch ", "with lr 1000; it began in layer '3' (Linear): the first output that isn't finite"):
         assert part in told[0]
     assert "kept" in told[1]
     assert "Traceback" not in done.out + done.err

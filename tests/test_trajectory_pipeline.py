@@ -14,7 +14,17 @@ from surefoot.stages import train
 from surefoot.training.trajectory_store import TrajectoryStore
 from tests.helpers import mlflow_client, run_queue
 
-HISTORY = ("train/loss", "validation/loss", "validation/accuracy", "lr", "epoch_seconds", "rows_per_second")
+HISTORY = (
+    "train/loss",
+    "validation/loss",
+    "validation/accuracy",
+    "lr",
+    "gradient_norm",
+    "epoch_seconds",
+    "rows_per_second",
+    "steps_per_second",
+    "peak_memory_mb",
+)
 
 
 def points(root, run):

@@ -305,6 +305,7 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         "epochs": [{name: record[name] for name in ("epoch", "step", "key", "state", "metrics")} for record in records if record],
         "select": run["select"],
         "chosen": run["chosen"],
+        "incomplete": run["incomplete"],
         "model": run["weights"],
     }
 
@@ -374,11 +375,12 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         tracker.tag({tracking.INCOMPLETE: run["incomplete"] or ""})
     there = tracker.artifacts("checkpoints")
     saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
-    wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}
+    data = {path: weights(key) for path, key in saved.items() if path not in there}
+    data |= {f"checkpoints/{which}.safetensors": weights(run[which]) for which in ("best", "last") if run[which]}
     chosen = weights(run["chosen"], run["select"].endswith("_average")) if run["chosen"] else None
-    for path, data in [(path, weights(key) if key else None) for path, key in wanted.items()] + [("checkpoints/chosen.safetensors", chosen)]:
-        if data:
-            tracker.artifact(path, data)
+    for path, network in (data | {f"checkpoints/{run['select']}.safetensors": chosen}).items():
+        if network:
+            tracker.artifact(path, network)
     said = account(tracker.identity, run, store)
     if said:
         tracker.artifact(ACCOUNT, files.canonical_json(said))

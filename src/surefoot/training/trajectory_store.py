@@ -57,6 +57,12 @@ class TrajectoryStore:
             state_path, record_path = self.state_path(record["key"]), self.record_path(record["key"])
             files.write_durably(state_path.parent, {state_path.name: state, record_path.name: _sealed(record)})
 
+    def write_record(self, record: Record) -> None:
+        """Write a record whose state isn't at hand."""
+        with _clear_errors():
+            path = self.record_path(record["key"])
+            files.write_durably(path.parent, {path.name: _sealed(record)})
+
     def drop_state(self, key: str) -> None:
         """Delete a state; its record stays."""
         self.state_path(key).unlink(missing_ok=True)

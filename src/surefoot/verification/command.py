@@ -51,6 +51,9 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
             scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
             try:
                 account = recorded.account()
+                if account["incomplete"] and not epochs and sample is None:
+                    last = len(account["epochs"])
+                    raise CannotSay(f"it isn't complete: {account['incomplete']}; `--epochs 1-{last}` makes those again")
                 ranges = _ranges(epochs, sample, account)
                 scope = scope if ranges is None else "epochs " + ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
                 verdict, reasons = _make_again(Remake(scratch), recorded, account, ranges, anyway, environment)
@@ -233,6 +236,9 @@ def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[i
         if record["state"] != before["state"]:
             raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
         store.write(record, state)
+        if account["origin"]["schedule"]["follows"]:  # a metric of each epoch before
+            for said in account["epochs"][: first - 2]:
+                store.write_record(said)
     return first, last, path
 
 

@@ -13,15 +13,19 @@ EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}
 # What in a run's origin lies in the machine and its packages rather than in the run. By prefix of the dotted key.
 SURROUNDINGS = ("numerics.fingerprint", "versions.")
 # Params that can't change a bit: where and how often something is kept.
-NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states")
+NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states", "train.max_minutes")
 # What in an origin is a param, and named as such.
-FROM_PARAMS = ("seed", "numerics.profile", "numerics.threads", "numerics.deterministic", "model.", "loss.", "optimizer.")
+FROM_PARAMS = (
+    *("seed", "numerics.profile", "numerics.threads", "numerics.device", "numerics.deterministic"),
+    *("model.", "loss.", "optimizer.", "step.", "average", "schedule."),
+)
 # What in it is code, though a param names it.
 CODE = ("model.source.", "loss.source.")
 CAUSES = {
     "seed": "the seed",
     "numerics.profile": "the numerics profile",
     "numerics.threads": "the number of threads",
+    "numerics.device": "the device that trains",
     "numerics.deterministic": "whether operations must be deterministic",
     "numerics.fingerprint": "the numerics fingerprint: this machine rounds differently",
     "versions.": "the version of {}",
@@ -32,6 +36,10 @@ CAUSES = {
     "loss.source.": "the loss's code, {}",
     "loss.": "the loss's {}",
     "optimizer.": "the optimizer's {}",
+    "step.": "the step's {}",
+    "average": "the average of the weights",
+    "average.": "the average's {}",
+    "schedule.": "the schedule's {}",
     "data.": "the data that is trained on, {}",
 }
 

@@ -76,7 +76,7 @@ class Recorded:
         from mlflow.exceptions import MlflowException
 
         found: dict[int, dict[str, float]] = {}
-        for name in sorted(name for name in self.run.data.metrics if name == "lr" or name.startswith(("train/", "validation/"))):
+        for name in sorted(name for name in self.run.data.metrics if name in ("lr", "gradient_norm") or name.startswith(("train/", "validation/"))):
             try:
                 history = self.client.get_metric_history(self.run.info.run_id, name)
             except MlflowException as error:
