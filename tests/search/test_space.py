@@ -52,7 +52,7 @@ def test_what_is_no_space_is_refused(text, told):
 
 
 def test_a_key_twice_and_none_at_all():
-    with pytest.raises(UserError, match="train.lr is given twice"):
+    with pytest.raises(UserError, match="given twice"):
         parse(["train.lr=log(1,2)", "train.lr=log(1,3)"])
     with pytest.raises(UserError, match="give at least one key to vary"):
         parse([])

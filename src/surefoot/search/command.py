@@ -203,13 +203,13 @@ def _try(home: Path, place: Path, name: str, base: str, values: dict[str, Any], 
     except UserError as error:
         return nothing | {"why": str(error).splitlines()[0].removeprefix(f"{place}/")}
     files.write_json(asked, question)
-    commands = [[sys.executable, "-m", "dvc", "repro", "--quiet", "batch"]] if data else []
+    commands = [[sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "batch"]] if data else []
     for command in [*commands, [sys.executable, "-m", "surefoot.search.trial", str(asked.resolve())]]:
         # DVC_STAGE: the training stops when this process is gone.
         variables = {"DVC_STAGE": "train", "SUREFOOT_TRIAL": name} if command[2] != "dvc" else {}
         code, why = _run_logged(command, place, asked.with_suffix(".log"), _environment(**variables))
         if code:
-            return nothing | {"why": why or f"exit code {code}"}
+            return nothing | {"why": why or f"exit code {code}; {asked.with_suffix('.log')} has what it printed"}
     answer = json.loads(asked.read_bytes())
     metric = question["metric"]
     if metric not in answer["metrics"]:
