@@ -180,7 +180,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
-        name=f"{trial or experiment} {_varied(params)}"[:200]
+        name=f"{trial or experiment} {_varied(params, batches.batch_size)}"[:200]
         if trial or experiment
         else f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
         params=flatten(params.model_dump(mode="json")),
@@ -219,14 +219,14 @@ def _optimizer_name(params: Params) -> str:
     return " ".join([*optimizer, f"lr={train.lr:g}", *momentum, *schedule])
 
 
-def _varied(params: Params) -> str:
+def _varied(params: Params, batch: int) -> str:
     """What tells one run of a sweep from another: lr, batch, and whatever else isn't as it is committed."""
     now = flatten(params.model_dump(mode="json"))
     base = parse(provenance.committed(str(files.PARAMS)) or b"")
     before = flatten(base.model_dump(mode="json")) if base else now
     others = [key for key, value in now.items() if before.get(key, NOT_GIVEN) != value and key not in ("train.lr", "batch.size")]
     texts = [f"{key.partition('.')[2] or key}={_short(now[key])}" for key in others]
-    return " ".join([f"lr={params.train.lr:g}", f"batch={params.batch.size}", *texts])
+    return " ".join([f"lr={params.train.lr:g}", f"batch={batch}", *texts])
 
 
 NOT_GIVEN = object()
