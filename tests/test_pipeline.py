@@ -256,7 +256,8 @@ def test_another_batch_size_in_an_experiment_runs_batch_too(again):
     assert stages_run(done.out) == ["batch", "train", "evaluate"]
     (name,) = again.dvc("exp", "list", "--name-only").out.split()
     (run,) = again.runs()
-    assert run.data.tags["DVC_EXP_NAME"] == run.info.run_name == name
+    assert run.data.tags["DVC_EXP_NAME"] == name
+    assert run.info.run_name == f"{name} lr=0.01 batch=256 epochs=1"
     assert run.data.params["batch.size"] == "256"
     assert "test/accuracy" in run.data.metrics
 

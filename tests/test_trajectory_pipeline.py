@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from surefoot import cli, files, runs, serving
 from surefoot.stages import train
 from surefoot.training.trajectory_store import TrajectoryStore
-from tests.helpers import mlflow_client
+from tests.helpers import mlflow_client, run_queue
 
 HISTORY = (
     "train/loss",
@@ -364,33 +363,6 @@ def test_dvc_repro(workspace, tmp_path):
     check_history(workspace.path, workspace.runs()[0], 10)
 
 
-def left(workspace):
-    """Processes that work in the project or were told of it."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            about = (process / "cmdline").read_bytes().decode(errors="replace") + str((process / "cwd").readlink())
-        except OSError:
-            continue
-        if str(workspace.path) in about and process.name != str(os.getpid()):
-            found.append(int(process.name))
-    return found
-
-
-def queue_is_done(workspace):
-    """What the queue says when all of it was tried."""
-    status = workspace.dvc("queue", "status").out
-    return status if "Queued" not in status and "Running" not in status else None
-
-
-def wait_for(what, seconds=300):
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until, what
-        time.sleep(0.5)
-    return found
-
-
 def test_experiments_share_the_store_of_the_repository_they_came_from(workspace):
     workspace.dvc("repro", "train")
     workspace.git("add", "--all")
@@ -399,29 +371,18 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
     done = workspace.dvc("exp", "run", "--temp", "--set-param", "train.epochs=5", "--name", "longer")
     assert "\nepochs 1-3 restored, training 4-5\n" in done.out
     long, short = workspace.runs()
-    assert (long.info.run_name, long.info.status) == ("longer", "FINISHED")
+    assert (long.info.run_name, long.info.status) == ("longer lr=0.01 batch=64 epochs=5", "FINISHED")
     assert long.data.tags["surefoot.continues"] == short.info.run_id
     check_history(workspace.path, long, 5)
     assert outputs(workspace) == before
 
-    try:
-        for lr in ("0.02", "0.03"):
-            workspace.dvc("exp", "run", "--queue", "--set-param", f"train.lr={lr}", "--name", f"lr-{lr[-1]}")
-        # DVC's workers call `dvc` by name.
-        workspace.dvc("queue", "start", "--jobs", "2", PATH=f"{workspace / '.venv/bin'}:{os.environ['PATH']}")
-        status = wait_for(lambda: queue_is_done(workspace))
-        assert status.count("Success") == 2, status
-    finally:
-        workspace.dvc("queue", "stop", "--kill", check=False)
-        try:
-            wait_for(lambda: not left(workspace), 20)
-        except AssertionError:
-            for pid in left(workspace):
-                os.kill(pid, signal.SIGKILL)
-            raise
+    for lr in ("0.02", "0.03"):
+        workspace.dvc("exp", "run", "--queue", "--set-param", f"train.lr={lr}", "--name", f"lr-{lr[-1]}")
+    status = run_queue(workspace, jobs=2)
+    assert status.count("Success") == 2, status
     found = {run.info.run_name: run for run in workspace.runs()}
     assert len(workspace.runs()) == len(found) == 4
-    for name in ("lr-2", "lr-3"):
+    for name in ("lr-2 lr=0.02 batch=64", "lr-3 lr=0.03 batch=64"):
         assert found[name].info.status == "FINISHED"
         check_history(workspace.path, found[name], 3)
         assert "test/accuracy" in found[name].data.metrics

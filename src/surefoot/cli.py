@@ -40,11 +40,12 @@ def check(_arguments: argparse.Namespace) -> None:
     load(files.PARAMS)
 
 
-def schema(_arguments: argparse.Namespace) -> None:
-    """Print the JSON schema of params.yaml."""
+def schema(arguments: argparse.Namespace) -> None:
+    """Print the JSON schema of params.yaml, or its reference for people."""
     from surefoot.params import json_schema
+    from surefoot.reference import markdown
 
-    print(json.dumps(json_schema(), indent=2))
+    print(markdown() if arguments.markdown else json.dumps(json_schema(), indent=2), end="" if arguments.markdown else "\n")
 
 
 def fingerprint(_arguments: argparse.Namespace) -> None:
@@ -161,6 +162,14 @@ def predict(arguments: argparse.Namespace) -> None:
     predict(Path(arguments.file), Path(arguments.out) if arguments.out else None, arguments.model, arguments.run)
 
 
+def search(arguments: argparse.Namespace) -> None:
+    """Search params with Optuna."""
+    from surefoot.search.command import search
+
+    found = {name: getattr(arguments, name) for name in ("trials", "metric", "prune", "name", "seed")}
+    search(arguments.set_param or [], **found, say=lambda text: print(text, flush=True))
+
+
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "ui": {
         "--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"},
@@ -200,6 +209,19 @@ OPTIONS["lr-find"] = {
     "--out": {"type": Path, "metavar": "DIR", "help": "where to write lr-find.csv and lr-find.png (default: .surefoot/lr-find)"},
 }
 
+OPTIONS["search"] = {
+    "-S": {"dest": "set_param", "action": "append", "metavar": "KEY=SPACE", "help": "a key and what it may be: log(low,high), uniform, int, choice(a,b)"},
+    "--trials": {"type": int, "default": 20, "metavar": "N", "help": "how many, with those that are there already (default: %(default)s)"},
+    "--metric": {
+        "default": "validation/loss",
+        "help": "of an epoch: accuracies should rise, others fall; that of the kept model counts (default: %(default)s)",
+    },
+    "--prune": {"choices": ["median", "none"], "default": "median", "help": "end a trial that is worse than the median at an epoch (default: %(default)s)"},
+    "--name": {"help": "of the search, in MLflow and to go on with it (default: made from what it is)"},
+    "--seed": {"type": int, "default": 0, "help": "decides what is tried (default: %(default)s)"},
+}
+OPTIONS["schema"] = {"--markdown": {"action": "store_true", "help": "as the page docs/params.md: each key, what it takes, its default and meaning"}}
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
     "ui": (ui, "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20"),
@@ -210,6 +232,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
     "compare": (compare, "show runs side by side: params that differ, metrics with intervals, and a picture of their curves"),
     "predict": (predict, "write predictions beside the rows of a file, as CSV or Parquet"),
+    "search": (search, "search params with Optuna: seeded, pruned, resumable, each trial a run in MLflow"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
-    "schema": (schema, "print the JSON schema of params.yaml"),
+    "schema": (schema, "print the JSON schema of params.yaml, or its reference as Markdown"),
 }

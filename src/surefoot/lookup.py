@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-SWEEP = "surefoot.sweep"  # the tag that the runs of one sweep share
 LATEST = 20  # runs that are compared where no sweep says which
 
 
@@ -70,10 +69,10 @@ def run(client: "MlflowClient", wanted: str) -> "Run":
 def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
     """The runs to compare, the latest first, and the filter that finds them: those of the sweep that the latest run is of, or else the latest 20."""
     runs = [run for run in search(client, limit=10 * LATEST) if tracking.KIND not in run.data.tags][:LATEST]
-    sweep = runs[0].data.tags.get(SWEEP) if runs else None
+    sweep = runs[0].data.tags.get(tracking.SWEEP) if runs else None
     quoted = _quoted(sweep) if sweep else None
     if quoted:
-        filtered = f"tags.`{SWEEP}` = {quoted}"
+        filtered = f"tags.`{tracking.SWEEP}` = {quoted}"
         return search(client, filtered), filtered
     return runs, f"attributes.run_id IN ({', '.join(repr(run.info.run_id) for run in runs)})"
 

@@ -444,6 +444,14 @@ def load(path: Path) -> Params:
         raise UserError("\n".join(faults[:2]) + more) from None
 
 
+def parse(text: bytes) -> Params | None:
+    """The params that a text says; None where it isn't right, as an older commit's may be."""
+    try:
+        return Params.model_validate(YAML(typ="safe").load(text.decode()))
+    except (ValueError, YAMLError, LookupError, TypeError):  # a ValidationError is a ValueError
+        return None
+
+
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{'a': {'b': 1}} -> {'a.b': 1}."""
     flat: dict[str, Any] = {}
@@ -523,13 +531,13 @@ def _section(keys: list[str]) -> type[BaseModel]:
     section: type[BaseModel] = Params
     for key in keys:
         if not key.isdigit():  # an item of a list is what the list is of
-            inner = _inner(section.model_fields[key].annotation)
+            inner = inner_section(section.model_fields[key].annotation)
             assert inner
             section = inner
     return section
 
 
-def _inner(annotation: Any) -> type[Section] | None:
+def inner_section(annotation: Any) -> type[Section] | None:
     """The section that a field is, or is a list of."""
     kinds = [annotation, *get_args(annotation)]
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
@@ -540,7 +548,7 @@ def _all_keys() -> list[str]:
         keys = []
         for name, field in section.model_fields.items():
             keys.append(f"{prefix}{name}")
-            inner = _inner(field.annotation)
+            inner = inner_section(field.annotation)
             if inner:
                 keys += walk(inner, f"{prefix}{name}.")
         return keys

@@ -11,7 +11,7 @@ from surefoot import files, onnx_export, overview, provenance, serving, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.store import Store
 from surefoot.errors import UserError
-from surefoot.params import Params, flatten, registered_as
+from surefoot.params import Params, flatten, parse, registered_as
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -182,13 +182,16 @@ def choose(select: str, history: "list[Record]") -> "Record":
 def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
     """What the run in MLflow says of itself."""
     train = params.train
-    experiment = os.environ.get("DVC_EXP_NAME")
+    experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
+    group = sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
     network = train.model.factory.partition(":")[2]
     source = provenance.source()
     preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
-        name=experiment or f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
+        name=f"{trial or experiment} {_varied(params, batches.batch_size)}"[:200]
+        if trial or experiment
+        else f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
         params=flatten(params.model_dump(mode="json")),
         dataset={
             "path": preparation["source"],
@@ -203,6 +206,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "mlflow.user": _user(),
             **commit,
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
+            **({tracking.SWEEP: group} if group else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
             "surefoot.data.digest": batches.index["digest"],
             **({"surefoot.data.dropped": describe_dropped(preparation["dropped"])[:5000]} if preparation["dropped"] else {}),
@@ -234,6 +238,31 @@ def schedule_title(params: Params) -> str:
     parts = params.train.schedule
     lengths = [f", {part.length} {part.per}s" if part.length else "" for part in parts]
     return ", then ".join(f"{part.name}{length}" for part, length in zip(parts, lengths, strict=True))
+
+
+def _varied(params: Params, batch: int) -> str:
+    """What tells one run of a sweep from another: lr, batch, and whatever else isn't as it is committed."""
+    now = flatten(params.model_dump(mode="json"))
+    base = parse(provenance.committed(str(files.PARAMS)) or b"")
+    before = flatten(base.model_dump(mode="json")) if base else now
+    others = [key for key, value in now.items() if before.get(key, NOT_GIVEN) != value and key not in ("train.lr", "batch.size")]
+    texts = [f"{key.partition('.')[2] or key}={_short(now[key])}" for key in others]
+    return " ".join([f"lr={params.train.lr:g}", f"batch={batch}", *texts])
+
+
+NOT_GIVEN = object()
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
+
+
+def sweep(experiment: str, baseline: str) -> str:
+    """What all runs of a sweep have in common: `--name lr` makes experiments lr-1, lr-2, ...; those without a name share the commit they started from."""
+    prefix, _, number = experiment.rpartition("-")
+    return prefix if number.isdecimal() else baseline[:7]
 
 
 def _uncommitted(source: provenance.Source) -> dict[str, str]:
@@ -372,7 +401,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     describe_in_mlflow(tracker, run)
     if run["best"]:  # unknown where the model came from elsewhere
         tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"]), "chosen_epoch": 1 + run["epoch_keys"].index(run["chosen"])})
-        tracker.tag({"surefoot.incomplete": run["incomplete"] or ""})
+        tracker.tag({tracking.INCOMPLETE: run["incomplete"] or ""})
     there = tracker.artifacts("checkpoints")
     saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
     data = {path: weights(key) for path, key in saved.items() if path not in there}

@@ -24,6 +24,8 @@ REGISTERED = "surefoot.registered"  # the tag that says as what the model is in 
 NOTE = "mlflow.note.content"
 NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
 KIND = "surefoot.kind"  # the tag of a run that is no training: the command that made it
+SWEEP = "surefoot.sweep"  # the tag that groups the runs of a sweep or a search
+INCOMPLETE = "surefoot.incomplete"  # the tag that says why a run ended before its last epoch; empty where it didn't
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 # A tracking server must not hold training up; a user's own setting is left as it is.

@@ -12,7 +12,7 @@ import webbrowser
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, lookup, overview
+from surefoot import files, lookup, overview, tracking
 from surefoot.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _view(client: "MlflowClient", experiment: str, runs: "list[Run]", filtered: 
     """The query that opens the charts of these runs; they are saved as a tag of the experiment."""
     from mlflow.exceptions import MlflowException
 
-    sweep = runs[0].data.tags.get(lookup.SWEEP)
+    sweep = runs[0].data.tags.get(tracking.SWEEP)
     state = charts(runs, filtered)
     key = f"surefoot-{files.sha256((sweep or 'latest').encode())[:16]}"
     text = f"deflate;{base64.b64encode(zlib.compress(files.canonical_json(state))).decode()}"

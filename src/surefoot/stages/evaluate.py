@@ -177,7 +177,7 @@ def _track(
 
 def _last_commits() -> tuple[str, dict[str, float]] | None:
     """The last commit and its test metrics, if they can be had."""
-    found = provenance.committed("evaluate", str(files.METRICS), files.METRICS.read_bytes())
+    found = provenance.committed_output("evaluate", str(files.METRICS), files.METRICS.read_bytes())
     try:
         return (found[0], {name: float(value) for name, value in json.loads(found[1])["test"].items()}) if found else None
     except (ValueError, KeyError, TypeError, AttributeError):

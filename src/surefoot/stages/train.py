@@ -22,8 +22,19 @@ if TYPE_CHECKING:
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 
-def main() -> None:
-    """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow."""
+class Pruned(Exception):
+    """A trial of a search isn't worth its other epochs, and why."""
+
+
+def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
+    """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow.
+
+    Args:
+        judge: of a search; looks at each epoch in turn, and gives the reason why the trial is pruned after it, or None.
+
+    Raises:
+        Pruned: for that reason.
+    """
     check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
@@ -51,7 +62,7 @@ def main() -> None:
         with _chain(params, batches, plan, store, locks, check) as chain:
             follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
             reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None
-            history, run["incomplete"] = _follow(chain, tracker, params.train, reached)
+            history, run["incomplete"] = _follow(chain, tracker, params.train, reached, judge)
             chosen = runs.choose(params.train.select, history)
             best = min(history, key=lambda record: record["metrics"][LOSSES[0]])
             run |= {"last": history[-1]["key"], "best": best["key"], "chosen": chosen["key"], "epoch_keys": [record["key"] for record in history]}
@@ -63,12 +74,23 @@ def main() -> None:
         store.mark_run(plan.identity, run)
         tracker.open()  # once more, if MLflow was out of reach
         runs.complete(tracker, run, store)
+    except Pruned as pruned:
+        if not known["last"]:
+            tracker.tag({tracking.INCOMPLETE: str(pruned)})
+        tracker.end("FINISHED" if known["last"] else "KILLED")  # one that was once finished, before the search, stays so
+        raise
     except BaseException as error:
         tracker.end("KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
 
 
-def _follow(chain: "Chain", tracker: tracking.Tracker, train: Train, reached_keys: Callable[[list[str]], None]) -> "tuple[list[Record], str | None]":
+def _follow(
+    chain: "Chain",
+    tracker: tracking.Tracker,
+    train: Train,
+    reached_keys: Callable[[list[str]], None],
+    judge: "Callable[[Record], str | None]",
+) -> "tuple[list[Record], str | None]":
     """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each, and why some are lacking."""
     from surefoot.training.sgd import Diverged
 
@@ -86,6 +108,9 @@ def _follow(chain: "Chain", tracker: tracking.Tracker, train: Train, reached_key
                 weights = chain.stored_weights(reached.record["key"])  # now, as `keep_states` may drop the state before the end
                 if weights:
                     tracker.artifact(path, weights)
+            pruned = judge(reached.record)
+            if pruned:
+                raise Pruned(f"pruned after {len(history)} of {train.epochs} epochs: {pruned}")
     except TimeIsUp:
         if not history:
             raise UserError(
