@@ -55,6 +55,7 @@ def main() -> None:
             task=schema["task"],
             scale=_scale(schema["scale"], tuple(schema["shape"]), shape),
             features=schema["features"],
+            parts=schema["parts"],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
     print(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
