@@ -278,6 +278,10 @@ class Train(Section):
 
     model: Model
     loss: Loss = Field(default_factory=Loss)
+    start_from: str | None = Field(default=None, min_length=1)
+    """A model to go on from: an MLflow run (id or name), `models:/NAME@ALIAS`, `PATH.safetensors`, or `previous`, the last run's; null: fresh weights."""
+    rows: Literal["all", "new"] = "all"
+    """Which training rows: `new`: those of part files that the model of `start_from` hasn't seen."""
     epochs: int = Field(gt=0)
     """Passes over the training rows."""
     lr: float = Field(gt=0, le=1e38)
@@ -317,6 +321,12 @@ class Train(Section):
     """Steps between the states that an interrupted training goes on from; 0 for one each epoch. Changes no result."""
     keep_states: int = Field(default=50, gt=0)
     """How many of the latest states of a run stay in `.surefoot/`, beside its best and last. Changes no result."""
+
+    @model_validator(mode="after")
+    def _new_to_whom(self) -> "Train":
+        if self.rows == "new" and self.start_from is None:
+            raise ValueError("rows: new needs a model to go on from; set start_from")
+        return self
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Train":

@@ -79,6 +79,7 @@ class Tracker:
         self._have: set[tuple[str, int]] = set()
         self._written = 0.0
         self._warned = False
+        self._notes: dict[str, str] = {}
 
     @property
     def run_id(self) -> str | None:
@@ -127,11 +128,29 @@ class Tracker:
         def write(client: "MlflowClient") -> None:
             other = find(client, identity)
             if other:
-                run_id, name = other.info.run_id, other.info.run_name
-                link = f"Goes on from [{name}](#/experiments/{other.info.experiment_id}/runs/{run_id}) after epoch {epoch}."
-                self.tag({"surefoot.continues": run_id, "mlflow.note.content": link})
+                self.tag({"surefoot.continues": other.info.run_id})
+                self._note("continues", f"Goes on from {_link(other)} after epoch {epoch}.")
 
         self._try(write)
+
+    def started(self, start: Mapping[str, Any]) -> None:
+        """Say, by tags and a link, which model this run started from: `from`, and as far as they are known `run`, its identity, `run_id` and `name`."""
+
+        def write(client: "MlflowClient") -> None:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                other = client.get_run(start["run_id"]) if start["run_id"] else find(client, start["run"]) if start["run"] else None
+            except MlflowException:  # it was deleted since
+                other = None
+            self.tag({"surefoot.start": other.info.run_id if other else start["from"], "surefoot.start.weights": start["weights"]})
+            self._note("started", f"Started from {_link(other) if other else '`' + start['from'] + '`'}.")
+
+        self._try(write)
+
+    def _note(self, key: str, text: str) -> None:
+        self._notes[key] = text
+        self.tag({"mlflow.note.content": "\n\n".join(self._notes.values())})
 
     def add(self, points: Iterable[Point]) -> None:
         """Take in metrics. They are written about once a second, and by `flush`."""
@@ -246,8 +265,8 @@ class Tracker:
         if self._warned:
             return
         self._warned = True
-        reason = _without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        print(f"warning: MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr, flush=True)
+        reason = without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        print(f"warning: MLflow at {without_password(store_uri())} can't be written, going on without it: {reason}", file=sys.stderr, flush=True)
 
 
 def _say_who(pid: int) -> None:
@@ -276,6 +295,36 @@ def find(client: "MlflowClient", identity: str) -> "Run | None":
     return runs[0] if runs else None
 
 
+def by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
+    """The runs of this id or name, or of the DVC experiment of that name."""
+    from mlflow.exceptions import MlflowException
+
+    if re.fullmatch("[0-9a-f]{32}", wanted):
+        try:
+            return [client.get_run(wanted)]
+        except MlflowException:
+            return []
+    quote = '"' if "'" in wanted else "'"
+    if quote in wanted:
+        return []
+    named: dict[str, Run] = {}
+    for filtered in (f"attributes.run_name = {quote}{wanted}{quote}", f"tags.DVC_EXP_NAME = {quote}{wanted}{quote}"):
+        for run in search(client, filtered):
+            named[run.info.run_id] = run
+    return list(named.values())
+
+
+def search(client: "MlflowClient", filtered: str) -> "list[Run]":
+    """The runs that a filter is true of, the latest first."""
+    # Not `experiment`, which would make the experiment.
+    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+    return list(client.search_runs([found.experiment_id], filtered, order_by=["attributes.start_time DESC"])) if found else []
+
+
+def _link(run: "Run") -> str:
+    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+
+
 def experiment(client: "MlflowClient") -> str:
     """The id of the experiment, which is made if it isn't there."""
     from mlflow.exceptions import MlflowException
@@ -294,6 +343,6 @@ def experiment(client: "MlflowClient") -> str:
     return str(found.experiment_id)
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
     """The same text without user and password in the addresses in it."""
     return re.sub(r"://[^/\s]*@", "://", text)

@@ -5,7 +5,7 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, runs
+from surefoot import errors, files, runs, start
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -44,6 +44,7 @@ def main() -> None:
         raise UserError(f"the loss on the test rows is {value}, though on the validation rows it wasn't: are there values far from all those in training?")
     outputs = outputs.cpu()
     metrics = {"loss": value, **METRICS[store.task](outputs.numpy(), store.test.targets)}
+    metrics |= start.old_and_new(params, store, outputs.numpy())
     predicted = _predicted(store, outputs.numpy())
 
     files.write_json(files.METRICS, {"test": metrics})

@@ -17,7 +17,7 @@ NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states", 
 # What in an origin is a param, and named as such.
 FROM_PARAMS = (
     *("seed", "numerics.profile", "numerics.threads", "numerics.device", "numerics.deterministic"),
-    *("model.", "loss.", "optimizer.", "step.", "average", "schedule."),
+    *("model.", "loss.", "optimizer.", "step.", "average", "schedule.", "start."),
 )
 # What in it is code, though a param names it.
 CODE = ("model.source.", "loss.source.")
@@ -40,6 +40,7 @@ CAUSES = {
     "average": "the average of the weights",
     "average.": "the average's {}",
     "schedule.": "the schedule's {}",
+    "start.": "what training starts from (train.start_from), its {}",
     "data.": "the data that is trained on, {}",
 }
 

@@ -1,8 +1,6 @@
 """A run as MLflow has it."""
 
 import json
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +139,7 @@ def find(wanted: str | None, scratch: Path) -> Recorded:
     scratch.mkdir()
     try:
         client = MlflowClient(uri)
-        found = _by_name(client, wanted) if wanted else _last(client)
+        found = tracking.by_name(client, wanted) if wanted else _last(client)
     except (MlflowException, SQLAlchemyError) as error:  # the second: a store that is damaged
         raise UserError(f"MLflow at {uri} can't be read: {str(error).splitlines()[0]}") from None
     if len(found) > 1:
@@ -150,24 +148,6 @@ def find(wanted: str | None, scratch: Path) -> Recorded:
     if not found:
         raise UserError(f"there is no run {wanted!r} in MLflow; give a run's id or name, or a DVC experiment's" if wanted else "no run was made here yet")
     return Recorded(found[0], client, scratch)
-
-
-def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
-    from mlflow.exceptions import MlflowException
-
-    if re.fullmatch("[0-9a-f]{32}", wanted):
-        try:
-            return [client.get_run(wanted)]
-        except MlflowException:
-            return []
-    quote = '"' if "'" in wanted else "'"
-    if quote in wanted:
-        return []
-    named: dict[str, Run] = {}
-    for filtered in (f"attributes.run_name = {quote}{wanted}{quote}", f"tags.DVC_EXP_NAME = {quote}{wanted}{quote}"):
-        for run in _search(client, filtered):
-            named[run.info.run_id] = run
-    return list(named.values())
 
 
 def _last(client: "MlflowClient") -> "list[Run]":
@@ -182,13 +162,7 @@ def _last(client: "MlflowClient") -> "list[Run]":
     present = [mark for mark in marks if model and known.get(mark.stem, {}).get("weights") == model]
     same = [mark for mark in present if known[mark.stem]["description"]["params"] == params]
     last = (same or present or marks)[-1].stem
-    found = _search(client, f"tags.`{tracking.IDENTITY}` = '{last}'")
+    found = tracking.search(client, f"tags.`{tracking.IDENTITY}` = '{last}'")
     if not found:
         raise UserError("this workspace's last run isn't in MLflow; `surefoot sync` brings it there")
     return found[:1]
-
-
-def _search(client: "MlflowClient", filtered: str) -> "list[Run]":
-    # Not `tracking.experiment`, which would make the experiment.
-    experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.EXPERIMENT)
-    return list(client.search_runs([experiment.experiment_id], filtered, order_by=["attributes.start_time DESC"])) if experiment else []
