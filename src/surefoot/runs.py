@@ -142,8 +142,7 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
     ends = train.model_dump(mode="json", include={"epochs", "max_steps", "early_stopping", "schedule", "select"})
     identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"]]))
-    said = begin.said | {"key": start.note_key(begin.said["from"], batches)} if begin else None
-    return Plan(identity, first, lr, steps_per_epoch, schedule, make, said, batches.only)
+    return Plan(identity, first, lr, steps_per_epoch, schedule, make, begin.said if begin else None, batches.only)
 
 
 def _check_metrics(params: Params, validated: list[str], plateau: str | None) -> None:
@@ -192,7 +191,9 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
-        name=experiment or f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
+        name=experiment
+        or f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}"
+        + (f" from {train.start_from[:32]}" if train.start_from else ""),
         params=flatten(params.model_dump(mode="json")),
         dataset={
             "path": preparation["source"],
@@ -269,8 +270,8 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
             **{name: batches.index[name] for name in ("task", "classes", "input_shape", "features", "scale")},
         },
         "examples": preparation["examples"],
-        "start": plan.start and {name: value for name, value in plan.start.items() if name != "seen"},
-        "seen": start.seen(params, batches, plan.start),
+        "start": plan.start,
+        "seen": start.seen(batches, plan.start),
         "continues": [],
         "last": None,
         "best": None,
@@ -292,7 +293,7 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         "select": run["select"],
         "chosen": run["chosen"],
         "incomplete": run["incomplete"],
-        "start": run.get("start"),
+        "start": {name: value for name, value in (run.get("start") or {}).items() if name != "seen"},
         "model": run["weights"],
     }
 
@@ -370,9 +371,8 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     for path, network in (data | {f"checkpoints/{run['select']}.safetensors": chosen}).items():
         if network:
             tracker.artifact(path, network)
-    begin = store.start_weights(run["start"]["weights"]) if run.get("start") and run["start"]["weights"] else None
-    for path, given in ((start.WEIGHTS, begin), (start.SEEN, files.canonical_json(run["seen"]) if run.get("seen", {}).get("parts") else None)):
-        if given and path not in tracker.artifacts(str(Path(path).parent)):
+    for path, given in start.artifacts(run, store).items():
+        if path not in tracker.artifacts(str(Path(path).parent)):
             tracker.artifact(path, given)
     said = account(tracker.identity, run, store)
     if said:

@@ -28,18 +28,16 @@ if TYPE_CHECKING:
 KEY = "train.start_from"
 PREVIOUS = "previous"
 WEIGHTS = "start/weights.safetensors"  # in the MLflow run that was started from them
-SEEN = "data/parts.json"  # the same: which part files it has seen
-
-# A row's split follows from these, and from the rows before it.
-SPLIT_PARAMS = ("target", "task", "validation", "test", "validation_source", "test_source", "split", "missing")
+START = "start/start.json"  # the same: what is said of them
+SEEN = "data/parts.json"  # the same: which part files it has seen itself
 
 
 @dataclass(frozen=True)
 class Start:
     """A start: `weights` as safetensors, None for fresh ones; and what is said of it.
 
-    `said`: `from`, the param; `weights`, their digest; `run`, the identity of the run that made them, its MLflow `run_id` and `name`, as far as they are
-    known; `seen`, from `seen`, or None where it isn't known.
+    `said`: `from`, the param; `key`, under which it is noted; `weights`, their digest; `run`, the identity of the run that made them, its MLflow `run_id`
+    and `name`, as far as they are known; `seen`, from `seen`, or None where it isn't known.
     """
 
     said: dict[str, Any]
@@ -67,6 +65,7 @@ def find(params: Params, batches: Store, store: "TrajectoryStore", anew: bool = 
         weights = _noted_weights(noted, store)
         return Start(noted, weights)
     found = _find(wanted, store)
+    found.said["key"] = key
     store.note_start(key, found.said, found.weights)
     return found
 
@@ -87,6 +86,7 @@ def _noted_weights(noted: dict[str, Any], store: "TrajectoryStore") -> bytes | N
         weights = _chosen_weights(run, store) if run else None
         if weights is None or files.sha256(weights) != noted["weights"]:
             raise UserError(f"{KEY}: {store.start_path(noted['weights'])}, which this training started from, is damaged or gone; put it back, or name a start")
+        store.note_start(noted["key"], noted, weights)
     return weights
 
 
@@ -212,21 +212,34 @@ def _reaching_mlflow() -> "Iterator[MlflowClient]":
         raise UserError(f"{KEY}: {tracking.without_password(f'MLflow at {uri}: {str(error).splitlines()[0][:300]}')}") from None
 
 
+def artifacts(run: dict[str, Any], store: "TrajectoryStore") -> dict[str, bytes]:
+    """What an MLflow run has of the start of a run of the store, and for those that are to start from it."""
+    said, found = run.get("start"), {}
+    if run.get("seen", {}).get("parts"):
+        found[SEEN] = files.canonical_json(run["seen"])
+    if said and said["weights"]:
+        found[START] = files.canonical_json(said)
+        weights = store.start_weights(said["weights"])
+        found |= {WEIGHTS: weights} if weights is not None else {}
+    return found
+
+
 # --- rows that are new ----------------------------------------------------------------------------
 
 
-def seen(params: Params, batches: Store, start: dict[str, Any] | None) -> dict[str, Any]:
+def seen(batches: Store, start: dict[str, Any] | None) -> dict[str, Any]:
     """Which part files a model has seen that is trained on these batches from this start, and what their split follows from.
 
     `parts`: [path, digest] of those of `prepare.source`, in order; `others`: the digests of all others; `split`: the params.
     """
-    source = Path(params.prepare.source)
+    preparation = batches.index["preparation"]
+    source = Path(preparation["source"])
     parts = [[part["path"], part["digest"]] for part in batches.index["parts"] if Path(part["path"]).is_relative_to(source)]
     others = {part["digest"] for part in batches.index["parts"]} | (_digests(start["seen"]) if start and start["seen"] else set())
     return {
         "parts": parts,
         "others": sorted(others - {digest for _, digest in parts}),
-        "split": {"seed": params.seed} | {f"prepare.{name}": value for name, value in params.prepare.model_dump(mode="json", include={*SPLIT_PARAMS}).items()},
+        "split": preparation["split"],
     }
 
 
@@ -247,27 +260,25 @@ def rows(params: Params, batches: Store, start: Start | None) -> Store:
     """
     if start is None or start.weights is None:  # from fresh weights: every row is new
         return batches
-    said, parts = start.said, batches.index["parts"]
+    said, parts, source = start.said, batches.index["parts"], batches.index["preparation"]["source"]
     if said["seen"]:
-        _check_split(params, said["seen"], seen(params, batches, None), said["name"])
+        _check_split(said["seen"], seen(batches, None), said["name"])
     if params.train.rows == "all":
         return batches
     if not parts:
-        raise UserError(
-            f"train.rows: new: {params.prepare.source} has no part files, so which rows are new can't be told; make it a directory of CSV or Parquet files"
-        )
+        raise UserError(f"train.rows: new: {source} has no part files, so which rows are new can't be told; make it a directory of CSV or Parquet files")
     if not said["seen"]:
         raise UserError(f"train.rows: new: which rows {said['name']} has seen isn't known; start from a run, or set rows: all")
     only = ranges(parts, "train", _is_new(said))
     chosen = replace(batches, only=only)
     if not only:
-        raise UserError(f"train.rows: new: {said['name']} has seen every part file of {params.prepare.source}; add one, or set rows: all")
+        raise UserError(f"train.rows: new: {said['name']} has seen every part file of {source}; add one, or set rows: all")
     if not chosen.rows_per_epoch:
         raise UserError(f"train.rows: new: there are {count(only)} new training rows, less than batch.size, and batch.drop_last leaves none")
     return chosen
 
 
-def _check_split(params: Params, before: dict[str, Any], now: dict[str, Any], name: str) -> None:
+def _check_split(before: dict[str, Any], now: dict[str, Any], name: str) -> None:
     """See whether rows that the start has seen are in the splits in which they were.
 
     Raises:
@@ -278,19 +289,18 @@ def _check_split(params: Params, before: dict[str, Any], now: dict[str, Any], na
     if not shared:
         return
     moved = f"so rows that {name} was trained on could be among the test rows now"
-    other = [key for key, value in now["split"].items() if before["split"].get(key) != value]
-    if other:
-        was = ", ".join(f"{key} was {before['split'].get(key)}" for key in other)
+    was = ", ".join(f"{key} was {before['split'].get(key)}" for key, value in now["split"].items() if before["split"].get(key) != value)
+    if was:
         raise UserError(f"{KEY}: {was}, {moved}; put that back, or start from null")
-    if params.prepare.split.by in ("group", "time"):  # by a row's own group; or it moves with time, as it should
+    if now["split"]["prepare.split"]["by"] in ("group", "time"):  # by a row's own group; or it moves with time, as it should
         return
     for number in range(shared[-1] + 1):
         path, digest = now["parts"][number]
         if number >= len(known) or known[number] != digest:
-            first = f"{path} is new, and its name sorts before {now['parts'][shared[-1]][0]}" if digest not in known else None
-            gone = f"{before['parts'][number][0] if number < len(known) else path} isn't there as it was"
-            mend = "rename it so that it sorts last" if first else "put it back"
-            raise UserError(f"{KEY}: {first or gone}, {moved}: a row's split depends on the rows before it (prepare.split.by)\n{mend}, or start from null")
+            new = digest not in known and path not in {path for path, _ in before["parts"]}
+            other = f"{path} is new, and its name sorts before {now['parts'][shared[-1]][0]}" if new else f"{before['parts'][number][0]} isn't there as it was"
+            mend = "rename it so that it sorts last" if new else "put it back"
+            raise UserError(f"{KEY}: {other}, {moved}: a row's split depends on the rows before it (prepare.split.by)\n{mend}, or start from null")
 
 
 def old_and_new(params: Params, batches: Store, outputs: "np.ndarray") -> dict[str, float]:

@@ -31,6 +31,9 @@ GROUP_ROWS = 1 << 17
 GATHER_BYTES = 8 << 20
 GATHER_ROWS = 1 << 12
 
+# A row's split follows from these, and from the rows before it.
+SPLIT_PARAMS = {"target", "task", "validation", "test", "validation_source", "test_source", "split", "missing"}
+
 Splits = NDArray[np.int8]
 Item = TypeVar("Item")
 
@@ -88,6 +91,7 @@ def write_tables(
         "classes": targets.classes(),
         "rows": dict(zip(SPLITS, targets.rows, strict=True)),
         "dropped": cleaner.dropped,
+        "split": {"seed": seed} | {f"prepare.{name}": value for name, value in prepare.model_dump(mode="json", include=SPLIT_PARAMS).items()},
         "parts": [part for some in (parts, *of_others) for part in some.describe()],
         "features": features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
         **_form(fits),
