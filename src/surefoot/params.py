@@ -308,6 +308,10 @@ class Train(Section):
 
     model: Model
     loss: Loss = Field(default_factory=Loss)
+    start_from: str | None = Field(default=None, min_length=1)
+    """A model to go on from: an MLflow run (id or name), `models:/NAME@ALIAS`, `PATH.safetensors`, or `previous`, the last run's; null: fresh weights."""
+    rows: Literal["all", "new"] = "all"
+    """Which training rows: `new`: those of part files that the model of `start_from` hasn't seen."""
     epochs: int = Field(gt=0)
     """Passes over the training rows."""
     lr: float = Field(gt=0, le=1e38)
@@ -358,6 +362,12 @@ class Train(Section):
         if given is not None:
             registered_as(given)
         return given
+
+    @model_validator(mode="after")
+    def _new_to_whom(self) -> "Train":
+        if self.rows == "new" and self.start_from is None:
+            raise ValueError("rows: new needs a model to go on from; set start_from")
+        return self
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Train":

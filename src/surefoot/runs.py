@@ -4,11 +4,13 @@ import getpass
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, onnx_export, overview, provenance, serving, tracking
+from surefoot import files, onnx_export, overview, provenance, serving, start, tracking
 from surefoot.data.columns import describe_dropped
+from surefoot.data.parts import Range
 from surefoot.data.store import Store
 from surefoot.errors import UserError
 from surefoot.params import Params, flatten, parse, registered_as
@@ -34,6 +36,8 @@ class Plan:
     steps_per_epoch: int
     schedule: "Callable[[], Schedule]"
     make: "Callable[[], Trainer]"
+    start: dict[str, Any] | None  # what is said of the model that it starts from
+    only: tuple[Range, ...] | None  # the training rows that are trained on, if not all
 
     def epoch_keys(self) -> list[str]:
         """The key at the end of each epoch, as far as they are known before anything is trained: none where the schedule follows a metric."""
@@ -46,11 +50,11 @@ class Plan:
         return [segment.key for segment in segments(self.origin, epochs(schedule), 0, self.steps_per_epoch)]
 
 
-def plan(params: Params, batches: Store) -> Plan:
-    """The chain of a training. Numerics must be pinned; the network is built and tried on one batch.
+def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
+    """The chain of a training. Numerics must be pinned; the network is built and tried on one batch. `anew` goes to `start.find`.
 
     Raises:
-        UserError: the network can't be built, or doesn't fit the data.
+        UserError: the network can't be built, or doesn't fit the data; the model that it is to start from isn't there, or doesn't fit it.
     """
     from surefoot.training import model as networks
     from surefoot.training import optimizer as optimizers
@@ -60,7 +64,11 @@ def plan(params: Params, batches: Store) -> Plan:
     from surefoot.training.rows import Rows
     from surefoot.training.schedule import Schedule
     from surefoot.training.sgd import Step, Trainer
+    from surefoot.training.trajectory_store import TrajectoryStore
 
+    begin = start.find(params, batches, TrajectoryStore(files.trajectory()), anew)
+    batches = start.rows(params, batches, begin)
+    weights = networks.saved(begin.weights, begin.said["name"]) if begin and begin.weights is not None else None
     train, device = params.train, params.device
     index = batches.index
     numerics.check_precision(train.precision, params.numerics, device)
@@ -89,6 +97,8 @@ def plan(params: Params, batches: Store) -> Plan:
 
     def build() -> tuple[Any, Any]:
         model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema, device)
+        if begin and weights is not None:
+            networks.start_from(model, weights, begin.said["name"])
         return model, optimizers.optimizer(model, lr=lr, own=own, **of_optimizer)
 
     _, groups = build()
@@ -113,7 +123,7 @@ def plan(params: Params, batches: Store) -> Plan:
     check_loss(aim, outputs, training.targets[: batches.batch_size].to(outputs.device))
     _check_metrics(params, [f"validation/{name}" for name in ("loss", *aim.measure(outputs, training.targets[: batches.batch_size]))], schedule().metric)
     # `told`: a network that asks for the schema may compute by it what no array and no weight shows, such as a column's own scale.
-    start = origin(
+    first = origin(
         seed=params.seed,
         numerics=params.numerics,
         threads=params.threads,
@@ -129,12 +139,14 @@ def plan(params: Params, batches: Store) -> Plan:
         average=average,
         schedule={"columns": columns, "follows": schedule().metric},
         data={split: index["splits"][split] for split in ("train", "validation")}
-        | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told},
+        | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told}
+        | ({"only": batches.only} if batches.only is not None else {}),
+        start={"weights": begin.said["weights"]} if begin and weights is not None else None,
     )
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
     ends = train.model_dump(mode="json", include={"epochs", "max_steps", "early_stopping", "schedule", "select"})
-    identity = files.sha256(files.canonical_json([start, lr, ends, batches.index["digest"]]))
-    return Plan(identity, start, lr, steps_per_epoch, schedule, make)
+    identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"]]))
+    return Plan(identity, first, lr, steps_per_epoch, schedule, make, begin.said if begin else None, batches.only)
 
 
 def _scaled(lr: Any, reference: int | None, rows: int) -> Any:
@@ -159,10 +171,10 @@ def chain(params: Params, batches: Store, plan: Plan, store: "TrajectoryStore", 
     from surefoot.training.schedule import rises
     from surefoot.training.trajectory import Chain, early_stopping, planner
 
-    train = params.train
+    train, chosen = params.train, replace(batches, only=plan.only)
     ends = early_stopping(**train.early_stopping.model_dump(), rises=rises(train.early_stopping.metric))
     planned = planner(plan.origin, plan.schedule().next_epoch, train.checkpoint_every, plan.steps_per_epoch)
-    return Chain(planned, train.epochs, store, plan.make, lambda epoch: batches.order(params.seed, epoch), ends=ends, **hooks)
+    return Chain(planned, train.epochs, store, plan.make, lambda epoch: chosen.order(params.seed, epoch), ends=ends, **hooks)
 
 
 def choose(select: str, history: "list[Record]") -> "Record":
@@ -191,7 +203,8 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     return tracking.Description(
         name=f"{trial or experiment} {_varied(params, batches.batch_size)}"[:200]
         if trial or experiment
-        else f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}",
+        else f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}"
+        + (f" from {train.start_from[:32]}" if train.start_from else ""),
         params=flatten(params.model_dump(mode="json")),
         dataset={
             "path": preparation["source"],
@@ -308,6 +321,8 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
             **{name: batches.index[name] for name in ("task", "classes", "input_shape", "features", "scale")},
         },
         "examples": preparation["examples"],
+        "start": plan.start,
+        "seen": start.seen(batches, plan.start),
         "continues": [],
         "last": None,
         "best": None,
@@ -329,6 +344,7 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         "select": run["select"],
         "chosen": run["chosen"],
         "incomplete": run["incomplete"],
+        "start": {name: value for name, value in (run.get("start") or {}).items() if name != "seen"},
         "model": run["weights"],
     }
 
@@ -373,8 +389,10 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
 
 
 def describe_in_mlflow(tracker: tracking.Tracker, run: dict[str, Any]) -> None:
-    """Write the description that the run's page in MLflow opens on, with a link to the run that it goes on from."""
+    """Write the description that the run's page in MLflow opens on, with links to the run that it goes on from, and to the model that it started from."""
     links = [tracker.continues(other, epoch) for other, epoch in run["continues"]]
+    if run.get("start") and run["start"]["weights"]:
+        links.append(tracker.started(run["start"]))
     tracker.note(overview.markdown(run, tracker.run_id or "", " ".join(links)))
 
 
@@ -410,6 +428,9 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     for path, network in (data | {f"checkpoints/{run['select']}.safetensors": chosen}).items():
         if network:
             tracker.artifact(path, network)
+    for path, given in start.artifacts(run, store).items():
+        if path not in tracker.artifacts(str(Path(path).parent)):
+            tracker.artifact(path, given)
     said = account(tracker.identity, run, store)
     if said:
         tracker.artifact(ACCOUNT, files.canonical_json(said))

@@ -138,9 +138,7 @@ class Tracker:
                 found.append(other)
 
         self._try(write)
-        return "".join(
-            f"Goes on from [{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) after epoch {epoch}." for run in found
-        )
+        return "".join(f"Goes on from {_link(run)} after epoch {epoch}." for run in found)
 
     def note(self, text: str) -> None:
         """Set the description that the run's page opens on, unless a person has written it anew."""
@@ -151,6 +149,23 @@ class Tracker:
                 self.tag({NOTE: f"{text}{NOTE_MARK}{files.sha256(text.encode())[:16]} -->"})
 
         self._try(write)
+
+    def started(self, start: Mapping[str, Any]) -> str:
+        """Say by tags which model this run started from: `from`, and where known `run`, its identity, and `run_id`. Returns a link, in Markdown."""
+        others: list[Run] = []
+
+        def write(client: "MlflowClient") -> None:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                other = client.get_run(start["run_id"]) if start["run_id"] else find(client, start["run"]) if start["run"] else None
+            except MlflowException:  # it was deleted since
+                other = None
+            self.tag({"surefoot.start": other.info.run_id if other else start["from"], "surefoot.start.weights": start["weights"]})
+            others.extend([other] if other else [])
+
+        self._try(write)
+        return f"Started from {_link(others[0]) if others else '`' + start['from'] + '`'}."
 
     def add(self, points: Iterable[Point]) -> None:
         """Take in metrics. They are written about once a second, and by `flush`."""
@@ -354,6 +369,10 @@ def find(client: "MlflowClient", identity: str) -> "Run | None":
     """The run of an identity, the latest if there should be several."""
     runs = client.search_runs([experiment(client)], f"tags.`{IDENTITY}` = '{identity}'", max_results=1, order_by=["attributes.start_time DESC"])
     return runs[0] if runs else None
+
+
+def _link(run: "Run") -> str:
+    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
 
 
 def experiment(client: "MlflowClient") -> str:

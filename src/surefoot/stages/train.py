@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, onnx_export, runs, tracking
+from surefoot import errors, files, onnx_export, runs, start, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import Stopped, UserError
 from surefoot.params import Params, Train, load
@@ -43,7 +43,9 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)
-    plan = runs.plan(params, batches)
+    plan = runs.plan(params, batches, anew=True)
+    if plan.start:
+        print(start.describe(plan.start, batches, plan.only), flush=True)
     _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
     store = TrajectoryStore(files.trajectory())
     locks = files.Locks(store.path / "lock")
@@ -58,7 +60,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     check = _time_check(check, params.train.max_minutes)
     try:
         tracker.open("RUNNING")
-        runs.describe_in_mlflow(tracker, known | {"continues": run["continues"]})
+        runs.describe_in_mlflow(tracker, known | {"continues": run["continues"], "start": run["start"]})
         with _chain(params, batches, plan, store, locks, check) as chain:
             follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
             reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None

@@ -127,6 +127,43 @@ def to_bytes(tensors: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
 
 
+def saved(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a network that training is to start from; nothing is unpickled.
+
+    Raises:
+        UserError: naming it: it isn't safetensors, is cut short, or has values that aren't finite.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"train.start_from: {name} is no safetensors file, or is damaged: {' '.join(str(error).split())}") from None
+    for tensor, values in tensors.items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise UserError(f"train.start_from: {name}: {tensor} holds values that aren't finite (NaN or infinite), from which nothing can be trained")
+    return tensors
+
+
+def start_from(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    """Bring the weights and buffers of another training into a network.
+
+    Raises:
+        UserError: they don't fit; which, and why that may be.
+    """
+    own = model.state_dict()
+    faults = []
+    for key in [*own, *sorted(tensors.keys() - own.keys())]:
+        one, other = (f"{found[key].dtype} {list(found[key].shape)}".removeprefix("torch.") if key in found else "none" for found in (tensors, own))
+        if one != other:
+            faults.append(f"{key} is {one}, the network has {other}")
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(
+            f"train.start_from: {name} doesn't fit train.model: {'; '.join(faults[:3])}{more}\n"
+            "a class or category that is new in the data changes outputs or inputs, as does another train.model; then start from null"
+        )
+    model.load_state_dict(tensors)
+
+
 def load(model: nn.Module, data: bytes) -> None:
     """Bring saved weights and buffers into a network."""
     model.load_state_dict(safetensors.torch.load(data))

@@ -34,6 +34,7 @@ def origin(
     average: dict[str, Any],
     schedule: dict[str, Any],
     data: dict[str, Any],
+    start: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the first key is the digest of.
 
@@ -52,6 +53,7 @@ def origin(
         step: what goes into a step beside it: accumulation, clipping, precision.
         average: how weights are averaged; {} if they aren't.
         schedule: what is scheduled, by group and name, and the metric that it follows. The values themselves are in the keys.
+        start: the digest of the weights that another training left (`train.start_from`); None where there are none.
         data: digests of the training and validation arrays, their scale, how they are batched and shuffled, and what the factory was told of them.
     """
     own, packages = _sources(factory.partition(":")[0])
@@ -70,6 +72,7 @@ def origin(
         "average": average,
         "schedule": schedule,
         "data": data,
+        **({"start": start} if start else {}),
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surefoot import errors, files, runs
+from surefoot import errors, files, runs, start
 from surefoot.errors import UserError
 from surefoot.training.trajectory_store import TrajectoryStore
 from surefoot.verification import compare, packages
@@ -150,6 +150,7 @@ def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
 def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findings:
     """All stages, from the raw data to the test metrics."""
     store = TrajectoryStore(remake.scratch.path / "store")
+    _bring_start(store, recorded, account)
     remake.reproduce("evaluate", store=store.path)
     made = next((runs.account(identity, run, store) for identity, run in store.runs().items() if run["last"]), None)
     if made is None:
@@ -175,6 +176,7 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
 def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Findings:
     """Some epochs, each range of them from the stored state before it, in parallel processes."""
     _bring_data(remake, account)
+    _bring_start(TrajectoryStore(remake.path / ".surefoot"), recorded, account)
     tasks = [_seed(remake.scratch.path / f"epochs-{first}-{last}", account, first, last) for first, last in ranges]
     _retrain(remake, tasks, account["origin"]["numerics"]["threads"])
     shown = recorded.curves()
@@ -190,6 +192,19 @@ def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: 
         found.symptoms += [_where(recorded, account["epochs"], store, made, differs)] if differs and made else []
         found.symptoms += [other_curve] if other_curve else []
     return found
+
+
+def _bring_start(store: TrajectoryStore, recorded: Recorded, account: dict[str, Any]) -> None:
+    """The model that it started from (`train.start_from`), as a store there has it: the runs and files of this workspace aren't there."""
+    noted = account.get("start")
+    if not noted:
+        return
+    weights = recorded.artifact(start.WEIGHTS) if noted["weights"] else None
+    if noted["weights"] and (weights is None or files.sha256(weights) != noted["weights"]):
+        what = "isn't in MLflow" if weights is None else "is damaged in MLflow"
+        raise CannotSay(f"the model that it started from, {start.WEIGHTS}, {what}")
+    known = recorded.artifact(start.START)
+    store.note_start(noted["key"], noted | {"seen": json.loads(known)["seen"] if known else None, "fixed": True}, weights)
 
 
 def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -> None:

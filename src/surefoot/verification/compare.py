@@ -15,7 +15,7 @@ SURROUNDINGS = ("numerics.fingerprint", "versions.")
 # What in an origin is a param, and named as such.
 FROM_PARAMS = (
     *("seed", "numerics.profile", "numerics.threads", "numerics.device", "numerics.deterministic"),
-    *("model.", "loss.", "optimizer.", "step.", "average", "schedule."),
+    *("model.", "loss.", "optimizer.", "step.", "average", "schedule.", "start."),
 )
 # What in it is code, though a param names it.
 CODE = ("model.source.", "loss.source.")
@@ -38,6 +38,7 @@ CAUSES = {
     "average": "the average of the weights",
     "average.": "the average's {}",
     "schedule.": "the schedule's {}",
+    "start.": "what training starts from (train.start_from), its {}",
     "data.": "the data that is trained on, {}",
 }
 
