@@ -14,7 +14,7 @@ from surefoot.evaluation.metrics import BINS, Floats, Tested, calibration_error,
 WRITTEN = 30  # classes up to which counts and names are written into the confusion matrix
 LISTED = 25  # of more classes or pairs these are listed
 CURVES = 50  # classes up to which each has a curve
-VALUES = 2_000_000  # in a curve of all classes together
+VALUES = 500_000  # in a curve of all classes together
 Curve = tuple[Floats, Floats, float]
 
 
@@ -76,8 +76,7 @@ def classes(tested: Tested) -> bytes:
         axes.plot(shares, places + shift, color=colour, marker=marker, markersize=5, linestyle="", label=f"{name}, 95 % interval")
     axes.plot(table["f1"][order], places, color="black", marker="|", markersize=11, linestyle="", label="F1")
     axes.set_yticks(places, names)
-    axes.set(xlabel="share", ylabel="class (test rows)", xlim=(-0.02, 1.02))
-    axes.invert_yaxis()
+    axes.set(xlabel="share", ylabel="class (test rows)", xlim=(-0.02, 1.02), ylim=(len(order) - 0.5, -0.5))
     axes.grid(alpha=0.3)
     figure.suptitle("Precision and recall of each class" if len(order) == len(there) else f"The {len(order)} of {len(there):,} classes with the least F1")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
@@ -161,7 +160,7 @@ def calibration(tested: Tested) -> bytes:
     which = plots.label(tested.classes[1]) if tested.task == "binary" else "the predicted class"
     title = f"Calibration: expected calibration error {calibration_error(probability, true):.3f}\n{len(true):,} test rows in {BINS} bins"
     axes.set(title=title, ylabel=f"share of {which}" if tested.task == "binary" else "share that is right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.legend(fontsize="small", loc="upper left")
+    axes.legend(fontsize="small", loc="best")
     below.bar((np.arange(BINS) + 0.5) / BINS, count, width=0.9 / BINS, color=plots.BLUE)
     below.set(xlabel=f"probability of {which}", ylabel="rows")
     for panel in (axes, below):

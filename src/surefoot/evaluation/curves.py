@@ -16,7 +16,7 @@ SERIES = {
 NAMES = {
     "loss": ("Loss", "loss"),
     "accuracy": ("Accuracy", "share of rows that are right"),
-    "mae": ("Mean absolute error", "mean absolute error, in units of the target"),
+    "mae": ("Mean absolute error", "in units of the target"),
     "lr": ("Learning rate", "learning rate"),
     "gradient_norm": ("Gradient norm", "norm of the gradient, all parameters"),
 }
@@ -30,12 +30,12 @@ def training(history: Mapping[str, Sequence[float]], chosen: int, select: str) -
         chosen: the epoch of the model.
         select: why it was chosen (`train.select`).
     """
+    numbers = {name: np.asarray(values, np.float64) for name, values in history.items()}
     panels: dict[str, list[str]] = {}
-    for column, values in history.items():
-        if column != "epoch" and np.isfinite(np.asarray(values, np.float64)).any():
+    for column in history:
+        if column != "epoch" and np.isfinite(numbers[column]).any():
             panels.setdefault(_split(column)[1], []).append(column)
     # Loss first, learning rate and gradient norm last.
-    numbers = {name: np.asarray(values, np.float64) for name, values in history.items()}
     order = sorted(panels, key=lambda name: (name != "loss", name == "gradient_norm", name == "lr", name))
     epochs = numbers["epoch"]
     columns = 2 if len(order) > 1 else 1

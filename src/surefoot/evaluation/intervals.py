@@ -14,6 +14,7 @@ Indices = NDArray[np.int64]
 Z = 1.959963984540054  # 95 % of a normal distribution lie within so many deviations
 RESAMPLES = 1000
 ROWS = 10_000  # in a resample at most: of more rows it takes a sample, and its spread is scaled down
+UNBOUNDED = ("loss", "mae", "rmse")  # what can be more than 1
 CELLS = 4_000_000  # numbers in memory at a time
 
 
@@ -45,7 +46,7 @@ Statistics = dict[str, Callable[[Indices], Floats]]
 
 
 def bootstrap(statistics: Statistics, rows: int, seed: int, width: int = 1) -> dict[str, Interval]:
-    """Percentile intervals of statistics of rows, all from the same resamples.
+    """Intervals of statistics of rows, by the percentiles of the same resamples for all.
 
     Args:
         statistics: by name, functions of row numbers (resamples, n) that give a number for each resample; NaN where it has none.
@@ -65,10 +66,12 @@ def bootstrap(statistics: Statistics, rows: int, seed: int, width: int = 1) -> d
             there = np.concatenate(values)
             there = there[np.isfinite(there)]
             value = float(statistics[name](every)[0])
-            if len(there) and np.isfinite(value):
-                # The spread of a statistic falls with the root of the number of rows.
-                low, high = value + (np.quantile(there, [0.025, 0.975]) - value) * sqrt(size / rows)
-                found[name] = (float(low), float(high))
+            if len(there) and np.isfinite(value) and there.min() < there.max():  # all the same, at 1 say, would claim what can't be known
+                # Around the value itself, as resamples of few rows a class lie below it; and narrower by the root of how many more rows there are.
+                low, middle, high = np.quantile(there, [0.025, 0.5, 0.975])
+                ends = value + (low - middle) * sqrt(size / rows), value + (high - middle) * sqrt(size / rows)
+                limits = (-np.inf if there.min() < 0 else 0.0, np.inf if name in UNBOUNDED else 1.0)
+                found[name] = (float(max(ends[0], limits[0])), float(min(ends[1], limits[1])))
     return found
 
 

@@ -36,9 +36,9 @@ def png(figure: Figure) -> bytes:
 
 
 def label(text: str, length: int = LABEL) -> str:
-    """A text of the user's, on one line and not too long: `$` in it begins no formula."""
-    text = " ".join(text.split())
-    return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
+    """A text of the user's, on one line and not too long: its begin and its end, as names often share one. `$` in it begins no formula."""
+    text, end = " ".join(text.split()), length // 3
+    return (text if len(text) <= length else f"{text[: length - end - 1]}…{text[-end:]}").replace("$", r"\$")
 
 
 def logarithmic(axes: Axes, values: Floats) -> None:
