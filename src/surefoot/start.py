@@ -297,8 +297,11 @@ def _check_split(before: dict[str, Any], now: dict[str, Any], name: str) -> None
             raise UserError(f"{KEY}: {other}, {moved}: a row's split depends on the rows before it (prepare.split.by)\n{mend}, or start from null")
 
 
-def old_and_new(params: Params, batches: Store, each: "np.ndarray", what: str) -> dict[str, float]:
-    """From what is measured on each test row, (rows,), its mean on those that the start had seen as parts (`old/...`), and on the new ones (`new/...`)."""
+def old_and_new(params: Params, batches: Store, actual: "np.ndarray", predicted: "np.ndarray") -> dict[str, float]:
+    """Accuracy (in regression the mean absolute error) on the test rows of part files that the start had seen, and on the new ones.
+
+    From the test rows' classes or numbers, and those that were predicted.
+    """
     import numpy as np
 
     from surefoot.training.trajectory_store import TrajectoryStore
@@ -306,10 +309,11 @@ def old_and_new(params: Params, batches: Store, each: "np.ndarray", what: str) -
     start = find(params, batches, TrajectoryStore(files.trajectory()))
     if start is None or not start.said["seen"] or not batches.index["parts"]:
         return {}
-    new = np.zeros(len(each), np.bool_)
+    new = np.zeros(len(actual), np.bool_)
     for first, stop in ranges(batches.index["parts"], "test", _is_new(start.said)):
         new[first:stop] = True
-    return {f"{age}/{what}": float(each[rows].mean(dtype=np.float64)) for age, rows in {"old": ~new, "new": new}.items() if rows.any()}
+    what, each = ("mae", np.abs(predicted - actual.astype(np.float64))) if batches.task == "regression" else ("accuracy", predicted == actual)
+    return {f"{age}/{what}": float(each[which].mean()) for age, which in (("old", ~new), ("new", new)) if which.any()}
 
 
 def describe(start: dict[str, Any], batches: Store, only: tuple[Range, ...] | None) -> str:

@@ -55,8 +55,7 @@ def main() -> None:
         raise UserError(f"{what} on the test rows is {told}, though on the validation rows it wasn't: are there values far from all those in training?")
     tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
     found = {"loss": value, **metrics.measure(tested)}
-    each, what = (abs(tested.predicted - tested.actual), "mae") if store.task == "regression" else (tested.predicted == tested.actual, "accuracy")
-    found |= start.old_and_new(params, store, each, what)
+    found |= start.old_and_new(params, store, tested.actual, tested.predicted)
     ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
     history = _history()
     chosen = _chosen(history, params.train.select)
