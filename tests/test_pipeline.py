@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 from surefoot import files
 from tests.helpers import Workspace, make_workspace
 
-OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.PREDICTIONS]
+OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.INTERVALS, files.PREDICTIONS, files.CLASSES, files.PLOTS]
 EPOCHS = 3
 
 
@@ -62,6 +63,26 @@ def test_all_stages_run_and_say_what_they_did(reproduced):
     assert "prepared data/raw/digits.csv: 64 inputs, 10 classes; rows: 1259 train, 269 validation, 269 test" in lines
     assert len([line for line in lines if line.startswith("epoch ")]) == EPOCHS
     assert "warning" not in reproduced.done.err
+
+
+def test_the_end_is_a_summary(reproduced):
+    lines = reproduced.done.out.splitlines()
+    start = lines.index(next(line for line in lines if line.startswith("269 test rows")))
+    figures = json.loads((reproduced / "reports/metrics.json").read_text())["test"]
+    intervals = json.loads((reproduced / "reports/intervals.json").read_text())["test"]
+    assert lines[start].split() == ["269", "test", "rows", "95", "%", "interval"]  # nothing is committed yet to compare with
+    for line, (name, value) in zip(lines[start + 1 :], figures.items(), strict=False):
+        ends = [f"{intervals[name]['low']:.4f}", "to", f"{intervals[name]['high']:.4f}"] if name in intervals else ["-"]
+        assert line.split() == [name, f"{value:.4f}", *ends]
+    (run,) = reproduced.runs()
+    assert f"MLflow  run {run.info.run_id}: make ui" in lines
+    assert "plots   reports/plots" in lines and "model   models/model.safetensors" in lines
+    for name, ends in intervals.items():
+        assert [run.data.metrics[f"test_interval/{name}_{end}"] for end in ("low", "high")] == [ends["low"], ends["high"]]
+    plots = {path.name: path.read_bytes() for path in (reproduced / "reports/plots").iterdir()}
+    assert {"training.png", "confusion.png", "mistakes.png"} <= plots.keys()
+    assert {path.name: path.read_bytes() for path in reproduced.artifact(run, "plots").iterdir()} == plots
+    assert "\033[" not in reproduced.done.out + reproduced.done.err
 
 
 def test_the_outputs_are_there(reproduced):
@@ -192,6 +213,9 @@ def test_another_learning_rate_runs_train_and_evaluate(again):
     again.edit("train.lr", "2e-2")
     done = again.dvc("repro")
     assert stages_run(done.out) == ["train", "evaluate"]
+    head = again.git("rev-parse", "--short", "HEAD").strip()
+    assert f"change since {head}" in done.out
+    assert not re.search(r"(?m)^(loss|accuracy) .* new$", done.out)
 
     (run,) = again.runs()
     assert run.data.params["train.lr"] == "0.02"
@@ -206,7 +230,7 @@ def test_another_learning_rate_runs_train_and_evaluate(again):
     assert changed["test.loss"]["new"] != changed["test.loss"]["old"]
     again.dvc("plots", "show")
     page = (again / "dvc_plots/index.html").read_text()
-    for title in ("Loss", "Accuracy on the validation rows", "Confusion matrix of the test rows"):
+    for title in ("Loss", "Learning rate", "reports/plots/confusion.png"):
         assert title in page
     assert set(again.git("status", "--porcelain").split()) == {"M", "params.yaml", "dvc.lock"}
 
