@@ -1,4 +1,5 @@
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -35,6 +36,23 @@ def test_a_good_end():
 
 def test_a_mistake_of_the_users():
     assert end("def main(): print('begun'); raise UserError('what\\nwhere')") == (2, "begun\n", "error: what\nwhere\n")
+
+
+def at_a_terminal(code, **environment):
+    """What comes to a terminal from Python code."""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")} | {"PYTHONPATH": "src", **environment}
+    subprocess.run([sys.executable, "-c", f"from surefoot import errors\n{code}"], env=environment, stderr=theirs, check=True)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as terminal:
+        return terminal.read1().decode().replace("\r\n", "\n")
+
+
+def test_errors_and_warnings_are_seen_at_a_terminal():
+    code = "errors.say('error', 'one'); errors.say('warning', 'two')"
+    assert at_a_terminal(code, TERM="xterm") == "\033[1;31merror:\033[0m one\n\033[1;33mwarning:\033[0m two\n"
+    for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert at_a_terminal(code, **plain) == "error: one\nwarning: two\n"
 
 
 def test_a_fault_of_ours_keeps_its_traceback():

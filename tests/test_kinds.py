@@ -85,7 +85,7 @@ def test_regression(tracked, pipeline):
     assert found["r2"] > 0.9
     assert found["mae"] == pytest.approx(np.abs(given - raw.y).mean(), rel=1e-5)
     assert run.data.params["train.loss.name"] == "SmoothL1Loss"
-    assert plots(tracked, run) == ["loss.png", "predictions.png"]
+    assert plots(tracked, run) == ["predictions.png", "residuals.png", "training.png"]
 
 
 def test_binary(tracked, pipeline):
@@ -101,9 +101,11 @@ def test_binary(tracked, pipeline):
     assert np.allclose(probabilities["probability_no"] + probabilities["probability_yes"], 1)
     assert ((probabilities["probability_yes"] > 0.5) == (probabilities["prediction"] == "yes")).all()
     found = metrics(tracked, run)
-    assert found.keys() == {"loss", "accuracy", "f1", "roc_auc"}
+    assert found.keys() == {"loss", "accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "ece"}
     assert found["roc_auc"] > 0.95
-    assert plots(tracked, run) == ["confusion.png", "loss.png"]
+    intervals = json.loads((tracked / "reports/intervals.json").read_text())["test"]
+    assert intervals["loss"]["low"] < found["loss"] < intervals["loss"]["high"]  # also with class weights
+    assert plots(tracked, run) == ["calibration.png", "classes.png", "confusion.png", "precision_recall.png", "roc.png", "training.png"]
 
 
 def pictures(rows, seed):

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 from importlib.metadata import version
@@ -145,6 +146,36 @@ def test_a_users_own_way_to_show_differences_has_no_part_in_it(repository, tmp_p
     (repository / "modified").write_text("changed\n")
     source = provenance.source()
     assert (applied(repository, tmp_path, source) / "modified").read_text() == "changed\n"
+
+
+@pytest.mark.parametrize("cache", [None, "../elsewhere"])
+def test_an_output_as_it_was_committed(repository, cache):
+    digest = hashlib.md5(b"then").hexdigest()
+    (repository / "dvc.lock").write_text(f"stages:\n  evaluate:\n    outs:\n    - path: a.json\n      md5: {digest}\n")
+    (repository / ".dvc").mkdir()
+    assert provenance.committed("evaluate", "a.json", b"now") is None
+    git(repository, "add", "dvc.lock")
+    git(repository, "commit", "--quiet", "--message=run")
+    assert provenance.committed("evaluate", "a.json", b"now") is None  # not in the cache
+    commit = git(repository, "rev-parse", "--short", "HEAD").strip()
+    assert provenance.committed("evaluate", "a.json", b"then") == (commit, b"then")  # it is the same
+    if cache:
+        (repository / ".dvc/config").write_text("[core]\n    analytics = false\n['remote \"r\"']\n    url = x\n[cache]\n    dir = nowhere\n")
+        (repository / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
+    place = repository / ".dvc" / (cache or "cache") / "files" / "md5" / digest[:2]
+    place.mkdir(parents=True)
+    (place / digest[2:]).write_bytes(b"then")
+    (repository / "dvc.lock").write_text("what isn't committed has no part in it")
+    assert provenance.committed("evaluate", "a.json", b"now") == (commit, b"then")
+    assert provenance.committed("evaluate", "b.json", b"now") is None
+
+
+@pytest.mark.parametrize("lock", ["", "[", "stages: 3", "stages: {evaluate: {outs: [{path: a.json, md5: ../../../etc/passwd}]}}"])
+def test_a_lock_that_says_nothing(repository, lock):
+    (repository / "dvc.lock").write_text(lock)
+    git(repository, "add", "dvc.lock")
+    git(repository, "commit", "--quiet", "--message=run")
+    assert provenance.committed("evaluate", "a.json", b"now") is None
 
 
 def test_packages_are_named_with_their_versions():

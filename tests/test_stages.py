@@ -312,7 +312,26 @@ def test_every_kind_of_training_runs_through(batched):
     assert [row["epoch"] for row in history] == ["1", "2"]
     metrics = json.loads((batched / "reports/metrics.json").read_text())
     assert metrics.keys() == {"test"}
-    assert metrics["test"].keys() == {"loss", "accuracy", "recall_macro", "f1_macro"}
+    assert metrics["test"].keys() == {"loss", "accuracy", "precision_macro", "recall_macro", "f1_macro", "ece"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "known"),
+    [("{name: CrossEntropyLoss, class_weights: [1.0, 2.0, 5.0]}", True), ("{name: 'own:loss'}", False), ("{name: MultiMarginLoss}", True)],
+)
+def test_the_interval_of_a_loss(batched, monkeypatch, loss, known):
+    """It can be told where the loss is a mean over rows, weighted or not."""
+    (batched / "own.py").write_text(
+        "from torch.nn.functional import cross_entropy\n\n\ndef loss():\n    return lambda given, wanted: cross_entropy(given, wanted) ** 2\n"
+    )
+    monkeypatch.syspath_prepend(batched.path)
+    (batched / "params.yaml").write_text(PARAMS + f"  loss: {loss}\n")
+    for stage in ("train", "evaluate"):
+        done = batched.stage(stage)
+        assert (done.code, done.err) == (0, ""), done
+    value = json.loads((batched / "reports/metrics.json").read_text())["test"]["loss"]
+    interval = json.loads((batched / "reports/intervals.json").read_text())["test"].get("loss")
+    assert interval["low"] < value < interval["high"] if known else interval is None
 
 
 @pytest.mark.parametrize("select", ["best", "last"])

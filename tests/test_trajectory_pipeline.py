@@ -225,7 +225,14 @@ def test_an_mlflow_that_is_away_is_caught_up(project, monkeypatch, tmp_path):
     check_history(project.path, run, 2)
     assert "test/loss" in run.data.metrics
     plots = Path(run.info.artifact_uri.removeprefix("file://")) / "plots"
-    assert sorted(path.name for path in plots.iterdir()) == ["confusion.png", "loss.png"]
+    assert sorted(path.name for path in plots.iterdir()) == [
+        "calibration.png",
+        "classes.png",
+        "confusion.png",
+        "precision_recall.png",
+        "roc.png",
+        "training.png",
+    ]
     assert run.info.status == "FINISHED"
 
 

@@ -368,6 +368,11 @@ def points(record: "Record") -> Iterator[tracking.Point]:
         yield tracking.Point(name, value, record["epoch"], record["ended"])
 
 
+def interval_metrics(intervals: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The intervals of test metrics, as they go to MLflow: `test_interval/accuracy_low`. Not below `test/`, where they would stand between the figures."""
+    return {f"test_interval/{name}_{end}": value for name, ends in intervals.items() for end, value in ends.items()}
+
+
 def checkpoint(epoch: int) -> str:
     """Where a run in MLflow has the network after an epoch (`train.save_every`)."""
     return f"checkpoints/epoch-{epoch:04}.safetensors"

@@ -130,12 +130,13 @@ def test_a_run_of_a_dirty_tree_is_identical_though_the_code_was_changed_later(pr
         "curves",
         "model",
         "model",
-        *(f"test/{name}" for name in ("accuracy", "f1_macro", "loss", "recall_macro")),
+        *(f"test/{name}" for name in ("accuracy", "ece", "f1_macro", "loss", "precision_macro", "recall_macro")),
+        "test",
     ]
     last = done.out.splitlines()[-1]
     assert (
-        last == "identical: params, data, epochs 1-3, curves in MLflow, model, model in MLflow, test/accuracy, test/f1_macro, test/loss, "
-        "test/recall_macro; every bit of them"
+        last == "identical: params, data, epochs 1-3, curves in MLflow, model, model in MLflow, test/accuracy, test/ece, test/f1_macro, "
+        "test/loss, test/precision_macro, test/recall_macro, test intervals; every bit of them"
     )
     assert project.tags() == ("identical", "run", last.removeprefix("identical: "))
     assert done.err == ""

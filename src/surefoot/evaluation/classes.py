@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from surefoot.evaluation import plots
 from surefoot.evaluation.intervals import wilson
-from surefoot.evaluation.metrics import BINS, Floats, Tested, calibration_error, confidence, confusion_matrix, in_bins, per_class
+from surefoot.evaluation.metrics import BINS, Floats, Scored, calibration_error, confidence, confusion_matrix, in_bins, per_class
 
 WRITTEN = 30  # classes up to which counts and names are written into the confusion matrix
 LISTED = 25  # of more classes or pairs these are listed
@@ -18,7 +18,7 @@ VALUES = 500_000  # in a curve of all classes together
 Curve = tuple[Floats, Floats, float]
 
 
-def confusion(tested: Tested) -> bytes:
+def confusion(tested: Scored) -> bytes:
     """The confusion matrix as a heat map, with the counts where there is room; of many classes also the commonest mistakes."""
     count = len(tested.classes)
     matrix = confusion_matrix(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), count)
@@ -61,7 +61,7 @@ def _pairs(axes: Axes, matrix: NDArray[np.int64], labels: list[str]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def classes(tested: Tested) -> bytes:
+def classes(tested: Scored) -> bytes:
     """Precision and recall of each class with their intervals, and F1; of many classes those with the least F1."""
     table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes))
     there = np.flatnonzero(table["rows"])
@@ -83,7 +83,7 @@ def classes(tested: Tested) -> bytes:
     return plots.png(figure)
 
 
-def roc(tested: Tested) -> bytes:
+def roc(tested: Scored) -> bytes:
     """The share of a class that is found, over the share of the others that is taken for it."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -98,7 +98,7 @@ def roc(tested: Tested) -> bytes:
     return _ranked(tested, curve, guess, "area")
 
 
-def precision_recall(tested: Tested) -> bytes:
+def precision_recall(tested: Scored) -> bytes:
     """The share that is right of what is taken for a class, over the share of the class that is found."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
@@ -115,7 +115,7 @@ def precision_recall(tested: Tested) -> bytes:
     return _ranked(tested, curve, guess, "average precision")
 
 
-def _ranked(tested: Tested, curve: Callable[[NDArray[np.bool_], Floats], Curve], guess: Callable[[Axes], None], area: str) -> bytes:
+def _ranked(tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve], guess: Callable[[Axes], None], area: str) -> bytes:
     """Curves of one class against the others: of every class, the worst by name, and of all together."""
     figure, (axes,) = plots.new(6, 6)
     guess(axes)
@@ -143,7 +143,7 @@ def _ranked(tested: Tested, curve: Callable[[NDArray[np.bool_], Floats], Curve],
     return plots.png(figure)
 
 
-def calibration(tested: Tested) -> bytes:
+def calibration(tested: Scored) -> bytes:
     """The share that came true over the probability that was given, in bins; and how many rows are in each."""
     probability, true = confidence(tested)
     bins = in_bins(probability)

@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.evaluation.metrics import Classes, Floats, Tested
+from surefoot.evaluation.metrics import Classes, Floats, Scored
 
 Interval = tuple[float, float]
 Indices = NDArray[np.int64]
@@ -28,7 +28,7 @@ def wilson(successes: float, trials: float) -> Interval:
     return (0.0 if successes == 0 else (middle - half) / (1 + square)), (1.0 if successes == trials else (middle + half) / (1 + square))
 
 
-def intervals(tested: Tested, seed: int) -> dict[str, Interval]:
+def intervals(tested: Scored, seed: int) -> dict[str, Interval]:
     """Intervals of the test metrics, and of the loss where it is a mean over rows: Wilson's for shares of rows, else by the bootstrap.
 
     None for the calibration error, which resampling raises. To six digits, so that they are the same on every processor.
@@ -84,7 +84,7 @@ def _resamples(rows: int, size: int, seed: int, width: int) -> Iterator[Indices]
         left -= some
 
 
-def _classification(tested: Tested) -> tuple[Statistics, dict[str, Interval]]:
+def _classification(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
     actual, predicted, classes = tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes)
     right = actual == predicted
     there = np.bincount(actual, minlength=classes) > 0
@@ -111,7 +111,7 @@ def _classification(tested: Tested) -> tuple[Statistics, dict[str, Interval]]:
     return statistics, {"accuracy": wilson(right.sum(), len(right))}
 
 
-def _binary(tested: Tested) -> tuple[Statistics, dict[str, Interval]]:
+def _binary(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
     actual, predicted = tested.actual > 0, tested.predicted > 0
     hits, of, taken = int((actual & predicted).sum()), int(actual.sum()), int(predicted.sum())
     shares = {"accuracy": wilson(int((actual == predicted).sum()), len(actual)), "precision": wilson(hits, taken), "recall": wilson(hits, of)}
@@ -148,7 +148,7 @@ def _binary(tested: Tested) -> tuple[Statistics, dict[str, Interval]]:
     return statistics, shares
 
 
-def _regression(tested: Tested) -> tuple[Statistics, dict[str, Interval]]:
+def _regression(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
     actual = tested.actual.astype(np.float64)
     errors = tested.predicted - actual
     statistics: Statistics = {"mae": lambda rows: np.abs(errors)[rows].mean(1), "rmse": lambda rows: np.sqrt((errors**2)[rows].mean(1))}

@@ -12,7 +12,7 @@ BINS = 15  # of the probability, in the expected calibration error (Guo et al. 2
 
 
 @dataclass(frozen=True)
-class Tested:
+class Scored:
     """What a model gave for the test rows.
 
     Args:
@@ -36,12 +36,12 @@ class Tested:
     weights: Floats | None = None
 
 
-def measure(tested: Tested) -> dict[str, float]:
+def measure(tested: Scored) -> dict[str, float]:
     """The test metrics of a task beside its loss, by name."""
     return METRICS[tested.task](tested)
 
 
-def classification(tested: Tested) -> dict[str, float]:
+def classification(tested: Scored) -> dict[str, float]:
     """Accuracy; the means, over the classes that have a row, of precision, recall and F1; the expected calibration error."""
     table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes))
     there = table["rows"] > 0  # a class without a test row has no recall
@@ -49,7 +49,7 @@ def classification(tested: Tested) -> dict[str, float]:
     return {"accuracy": float((tested.actual == tested.predicted).mean()), **macro, "ece": calibration_error(*confidence(tested))}
 
 
-def binary(tested: Tested) -> dict[str, float]:
+def binary(tested: Scored) -> dict[str, float]:
     """Accuracy; precision, recall and F1 of the second class; areas under the ROC and the precision-recall curve; the expected calibration error."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -61,7 +61,7 @@ def binary(tested: Tested) -> dict[str, float]:
     return {"accuracy": float((tested.actual == tested.predicted).mean()), **found, **areas, "ece": calibration_error(*confidence(tested))}
 
 
-def regression(tested: Tested) -> dict[str, float]:
+def regression(tested: Scored) -> dict[str, float]:
     """Mean absolute error, root of the mean squared one, R squared."""
     actual = tested.actual.astype(np.float64)
     errors = tested.predicted - actual
@@ -82,7 +82,7 @@ def per_class(actual: Classes, predicted: Classes, classes: int) -> dict[str, ND
     return {"rows": rows, "predicted": taken, "right": right, **shares}
 
 
-def confidence(tested: Tested) -> tuple[Floats, NDArray[np.bool_]]:
+def confidence(tested: Scored) -> tuple[Floats, NDArray[np.bool_]]:
     """For each row a probability, and whether that came true: of the predicted class; in a binary task of the second class."""
     if tested.task == "binary":
         return tested.probabilities[:, 1], tested.actual > 0

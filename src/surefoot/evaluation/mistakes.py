@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surefoot.evaluation import plots
-from surefoot.evaluation.metrics import Tested
+from surefoot.evaluation.metrics import Scored
 
 SHOWN = 25
 COLUMNS = 5
 SMALLEST = 4  # pixels a side; less is no image
 
 
-def worst(tested: Tested) -> NDArray[np.int64]:
+def worst(tested: Scored) -> NDArray[np.int64]:
     """The rows that were taken for another class, those to whose own class the least probability was given first."""
     own = tested.probabilities[np.arange(len(tested.actual)), tested.actual.astype(np.int64)]
     order = np.argsort(own, kind="stable")
@@ -47,7 +47,7 @@ def images(inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]) -> NDArr
     return (flat * divide + subtract if len(divide) else flat).reshape(pixels.shape)
 
 
-def sheet(tested: Tested, rows: NDArray[np.int64], pixels: NDArray[np.float64]) -> bytes:
+def sheet(tested: Scored, rows: NDArray[np.int64], pixels: NDArray[np.float64]) -> bytes:
     """Each of the images with what it is, what it was taken for, and the probabilities of both.
 
     Args:

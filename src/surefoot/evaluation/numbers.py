@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from surefoot.evaluation import plots
-from surefoot.evaluation.metrics import Tested, measure
+from surefoot.evaluation.metrics import Scored, measure
 
 
-def predictions(tested: Tested, target: str) -> bytes:
+def predictions(tested: Scored, target: str) -> bytes:
     """Predicted over actual values; on the line they are equal."""
     actual, predicted = tested.actual, tested.predicted
     every, shown = plots.rows_shown(len(actual))
@@ -24,7 +24,7 @@ def predictions(tested: Tested, target: str) -> bytes:
     return plots.png(figure)
 
 
-def residuals(tested: Tested, target: str) -> bytes:
+def residuals(tested: Scored, target: str) -> bytes:
     """Predicted less actual value, over the predicted one; and how often each size of it occurs."""
     errors = tested.predicted - tested.actual.astype(np.float64)
     every, shown = plots.rows_shown(len(errors))

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
     """A figure of so many inches, and its axes, row by row."""
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=95, layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **more).ravel())
 
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from surefoot.evaluation import classes, curves, mistakes, numbers
 from surefoot.evaluation.intervals import wilson
-from surefoot.evaluation.metrics import Tested, per_class
+from surefoot.evaluation.metrics import Scored, per_class
 
 COLUMNS = ("class", "rows", "predicted", "precision", "precision_low", "precision_high", "recall", "recall_low", "recall_high", "f1")
 
 
 def pictures(
-    tested: Tested, history: Mapping[str, Sequence[float]], chosen: int, select: str, target: str, inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]
+    tested: Scored, history: Mapping[str, Sequence[float]], chosen: int, select: str, target: str, inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]
 ) -> dict[str, bytes]:
     """The plots of a run as PNG, by file name.
 
@@ -40,7 +40,7 @@ def pictures(
     return found if pixels is None else found | {"mistakes.png": mistakes.sheet(tested, worst, pixels)}
 
 
-def class_table(tested: Tested) -> bytes:
+def class_table(tested: Scored) -> bytes:
     """A CSV row for each class: rows, rows predicted, precision and recall with their 95 % intervals, F1. Empty where there is no row to say it."""
     table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes)) if tested.classes else {}
     text = io.StringIO(newline="")

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from surefoot.evaluation.intervals import Interval
-    from surefoot.evaluation.metrics import Tested
+    from surefoot.evaluation.metrics import Scored
     from surefoot.training.objective import Objective
 
 ROWS_AT_ONCE = 10_000  # whose losses are computed
@@ -62,23 +61,24 @@ def main() -> None:
     pictures = reports.pictures(tested, history, chosen, params.train.select, params.prepare.target, store.test.inputs, store.index["features"])
 
     files.write_json(files.METRICS, {"test": found})
-    files.write_json(files.INTERVALS, {"test": {name: {"low": low, "high": high} for name, (low, high) in ranges.items()}})
+    ends = {name: {"low": low, "high": high} for name, (low, high) in ranges.items()}
+    files.write_json(files.INTERVALS, {"test": ends})
     pairs = zip(_labels(store, tested.actual), _labels(store, tested.predicted), strict=True)
     files.write_bytes(files.PREDICTIONS, _table([("actual", "predicted"), *pairs]))
     files.write_bytes(files.CLASSES, reports.class_table(tested))
     with files.new_directory(files.PLOTS) as out:
         for name, picture in pictures.items():
             files.write_bytes(out / name, picture)
-    run_id = _track(params, store, found, ranges, pictures, history)
+    run_id = _track(params, store, found, ends, pictures, history)
     print(f"\n{summary.table(len(targets), found, ranges, _last_commits())}\n\n{_places(run_id)}")
 
 
-def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weights: "np.ndarray | None") -> "Tested":
+def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weights: "np.ndarray | None") -> "Scored":
     """What came out of the network as what is measured."""
     import numpy as np
     import torch
 
-    from surefoot.evaluation.metrics import Tested
+    from surefoot.evaluation.metrics import Scored
 
     scores = outputs.double()
     # By torch, whose kernels are pinned: NumPy's exp has other last digits on other processors.
@@ -93,7 +93,7 @@ def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weight
     predicted = _predicted(store, outputs.numpy())
     if store.task != "regression":
         actual, predicted = actual.astype(np.int64), predicted.astype(np.int64)
-    return Tested(store.task, store.classes, actual, predicted, scores.numpy(), probabilities.numpy(), losses, weights)
+    return Scored(store.task, store.classes, actual, predicted, scores.numpy(), probabilities.numpy(), losses, weights)
 
 
 def _losses(params: Params, store: Store, aim: "Objective", outputs: "Tensor", targets: "Tensor", mean: float) -> "tuple[np.ndarray | None, np.ndarray | None]":
@@ -152,7 +152,12 @@ def _chosen(history: dict[str, list[float]], select: str) -> int:
 
 
 def _track(
-    params: Params, batches: Store, metrics: dict[str, float], ranges: "dict[str, Interval]", pictures: dict[str, bytes], history: dict[str, list[float]]
+    params: Params,
+    batches: Store,
+    metrics: dict[str, float],
+    intervals: dict[str, dict[str, float]],
+    pictures: dict[str, bytes],
+    history: dict[str, list[float]],
 ) -> str | None:
     """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks; returns the run's id, None where MLflow is out of reach."""
     from surefoot.evaluation import lr_plots
@@ -162,8 +167,7 @@ def _track(
     plan = runs.plan(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = trajectories.runs().get(plan.identity)
-    results = {f"test/{name}": value for name, value in metrics.items()}
-    results |= {f"test_interval/{name}_{end}": value for name, ends in ranges.items() for end, value in zip(("low", "high"), ends, strict=True)}
+    results = {f"test/{name}": value for name, value in metrics.items()} | runs.interval_metrics(intervals)
     run = (known or runs.mark(params, batches, plan)) | {"results": results}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them

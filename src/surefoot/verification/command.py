@@ -156,6 +156,8 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
     if made is None:
         raise CannotSay("the stages ran again, but left no record of it")
     metrics = json.loads((remake.path / files.METRICS).read_text())["test"]
+    ranges = remake.path / files.INTERVALS  # which an older Surefoot doesn't make
+    intervals = runs.interval_metrics(json.loads(ranges.read_text())["test"]) if ranges.is_file() else {}
     data, symptoms = compare.data_row(account["data"], made["data"])
     epochs, first = compare.epochs_row(account["epochs"], made["epochs"], 1, max(len(account["epochs"]), len(made["epochs"])))
     curves, other_curve = compare.curves_row(account["epochs"], recorded.curves())
@@ -167,6 +169,7 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
         compare.model_row("model", account["model"], made["model"]),
         compare.model_row("model in MLflow", files.sha256(published) if published else None, made["model"]),
         *compare.metric_rows(recorded.results, {f"test/{name}": value for name, value in metrics.items()}),
+        *compare.interval_rows(recorded.intervals, intervals),
     ]
     if first:
         symptoms.append(_where(recorded, account["epochs"], store, made["epochs"], first))

@@ -137,6 +137,15 @@ def metric_rows(recorded: Mapping[str, float], again: Mapping[str, float]) -> li
     return rows
 
 
+def interval_rows(recorded: Mapping[str, float], again: Mapping[str, float]) -> list[Row]:
+    """The ends of the test metrics' intervals, in one row; none where none were recorded, as by an older Surefoot."""
+    if not recorded:
+        return []
+    others = sum(not _same(recorded.get(name), again.get(name)) for name in recorded.keys() | again.keys())
+    count = f"{len(recorded)} ends"
+    return [Row("test intervals", count, f"{others} others" if others else count, not others)]
+
+
 def model_row(what: str, recorded: str | None, again: str | None) -> Row:
     """The chosen model's digest."""
     return Row(what, _short(recorded), _short(again), None if recorded is None else recorded == again)

@@ -88,6 +88,11 @@ class Recorded:
         """The test metrics."""
         return {name: value for name, value in self.run.data.metrics.items() if name.startswith("test/")}
 
+    @property
+    def intervals(self) -> dict[str, float]:
+        """The ends of the test metrics' intervals."""
+        return {name: value for name, value in self.run.data.metrics.items() if name.startswith("test_interval/")}
+
     def account(self) -> dict[str, Any]:
         """What was determined, as digests (`runs.account`).
 
