@@ -3,6 +3,7 @@ PYTHON ?= python3
 ROUNDS ?= 100
 SEED ?= 0
 BIN := .venv/bin
+DEBIAN := qemu-user chromium chromium-driver postgresql
 
 .PHONY: setup repro test test-slow soak check ui bench lock
 .DEFAULT_GOAL := repro
@@ -22,9 +23,10 @@ repro: setup        ## run the pipeline: whatever changed, and what depends on i
 test: setup         ## run the tests
 	$(BIN)/python -m pytest
 
-test-slow: setup    ## run the tests that take minutes; with qemu-user also: do other processors compute the same bits?
-	@command -v qemu-x86_64 > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user; } \
-	  || echo "qemu-x86_64 is not installed, so no other processor is emulated; on Debian: apt-get install qemu-user" >&2
+test-slow: setup    ## run the tests that take minutes: other processors (qemu-user), MLflow's pages in a browser, a server with PostgreSQL
+	@{ command -v qemu-x86_64 && command -v chromedriver && ls /usr/lib/postgresql/*/bin/postgres; } > /dev/null 2>&1 \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(DEBIAN); } \
+	  || echo "some of these aren't installed, so the tests that need them are skipped; on Debian: apt-get install $(DEBIAN)" >&2
 	$(BIN)/python -m pytest -m slow
 
 soak: setup         ## kill, damage, fill up, cut off: ROUNDS=100 SEED=0
@@ -36,7 +38,7 @@ check: setup        ## lint, types, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ui: setup           ## open the MLflow UI on 127.0.0.1
+ui: setup           ## serve the MLflow UI on 127.0.0.1, and open it on the latest comparison
 	$(BIN)/surefoot ui
 
 bench: setup        ## print the benchmark table; its peers are installed first
@@ -45,6 +47,6 @@ bench: setup        ## print the benchmark table; its peers are installed first
 
 lock:               ## resolve requirements.txt anew from pyproject.toml
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --editable '.[dev,bench]'
+	.venv-lock/bin/python -m pip install --quiet --editable '.[dev,bench,onnx]'
 	.venv-lock/bin/python -m pip list --format freeze --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.txt
 	rm -rf .venv-lock

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from surefoot.data.order import Order
 from surefoot.training.rows import Rows
 from surefoot.training.sgd import Progress, Trainer
-from surefoot.training.trajectory import Chain, segments
+from surefoot.training.trajectory import Chain, known, segments
 from surefoot.training.trajectory_store import TrajectoryStore
 
 SEED = 0
@@ -91,7 +91,7 @@ def ours(training: Training) -> None:
     """What the stage `train` does in an epoch, without the validation and without keeping the chain."""
     trainer, steps = _trainer(training), -(-len(training.targets) // training.batch_size)
     for epoch in range(training.epochs):
-        trainer.train(_order(training, epoch), [LR] * steps, Progress(), epoch * steps)
+        trainer.train(_order(training, epoch), [[LR]] * steps, Progress(), epoch * steps)
 
 
 def kept(training: Training) -> None:
@@ -100,7 +100,7 @@ def kept(training: Training) -> None:
     plan = segments({"benchmark": time.time_ns()}, [np.full(steps, LR)] * training.epochs, 0)
     with (
         tempfile.TemporaryDirectory(dir=training.scratch) as path,
-        Chain(plan, TrajectoryStore(Path(path)), lambda: _trainer(training), lambda epoch: _order(training, epoch)) as chain,
+        Chain(known(plan), training.epochs, TrajectoryStore(Path(path)), lambda: _trainer(training), lambda epoch: _order(training, epoch)) as chain,
     ):
         for _ in chain.follow():
             pass
@@ -109,7 +109,14 @@ def kept(training: Training) -> None:
 def _trainer(training: Training) -> Trainer:
     few = Rows(training.inputs[:10], training.targets[:10])
     optimizer = {name: value for name, value in training.optimizer.defaults.items() if name in ("momentum", "nesterov", "dampening", "weight_decay")}
-    return Trainer(training.model, optimizer, Rows(training.inputs, training.targets), few, training.batch_size, SEED)
+    return Trainer(
+        training.model,
+        torch.optim.SGD(training.model.parameters(), lr=0.0, **optimizer),
+        Rows(training.inputs, training.targets),
+        few,
+        training.batch_size,
+        SEED,
+    )
 
 
 def _order(training: Training, epoch: int) -> Order:

@@ -77,13 +77,13 @@ def train(workload: worker.Workload, directory: Path, shuffle: str) -> dict[str,
     start_bytes = _memory()
     store = open_store(directory)
     training, validation = (Rows.stored(split.inputs, split.targets) for split in (store.train, store.validation))
-    trainer = Trainer(model, {"momentum": 0.9}, training, validation, workload.batch_size, SEED)
+    trainer = Trainer(model, torch.optim.SGD(model.parameters(), momentum=0.9), training, validation, workload.batch_size, SEED)
     steps = -(-workload.rows // workload.batch_size)
     start = time.perf_counter()
     for epoch in range(1, workload.epochs + 1):
         order = Order(workload.rows, SEED, epoch, *(BLOCKS if shuffle == "blocks" else ()))
-        trainer.train(order, [LR] * steps, Progress(), (epoch - 1) * steps)
-        trainer.validate()
+        trainer.train(order, [[LR]] * steps, Progress(), (epoch - 1) * steps)
+        trainer.end_epoch(epoch, epoch * steps)
     return {"seconds": time.perf_counter() - start, "bytes": _peak() - start_bytes}
 
 
@@ -194,9 +194,9 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
             training = Rows(torch.from_numpy(inputs[places]), torch.from_numpy(targets[places]))
             for shuffle, blocks in DIGITS.items():
                 model = build(workload.factory, workload.arguments, workload.shape, workload.classes, seed)
-                trainer = Trainer(model, {"momentum": 0.9}, training, test, workload.batch_size, seed)
+                trainer = Trainer(model, torch.optim.SGD(model.parameters(), momentum=0.9), training, test, workload.batch_size, seed)
                 for epoch in range(1, workload.epochs + 1):
-                    trainer.train(Order(rows, seed, epoch, *blocks), [LR] * steps, Progress(), (epoch - 1) * steps)
+                    trainer.train(Order(rows, seed, epoch, *blocks), [[LR]] * steps, Progress(), (epoch - 1) * steps)
                 right = predict(model, test.inputs).argmax(1) == test.targets
                 found.setdefault(shuffle + on_disk, []).append(right.double().mean().item())
     return found

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -82,6 +84,49 @@ class Workspace:
         found = Path(run.info.artifact_uri.removeprefix("file://")) / path
         assert found.is_relative_to(self.path / "mlartifacts")
         return found
+
+
+def left(workspace):
+    """Processes that work in the project or were told of it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            about = (process / "cmdline").read_bytes().decode(errors="replace") + str((process / "cwd").readlink())
+        except OSError:
+            continue
+        if str(workspace.path) in about and process.name != str(os.getpid()):
+            found.append(int(process.name))
+    return found
+
+
+def queue_is_done(workspace):
+    """What the queue says when all of it was tried."""
+    status = workspace.dvc("queue", "status").out
+    return status if "Queued" not in status and "Running" not in status else None
+
+
+def wait_for(what, seconds=600):
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until, what
+        time.sleep(0.5)
+    return found
+
+
+def run_queue(workspace: Workspace, jobs: int) -> str:
+    """Let so many workers of DVC's run all that is queued; what `dvc queue status` then says."""
+    try:
+        # DVC's workers call `dvc` by name.
+        workspace.dvc("queue", "start", "--jobs", str(jobs), PATH=f"{workspace / '.venv/bin'}:{os.environ['PATH']}")
+        return wait_for(lambda: queue_is_done(workspace))
+    finally:
+        workspace.dvc("queue", "stop", "--kill", check=False)
+        try:
+            wait_for(lambda: not left(workspace), 20)
+        except AssertionError:
+            for pid in left(workspace):
+                os.kill(pid, signal.SIGKILL)
+            raise
 
 
 def set_param(file: Path, key: str, text: str) -> None:

@@ -46,9 +46,11 @@ def test_the_schema_is_printed(surefoot):
 
 
 def test_the_ui_of_a_server_is_the_server(surefoot, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    code, out, _ = surefoot("ui")
-    assert (code, out) == (0, "the runs are on the server at http://127.0.0.1:1: open it in a browser\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:1/")
+    code, out, err = surefoot("ui")
+    assert (code, out) == (0, "the runs are on the server: http://127.0.0.1:1/#/experiments?workflowType=machine_learning\n")
+    assert err.startswith("note: MLflow at http://127.0.0.1:1/ can't be read: ")
+    assert "secret" not in out + err
 
 
 def test_the_ui_needs_a_port(surefoot):

@@ -151,7 +151,7 @@ def test_an_example(tracked, monkeypatch, heading, example):
     from surefoot.params import load
 
     store = open_store(files.BATCHES)
-    assert len(runs.plan(load(files.PARAMS), store).epoch_keys) == 1
+    assert len(runs.plan(load(files.PARAMS), store).epoch_keys()) == 1
     assert store.index["shuffle"] == params["batch"].get("shuffle", "full")
     if "missing" in params["prepare"]:
         assert store.index["preparation"]["dropped"] == {"'churn' (the target) is missing": 1}

@@ -29,9 +29,8 @@ from pathlib import Path
 from surefoot.training import numerics
 numerics.pin("portable", 1)
 from surefoot.files import Locks
-from surefoot.training.trajectory import Chain
 from surefoot.training.trajectory_store import TrajectoryStore
-from tests.training.chains import cut, make, order
+from tests.training.chains import chain, cut, make, order
 store, first = Path(sys.argv[1]), True
 locks = Locks(store / "lock")
 
@@ -43,10 +42,10 @@ def check():
     first = False
 
 lock = lambda key: locks.held(key, lambda pid: print("waits for", pid, flush=True))
-with Chain(cut(int(sys.argv[2]), 2), TrajectoryStore(store), make, order, lock=lock, check=check) as chain:
-    for reached in chain.follow():
+with chain(cut(int(sys.argv[2]), 2), TrajectoryStore(store), make, order, lock=lock, check=check) as links:
+    for reached in links.follow():
         pass
-    print("trained", chain.steps_trained, chain._store.record(chain.segments[-1].key)["state"], flush=True)
+    print("trained", links.steps_trained, links._store.record(links.segments[-1].key)["state"], flush=True)
 """
 
 

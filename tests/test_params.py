@@ -89,7 +89,7 @@ def test_the_schema_for_editors_is_current():
         ("train.momentum", "-0.5", "greater than or equal to 0"),
         ("train.weight_decay", "-.inf", "finite number"),
         ("train.nesterov", "1", "valid boolean"),
-        ("train.select", "first", "'best' or 'last'"),
+        ("train.select", "first", "'best', 'last', 'best_average' or 'last_average'"),
         ("train.save_every", "-1", "greater than or equal to 0"),
         ("train.model.factory", "mlp", "pattern"),
         ("train.model.factory", "networks.mlp:mlp()", "pattern"),

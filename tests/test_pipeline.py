@@ -11,11 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from surefoot import files
+from surefoot.data.store import open_store
+from surefoot.params import load
 from tests.helpers import Workspace, make_workspace
+from tests.served import check, mlflow_serves, network_says
 
 OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.INTERVALS, files.PREDICTIONS, files.CLASSES, files.PLOTS]
 EPOCHS = 3
@@ -147,7 +151,7 @@ def test_the_metrics_of_evaluate_are_on_the_same_run(reproduced):
     (run,) = reproduced.runs()
     metrics = json.loads((reproduced / "reports/metrics.json").read_text())["test"]
     assert {name: run.data.metrics[f"test/{name}"] for name in metrics} == metrics
-    for plot in ("training", "confusion"):
+    for plot in ("training", "schedule", "confusion"):
         assert reproduced.artifact(run, f"plots/{plot}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -195,6 +199,41 @@ def test_the_model_can_be_loaded_without_pickle_and_says_what_evaluate_said(repr
     assert answer["signature"]
     assert answer["example"]
     assert not Path(answer["code"]).is_relative_to(reproduced.path / "src"), "the model brings its own code"
+
+
+def test_served_over_http_it_says_what_evaluate_computed(reproduced, tmp_path):
+    """Every test row, one by one and all at once; nothing is unpickled."""
+    (run,) = reproduced.runs()
+    store = open_store(reproduced / "data/batches")
+    said = network_says(store, load(reproduced / "params.yaml").train.model, (reproduced / "models/model.safetensors").read_bytes())
+    test = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"])
+    rows = test.to_pylist()
+    settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    with mlflow_serves(f"runs:/{run.info.run_id}/model", tmp_path, tmp_path / "server.log", **settings) as server:
+        together = server.predictions({"dataframe_split": {"columns": test.column_names, "data": [list(row.values()) for row in rows]}})
+        one_by_one = [server.predictions({"dataframe_records": [row]})[0] for row in rows]
+        wrong = [server.post({"dataframe_records": [row]}) for row in ({**rows[0], "pixel_0_0": "dark"}, {**rows[0], "pixel_0_0": None}, {"pixel_0_0": 1})]
+    for given in (together, one_by_one):
+        check(given, store, said)
+        with (reproduced / "reports/predictions.csv").open(newline="") as file:
+            assert [row["prediction"] for row in given] == [pair["predicted"] for pair in csv.DictReader(file)]
+    assert [status for status, _ in wrong] == [400] * 3
+    for (_, answer), why in zip(wrong, ("'pixel_0_0' must hold numbers", "'pixel_0_0' is empty in row 0", "pixel_0_1"), strict=True):
+        assert why in answer["message"]
+        assert "Traceback" not in str(answer)
+
+
+@pytest.mark.slow
+def test_mlflow_predicts_without_pickle(reproduced, tmp_path):
+    (run,) = reproduced.runs()
+    rows = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"]).to_pylist()
+    (tmp_path / "rows.json").write_text(json.dumps({"dataframe_records": rows}))
+    command = ["mlflow", "models", "predict", "-m", f"runs:/{run.info.run_id}/model", "-i", "rows.json", "-o", "out.json", "-t", "json"]
+    settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    subprocess.run([sys.executable, "-m", *command, "--env-manager", "local"], cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, check=True)
+    with (reproduced / "reports/predictions.csv").open(newline="") as file:
+        predicted = [pair["predicted"] for pair in csv.DictReader(file)]
+    assert [row["prediction"] for row in json.loads((tmp_path / "out.json").read_text())["predictions"]] == predicted
 
 
 # --- what a person does next
@@ -245,7 +284,8 @@ def test_another_batch_size_in_an_experiment_runs_batch_too(again):
     assert stages_run(done.out) == ["batch", "train", "evaluate"]
     (name,) = again.dvc("exp", "list", "--name-only").out.split()
     (run,) = again.runs()
-    assert run.data.tags["DVC_EXP_NAME"] == run.info.run_name == name
+    assert run.data.tags["DVC_EXP_NAME"] == name
+    assert run.info.run_name == f"{name} lr=0.01 batch=256 epochs=1"
     assert run.data.params["batch.size"] == "256"
     assert "test/accuracy" in run.data.metrics
 
@@ -270,7 +310,7 @@ def test_a_training_that_diverges_loses_nothing(again):
     assert done.code != 0
     assert "exited with 2" in done.err
     told = done.err[done.err.index("error: ") :].splitlines()[:2]
-    for part in ("the loss became ", "in epoch ", "with lr 1000; try a smaller train.lr"):
+    for part in ("the loss became ", "in epoch ", "with lr 1000; it began in layer '3' (Linear): the first output that isn't finite"):
         assert part in told[0]
     assert "kept" in told[1]
     assert "Traceback" not in done.out + done.err

@@ -294,7 +294,7 @@ def test_a_loss_that_explodes_in_the_first_epoch(batched):
     assert "in epoch 1" in message
     assert "the loss became " in message
     assert " at step " in message
-    assert "with lr 1e+30; try a smaller train.lr" in message
+    assert "with lr 1e+30; it began in layer '3' (Linear): the first output that isn't finite, with weights up to" in message
     assert "no epoch was finished" in message
     nothing_new(batched, before)
     assert [run.info.status for run in batched.runs()] == ["FAILED"]

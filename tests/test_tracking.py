@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from surefoot import tracking
+from surefoot import runs, tracking
 from tests.helpers import PARAMS
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -81,8 +81,18 @@ def test_the_store_lies_at_the_root_that_dvc_names(batched, tmp_path_factory):
     assert not (batched / "mlflow.db").exists()
     batched.path = root
     (run,) = batched.runs()
-    assert run.data.tags["DVC_EXP_NAME"] == run.info.run_name == "puffy-oats"
+    assert run.data.tags["DVC_EXP_NAME"] == "puffy-oats"
+    assert run.info.run_name == "puffy-oats lr=0.1 batch=4"
+    assert "surefoot.sweep" not in run.data.tags
     assert run.info.artifact_uri.startswith((root / "mlartifacts").as_uri())
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sweep"),
+    [("lr-12", "lr"), ("lr-and-batch-2", "lr-and-batch"), ("puffy-oats", "0123456"), ("search-ab12cd-3", "search-ab12cd"), ("-1", "")],
+)
+def test_what_the_runs_of_a_sweep_share(experiment, sweep):
+    assert runs.sweep(experiment, "0123456789") == sweep
 
 
 def test_a_run_that_a_signal_stops_is_killed(batched):

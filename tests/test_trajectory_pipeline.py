@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,19 @@ import pytest
 from surefoot import cli, files, runs, serving
 from surefoot.stages import train
 from surefoot.training.trajectory_store import TrajectoryStore
-from tests.helpers import mlflow_client
+from tests.helpers import mlflow_client, run_queue
 
-HISTORY = ("train/loss", "validation/loss", "validation/accuracy", "lr", "epoch_seconds", "rows_per_second")
+HISTORY = (
+    "train/loss",
+    "validation/loss",
+    "validation/accuracy",
+    "lr",
+    "gradient_norm",
+    "epoch_seconds",
+    "rows_per_second",
+    "steps_per_second",
+    "peak_memory_mb",
+)
 
 
 def points(root, run):
@@ -182,12 +191,12 @@ def test_a_divergence_keeps_the_epochs_before_it(project, monkeypatch):
     set_train(project, epochs=5)
     project.edit("train.model.factory", "breaks:build")
     project.edit("train.model.arguments", "{}")
-    steps = len(runs_segments()[0].lrs)
+    steps = steps_per_epoch()
     epoch, step = divmod(15, steps)
     for _ in range(2):
         done = project.stage("train")
         error = done.refused()
-        assert f"training diverged in epoch {epoch + 1}: the loss became nan at step {step + 1}, with lr 0.1; try a smaller train.lr\n" in error
+        assert f"training diverged in epoch {epoch + 1}: the loss became nan at step {step + 1}, with lr 0.1; it began in layer '1' (Breaks): " in error
         assert f"the state of epoch {epoch} is kept, and as checkpoints/last.safetensors in the MLflow run" in error
         (run,) = project.runs()
         assert run.info.status == "FAILED"
@@ -196,11 +205,11 @@ def test_a_divergence_keeps_the_epochs_before_it(project, monkeypatch):
     sys.modules.pop("breaks")
 
 
-def runs_segments():
+def steps_per_epoch():
     from surefoot.data.store import open_store
     from surefoot.params import load
 
-    return runs.plan(load(files.PARAMS), open_store(files.BATCHES)).segments
+    return runs.plan(load(files.PARAMS), open_store(files.BATCHES)).steps_per_epoch
 
 
 def test_an_mlflow_that_is_away_is_caught_up(project, monkeypatch, tmp_path):
@@ -361,33 +370,6 @@ def test_dvc_repro(workspace, tmp_path):
     check_history(workspace.path, workspace.runs()[0], 10)
 
 
-def left(workspace):
-    """Processes that work in the project or were told of it."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            about = (process / "cmdline").read_bytes().decode(errors="replace") + str((process / "cwd").readlink())
-        except OSError:
-            continue
-        if str(workspace.path) in about and process.name != str(os.getpid()):
-            found.append(int(process.name))
-    return found
-
-
-def queue_is_done(workspace):
-    """What the queue says when all of it was tried."""
-    status = workspace.dvc("queue", "status").out
-    return status if "Queued" not in status and "Running" not in status else None
-
-
-def wait_for(what, seconds=300):
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until, what
-        time.sleep(0.5)
-    return found
-
-
 def test_experiments_share_the_store_of_the_repository_they_came_from(workspace):
     workspace.dvc("repro", "train")
     workspace.git("add", "--all")
@@ -396,29 +378,18 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
     done = workspace.dvc("exp", "run", "--temp", "--set-param", "train.epochs=5", "--name", "longer")
     assert "\nepochs 1-3 restored, training 4-5\n" in done.out
     long, short = workspace.runs()
-    assert (long.info.run_name, long.info.status) == ("longer", "FINISHED")
+    assert (long.info.run_name, long.info.status) == ("longer lr=0.01 batch=64 epochs=5", "FINISHED")
     assert long.data.tags["surefoot.continues"] == short.info.run_id
     check_history(workspace.path, long, 5)
     assert outputs(workspace) == before
 
-    try:
-        for lr in ("0.02", "0.03"):
-            workspace.dvc("exp", "run", "--queue", "--set-param", f"train.lr={lr}", "--name", f"lr-{lr[-1]}")
-        # DVC's workers call `dvc` by name.
-        workspace.dvc("queue", "start", "--jobs", "2", PATH=f"{workspace / '.venv/bin'}:{os.environ['PATH']}")
-        status = wait_for(lambda: queue_is_done(workspace))
-        assert status.count("Success") == 2, status
-    finally:
-        workspace.dvc("queue", "stop", "--kill", check=False)
-        try:
-            wait_for(lambda: not left(workspace), 20)
-        except AssertionError:
-            for pid in left(workspace):
-                os.kill(pid, signal.SIGKILL)
-            raise
+    for lr in ("0.02", "0.03"):
+        workspace.dvc("exp", "run", "--queue", "--set-param", f"train.lr={lr}", "--name", f"lr-{lr[-1]}")
+    status = run_queue(workspace, jobs=2)
+    assert status.count("Success") == 2, status
     found = {run.info.run_name: run for run in workspace.runs()}
     assert len(workspace.runs()) == len(found) == 4
-    for name in ("lr-2", "lr-3"):
+    for name in ("lr-2 lr=0.02 batch=64", "lr-3 lr=0.03 batch=64"):
         assert found[name].info.status == "FINISHED"
         check_history(workspace.path, found[name], 3)
         assert "test/accuracy" in found[name].data.metrics

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from surefoot import errors, files
@@ -39,11 +40,12 @@ def check(_arguments: argparse.Namespace) -> None:
     load(files.PARAMS)
 
 
-def schema(_arguments: argparse.Namespace) -> None:
-    """Print the JSON schema of params.yaml."""
+def schema(arguments: argparse.Namespace) -> None:
+    """Print the JSON schema of params.yaml, or its reference for people."""
     from surefoot.params import json_schema
+    from surefoot.reference import markdown
 
-    print(json.dumps(json_schema(), indent=2))
+    print(markdown() if arguments.markdown else json.dumps(json_schema(), indent=2), end="" if arguments.markdown else "\n")
 
 
 def fingerprint(_arguments: argparse.Namespace) -> None:
@@ -52,22 +54,29 @@ def fingerprint(_arguments: argparse.Namespace) -> None:
     from surefoot.training import numerics
 
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
-    print(numerics.fingerprint())
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    print(numerics.fingerprint(params.device))
 
 
 def ui(arguments: argparse.Namespace) -> None:
     """Open the MLflow UI on 127.0.0.1."""
-    from surefoot import tracking
+    from surefoot import tracking, ui_command
 
     uri = tracking.configure()
-    if uri.startswith(("http:", "https:", "databricks")):
+    served = uri.startswith(("http:", "https:"))
+    if uri.startswith("databricks"):
         print(f"the runs are on the server at {uri}: open it in a browser")
         return
     if not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: must be from 1 to 65535")
-    # Without the workflow type MLflow opens its pages for language models.
-    print(f"MLflow UI: http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C stops it)", flush=True)
+    server = tracking.without_password(uri).rstrip("/") if served else f"http://127.0.0.1:{arguments.port}"
+    address = server + ui_command.latest_page()
+    print(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)", flush=True)
+    if not arguments.no_browser:
+        ui_command.open_later(address)
+    if served:
+        return
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # what MLflow's own packages warn each other of is no news here
     mlflow = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execv(
         sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
@@ -101,19 +110,33 @@ def sync(_arguments: argparse.Namespace) -> None:
     from surefoot.training.trajectory_store import TrajectoryStore
 
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     trajectories = TrajectoryStore(files.trajectory())
     locks = files.Locks(trajectories.path / "lock")
     # The shorter ones first: a longer one links to the one that it goes on from.
     for identity, run in sorted(trajectories.runs().items(), key=lambda item: len(item[1]["epoch_keys"])):
         name = run["description"]["name"]
-        if not run["last"] or "origin" not in run:
+        if not run["last"] or "chosen" not in run:
             print(f"unfinished, left as it is: {name}" if not run["last"] else f"of an older Surefoot, left as it is: {name}")
             continue
         tracker = runs.publish(identity, run, trajectories, locks)
         if tracker.run_id is None:
             raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
         print(f"up to date: {name} ({tracker.run_id})")
+
+
+def schedule(arguments: argparse.Namespace) -> None:
+    """Draw the schedule."""
+    from surefoot.schedule_command import draw
+
+    draw(arguments.out)
+
+
+def lr_find(arguments: argparse.Namespace) -> None:
+    """Find a learning rate by the range test."""
+    from surefoot.lr_find_command import find
+
+    find(arguments.min, arguments.max, arguments.steps, arguments.out)
 
 
 def verify(arguments: argparse.Namespace) -> None:
@@ -123,12 +146,44 @@ def verify(arguments: argparse.Namespace) -> None:
     sys.exit(verify(arguments.run, epochs=arguments.epochs, sample=arguments.sample, anyway=arguments.anyway, environment=arguments.environment))
 
 
+def compare(arguments: argparse.Namespace) -> None:
+    """Show runs side by side."""
+    from surefoot import compare_command
+
+    if len(arguments.runs) < 2:
+        raise UserError("compare takes two runs or more: surefoot compare RUN RUN; RUN is an MLflow run's id or name, or a DVC experiment's name")
+    print(compare_command.compare(arguments.runs, arguments.out))
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Write predictions beside the rows of a file."""
+    from surefoot.predict import predict
+
+    predict(Path(arguments.file), Path(arguments.out) if arguments.out else None, arguments.model, arguments.run)
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Search params with Optuna."""
+    from surefoot.search.command import search
+
+    found = {name: getattr(arguments, name) for name in ("trials", "metric", "prune", "name", "seed")}
+    search(arguments.set_param or [], **found, say=lambda text: print(text, flush=True))
+
+
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "ui": {"--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"}},
+    "ui": {
+        "--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"},
+        "--no-browser": {"action": "store_true", "help": "print the address alone"},
+    },
     "store": {
         "--prune": {"action": "store_true", "help": "delete all states but the best and the last of each run, and the latest of an unfinished one"},
         "--forget": {"action": "append", "metavar": "RUN", "help": "forget a run, so that pruning frees its states, too; may be given several times"},
     },
+}
+
+OPTIONS["compare"] = {
+    "runs": {"nargs": "+", "metavar": "RUN", "help": "an MLflow run's id, the start of one, its name, or a DVC experiment's name"},
+    "--out": {"type": Path, "metavar": "FILE", "help": "where the picture of the curves goes (default: compare.png in .surefoot/)"},
 }
 
 OPTIONS["verify"] = {
@@ -139,12 +194,45 @@ OPTIONS["verify"] = {
     "--environment": {"action": "store_true", "help": "where the packages differ, build the recorded ones in a temporary environment; takes minutes"},
 }
 
+OPTIONS["predict"] = {
+    "file": {"metavar": "FILE", "help": "a file or directory of any format that prepare reads; it needs no target"},
+    "--out": {"metavar": "FILE", "help": "where to write, .csv or .parquet (default: CSV to standard output)"},
+    "--model": {"metavar": "MODEL", "help": "a safetensors file, or models:/NAME@ALIAS of MLflow (default: models/model.safetensors)"},
+    "--run": {"metavar": "RUN", "help": "use the model of this run in MLflow, by id or name"},
+}
+
+OPTIONS["schedule"] = {"--out": {"type": Path, "metavar": "FILE", "help": "where to write the PNG (default: .surefoot/schedule.png)"}}
+OPTIONS["lr-find"] = {
+    "--min": {"type": float, "default": 1e-6, "metavar": "LR", "help": "the learning rate of the first step (default: %(default)s)"},
+    "--max": {"type": float, "default": 10.0, "metavar": "LR", "help": "that of the last step, if the loss doesn't explode before (default: %(default)s)"},
+    "--steps": {"type": int, "metavar": "N", "help": "steps to take (default: 100, or ten times what the momentum remembers)"},
+    "--out": {"type": Path, "metavar": "DIR", "help": "where to write lr-find.csv and lr-find.png (default: .surefoot/lr-find)"},
+}
+
+OPTIONS["search"] = {
+    "-S": {"dest": "set_param", "action": "append", "metavar": "KEY=SPACE", "help": "a key and what it may be: log(low,high), uniform, int, choice(a,b)"},
+    "--trials": {"type": int, "default": 20, "metavar": "N", "help": "how many, with those that are there already (default: %(default)s)"},
+    "--metric": {
+        "default": "validation/loss",
+        "help": "of an epoch: accuracies should rise, others fall; that of the kept model counts (default: %(default)s)",
+    },
+    "--prune": {"choices": ["median", "none"], "default": "median", "help": "end a trial that is worse than the median at an epoch (default: %(default)s)"},
+    "--name": {"help": "of the search, in MLflow and to go on with it (default: made from what it is)"},
+    "--seed": {"type": int, "default": 0, "help": "decides what is tried (default: %(default)s)"},
+}
+OPTIONS["schema"] = {"--markdown": {"action": "store_true", "help": "as the page docs/params.md: each key, what it takes, its default and meaning"}}
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "check": (check, "check params.yaml: says nothing if it is right"),
-    "ui": (ui, "open the MLflow UI on 127.0.0.1"),
+    "ui": (ui, "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20"),
     "store": (store, "list the runs in the trajectory store, their sizes and what they share; free space"),
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),
+    "schedule": (schedule, "draw the learning rate over the steps, before anything is trained"),
+    "lr-find": (lr_find, "find a learning rate: train a few steps with one that rises until the loss explodes"),
     "verify": (verify, "make a run again, elsewhere, and compare bits; exit code 0: identical, 1: differs, 3: cannot say"),
+    "compare": (compare, "show runs side by side: params that differ, metrics with intervals, and a picture of their curves"),
+    "predict": (predict, "write predictions beside the rows of a file, as CSV or Parquet"),
+    "search": (search, "search params with Optuna: seeded, pruned, resumable, each trial a run in MLflow"),
     "fingerprint": (fingerprint, "print the numerics fingerprint: machines that share it compute the same bits"),
-    "schema": (schema, "print the JSON schema of params.yaml"),
+    "schema": (schema, "print the JSON schema of params.yaml, or its reference as Markdown"),
 }

@@ -1,14 +1,16 @@
 """Code of the user's by its import path, `module:function`."""
 
+import difflib
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from surefoot.errors import UserError
 
 HERE = str(Path(__file__).parent)
+LONG = 500  # characters of an error; some of torch's list all that it has kernels for
 
 
 def find(key: str, path: str) -> Callable[..., Any]:
@@ -41,4 +43,12 @@ def where(error: BaseException) -> str:
     at = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     if refused:
         return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said if len(said) <= LONG else f'{said[:LONG]} ...'}{at}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a name that there isn't: the nearest one, or all of them."""
+    near = {key.lower(): key for key in known}
+    found = difflib.get_close_matches(name.lower(), near, n=1)
+    return f"did you mean {near[found[0]]}?" if found else f"it has {', '.join(known)}"

@@ -58,6 +58,11 @@ def source() -> Source:
     return Source(commit.decode().strip(), patch, sorted({*untracked, *_changed_submodules(top)} - set(small)))
 
 
+def committed(path: str) -> bytes | None:
+    """A file of the current directory as it is in the commit that is checked out; None where it isn't."""
+    return _git("show", f"HEAD:./{path}")
+
+
 def _changed_submodules(top: Path) -> list[str]:
     """Submodules with changes that aren't committed in them: no patch of this repository has those."""
     if not (top / ".gitmodules").is_file():
@@ -101,7 +106,7 @@ def dvc_md5(stage: str, path: str) -> str | None:
         return None
 
 
-def committed(stage: str, path: str, now: bytes) -> tuple[str, bytes] | None:
+def committed_output(stage: str, path: str, now: bytes) -> tuple[str, bytes] | None:
     """An output of a stage as it was at the last commit: the commit, shortened, and the bytes, from DVC's cache.
 
     Args:

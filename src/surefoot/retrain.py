@@ -18,7 +18,7 @@ from surefoot.training import numerics
 def main() -> None:
     """Read `params.yaml` and `data/batches/`; write to the stores."""
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)
@@ -26,10 +26,9 @@ def main() -> None:
     for epochs, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         first, last = map(int, epochs.split("-"))
         store = TrajectoryStore(Path(path))
-        if first == 1 or store.record(plan.epoch_keys[first - 2]):
-            with runs.chain(params, batches, plan, store, keep_states=last) as chain:
-                for reached in chain.follow(first, last):
-                    print(f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)", flush=True)
+        with runs.chain(params, batches, plan, store, keep_states=last) as chain:
+            for reached in chain.follow(first, last):
+                print(f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)", flush=True)
         files.write_json(Path(path) / "origin.json", plan.origin)
 
 

@@ -4,21 +4,22 @@ import getpass
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from surefoot import files, provenance, serving, tracking
+from surefoot import files, onnx_export, overview, provenance, serving, start, tracking
 from surefoot.data.columns import describe_dropped
+from surefoot.data.parts import Range
 from surefoot.data.store import Store
 from surefoot.errors import UserError
-from surefoot.params import Params, flatten
+from surefoot.params import Params, flatten, parse, registered_as
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
+    from surefoot.training.schedule import Schedule
     from surefoot.training.sgd import Trainer
-    from surefoot.training.trajectory import Chain, Segment
+    from surefoot.training.trajectory import Chain
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 PATCH = "source/uncommitted.patch"
@@ -31,36 +32,61 @@ class Plan:
 
     identity: str
     origin: dict[str, Any]
-    segments: "list[Segment]"
+    lr: float  # in effect: scaled, if that is asked for
+    steps_per_epoch: int
+    schedule: "Callable[[], Schedule]"
     make: "Callable[[], Trainer]"
+    start: dict[str, Any] | None  # what is said of the model that it starts from
+    only: tuple[Range, ...] | None  # the training rows that are trained on, if not all
 
-    @property
     def epoch_keys(self) -> list[str]:
-        """The key at the end of each epoch."""
-        return [segment.key for segment in self.segments if segment.ends_epoch]
+        """The key at the end of each epoch, as far as they are known before anything is trained: none where the schedule follows a metric."""
+        from surefoot.training.schedule import epochs
+        from surefoot.training.trajectory import segments
+
+        schedule = self.schedule()
+        if schedule.metric:
+            return []
+        return [segment.key for segment in segments(self.origin, epochs(schedule), 0, self.steps_per_epoch)]
 
 
-def plan(params: Params, batches: Store) -> Plan:
-    """The chain of a training. Numerics must be pinned; the network is built and tried on one batch.
+def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
+    """The chain of a training. Numerics must be pinned; the network is built and tried on one batch. `anew` goes to `start.find`.
 
     Raises:
-        UserError: the network can't be built, or doesn't fit the data.
+        UserError: the network can't be built, or doesn't fit the data; the model that it is to start from isn't there, or doesn't fit it.
     """
     from surefoot.training import model as networks
+    from surefoot.training import optimizer as optimizers
+    from surefoot.training.average import Average
     from surefoot.training.objective import check_loss, objective
     from surefoot.training.origin import origin
     from surefoot.training.rows import Rows
-    from surefoot.training.sgd import Trainer
-    from surefoot.training.trajectory import segments
+    from surefoot.training.schedule import Schedule
+    from surefoot.training.sgd import Step, Trainer
+    from surefoot.training.trajectory_store import TrajectoryStore
 
-    train = params.train
+    begin = start.find(params, batches, TrajectoryStore(files.trajectory()), anew)
+    batches = start.rows(params, batches, begin)
+    weights = networks.saved(begin.weights, begin.said["name"]) if begin and begin.weights is not None else None
+    train, device = params.train, params.device
     index = batches.index
+    numerics.check_precision(train.precision, params.numerics, device)
     training, validation = (Rows.stored(split.inputs, split.targets, index["scale"]) for split in (batches.train, batches.validation))
-    optimizer = train.model_dump(include={"momentum", "nesterov", "dampening", "weight_decay"})
     numerics.seed_step(params.seed, 0)  # a loss of the user's may draw
-    aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"])
+    aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"], device=device)
     # What changes no step isn't here: `block` and `window` where all rows are shuffled.
     shuffle = {"shuffle": index["shuffle"], **({"block": index["block"], "window": index["window"]} if index["shuffle"] == "blocks" else {})}
+    step = Step(**train.model_dump(include={"accumulate", "clip_norm", "clip_value", "precision"}))
+    rows_per_step = batches.batch_size * step.accumulate
+    steps_per_epoch = -(-batches.rows_per_epoch // rows_per_step)
+    lr = _scaled(train.lr, train.lr_reference_batch, rows_per_step)
+    of_optimizer = train.optimizer.model_dump()
+    for group in of_optimizer["groups"]:
+        if "lr" in group["arguments"]:
+            group["arguments"]["lr"] = _scaled(group["arguments"]["lr"], train.lr_reference_batch, rows_per_step)
+    own = train.model_dump(include=set(optimizers.OWN))
+    average = train.average.model_dump() if train.average.name != "none" else {}
 
     told: dict[str, str] = {}
 
@@ -69,9 +95,23 @@ def plan(params: Params, batches: Store) -> Plan:
         told["schema"] = files.sha256(files.canonical_json(given))
         return given
 
+    def build() -> tuple[Any, Any]:
+        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema, device)
+        if begin and weights is not None:
+            networks.start_from(model, weights, begin.said["name"])
+        return model, optimizers.optimizer(model, lr=lr, own=own, **of_optimizer)
+
+    _, groups = build()
+
+    def schedule() -> Schedule:
+        return Schedule([part.model_dump() for part in train.schedule], groups, train.epochs, steps_per_epoch, train.max_steps)
+
+    columns = schedule().columns
+
     def make() -> Trainer:
-        model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema)
-        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed, aim)
+        model, optimizer = build()
+        averaged = Average(model, **average) if average else None
+        return Trainer(model, optimizer, training, validation, batches.batch_size, params.seed, aim, step, averaged, columns)
 
     trainer = make()
     first_state = networks.to_bytes(trainer.state())
@@ -80,45 +120,91 @@ def plan(params: Params, batches: Store) -> Plan:
             f"train.model.factory: {train.model.factory} gives other weights at each call, so no run could be made again; draw them from torch's generator"
         )
     outputs = networks.check_output(trainer.model, training.inputs[: batches.batch_size], batches.outputs)
-    check_loss(aim, outputs, training.targets[: batches.batch_size])
+    check_loss(aim, outputs, training.targets[: batches.batch_size].to(outputs.device))
+    _check_metrics(params, [f"validation/{name}" for name in ("loss", *aim.measure(outputs, training.targets[: batches.batch_size]))], schedule().metric)
     # `told`: a network that asks for the schema may compute by it what no array and no weight shows, such as a column's own scale.
-    start = origin(
+    first = origin(
         seed=params.seed,
         numerics=params.numerics,
         threads=params.threads,
+        device=device,
         deterministic=params.deterministic,
-        fingerprint=numerics.fingerprint(),
+        fingerprint=numerics.fingerprint(device),
         factory=train.model.factory,
         arguments=train.model.arguments,
         first_state=first_state,
         loss={"task": batches.task, **train.loss.model_dump(mode="json")},
-        optimizer=optimizer,
+        optimizer=train.optimizer.model_dump(mode="json") | own,
+        step=train.model_dump(include={"accumulate", "clip_norm", "clip_value", "precision"}),
+        average=average,
+        schedule={"columns": columns, "follows": schedule().metric},
         data={split: index["splits"][split] for split in ("train", "validation")}
-        | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told},
+        | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told}
+        | ({"only": batches.only} if batches.only is not None else {}),
+        start={"weights": begin.said["weights"]} if begin and weights is not None else None,
     )
-    steps = -(-batches.rows_per_epoch // batches.batch_size)
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
-    identity = files.sha256(files.canonical_json([start, train.lr, train.epochs, train.select, batches.index["digest"]]))
-    return Plan(identity, start, segments(start, [np.full(steps, train.lr)] * train.epochs, train.checkpoint_every), make)
+    ends = train.model_dump(mode="json", include={"epochs", "max_steps", "early_stopping", "schedule", "select"})
+    identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"]]))
+    return Plan(identity, first, lr, steps_per_epoch, schedule, make, begin.said if begin else None, batches.only)
+
+
+def _scaled(lr: Any, reference: int | None, rows: int) -> Any:
+    """A learning rate that is meant for steps of `reference` rows, for steps of `rows`; what isn't a number is left to the optimizer to refuse."""
+    return lr * rows / reference if reference and isinstance(lr, int | float) else lr
+
+
+def _check_metrics(params: Params, validated: list[str], plateau: str | None) -> None:
+    """See whether the metrics that are followed are measured in each epoch."""
+    averaged = [name.replace("/", "/average_", 1) for name in validated] if params.train.average.name != "none" else []
+    logged = ["train/loss", *validated, *averaged, "gradient_norm"]
+    early = params.train.early_stopping
+    for key, metric in (("schedule.metric", plateau), ("early_stopping.metric", early.metric if early.patience else None)):
+        if metric is not None and metric not in logged:
+            raise UserError(f"train.{key}: no metric {metric!r} is logged; there are {', '.join(logged)}")
+        if key == "schedule.metric" and metric in averaged and params.train.average.start > 1:
+            raise UserError(f"train.{key}: {metric} is first there after epoch {params.train.average.start} (train.average.start); set that to 1")
 
 
 def chain(params: Params, batches: Store, plan: Plan, store: "TrajectoryStore", **hooks: Any) -> "Chain":
     """The chain of a plan, with its rows; `hooks` go to `Chain`."""
-    from surefoot.training.trajectory import Chain
+    from surefoot.training.schedule import rises
+    from surefoot.training.trajectory import Chain, early_stopping, planner
 
-    return Chain(plan.segments, store, plan.make, lambda epoch: batches.order(params.seed, epoch), **hooks)
+    train, chosen = params.train, replace(batches, only=plan.only)
+    ends = early_stopping(**train.early_stopping.model_dump(), rises=rises(train.early_stopping.metric))
+    planned = planner(plan.origin, plan.schedule().next_epoch, train.checkpoint_every, plan.steps_per_epoch)
+    return Chain(planned, train.epochs, store, plan.make, lambda epoch: chosen.order(params.seed, epoch), ends=ends, **hooks)
+
+
+def choose(select: str, history: "list[Record]") -> "Record":
+    """The epoch of a run whose model is kept, by `train.select`.
+
+    Raises:
+        UserError: no epoch has averaged weights.
+    """
+    which, _, averaged = select.partition("_")
+    loss = f"validation/{'average_' if averaged else ''}loss"
+    there = [record for record in history if loss in record["metrics"]]
+    if not there:
+        raise UserError(f"train.select: {select}: the run ended before train.average.start, so nothing was averaged; choose best or last")
+    return there[-1] if which == "last" else min(there, key=lambda record: float(record["metrics"][loss]))
 
 
 def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
     """What the run in MLflow says of itself."""
     train = params.train
-    experiment = os.environ.get("DVC_EXP_NAME")
+    experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
+    group = sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
     network = train.model.factory.partition(":")[2]
     source = provenance.source()
     preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
-        name=experiment or f"{network} lr={train.lr:g} momentum={train.momentum:g} batch={batches.batch_size} epochs={train.epochs}",
+        name=f"{trial or experiment} {_varied(params, batches.batch_size)}"[:200]
+        if trial or experiment
+        else f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}"
+        + (f" from {train.start_from[:32]}" if train.start_from else ""),
         params=flatten(params.model_dump(mode="json")),
         dataset={
             "path": preparation["source"],
@@ -133,6 +219,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "mlflow.user": _user(),
             **commit,
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
+            **({tracking.SWEEP: group} if group else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
             "surefoot.data.digest": batches.index["digest"],
             **({"surefoot.data.dropped": describe_dropped(preparation["dropped"])[:5000]} if preparation["dropped"] else {}),
@@ -143,6 +230,52 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             PATCH: source.patch.decode("utf-8", "surrogateescape"),
         },
     )
+
+
+def _optimizer_name(params: Params) -> str:
+    """What of the optimizer and its schedule tells one run from another, shortly."""
+    train = params.train
+    optimizer = [] if train.optimizer.name == "SGD" else [train.optimizer.name]
+    momentum = [f"momentum={train.momentum:g}"] if train.optimizer.name == "SGD" or train.momentum else []
+    schedule = [part.name.rpartition(":")[2] for part in train.schedule if part.name != "constant"]
+    return " ".join([*optimizer, f"lr={train.lr:g}", *momentum, *schedule])
+
+
+def group_names(params: Params) -> list[str]:
+    """What to call each group of the optimizer: its pattern. The last are the parameters of no pattern, if there are any."""
+    return [*(group.parameters for group in params.train.optimizer.groups if not group.frozen), "all others"]
+
+
+def schedule_title(params: Params) -> str:
+    """What a plot of the schedule is called."""
+    parts = params.train.schedule
+    lengths = [f", {part.length} {part.per}s" if part.length else "" for part in parts]
+    return ", then ".join(f"{part.name}{length}" for part, length in zip(parts, lengths, strict=True))
+
+
+def _varied(params: Params, batch: int) -> str:
+    """What tells one run of a sweep from another: lr, batch, and whatever else isn't as it is committed."""
+    now = flatten(params.model_dump(mode="json"))
+    base = parse(provenance.committed(str(files.PARAMS)) or b"")
+    before = flatten(base.model_dump(mode="json")) if base else now
+    others = [key for key, value in now.items() if before.get(key, NOT_GIVEN) != value and key not in ("train.lr", "batch.size")]
+    texts = [f"{key.partition('.')[2] or key}={_short(now[key])}" for key in others]
+    return " ".join([f"lr={params.train.lr:g}", f"batch={batch}", *texts])
+
+
+NOT_GIVEN = object()
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
+
+
+def sweep(experiment: str, baseline: str) -> str:
+    """What all runs of a sweep have in common: `--name lr` makes experiments lr-1, lr-2, ...; those without a name share the commit they started from."""
+    prefix, _, number = experiment.rpartition("-")
+    return prefix if number.isdecimal() else baseline[:7]
 
 
 def _uncommitted(source: provenance.Source) -> dict[str, str]:
@@ -164,7 +297,7 @@ def _user() -> str:
 def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
     """What the store remembers of a run: enough to write all of its view in MLflow anew.
 
-    `last`, `best` and `weights` (the digest of the chosen model) come when it is finished, `results` when it is evaluated.
+    `epoch_keys`, `last`, `best`, `chosen` and `weights` (the digest of the chosen model) come when it is finished, `results` when it is evaluated.
     """
     preparation, splits = batches.index["preparation"], batches.index["splits"]
     return {
@@ -175,18 +308,25 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
             "digest": batches.index["digest"],
             **{split: {name: described[name]["sha256"] for name in ("inputs", "targets")} for split, described in splits.items()},
         },
-        "epoch_keys": plan.epoch_keys,
+        "epochs": params.train.epochs,
+        "epoch_keys": plan.epoch_keys(),
+        "incomplete": None,
         "select": params.train.select,
         "save_every": params.train.save_every,
+        "register": params.train.register,
+        "onnx": params.train.onnx,
         "model": {
             "factory": params.train.model.factory,
             "arguments": params.train.model.arguments,
             **{name: batches.index[name] for name in ("task", "classes", "input_shape", "features", "scale")},
         },
         "examples": preparation["examples"],
+        "start": plan.start,
+        "seen": start.seen(batches, plan.start),
         "continues": [],
         "last": None,
         "best": None,
+        "chosen": None,
         "weights": None,
     }
 
@@ -202,19 +342,28 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         "data": run["data"],
         "epochs": [{name: record[name] for name in ("epoch", "step", "key", "state", "metrics")} for record in records if record],
         "select": run["select"],
+        "chosen": run["chosen"],
+        "incomplete": run["incomplete"],
+        "start": {name: value for name, value in (run.get("start") or {}).items() if name != "seen"},
         "model": run["weights"],
     }
 
 
 def metric_names(record: "Record") -> list[str]:
-    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the learning rate."""
-    losses = ["train/loss", "validation/loss"]
-    return [*losses, *sorted(record["metrics"].keys() - {*losses, "lr"}), "lr"]
+    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the gradient's norm, the learning rate."""
+    losses, last = ["train/loss", "validation/loss"], ["gradient_norm", "lr"]
+    return [*losses, *sorted(record["metrics"].keys() - {*losses, *last}), *last]
 
 
 def points(record: "Record") -> Iterator[tracking.Point]:
     """The metrics of an epoch, as they go to MLflow."""
-    values = record["metrics"] | {"epoch_seconds": record["seconds"], "rows_per_second": record["rows"] / record["seconds"]}
+    seconds = record["seconds"]
+    values = record["metrics"] | {
+        "epoch_seconds": seconds,
+        "rows_per_second": record["rows"] / seconds,
+        "steps_per_second": record["steps"] / seconds,
+        "peak_memory_mb": record["peak_memory"] / 1e6,
+    }
     for name, value in values.items():
         yield tracking.Point(name, value, record["epoch"], record["ended"])
 
@@ -236,11 +385,20 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     if not tracker.complete:
         complete(tracker, run, store)
     tracker.results(run.get("results", {}))
+    describe_in_mlflow(tracker, run)
     for plot in sorted((store.path / "plots" / identity).glob("*.png")):
         tracker.artifact(f"plots/{plot.name}", plot.read_bytes())
         if tracker.run_id:
             plot.unlink()
     return tracker
+
+
+def describe_in_mlflow(tracker: tracking.Tracker, run: dict[str, Any]) -> None:
+    """Write the description that the run's page in MLflow opens on, with links to the run that it goes on from, and to the model that it started from."""
+    links = [tracker.continues(other, epoch) for other, epoch in run["continues"]]
+    if run.get("start") and run["start"]["weights"]:
+        links.append(tracker.started(run["start"]))
+    tracker.note(overview.markdown(run, tracker.run_id or "", " ".join(links)))
 
 
 def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
@@ -254,32 +412,43 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     from surefoot.training.origin import sources
     from surefoot.training.trajectory import network_of
 
-    def weights(key: str) -> bytes | None:
+    def weights(key: str, averaged: bool = False) -> bytes | None:
         record = store.record(key)
         state = store.state(record) if record else None
-        return network_of(state) if state else None
+        return network_of(state, averaged) if state else None
 
     for key in run["epoch_keys"]:
         record = store.record(key)
         if record:
             tracker.add(points(record))
-    for other, epoch in run["continues"]:
-        tracker.continues(other, epoch)
+    describe_in_mlflow(tracker, run)
     if run["best"]:  # unknown where the model came from elsewhere
-        tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"])})
+        tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"]), "chosen_epoch": 1 + run["epoch_keys"].index(run["chosen"])})
+        tracker.tag({tracking.INCOMPLETE: run["incomplete"] or ""})
     there = tracker.artifacts("checkpoints")
     saved = {checkpoint(epoch): key for epoch, key in enumerate(run["epoch_keys"], 1) if run["save_every"] and epoch % run["save_every"] == 0}
-    wanted = {path: key for path, key in saved.items() if path not in there} | {f"checkpoints/{which}.safetensors": run[which] for which in ("best", "last")}
-    for path, key in wanted.items():
-        data = weights(key)
-        if data:
-            tracker.artifact(path, data)
+    data = {path: weights(key) for path, key in saved.items() if path not in there}
+    data |= {f"checkpoints/{which}.safetensors": weights(run[which]) for which in ("best", "last") if run[which]}
+    chosen = weights(run["chosen"], run["select"].endswith("_average")) if run["chosen"] else None
+    for path, network in (data | {f"checkpoints/{run['select']}.safetensors": chosen}).items():
+        if network:
+            tracker.artifact(path, network)
+    for path, given in start.artifacts(run, store).items():
+        if path not in tracker.artifacts(str(Path(path).parent)):
+            tracker.artifact(path, given)
     said = account(tracker.identity, run, store)
     if said:
         tracker.artifact(ACCOUNT, files.canonical_json(said))
-    chosen = weights(run[run["select"]])
     # The model carries its code: it must still be the code that it was trained with.
     if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
-        tracker.model(lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+        tracker.model(files.sha256(chosen), lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+        record = store.record(run["chosen"])
+        if record:
+            tracker.link(point for point in points(record) if "/" in point.name)
+        if run.get("onnx") and tracker.run_id:
+            for path, exported in onnx_export.export(chosen, run["model"], run["examples"]).items():
+                tracker.artifact(path, exported)
+    if run.get("register"):
+        tracker.register(*registered_as(run["register"]))
     tracker.end("FINISHED")
     tracker.tag({tracking.COMPLETE: "true"})

@@ -1,16 +1,19 @@
 """The chosen model as an MLflow model: raw rows in, predictions out. Loading it unpickles nothing."""
 
-import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from surefoot import files
 from surefoot.data.features import transform
 from surefoot.errors import UserError
+from surefoot.imports import where
+from surefoot.params import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,11 +23,42 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "safetensors", "pydantic", "ruamel.yaml")
 
 
+DESCRIPTION, WEIGHTS = "description.json", "model.safetensors"
+Size = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+DESCRIPTION_BYTES = 256 << 20  # more than any: it has a text for each category
+
+
+class Feature(BaseModel):
+    """What any feature's dict has; the rest is up to its kind."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    column: str
+    kind: Literal["numeric", "boolean", "category", "date", "array"]
+    first: Count
+    width: Count
+    dtype: Literal["uint8", "int64", "float32", "float64"] | None = None
+
+
+class Description(Model):
+    """`description.json`: the network's factory and arguments, and what it needs to know of its inputs and outputs."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    task: Literal["classification", "binary", "regression"]
+    classes: list[str]
+    input_shape: Annotated[list[Size], Field(min_length=1, max_length=32)]
+    features: Annotated[list[Feature], Field(min_length=1)]
+    scale: dict[Literal["subtract", "divide"], list[float]] | None
+
+
 class Predictor:
     """What MLflow calls: a network with the preparation of its inputs."""
 
     def __init__(self, model: Any, description: dict[str, Any]) -> None:
-        self._model = model
+        # Once: requests come in several threads, and `training.model.predict` would bring one's network back to training under another's hands.
+        self._model = model.eval()
         self._description = description
 
     def predict(self, rows: "pd.DataFrame | np.ndarray") -> "pd.DataFrame":
@@ -34,31 +68,50 @@ class Predictor:
             rows: a data frame with the columns of the raw data, as pandas reads them, or an array (rows, *shape) where the raw data are arrays.
 
         Raises:
-            UserError: a column is missing, or holds what it can't.
+            MlflowException: a column is missing, or holds what it can't; a server answers it with status 400.
         """
         import pandas as pd
-        import torch
 
-        from surefoot.training.model import predict
-        from surefoot.training.rows import Stored
+        features = self._description["features"]
+        try:
+            if isinstance(rows, np.ndarray):
+                given: dict[str, Any] = {features[0]["column"]: rows}
+            else:
+                given = {feature["column"]: as_arrow(rows[feature["column"]], feature) for feature in features if feature["column"] in rows}
+            return pd.DataFrame(answers(self._model, self._description, transform(given, features)))
+        except UserError as error:
+            from mlflow.exceptions import MlflowException
 
-        what = self._description
-        features = what["features"]
-        if isinstance(rows, np.ndarray):
-            given: dict[str, Any] = {features[0]["column"]: rows}
-        else:
-            given = {feature["column"]: as_arrow(rows[feature["column"]], feature) for feature in features if feature["column"] in rows}
-        inputs = transform(given, what["features"]).reshape(-1, *what["input_shape"])
-        outputs = predict(self._model, Stored(inputs, what["scale"])).double()
-        if what["task"] == "regression":
-            return pd.DataFrame({"prediction": outputs[:, 0].numpy()})
-        if what["task"] == "binary":
-            positive = torch.sigmoid(outputs[:, 0])
-            probabilities = torch.stack([1 - positive, positive], 1).numpy()
-        else:
-            probabilities = torch.softmax(outputs, 1).numpy()
-        labels = [what["classes"][number] for number in probabilities.argmax(1)]
-        return pd.DataFrame({"prediction": labels} | {f"probability_{label}": probabilities[:, number] for number, label in enumerate(what["classes"])})
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+
+
+def answers(model: Any, description: dict[str, Any], inputs: np.ndarray) -> dict[str, Any]:
+    """What a network says of prepared rows, (rows, width): columns `prediction`, a list of labels or float64 (rows,), and `probability_<label>`, float64.
+
+    Raises:
+        UserError: the network fails on them, or gives what is no number.
+    """
+    import torch
+
+    from surefoot.training.model import predict
+    from surefoot.training.rows import Stored
+
+    rows = np.require(inputs.reshape(-1, *description["input_shape"]), requirements="W")  # torch warns of others
+    try:
+        outputs = predict(model, Stored(rows, description["scale"])).double()
+    except Exception as error:  # a token that an embedding has no place for
+        raise UserError(f"the network fails on these rows: {where(error)}") from None
+    if description["task"] == "regression":
+        return {"prediction": outputs[:, 0].numpy()}
+    if description["task"] == "binary":
+        positive = torch.sigmoid(outputs[:, 0])
+        probabilities = torch.stack([1 - positive, positive], 1).numpy()
+    else:
+        probabilities = torch.softmax(outputs, 1).numpy()
+    classes = description["classes"]
+    return {"prediction": [classes[number] for number in probabilities.argmax(1)]} | {
+        f"probability_{label}": probabilities[:, number] for number, label in enumerate(classes)
+    }
 
 
 def as_arrow(column: "pd.Series", feature: dict[str, Any]) -> "pa.Array":
@@ -139,8 +192,14 @@ def _as_date(array: "pa.Array", feature: dict[str, Any]) -> "pa.Array":
     if not pa.types.is_string(array.type):
         return pa.nulls(len(array)) if array.null_count == len(array) else array  # of nothing but NaN pandas makes numbers
     if "year" in feature["parts"]:
-        return array.cast(pa.timestamp("us"))
+        return array.cast(pa.timestamp("us", "UTC" if _zoned(array) else None))
     return pc.binary_join_element_wise("1970-01-01", array, " ").cast(pa.timestamp("us"))  # Arrow reads no time alone
+
+
+def _zoned(texts: "pa.Array") -> bool:
+    """Whether dates are written with their distance from UTC: 2024-12-31T23:59:59Z. A file of such is read as UTC."""
+    first = next((text for text in texts.drop_null().slice(0, 1).to_pylist()), "")
+    return bool(re.search(r":\d.*(Z|[+-]\d\d(:?\d\d)?)$", first))
 
 
 _AS_ARROW: dict[str, Callable[["pa.Array", dict[str, Any]], "pa.Array"]] = {
@@ -153,14 +212,72 @@ _AS_ARROW: dict[str, Callable[["pa.Array", dict[str, Any]], "pa.Array"]] = {
 
 def _load_pyfunc(path: str) -> Predictor:
     """MLflow's entry point (`loader_module`)."""
+    return Predictor(*load(Path(path)))
+
+
+def load(directory: Path) -> tuple[Any, dict[str, Any]]:
+    """The network that `log_model` left in a directory, data/network of an MLflow model, and its description. Nothing in there is run.
+
+    Raises:
+        UserError: a file is missing, damaged, or isn't what it should be.
+    """
+    description = read_description(directory)
+    _check_factory(directory, description["factory"])
+    return network(description, directory / WEIGHTS), description
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """`description.json` of such a directory, checked.
+
+    Raises:
+        UserError: it is missing, damaged, or isn't what it should be.
+    """
+    path = directory / DESCRIPTION
+    try:
+        if path.stat().st_size > DESCRIPTION_BYTES:
+            raise UserError(f"{path}: isn't a model's description: it has more than {DESCRIPTION_BYTES} bytes")
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}; is this a model that Surefoot logged?") from None
+    try:
+        checked: dict[str, Any] = Description.model_validate_json(text).model_dump(exclude_unset=True)
+    except (ValidationError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "nested too deep"}
+        raise UserError(f"{path}: isn't a model's description: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from None
+    return checked
+
+
+def _check_factory(directory: Path, factory: str) -> None:
+    """A factory must be of the code that came with the model: `os:system` isn't. That code runs when the model is loaded, as MLflow has it."""
+    top = factory.partition(":")[0].partition(".")[0]
+    code = directory.parent.parent / "code"
+    if top == "surefoot" or not ((code / top).is_dir() or (code / f"{top}.py").is_file()):
+        raise UserError(f"{directory / DESCRIPTION}: factory: {factory} is no network: the model's own code, {code}, has no module {top!r} of the user's")
+
+
+def network(description: dict[str, Any], weights: Path) -> Any:
+    """The network of a description, with the weights of a file, in evaluation mode.
+
+    Raises:
+        UserError: it can't be built; the file is missing, damaged, or of another network.
+    """
+    import safetensors
+
     from surefoot.training import model as networks
 
-    what = json.loads((Path(path) / "description.json").read_text())
-    schema = {name: what[name] for name in ("task", "classes", "features")}
-    outputs = len(what["classes"]) if what["task"] == "classification" else 1
-    model = networks.build(what["factory"], what["arguments"], tuple(what["input_shape"]), outputs, seed=0, schema=lambda: schema)
-    networks.load(model, (Path(path) / "model.safetensors").read_bytes())
-    return Predictor(model, what)
+    schema = {name: description[name] for name in ("task", "classes", "features")}
+    outputs = len(description["classes"]) if description["task"] == "classification" else 1
+    shape = tuple(description["input_shape"])
+    built = networks.build(description["factory"], description["arguments"], shape, outputs, seed=0, schema=lambda: schema)
+    try:
+        networks.load(built, weights.read_bytes())
+    except OSError as error:
+        raise UserError(f"{weights}: can't be read: {error.strerror}") from None
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{weights}: isn't a safetensors file, or is cut short or damaged: {error}") from None
+    except RuntimeError as error:
+        raise UserError(f"{weights}: holds the weights of another network than {description['factory']}: {' '.join(str(error).split())[:300]}") from None
+    return built.eval()
 
 
 def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples: list[Any]) -> str:
@@ -169,15 +286,15 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
 
     import mlflow
     import mlflow.pyfunc
-    from mlflow.models import Model
+    from mlflow.models import Model as MlflowModel
 
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "network"
-        files.write_bytes(data / "model.safetensors", weights)
-        files.write_json(data / "description.json", description)
+        files.write_bytes(data / WEIGHTS, weights)
+        files.write_json(data / DESCRIPTION, description)
         # Otherwise the model goes to the experiment "Default", and its files to ./mlruns.
         mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
-        logged = Model.log(
+        logged = MlflowModel.log(
             artifact_path=None,
             name="model",
             run_id=run_id,
@@ -186,7 +303,7 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
             data_path=str(data),
             code_paths=_code(description["factory"]),
             signature=_signature(description),
-            input_example=_example(description, examples),
+            input_example=example(description, examples),
             metadata={"kinds": {feature["column"]: feature["kind"] for feature in description["features"]}},
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
         )
@@ -212,7 +329,8 @@ def _may_miss(feature: dict[str, Any]) -> bool:
     return feature["fill"] is not None or None in feature.get("values", [])
 
 
-def _example(description: dict[str, Any], examples: list[Any]) -> "pd.DataFrame | np.ndarray":
+def example(description: dict[str, Any], examples: list[Any]) -> "pd.DataFrame | np.ndarray":
+    """Raw rows that prepare noted, as a user would give them."""
     import pandas as pd
 
     features = description["features"]

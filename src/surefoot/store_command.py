@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.errors import UserError
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.training.trajectory_store import TrajectoryStore, needed
 
 
 def table(store: TrajectoryStore) -> list[list[str]]:
@@ -17,7 +17,7 @@ def table(store: TrajectoryStore) -> list[list[str]]:
     for identity in sorted(runs, key=lambda identity: (runs[identity]["description"]["name"], done[identity])):
         run = runs[identity]
         keys = [key for key in run["epoch_keys"] if key in sizes]
-        epochs = f"{done[identity]}/{len(run['epoch_keys'])}"
+        epochs = f"{done[identity]}/{run.get('epochs', len(run['epoch_keys']))}"
         shared = max(((_common(runs[other], run, done[identity]), other) for other in before), default=(0, ""))
         shares = f"epochs 1-{shared[0]} with {shared[1][:8]}" if shared[0] else ""
         rows.append([identity[:8], epochs, str(len(keys)), _megabytes(sum(sizes[key] for key in keys)), run["description"]["name"], shares])
@@ -62,11 +62,8 @@ def forget(store: TrajectoryStore, start: str) -> str:
 
 
 def _epochs_done(store: TrajectoryStore, run: dict[str, Any]) -> int:
-    return (
-        len(run["epoch_keys"])
-        if run["last"]
-        else next((n for n, key in enumerate(run["epoch_keys"]) if not store.record_path(key).is_file()), len(run["epoch_keys"]))
-    )
+    keys = run["epoch_keys"]
+    return len(keys) if run["last"] else next((n for n, key in enumerate(keys) if not store.record_path(key).is_file()), len(keys))
 
 
 def _common(one: dict[str, Any], other: dict[str, Any], done: int) -> int:
@@ -76,7 +73,7 @@ def _common(one: dict[str, Any], other: dict[str, Any], done: int) -> int:
 
 def _needed(store: TrajectoryStore, run: dict[str, Any]) -> list[str]:
     if run["last"]:
-        return [run["last"], run["best"]]
+        return sorted(needed(run))
     sizes = store.state_sizes()
     latest = next((key for key in reversed(run["epoch_keys"]) if key in sizes), None)
     # States within the epoch that was cut off follow the latest whole one, or the start.

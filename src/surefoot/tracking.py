@@ -14,11 +14,18 @@ from surefoot import errors, files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Dataset, Run
 
 EXPERIMENT = "surefoot"
 IDENTITY = "surefoot.identity"
 COMPLETE = "surefoot.complete"  # the tag of a run that lacks nothing
+MODEL = "surefoot.model_id"  # the tag that names a run's model
+REGISTERED = "surefoot.registered"  # the tag that says as what the model is in the registry
+NOTE = "mlflow.note.content"
+NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
+KIND = "surefoot.kind"  # the tag of a run that is no training: the command that made it
+SWEEP = "surefoot.sweep"  # the tag that groups the runs of a sweep or a search
+INCOMPLETE = "surefoot.incomplete"  # the tag that says why a run ended before its last epoch; empty where it didn't
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 # A tracking server must not hold training up; a user's own setting is left as it is.
@@ -120,17 +127,45 @@ class Tracker:
         except Exception as error:
             self._give_up(error)
 
-    def continues(self, identity: str, epoch: int) -> None:
-        """Say, by a tag and a link, which run this one goes on from."""
+    def continues(self, identity: str, epoch: int) -> str:
+        """Say by a tag which run this one goes on from. Returns a line of Markdown with a link to it; `''` where MLflow doesn't have it."""
+        found: list[Run] = []
 
         def write(client: "MlflowClient") -> None:
             other = find(client, identity)
             if other:
-                run_id, name = other.info.run_id, other.info.run_name
-                link = f"Goes on from [{name}](#/experiments/{other.info.experiment_id}/runs/{run_id}) after epoch {epoch}."
-                self.tag({"surefoot.continues": run_id, "mlflow.note.content": link})
+                self.tag({"surefoot.continues": other.info.run_id})
+                found.append(other)
 
         self._try(write)
+        return "".join(f"Goes on from {_link(run)} after epoch {epoch}." for run in found)
+
+    def note(self, text: str) -> None:
+        """Set the description that the run's page opens on, unless a person has written it anew."""
+
+        def write(client: "MlflowClient") -> None:
+            ours, _, mark = client.get_run(self._id).data.tags.get(NOTE, "").rpartition(NOTE_MARK)
+            if ours != text and (mark == f"{files.sha256(ours.encode())[:16]} -->" or not mark):
+                self.tag({NOTE: f"{text}{NOTE_MARK}{files.sha256(text.encode())[:16]} -->"})
+
+        self._try(write)
+
+    def started(self, start: Mapping[str, Any]) -> str:
+        """Say by tags which model this run started from: `from`, and where known `run`, its identity, and `run_id`. Returns a link, in Markdown."""
+        others: list[Run] = []
+
+        def write(client: "MlflowClient") -> None:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                other = client.get_run(start["run_id"]) if start["run_id"] else find(client, start["run"]) if start["run"] else None
+            except MlflowException:  # it was deleted since
+                other = None
+            self.tag({"surefoot.start": other.info.run_id if other else start["from"], "surefoot.start.weights": start["weights"]})
+            others.extend([other] if other else [])
+
+        self._try(write)
+        return f"Started from {_link(others[0]) if others else '`' + start['from'] + '`'}."
 
     def add(self, points: Iterable[Point]) -> None:
         """Take in metrics. They are written about once a second, and by `flush`."""
@@ -139,26 +174,62 @@ class Tracker:
             self.flush()
 
     def results(self, metrics: Mapping[str, float]) -> None:
-        """Log final metrics, at step 0, unless they are there with these values."""
+        """Log final metrics, at step 0, unless they are there with these values; to the run, and to its model where it has one."""
 
         def write(client: "MlflowClient") -> None:
-            there = client.get_run(self._id).data.metrics
+            there, now = client.get_run(self._id).data, time.time()
+            known = self._of_model(client, there.tags.get(MODEL))
+            lacking = []
             for name, value in metrics.items():
-                if there.get(name) != value:
-                    client.log_metric(self._id, name, value, step=0)
+                if there.metrics.get(name) != value:
+                    lacking.append(Point(name, value, 0, now))
+                elif known is not None and known.get((name, 0)) != value:
+                    # With the time that it has in the run: MLflow takes it for the same there, and writes it to the model alone.
+                    lacking.append(Point(name, value, 0, (client.get_metric_history(self._id, name)[-1].timestamp + 0.5) / 1000))
+            self._log(client, lacking, there.tags.get(MODEL) if known is not None else None)
 
         self._try(write)
+
+    def link(self, points: Iterable[Point]) -> None:
+        """Show metrics, which were added to the run, on its model's page, too."""
+        self.flush()  # or they would come again
+
+        def write(client: "MlflowClient") -> None:
+            model = client.get_run(self._id).data.tags.get(MODEL)
+            known = self._of_model(client, model)
+            if known is not None:
+                self._log(client, [point for point in points if known.get((point.name, point.step)) != point.value], model)
+
+        self._try(write)
+
+    def _of_model(self, client: "MlflowClient", model: str | None) -> dict[tuple[str, int], float] | None:
+        """The metrics of the model, by name and step; None where there is no model, or it was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return {(metric.key, metric.step): metric.value for metric in client.get_logged_model(model).metrics or []} if model else None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def _log(self, client: "MlflowClient", points: list[Point], model: str | None = None) -> None:
+        from mlflow.entities import Metric
+
+        dataset = _dataset(self._description)
+        of_model = {"model_id": model, "dataset_name": dataset.name, "dataset_digest": dataset.digest, "run_id": self._id} if model else {}
+        metrics = [Metric(point.name, point.value, int(point.ended * 1000), point.step, **of_model) for point in points]
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(self._id, metrics=metrics[start : start + BATCH])
 
     def flush(self) -> None:
         """Write the metrics that the run lacks."""
 
         def write(client: "MlflowClient") -> None:
-            from mlflow.entities import Metric
-
             lacking = [point for point in self._points if (point.name, point.step) not in self._have]
             for start in range(0, len(lacking), BATCH):
                 some = lacking[start : start + BATCH]
-                client.log_batch(self._id, metrics=[Metric(point.name, point.value, int(point.ended * 1000), point.step) for point in some])
+                self._log(client, some)
                 self._have |= {(point.name, point.step) for point in some}
             self._written = time.monotonic()
 
@@ -191,12 +262,32 @@ class Tracker:
         self._try(lambda client: found.update(file.path for file in client.list_artifacts(self._id, directory)))
         return found
 
-    def model(self, log_model: Callable[[str], str]) -> None:
-        """Log an MLflow model, once a run, by a function of the run's id that returns the model's id."""
+    def model(self, digest: str, log_model: Callable[[str], str]) -> None:
+        """Log an MLflow model, once for each digest of its weights, by a function of the run's id that returns the model's id."""
 
         def write(client: "MlflowClient") -> None:
-            if "surefoot.model_id" not in client.get_run(self._id).data.tags:
-                client.set_tag(self._id, "surefoot.model_id", log_model(self._id))
+            if client.get_run(self._id).data.tags.get("surefoot.model_weights") != digest:
+                self.tag({MODEL: log_model(self._id), "surefoot.model_weights": digest})
+
+        self._try(write)
+
+    def register(self, name: str, alias: str) -> None:
+        """Put the run's model into the registry, once, and point the alias to it. The tag comes last: what was cut off before is taken up again."""
+
+        def write(client: "MlflowClient") -> None:
+            tags = client.get_run(self._id).data.tags
+            if MODEL not in tags:
+                errors.say("warning", f"the run has no model in MLflow, so none is registered as {name!r}")
+                return
+            if tags.get(REGISTERED) == f"{name}@{alias} {tags[MODEL]}":
+                return
+            with self._locks.held("mlflow"):  # two runs that make the same name
+                if not client.search_registered_models(f"name = '{name}'", max_results=1):
+                    client.create_registered_model(name)
+            there = [version for version in client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'") if version.model_id == tags[MODEL]]
+            found = there[0] if there else client.create_model_version(name, f"models:/{tags[MODEL]}", self._id, model_id=tags[MODEL])
+            client.set_registered_model_alias(name, alias, found.version)
+            client.set_tag(self._id, REGISTERED, f"{name}@{alias} {tags[MODEL]}")
 
         self._try(write)
 
@@ -210,21 +301,14 @@ class Tracker:
 
     def _complement(self, client: "MlflowClient", run: "Run", new: bool, take_over: bool) -> None:
         """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+        from mlflow.entities import DatasetInput, InputTag, Param
 
         run_id, said = run.info.run_id, self._description
         params = [Param(name, str(value)) for name, value in said.params.items() if name not in run.data.params]
         for start in range(0, len(params), 100):
             client.log_batch(run_id, params=params[start : start + 100])
         if not (run.inputs and run.inputs.dataset_inputs):
-            dataset = Dataset(
-                name=said.dataset["path"],
-                digest=said.dataset["digest"][:36],  # MLflow takes no more: the whole one is in the profile and in a tag
-                source_type="local",
-                source=files.canonical_json({"uri": said.dataset["path"]}).decode(),
-                profile=files.canonical_json(dict(said.dataset)).decode(),
-            )
-            client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+            client.log_inputs(run_id, [DatasetInput(_dataset(said), [InputTag("mlflow.data.context", "training")])])
         # Tags and texts belong together: those of the last one who made it. An empty text only takes the place of an older one.
         there = set() if new or take_over else {file.path for path in said.texts for file in client.list_artifacts(run_id, str(Path(path).parent))}
         for path, text in said.texts.items():
@@ -245,8 +329,20 @@ class Tracker:
         if self._warned:
             return
         self._warned = True
-        reason = _without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        errors.say("warning", f"MLflow at {_without_password(store_uri())} can't be written, going on without it: {reason}")
+        reason = without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        errors.say("warning", f"MLflow at {without_password(store_uri())} can't be written, going on without it: {reason}")
+
+
+def _dataset(said: Description) -> "Dataset":
+    from mlflow.entities import Dataset
+
+    return Dataset(
+        name=said.dataset["path"],
+        digest=said.dataset["digest"][:36],  # MLflow takes no more: the whole one is in the profile and in a tag
+        source_type="local",
+        source=files.canonical_json({"uri": said.dataset["path"]}).decode(),
+        profile=files.canonical_json(dict(said.dataset)).decode(),
+    )
 
 
 def _say_who(pid: int) -> None:
@@ -275,6 +371,10 @@ def find(client: "MlflowClient", identity: str) -> "Run | None":
     return runs[0] if runs else None
 
 
+def _link(run: "Run") -> str:
+    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+
+
 def experiment(client: "MlflowClient") -> str:
     """The id of the experiment, which is made if it isn't there."""
     from mlflow.exceptions import MlflowException
@@ -293,6 +393,6 @@ def experiment(client: "MlflowClient") -> str:
     return str(found.experiment_id)
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
     """The same text without user and password in the addresses in it."""
     return re.sub(r"://[^/\s]*@", "://", text)

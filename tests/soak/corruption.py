@@ -151,7 +151,7 @@ def _chain(store: "TrajectoryStore") -> "Chain":
 
     from surefoot.training.rows import Rows
     from surefoot.training.sgd import Trainer
-    from surefoot.training.trajectory import Chain, segments
+    from surefoot.training.trajectory import Chain, known, segments
 
     generator = torch.Generator().manual_seed(0)
     rows = [Rows(torch.randn(n, 24, generator=generator), torch.randint(5, (n,), generator=generator)) for n in (40, 10)]
@@ -159,12 +159,12 @@ def _chain(store: "TrajectoryStore") -> "Chain":
     def make() -> Trainer:
         torch.manual_seed(0)
         network = nn.Sequential(nn.Linear(24, 48), nn.BatchNorm1d(48), nn.ReLU(), nn.Dropout(0.1), nn.Linear(48, 5))
-        return Trainer(network, {"momentum": 0.9}, *rows, batch_size=8, seed=0)
+        return Trainer(network, torch.optim.SGD(network.parameters(), momentum=0.9), *rows, batch_size=8, seed=0)
 
     def order(epoch: int) -> torch.Tensor:
         return torch.randperm(40, generator=torch.Generator().manual_seed(epoch))
 
-    return Chain(segments({"soak": 1}, [np.full(5, 0.05)] * EPOCHS, 0), store, make, order)
+    return Chain(known(segments({"soak": 1}, [np.full(5, 0.05)] * EPOCHS, 0)), EPOCHS, store, make, order)
 
 
 def _stages(path: Path, count: Callable[..., None]) -> None:

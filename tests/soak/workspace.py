@@ -22,7 +22,17 @@ OUTPUTS = ("models/model.safetensors", "reports/history.csv", "reports/metrics.j
 TEST_METRICS = {f"test/{name}" for name in ("loss", "accuracy", "precision_macro", "recall_macro", "f1_macro", "ece")} | {
     f"test_interval/{name}_{end}" for name in ("loss", "accuracy", "precision_macro", "recall_macro", "f1_macro") for end in ("low", "high")
 }
-METRICS = {"train/loss", "validation/loss", "validation/accuracy", "lr", "epoch_seconds", "rows_per_second"}
+METRICS = {
+    "train/loss",
+    "validation/loss",
+    "validation/accuracy",
+    "lr",
+    "gradient_norm",
+    "epoch_seconds",
+    "rows_per_second",
+    "steps_per_second",
+    "peak_memory_mb",
+}
 PATIENCE = 300.0  # seconds that a command may take
 
 
@@ -173,7 +183,7 @@ class Workspace:
         if [status for _, status in runs] != ["FINISHED"]:
             raise Wrong(f"MLflow has the runs {runs}, not one that is FINISHED")
         steps = {(name, epoch) for name in METRICS for epoch in range(1, reference.epochs + 1)}
-        wanted = steps | {("best_epoch", 0)} | ({(name, 0) for name in TEST_METRICS} if test else set())
+        wanted = steps | {("best_epoch", 0), ("chosen_epoch", 0)} | ({(name, 0) for name in TEST_METRICS} if test else set())
         found = Counter((name, step) for name, step, _ in points)
         if set(found) != wanted:
             raise Wrong(f"MLflow's history lacks {sorted(wanted - set(found))}, and has beside it {sorted(set(found) - wanted)}")

@@ -16,7 +16,7 @@ from surefoot.training.model import to_bytes
 from surefoot.training.numerics import seed_step
 from surefoot.training.rows import Rows
 from surefoot.training.sgd import Trainer
-from surefoot.training.trajectory import Chain, segments
+from surefoot.training.trajectory import Chain, known, segments
 from surefoot.training.trajectory_store import TrajectoryStore
 
 SEED, ROWS, SIZE, CLASSES = 3, 45, 8, 3
@@ -54,8 +54,18 @@ class Noise(nn.Module):
         return inputs + torch.randn_like(inputs) / (10 + self.calls)
 
 
+def trainer(model, options, *more, **settings):
+    """A trainer whose optimizer is SGD with these options."""
+    return Trainer(model, torch.optim.SGD(model.parameters(), lr=0.0, **options), *more, **settings)
+
+
 def make():
-    return Trainer(make_model(), OPTIMIZER, TRAINING, VALIDATION, SIZE, SEED)
+    return trainer(make_model(), OPTIMIZER, TRAINING, VALIDATION, SIZE, SEED)
+
+
+def chain(parts, store, make, order, **options):
+    """A chain of known segments."""
+    return Chain(known(parts), parts[-1].epoch, store, make, order, **options)
 
 
 def order(epoch):
@@ -87,7 +97,7 @@ class Halt(Exception):
 
 
 def walk(path, parts, *, stop=None, make=make, mark=False, **options):
-    """Follow a chain in the store at `path`; `stop`: after so many segments were trained."""
+    """Follow a chain in the store at `path`: one of known segments, or what `parts` makes of (store, **hooks). `stop`: after so many segments were trained."""
     store = path if isinstance(path, TrajectoryStore) else TrajectoryStore(path)
     outcome, calls = Outcome(), 0
 
@@ -97,20 +107,21 @@ def walk(path, parts, *, stop=None, make=make, mark=False, **options):
             raise Halt
         calls += 1
 
-    with Chain(parts, store, make, order, check=check, say=outcome.said.append, **options) as chain, suppress(Halt):
+    hooks = {"check": check, "say": outcome.said.append, **options}
+    with parts(store, **hooks) if callable(parts) else chain(parts, store, make, order, **hooks) as links, suppress(Halt):
         try:
-            for reached in chain.follow():
+            for reached in links.follow():
                 outcome.records.append(reached.record)
                 outcome.trained += [reached.record["epoch"]] if reached.trained else []
-            outcome.steps = chain.steps_trained
-            outcome.weights = chain.weights(parts[-1].key)
+            outcome.steps = links.steps_trained
+            outcome.weights = links.weights(links.segments[-1].key)
             if mark:
                 best = min(outcome.records, key=lambda record: record["metrics"]["validation/loss"])
                 keys = [part.key for part in parts if part.ends_epoch]
                 about = {"epoch_keys": keys, "last": keys[-1], "best": best["key"], "description": {"name": f"{len(keys)} epochs"}}
                 store.mark_run(files.sha256(parts[-1].key.encode()), about)
         finally:
-            outcome.steps = max(outcome.steps, chain.steps_trained)
+            outcome.steps = max(outcome.steps, links.steps_trained)
     return outcome
 
 
@@ -120,7 +131,7 @@ def by_hand(epochs, lr=0.05):
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, **OPTIMIZER)
     states, metrics, step = {}, [], 0
     for epoch, lrs in enumerate(schedule(epochs, lr), 1):
-        total = 0.0
+        total = norm = 0.0
         for rows, rate in zip(order(epoch).split(SIZE), lrs, strict=True):
             step += 1
             seed_step(SEED, step)
@@ -128,6 +139,7 @@ def by_hand(epochs, lr=0.05):
             optimizer.zero_grad()
             loss = loss_function(model(TRAINING.inputs[rows]), TRAINING.targets[rows])
             loss.backward()
+            norm += math.hypot(*[parameter.grad.norm().item() for parameter in model.parameters()])
             optimizer.step()
             total += loss.item() * len(rows)
             tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {"buffers.2.calls": model[2].calls}
@@ -141,7 +153,7 @@ def by_hand(epochs, lr=0.05):
         model[6].eval()
         right = (logits.argmax(1) == VALIDATION.targets).double().mean().item()
         loss = loss_function(logits, VALIDATION.targets).item()
-        metrics.append({"train/loss": total / ROWS, "validation/loss": loss, "validation/accuracy": right, "lr": float(lrs[-1])})
+        metrics.append({"train/loss": total / ROWS, "gradient_norm": norm / STEPS, "validation/loss": loss, "validation/accuracy": right, "lr": float(lrs[-1])})
     return states, metrics, to_bytes(dict(model.state_dict()))
 
 

@@ -79,10 +79,10 @@ def main(profile: str) -> dict[str, str]:
         numerics.seed_step(0, 0)
         model = make()
         model(rows.inputs[:2])  # lazy layers take their shape
-        trainer = Trainer(model, optimizer, rows, rows, ROWS, seed=0)
-        trainer.train(torch.arange(STEPS * ROWS), [0.05] * STEPS, Progress(), 0)
+        trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.0, **optimizer), rows, rows, ROWS, seed=0)
+        trainer.train(torch.arange(STEPS * ROWS), [[0.05]] * STEPS, Progress(), 0)
         digest = hashlib.sha256(to_bytes(trainer.state()))
-        digest.update(repr(trainer.validate()).encode())
+        digest.update(repr(trainer.end_epoch(1, STEPS)).encode())
         digests[name] = digest.hexdigest()
     return {"fingerprint": numerics.fingerprint(), **digests}
 

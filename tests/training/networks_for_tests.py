@@ -18,6 +18,27 @@ def takes_the_schema(input_shape, outputs, schema):
     return good(input_shape, outputs)
 
 
+def steep(times=1000.0):
+    """A loss with gradients that large."""
+    return lambda outputs, targets: nn.functional.cross_entropy(outputs, targets) * times
+
+
+def nan_at(call):
+    """A loss that is NaN when it is asked for the n-th time."""
+    calls = []
+
+    def loss(outputs, targets):
+        calls.append(True)
+        return nn.functional.cross_entropy(outputs, targets) * (float("nan") if len(calls) == call else 1.0)
+
+    return loss
+
+
+def kinked():
+    """A finite loss whose gradient isn't: that of a root at zero."""
+    return lambda outputs, targets: nn.functional.cross_entropy(outputs, targets) + (outputs * 0).square().sum().sqrt()
+
+
 def cross_entropy():
     return nn.CrossEntropyLoss()
 
@@ -115,3 +136,12 @@ def fails_in_the_third_step(input_shape, classes):
 def changes_the_threads(input_shape, classes):
     torch.set_num_threads(2)
     return good(input_shape, classes)
+
+
+class Unexportable(nn.Linear):
+    def forward(self, rows):
+        return super().forward(rows) * (2 if float(rows.sum()) > 0 else 1)
+
+
+def unexportable(input_shape, outputs, hidden=None):
+    return Unexportable(input_shape[0], outputs)

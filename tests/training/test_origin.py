@@ -30,7 +30,7 @@ def batched(here):
 
 def keys():
     plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
-    return plan.segments[0].parent, plan.epoch_keys
+    return files.sha256(files.canonical_json(plan.origin)), plan.epoch_keys()
 
 
 def change(here, text, old="  epochs: 2\n"):
@@ -138,7 +138,7 @@ def test_blocks_and_windows_count_where_rows_are_shuffled_so_and_only_there(batc
         assert batched.stage("batch").code == 0
         plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
         (batched / "params.yaml").write_text(text)
-        return plan.segments[0].parent, plan.identity
+        return files.sha256(files.canonical_json(plan.origin)), plan.identity
 
     assert found("") == found(", shuffle: full") == found(", block: 3") == found(", window: 3, block: 5")
     different = ["", ", shuffle: blocks", ", shuffle: blocks, block: 3", ", shuffle: blocks, block: 3, window: 2", ", shuffle: blocks, window: 2"]
@@ -187,7 +187,7 @@ def test_test_rows_do_not_count_but_make_another_run(batched):
     np.save(files.BATCHES / "test/inputs.npy", array + 1)
     rewrite_index()
     after = runs.plan(params, open_store(files.BATCHES))
-    assert after.epoch_keys == before.epoch_keys
+    assert after.epoch_keys() == before.epoch_keys()
     assert after.identity != before.identity
 
 
@@ -198,7 +198,7 @@ def test_names_of_columns_and_classes_do_not_count_but_make_another_run(batched)
     for stage in ("prepare", "batch"):
         assert batched.stage(stage).code == 0
     after = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
-    assert after.epoch_keys == before.epoch_keys
+    assert after.epoch_keys() == before.epoch_keys()
     assert after.identity != before.identity
 
 
@@ -231,7 +231,7 @@ def test_epochs_count_for_no_key_and_a_learning_rate_from_its_step_on(batched):
 
 def test_the_fingerprint_counts(batched, monkeypatch):
     before = keys()[0]
-    monkeypatch.setattr(numerics, "fingerprint", lambda: "another machine's")
+    monkeypatch.setattr(numerics, "fingerprint", lambda device: "another machine's")
     assert keys()[0] != before
 
 
@@ -263,7 +263,7 @@ from surefoot import files, runs
 from surefoot.data.store import open_store
 from surefoot.params import load
 plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
-print(plan.identity, *plan.epoch_keys)
+print(plan.identity, *plan.epoch_keys())
 """
 
 
@@ -413,6 +413,7 @@ def test_training_code_counts(monkeypatch, tmp_path, name):
             seed=0,
             numerics="portable",
             threads=1,
+            device="cpu",
             deterministic=True,
             fingerprint="",
             factory="networks.mlp:mlp",
@@ -420,6 +421,9 @@ def test_training_code_counts(monkeypatch, tmp_path, name):
             first_state=b"",
             loss={"name": "auto"},
             optimizer={},
+            step={},
+            average={},
+            schedule={},
             data={},
         )
 
@@ -435,7 +439,7 @@ def test_the_training_code_is_all_that_the_loop_imports():
     """Whatever the modules listed import of this project is listed too, or carries no number."""
     found = set().union(*(origin._imports(name, origin._path(name)) for name in origin.TRAINING_CODE))
     ours = {name for name in found if name.startswith("surefoot.") and origin._path(name)}
-    assert ours - set(origin.TRAINING_CODE) == {"surefoot.errors", "surefoot.imports"}
+    assert ours - set(origin.TRAINING_CODE) == {"surefoot.errors", "surefoot.imports", "surefoot.training.divergence"}
 
 
 def test_weights_that_a_factory_reads_count(batched, monkeypatch, request):

@@ -9,7 +9,9 @@ from surefoot.training import rows as sources
 from surefoot.training import sgd
 from surefoot.training.model import to_bytes
 from surefoot.training.numerics import seed_step
+from surefoot.training.objective import Objective
 from surefoot.training.rows import Rows
+from tests.training import chains
 
 ROWS, SHAPE, CLASSES = 45, (1, 2, 3), 3
 
@@ -30,7 +32,7 @@ def order(epoch, drop_last=False, size=8):
 
 def make_trainer(optimizer_options, size=8):
     options = {name: value for name, value in optimizer_options.items() if name != "lr"}
-    return sgd.Trainer(make_model(), options, make_rows(0), make_rows(1, 20), size, seed=3)
+    return chains.trainer(make_model(), options, make_rows(0), make_rows(1, 20), size, seed=3)
 
 
 def run(optimizer_options, *, epochs=3, size=8, drop_last=False, trainer=None, watch=lambda batches: batches):
@@ -39,10 +41,10 @@ def run(optimizer_options, *, epochs=3, size=8, drop_last=False, trainer=None, w
     for epoch in range(1, epochs + 1):
         rows = order(epoch, drop_last, size)
         steps = -(-len(rows) // size)
-        progress = trainer.train(rows, [optimizer_options["lr"]] * steps, sgd.Progress(), step, watch)
+        progress = trainer.train(rows, [[optimizer_options["lr"]]] * steps, sgd.Progress(), step, epoch, watch)
         assert progress.steps == steps
         step += steps
-        metrics = {"train/loss": progress.loss_sum / progress.rows, **trainer.validate(), "lr": optimizer_options["lr"]}
+        metrics = {"train/loss": progress.loss_sum / progress.rows, **trainer.end_epoch(epoch, step), "lr": optimizer_options["lr"]}
         results.append((metrics, progress.rows, to_bytes(trainer.model.state_dict())))
     return results
 
@@ -121,7 +123,7 @@ def test_watch_sees_every_minibatch():
 
 def test_each_step_has_its_own_learning_rate():
     trainer, lrs = make_trainer({}), [0.1, 0.2, 0.0, 0.4, 0.5, 0.6]
-    trainer.train(order(1), lrs, sgd.Progress(), 0)
+    trainer.train(order(1), [[lr] for lr in lrs], sgd.Progress(), 0)
     model, training = make_model(), make_rows(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for step, (rows, lr) in enumerate(zip(order(1).split(8), lrs, strict=True), 1):
@@ -149,15 +151,16 @@ class Breaks:
 def test_a_loss_that_is_not_finite_stops_at_once_before_its_step(value):
     trainer = make_trainer({})
     # 6 minibatches and a validation in an epoch: the tenth call is the third step of the second epoch.
-    trainer.loss_function = Breaks(value, 10)
-    with pytest.raises(sgd.Diverged, match=rf"^the loss became {value} at step 3, with lr 0.1$"):
+    breaks = Breaks(value, 10)
+    trainer.objective = Objective("classification", breaks)
+    with pytest.raises(sgd.Diverged, match=rf"^the loss became {value} at step 3, with lr 0.1; it began in the loss itself"):
         run({"lr": 0.1}, trainer=trainer)
-    assert trainer.loss_function.calls == 10
+    assert breaks.calls == 10
     assert all(tensor.isfinite().all() for tensor in trainer.model.state_dict().values())
 
 
 def test_a_validation_loss_that_is_not_finite_stops_too():
     trainer = make_trainer({})
-    trainer.loss_function = Breaks(math.nan, 7)
-    with pytest.raises(sgd.Diverged, match=r"^the loss became nan in the validation after it, with lr 0.1$"):
+    trainer.objective = Objective("classification", Breaks(math.nan, 7))
+    with pytest.raises(sgd.Diverged, match=r"^the loss became nan in the validation after it, with lr 0.1; it began in the loss itself"):
         run({"lr": 0.1}, trainer=trainer)

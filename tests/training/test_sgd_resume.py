@@ -10,10 +10,10 @@ from surefoot.data.order import Order
 from surefoot.training import rows
 from surefoot.training.model import predict, to_bytes
 from surefoot.training.rows import Rows
-from surefoot.training.sgd import Progress, Trainer
-from surefoot.training.trajectory import Chain, segments
+from surefoot.training.sgd import Progress
+from surefoot.training.trajectory import segments
 from surefoot.training.trajectory_store import TrajectoryStore
-from tests.training.chains import CLASSES, OPTIMIZER, ROWS, SEED, SIZE, TRAINING, VALIDATION, make, make_model, order
+from tests.training.chains import CLASSES, OPTIMIZER, ROWS, SEED, SIZE, TRAINING, VALIDATION, chain, make, make_model, order, trainer
 
 LRS = [0.1 / step for step in range(1, 13)]
 STEPS = 6
@@ -28,9 +28,9 @@ def run(trainer, first, last, progress=None):
         if within == 0:
             progress = Progress()
         some = order(epoch + 1)[within * SIZE :][: (until - first) * SIZE]
-        progress = trainer.train(some, LRS[first:until], progress, first)
+        progress = trainer.train(some, [[lr] for lr in LRS[first:until]], progress, first)
         if until % STEPS == 0:
-            trainer.validate()
+            trainer.end_epoch(epoch + 1, until)
         first = until
     return progress
 
@@ -59,7 +59,7 @@ def load(data):
 @pytest.mark.parametrize("stop", [3, 6, 8])
 def test_each_kind_of_sgd_resumes(options, stop):
     def make():
-        return Trainer(make_model(), options, TRAINING, VALIDATION, SIZE, 3)
+        return trainer(make_model(), options, TRAINING, VALIDATION, SIZE, 3)
 
     whole, first, second = make(), make(), make()
     run(whole, 0, 12)
@@ -104,7 +104,7 @@ def test_tied_weights_resume():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5))
         model[2].weight = model[0].weight
-        return Trainer(model, {"momentum": 0.9}, TRAINING, VALIDATION, SIZE, 3)
+        return trainer(model, {"momentum": 0.9}, TRAINING, VALIDATION, SIZE, 3)
 
     whole, first, second = make(), make(), make()
     run(whole, 0, 8)
@@ -142,7 +142,7 @@ class Blocked:
 
     def make(self):
         training = Rows.stored(self.inputs, self.targets, {"subtract": [120.0], "divide": [70.0]})
-        return Trainer(make_model(), OPTIMIZER, training, VALIDATION, 5, SEED)
+        return trainer(make_model(), OPTIMIZER, training, VALIDATION, 5, SEED)
 
     def order(self, epoch):
         return Order(ROWS, SEED, epoch, block=4, window=3)
@@ -158,9 +158,9 @@ class Blocked:
                 raise KeyboardInterrupt
 
         parts = segments({"blocked": 1}, [np.full(self.steps, 0.05)] * epochs, checkpoint_every)
-        with Chain(parts, TrajectoryStore(path), self.make, self.order, check=check) as chain:
+        with chain(parts, TrajectoryStore(path), self.make, self.order, check=check) as links:
             try:
-                return [reached.record["state"] for reached in chain.follow()], chain.weights(parts[-1].key)
+                return [reached.record["state"] for reached in links.follow()], links.weights(parts[-1].key)
             except KeyboardInterrupt:
                 return None
 
@@ -199,5 +199,5 @@ def test_blocks_in_memory_and_from_files_train_the_same_bits(blocked, tmp_path, 
     monkeypatch.setattr(rows, "MAPPED_BYTES", 1 << 20)
     assert blocked.walk(tmp_path / "mapped", 2, 0) == read
     images = (blocked.inputs.astype(np.float32) - 120) / 70
-    monkeypatch.setattr(blocked, "make", lambda: Trainer(make_model(), OPTIMIZER, Rows(*map(torch.from_numpy, (images, blocked.targets))), VALIDATION, 5, SEED))
+    monkeypatch.setattr(blocked, "make", lambda: trainer(make_model(), OPTIMIZER, Rows(*map(torch.from_numpy, (images, blocked.targets))), VALIDATION, 5, SEED))
     assert blocked.walk(tmp_path / "tensors", 2, 0) == read

@@ -12,11 +12,11 @@ from torch import nn
 from surefoot import files
 from surefoot.errors import UserError
 from surefoot.training import trajectory
-from surefoot.training.sgd import Diverged, Trainer
-from surefoot.training.trajectory import Chain, segments
+from surefoot.training.sgd import Diverged
+from surefoot.training.trajectory import segments
 from surefoot.training.trajectory_store import TrajectoryStore
 from tests.training import chains
-from tests.training.chains import CLASSES, STEPS, TRAINING, VALIDATION, Scratch, cut, make, make_model, order, schedule, walk
+from tests.training.chains import CLASSES, STEPS, TRAINING, VALIDATION, Scratch, chain, cut, make, make_model, order, schedule, trainer, walk
 
 EPOCHS = 4
 by_hand = cache(chains.by_hand)
@@ -275,13 +275,13 @@ def test_the_weights_of_an_earlier_epoch_are_trained_again_if_its_state_is_gone(
     for key in TrajectoryStore(tmp_path).state_sizes():
         TrajectoryStore(tmp_path).drop_state(key)
     said: list[str] = []
-    with Chain(parts, TrajectoryStore(tmp_path), make, order, say=said.append) as chain:
-        assert len(list(chain.follow())) == EPOCHS
-        assert chain.weights(parts[1].key) == by_hand(2)[2]
+    with chain(parts, TrajectoryStore(tmp_path), make, order, say=said.append) as links:
+        assert len(list(links.follow())) == EPOCHS
+        assert links.weights(parts[1].key) == by_hand(2)[2]
         assert said[-1] == "the state after epoch 2 isn't stored any more: training again from epoch 1"
-        assert chain.steps_trained == 2 * STEPS
-        assert chain.weights(parts[3].key) == WEIGHTS
-        assert chain.weights(parts[0].key) == by_hand(1)[2]
+        assert links.steps_trained == 2 * STEPS
+        assert links.weights(parts[3].key) == WEIGHTS
+        assert links.weights(parts[0].key) == by_hand(1)[2]
 
 
 def test_only_damage_is_called_damage(tmp_path, capsys):
@@ -303,7 +303,7 @@ class Unknown(nn.Module):
 
 def test_a_network_that_draws_on_something_unknown_is_found_when_it_is_trained_again(tmp_path):
     def make_unknown():
-        return Trainer(nn.Sequential(make_model(), Unknown()), {}, TRAINING, VALIDATION, 8, 3)
+        return trainer(nn.Sequential(make_model(), Unknown()), {}, TRAINING, VALIDATION, 8, 3)
 
     parts = cut(2)
     walk(tmp_path, parts, make=make_unknown)
@@ -335,14 +335,14 @@ class Explodes(nn.Module):
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_divergence_names_its_step_and_keeps_what_came_before(tmp_path, checkpoint_every, interrupted):
     def make_exploding():
-        return Trainer(nn.Sequential(make_model(), Explodes(2 * STEPS + 3)), {}, TRAINING, VALIDATION, 8, 3)
+        return trainer(nn.Sequential(make_model(), Explodes(2 * STEPS + 3)), {}, TRAINING, VALIDATION, 8, 3)
 
     parts = cut(EPOCHS, checkpoint_every)
     if interrupted:
         walk(tmp_path, parts, make=make_exploding, stop=2)
     store = TrajectoryStore(tmp_path)
     for attempt in range(2):
-        with pytest.raises(Diverged, match=rf"^the loss became nan at step 4, with lr {parts[0].lrs[0] / 2.5:g}$") as caught:
+        with pytest.raises(Diverged, match=rf"^the loss became nan at step 4, with lr {parts[0].lrs[0] / 2.5:g}; it began in layer '1' \(Explodes\)") as caught:
             walk(store, parts, make=make_exploding)
         assert caught.value.epoch == 3, attempt
         kept = [part for part in parts if store.record(part.key)]
@@ -356,7 +356,7 @@ def test_a_divergence_in_the_validation_is_none_of_a_step(tmp_path):
             return inputs if self.training else inputs * math.inf
 
     with pytest.raises(Diverged, match=r"^the loss became nan in the validation after it, with lr") as caught:
-        walk(tmp_path, cut(2), make=lambda: Trainer(nn.Sequential(nn.Linear(5, CLASSES), InValidation()), {}, TRAINING, VALIDATION, 8, 3))
+        walk(tmp_path, cut(2), make=lambda: trainer(nn.Sequential(nn.Linear(5, CLASSES), InValidation()), {}, TRAINING, VALIDATION, 8, 3))
     assert caught.value.epoch == 1
     assert not list(tmp_path.rglob("*.json"))
 
@@ -418,9 +418,10 @@ def test_a_large_disk_has_nothing_to_say(tmp_path):
 def test_many_bytes_are_told_beforehand(tmp_path, monkeypatch):
     store = TrajectoryStore(tmp_path)
     said = []
-    with Chain(cut(2), store, make, order, say=said.append) as chain:
+    with chain(cut(2), store, make, order, say=said.append) as links:
         monkeypatch.setattr(TrajectoryStore, "free_bytes", lambda self: 10**12)
-        chain._limit_states(600_000_000)
+        links.segments += cut(2)
+        links._limit_states(600_000_000)
     assert said == ["keeping up to 2 states of 600.0 MB each (train.keep_states), 1.2 GB; `surefoot store --prune` frees them"]
 
 

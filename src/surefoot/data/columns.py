@@ -212,7 +212,8 @@ class Cleaner:
         self.dropped: dict[str, int] = {}
         self._prepare = prepare
         types = [(column.name, column.type) for column in columns]
-        self.schema = pa.schema([*types, (prepare.target, pa.float64() if prepare.task == "regression" else pa.int32())])
+        target = [(prepare.target, pa.float64() if prepare.task == "regression" else pa.int32())] if prepare.target else []
+        self.schema = pa.schema([*types, *target])
 
     def clean(self, batch: pa.RecordBatch, first: int, where: Where) -> tuple[pa.RecordBatch, NDArray[np.bool_] | None]:
         """A batch of `self.schema`, and which rows of the given one it has; None: all.
@@ -238,6 +239,8 @@ class Cleaner:
                     self._drop(f"{column.name!r} is missing", missing & ~drop)
                     drop |= missing
             arrays.append(array)
+        if not self._prepare.target:  # rows to predict
+            return pa.RecordBatch.from_arrays(arrays, schema=self.schema), None
         array, missing = self._target(batch.column(self._prepare.target), at)
         if missing is not None:
             if self._prepare.missing.target == "error":

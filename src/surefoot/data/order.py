@@ -113,6 +113,51 @@ class Order:
         return number, begin(number)
 
 
+@dataclass(frozen=True)
+class OrderAmong:
+    """Some of the rows in the order in which an epoch trains on them, or a stretch of it: all of them are permuted, whatever their number.
+
+    Args:
+        ranges: which rows, by their places in the order of the raw data: first, and one after the last.
+        rows: all rows that lie on the disk, in the order that epoch 0 of `Order` gave them.
+        seed: of the run.
+        epoch: counts from 1.
+        start: of the stretch.
+        stop: of the stretch; None: the end.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    rows: int
+    seed: int
+    epoch: int
+    start: int = 0
+    stop: int | None = None
+
+    def __len__(self) -> int:
+        return (sum(stop - first for first, stop in self.ranges) if self.stop is None else self.stop) - self.start
+
+    def __getitem__(self, part: slice) -> "OrderAmong":
+        """A stretch: order[first:end]."""
+        first, end, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError("a stretch of an order has no step")
+        return replace(self, start=self.start + first, stop=self.start + max(first, end))
+
+    def windows(self) -> Iterator[Window]:
+        """The stretch in parts that take little memory, each among all rows."""
+        sizes = np.cumsum([stop - first for first, stop in self.ranges])
+        shift = np.array([first for first, _ in self.ranges]) - np.concatenate([[0], sizes[:-1]])
+        end = self.start + len(self)
+        for first in range(self.start, end, CHUNK_ROWS):
+            chosen = permuted(int(sizes[-1]), (self.seed, self.epoch), first, min(end, first + CHUNK_ROWS))
+            raw = chosen + shift[np.searchsorted(sizes, chosen, side="right")]
+            yield Window(((0, self.rows),), _permute(raw, self.rows, (self.seed, 0)), ())
+
+    def indices(self) -> Places:
+        """The rows of the stretch by their numbers on disk, in memory as a whole."""
+        return np.concatenate([np.empty(0, np.int64), *(window.indices() for window in self.windows())])
+
+
 def epoch_order(rows: int, seed: int, epoch: int) -> Places:
     """A permutation of range(rows), in memory as a whole."""
     return Order(rows, seed, epoch).indices()
@@ -122,7 +167,14 @@ def permuted(rows: int, seed: tuple[int, ...], start: int, stop: int) -> Places:
     """Places start to stop of a permutation of range(rows): NumPy's of few rows, and of many one that needs no memory but for what is asked for."""
     if rows <= HELD_ROWS:
         return _permutation(rows, seed)[start:stop]
-    return _walk(np.arange(start, stop, dtype=np.uint64), rows, seed).astype(np.int64)
+    return _permute(np.arange(start, stop), rows, seed)
+
+
+def _permute(places: Places, rows: int, seed: tuple[int, ...]) -> Places:
+    """Where a permutation of range(rows) brings these places."""
+    if rows <= HELD_ROWS:
+        return _permutation(rows, seed)[places]
+    return _walk(places.astype(np.uint64), rows, seed).astype(np.int64)
 
 
 @lru_cache(2)

@@ -1,6 +1,6 @@
 """The batch store: fixed-width arrays that are memory-mapped, and an index that is written last.
 
-index.json                 batch size, rows, batches in an epoch, shapes, dtypes, task, scale, order of rows, class counts, digests
+index.json                 batch size, rows, batches in an epoch, shapes, dtypes, task, scale, order of rows, class counts, part files, digests
 train/inputs.npy           float32, uint8 or int64 (rows, *shape), in training order: shuffled once
 train/targets.npy          int64 (rows,): indices of classes; or float32
 validation/..., test/...   the same, in file order
@@ -23,7 +23,8 @@ import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 
 from surefoot import files
-from surefoot.data.order import Order
+from surefoot.data.order import Order, OrderAmong
+from surefoot.data.parts import Range, count
 from surefoot.data.split import SPLITS
 
 Block = tuple[np.ndarray, np.ndarray]
@@ -43,12 +44,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Store:
-    """An opened batch store."""
+    """An opened batch store; `only`: the training rows that are trained on, as ranges of the raw data's order, where not all are."""
 
     index: dict[str, Any]
     train: Split
     validation: Split
     test: Split
+    only: tuple[Range, ...] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -82,12 +84,14 @@ class Store:
     @property
     def rows_per_epoch(self) -> int:
         """Training rows that an epoch uses: all, or whole minibatches only where `batch.drop_last` is set."""
-        rows = len(self.train.targets)
+        rows = len(self.train.targets) if self.only is None else count(self.only)
         return rows - rows % self.batch_size if self.index["drop_last"] else rows
 
-    def order(self, seed: int, epoch: int) -> Order:
+    def order(self, seed: int, epoch: int) -> Order | OrderAmong:
         """The training rows of an epoch, in the order in which they are trained on."""
         index = self.index
+        if self.only is not None:
+            return OrderAmong(self.only, len(self.train.targets), seed, epoch)[: self.rows_per_epoch]
         blocks = (index["block"], index["window"]) if index["shuffle"] == "blocks" else ()
         return Order(len(self.train.targets), seed, epoch, *blocks)[: self.rows_per_epoch]
 
@@ -314,6 +318,7 @@ def write_index(
     scale: dict[str, list[float]] | None = None,
     features: list[dict[str, Any]] | None = None,
     blocks: tuple[int, int] | None = None,
+    parts: list[dict[str, Any]] | None = None,
 ) -> None:
     """Write `index.json`.
 
@@ -330,6 +335,7 @@ def write_index(
             first axis of an input, or one for each value of it.
         features: the preparation of tables.
         blocks: rows in a block and blocks in a window, where rows are shuffled so; None: all rows are.
+        parts: the part files of the raw data, in order: path, digest, and rows by split.
     """
     rows = splits["train"]["rows"]
     index = {
@@ -347,6 +353,7 @@ def write_index(
         "classes": classes,
         "features": features,
         "preparation": preparation,
+        "parts": parts or [],
         "splits": {split: splits[split] for split in SPLITS},
     }
     files.write_json(out / "index.json", index | {"digest": files.sha256(files.canonical_json(index))})

@@ -20,6 +20,7 @@ from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_
 from surefoot.data.columns import mask as arrow_mask
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, select, sortable
+from surefoot.data.parts import Parts
 from surefoot.data.readers.source import Source
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.errors import UserError
@@ -29,6 +30,9 @@ GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
 GATHER_BYTES = 8 << 20
 GATHER_ROWS = 1 << 12
+
+# A row's split follows from these, and from the rows before it.
+SPLIT_PARAMS = {"target", "task", "validation", "test", "validation_source", "test_source", "split", "missing"}
 
 Splits = NDArray[np.int8]
 Item = TypeVar("Item")
@@ -53,9 +57,12 @@ def write_tables(
             check_same(columns, other.schema, prepare, str(getattr(prepare, f"{split}_source")), f"{split}_source")
     fits = [fit(column, prepare, cleaner.vocabularies) for column in columns]
     targets = Targets(cleaner, prepare)
+    parts = Parts(source)
+    of_others: list[Parts] = []
     with ExitStack() as stack:
         tables = [stack.enter_context(_Table(out / f"{split}.parquet", cleaner, prepare.target)) for split in SPLITS]
-        for batch, splits in _split_source(out, prepare, seed, source, cleaner):
+        for batch, splits in _split_source(out, prepare, seed, source, cleaner, parts):
+            parts.split(splits)
             for number, table in enumerate(tables):
                 if not (splits == number).any():
                     continue
@@ -68,8 +75,10 @@ def write_tables(
         targets.check_source()
         for split, other in own.items():
             if other is not None:
-                for batch, rows in _clean(other, cleaner):
-                    number = SPLITS.index(split)
+                number = SPLITS.index(split)
+                of_others.append(Parts(other))
+                for batch, rows in _clean(other, cleaner, of_others[-1]):
+                    of_others[-1].split(np.full(len(rows), number, np.int8))
                     targets.check_known(batch.column(prepare.target), rows, other.where, split)
                     tables[number].write(batch)
                     targets.add(number, batch.column(prepare.target))
@@ -82,6 +91,8 @@ def write_tables(
         "classes": targets.classes(),
         "rows": dict(zip(SPLITS, targets.rows, strict=True)),
         "dropped": cleaner.dropped,
+        "split": {"seed": seed} | {f"prepare.{name}": value for name, value in prepare.model_dump(mode="json", include=SPLIT_PARAMS).items()},
+        "parts": [part for some in (parts, *of_others) for part in some.describe()],
         "features": features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
         **_form(fits),
         "examples": _examples(out / "train.parquet", columns),
@@ -136,19 +147,22 @@ def _refuse_overflow(inputs: np.ndarray, schema: dict[str, Any], table: Path) ->
 # --- rows, cleaned and split ----------------------------------------------------------------------
 
 
-def _clean(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int64]]]:
+def _clean(source: Source, cleaner: Cleaner, parts: Parts) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int64]]]:
     """The clean batches of a source, each with the places of its rows in the source."""
-    for _, batch, rows in _clean_with_raw(source, cleaner):
+    for _, batch, rows in _clean_with_raw(source, cleaner, parts):
         yield batch, rows
 
 
-def _clean_with_raw(source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
+def _clean_with_raw(source: Source, cleaner: Cleaner, parts: Parts) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
     first = 0
     for raw in _gather(source.batches):
         batch, kept = cleaner.clean(raw, first, source.where)
         rows = np.arange(first, first + raw.num_rows)
         first += raw.num_rows
-        yield (raw, batch, rows) if kept is None else (raw.filter(arrow_mask(kept)), batch, rows[kept])
+        if kept is not None:
+            raw, rows = raw.filter(arrow_mask(kept)), rows[kept]
+        parts.keep(rows)
+        yield raw, batch, rows
 
 
 def _gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -164,18 +178,18 @@ def _gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(pending)
 
 
-def _split_source(out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+def _split_source(out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     """The clean batches of the main source, and the split of each row: a source of its own has taken a split's place."""
     fractions = (prepare.validation if prepare.validation_source is None else 0.0, prepare.test if prepare.test_source is None else 0.0)
     by = _SPLITTERS[prepare.split.by if (prepare.split.by, prepare.task) != ("class", "regression") else "row"]
-    return by(_Rows(out, prepare, seed, source, cleaner), *fractions)
+    return by(_Rows(out, prepare, seed, source, cleaner, parts), *fractions)
 
 
 class _Rows:
     """What a way to split works on."""
 
-    def __init__(self, out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner) -> None:
-        self.out, self.prepare, self.seed, self.source, self.cleaner = out, prepare, seed, source, cleaner
+    def __init__(self, out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts) -> None:
+        self.out, self.prepare, self.seed, self.source, self.cleaner, self.parts = out, prepare, seed, source, cleaner, parts
 
     def column(self, raw: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.Array:
         """The split column, without missing values."""
@@ -192,7 +206,7 @@ class _Rows:
 
 def _by_class(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     places, labels = ByClass(rows.seed, validation, test), list[str]()
-    for batch, _ in _clean(rows.source, rows.cleaner):
+    for batch, _ in _clean(rows.source, rows.cleaner, rows.parts):
         if len(rows.cleaner.classes) > len(labels):
             labels = rows.cleaner.classes.labels()
         yield batch, places.split(numbers(batch.column(rows.prepare.target))[0], labels)
@@ -200,12 +214,12 @@ def _by_class(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.
 
 def _by_row(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     places = ByClass(rows.seed, validation, test)
-    for batch, _ in _clean(rows.source, rows.cleaner):
+    for batch, _ in _clean(rows.source, rows.cleaner, rows.parts):
         yield batch, places.split(np.zeros(batch.num_rows, np.int32), [""])
 
 
 def _by_group(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
-    for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner):
+    for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner, rows.parts):
         column = rows.column(raw, numbered)
         if pa.types.is_nested(column.type):
             raise UserError(f"{rows.prepare.source}: column {rows.prepare.split.column!r} (prepare.split.column) holds arrays, which can't be groups")
@@ -227,7 +241,7 @@ def _by_time(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.R
     schema = rows.cleaner.schema.append(pa.field(key, pa.uint64()))
     total = 0
     with _Writer(aside, schema, []) as writer:
-        for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner):
+        for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner, rows.parts):
             image = _time_image(rows.column(raw, numbered), rows)
             times = pa.Array.from_buffers(pa.uint64(), len(image), [None, pa.py_buffer(image)])
             writer.write(pa.RecordBatch.from_arrays([*batch.columns, times], schema=schema))

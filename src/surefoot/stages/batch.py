@@ -25,7 +25,7 @@ def main() -> None:
     if params.batch.drop_last and params.batch.size > rows["train"]:
         raise UserError(f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and batch.drop_last leaves none")
     # What a row that comes later needs, so that the model can be used on raw rows.
-    preparation = {key: schema[key] for key in ("source", "dropped", "examples")}
+    preparation = {key: schema[key] for key in ("source", "dropped", "examples", "split")}
     batch, splits = params.batch, {}
     targets_dtype = "int64" if schema["task"] == "classification" else "float32"
     with files.new_directory(files.BATCHES) as out:
@@ -55,6 +55,7 @@ def main() -> None:
             task=schema["task"],
             scale=_scale(schema["scale"], tuple(schema["shape"]), shape),
             features=schema["features"],
+            parts=schema["parts"],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
     print(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")

@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, provenance, runs, tracking
+from surefoot import errors, files, provenance, runs, start, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 10_000  # whose losses are computed
 def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics, tables and plots; add them to the MLflow run; print a summary."""
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     import torch
 
     from surefoot.evaluation import intervals, metrics, reports, summary
@@ -36,22 +36,25 @@ def main() -> None:
 
     store = open_store(files.BATCHES)
     network, loss = params.train.model, params.train.loss
-    model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema)
+    model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema, params.device)
     networks.load(model, files.MODEL.read_bytes())
-    aim = objective(store.task, **loss.model_dump(), class_counts=store.index["splits"]["train"]["class_counts"])
+    aim = objective(store.task, **loss.model_dump(), class_counts=store.index["splits"]["train"]["class_counts"], device=params.device)
 
     targets = torch.from_numpy(store.test.targets)
     try:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
+        targets = targets.to(outputs.device)
     except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
     value = aim.loss(outputs, targets).item()
+    outputs, targets = outputs.cpu(), targets.cpu()
     if not math.isfinite(value) or not outputs.isfinite().all():
         what = "the network's output" if math.isfinite(value) else "the loss"
         told = "not finite" if math.isfinite(value) else value
         raise UserError(f"{what} on the test rows is {told}, though on the validation rows it wasn't: are there values far from all those in training?")
     tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
     found = {"loss": value, **metrics.measure(tested)}
+    found |= start.old_and_new(params, store, tested.actual, tested.predicted)
     ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
     history = _history()
     chosen = _chosen(history, params.train.select)
@@ -66,7 +69,7 @@ def main() -> None:
     with files.new_directory(files.PLOTS) as out:
         for name, picture in pictures.items():
             files.write_bytes(out / name, picture)
-    run_id = _track(params, store, found, ends, pictures)
+    run_id = _track(params, store, found, ends, pictures, history)
     print(f"\n{summary.table(len(targets), found, ranges, _last_commits())}\n\n{_places(run_id)}")
 
 
@@ -106,8 +109,8 @@ def _losses(params: Params, store: Store, aim: "Objective", outputs: "Tensor", t
         parts = [each.loss(*some).double() for some in zip(outputs.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)]
         losses = torch.cat(parts)
         # A loss with class weights divides by their sum.
-        weight = getattr(aim.loss, "weight", None)
-        weights = torch.ones_like(losses) if weight is None else weight.double()[targets]
+        weight = getattr(aim.loss, "weight", None)  # which lies where the network does
+        weights = torch.ones_like(losses) if weight is None else weight.cpu().double()[targets]
         for given in (None, weights):
             found = losses.mean() if given is None else losses.sum() / given.sum()
             if losses.shape == targets.shape and math.isclose(found.item(), mean, rel_tol=1e-4, abs_tol=1e-6):
@@ -148,8 +151,16 @@ def _chosen(history: dict[str, list[float]], select: str) -> int:
     return 1 + (min(there, key=losses.__getitem__) if select.startswith("best") else there[-1])
 
 
-def _track(params: Params, batches: Store, metrics: dict[str, float], intervals: dict[str, dict[str, float]], pictures: dict[str, bytes]) -> str | None:
+def _track(
+    params: Params,
+    batches: Store,
+    metrics: dict[str, float],
+    intervals: dict[str, dict[str, float]],
+    pictures: dict[str, bytes],
+    history: dict[str, list[float]],
+) -> str | None:
     """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks; returns the run's id, None where MLflow is out of reach."""
+    from surefoot.evaluation import lr_plots
     from surefoot.training.trajectory_store import TrajectoryStore
 
     trajectories = TrajectoryStore(files.trajectory())
@@ -160,13 +171,18 @@ def _track(params: Params, batches: Store, metrics: dict[str, float], intervals:
     run = (known or runs.mark(params, batches, plan)) | {"results": results}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
-    runs.keep_plots(plan.identity, pictures, trajectories)
+    # As it was: a schedule that follows a metric isn't known before, and a run may end early.
+    schedule, epochs = plan.schedule(), len(history["epoch"])
+    before = [None, *({name: values[epoch] for name, values in history.items()} for epoch in range(epochs - 1))]
+    values = (schedule.next_epoch(metrics) for metrics in before)
+    drawn = lr_plots.schedule(values, schedule.columns, runs.group_names(params), plan.steps_per_epoch, epochs, runs.schedule_title(params))
+    runs.keep_plots(plan.identity, pictures | {"schedule.png": drawn}, trajectories)
     return runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock")).run_id
 
 
 def _last_commits() -> tuple[str, dict[str, float]] | None:
     """The last commit and its test metrics, if they can be had."""
-    found = provenance.committed("evaluate", str(files.METRICS), files.METRICS.read_bytes())
+    found = provenance.committed_output("evaluate", str(files.METRICS), files.METRICS.read_bytes())
     try:
         return (found[0], {name: float(value) for name, value in json.loads(found[1])["test"].items()}) if found else None
     except (ValueError, KeyError, TypeError, AttributeError):

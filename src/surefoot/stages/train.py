@@ -5,14 +5,15 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, runs, tracking
+from surefoot import errors, files, onnx_export, runs, start, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import Stopped, UserError
-from surefoot.params import Params, load
+from surefoot.params import Params, Train, load
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -21,58 +22,105 @@ if TYPE_CHECKING:
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 
-def main() -> None:
-    """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow."""
+class Pruned(Exception):
+    """A trial of a search isn't worth its other epochs, and why."""
+
+
+def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
+    """Read `data/batches/`; write the chosen model and the history; bring the run to MLflow.
+
+    Args:
+        judge: of a search; looks at each epoch in turn, and gives the reason why the trial is pruned after it, or None.
+
+    Raises:
+        Pruned: for that reason.
+    """
     check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic)
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    from surefoot.training.model import to_bytes
+    from surefoot.training.trajectory import LOSSES, network_of
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)
-    plan = runs.plan(params, batches)
+    plan = runs.plan(params, batches, anew=True)
+    if plan.start:
+        print(start.describe(plan.start, batches, plan.only), flush=True)
+    _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
     store = TrajectoryStore(files.trajectory())
     locks = files.Locks(store.path / "lock")
-    run = runs.mark(params, batches, plan) | {"continues": _continued(store, plan)}
+    run = runs.mark(params, batches, plan)
+    run["continues"] = _continued(store, run["epoch_keys"])
+    if params.train.onnx:  # before hours of training: can it be exported?
+        onnx_export.export(network_of(to_bytes(plan.make().state())), run["model"], run["examples"])
     tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
     known = store.runs().get(plan.identity, run)
     run["results"] = known.get("results", {})
     store.mark_run(plan.identity, known)
+    check = _time_check(check, params.train.max_minutes)
     try:
         tracker.open("RUNNING")
-        for identity, epoch in run["continues"]:
-            tracker.continues(identity, epoch)
+        runs.describe_in_mlflow(tracker, known | {"continues": run["continues"], "start": run["start"]})
         with _chain(params, batches, plan, store, locks, check) as chain:
-            history = _follow(chain, tracker, params.train.epochs, params.train.save_every)
-            run |= {"last": history[-1]["key"], "best": min(history, key=lambda record: record["metrics"]["validation/loss"])["key"]}
-            weights = chain.weights(run[params.train.select])
+            follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
+            reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None
+            history, run["incomplete"] = _follow(chain, tracker, params.train, reached, judge)
+            chosen = runs.choose(params.train.select, history)
+            best = min(history, key=lambda record: record["metrics"][LOSSES[0]])
+            run |= {"last": history[-1]["key"], "best": best["key"], "chosen": chosen["key"], "epoch_keys": [record["key"] for record in history]}
+            run["continues"] = _continued(store, run["epoch_keys"])
+            weights = chain.weights(chosen["key"], params.train.select.endswith("_average"))
             run["weights"] = files.sha256(weights)
             files.write_bytes(files.MODEL, weights)
         files.write_bytes(files.HISTORY, _table(history))
         store.mark_run(plan.identity, run)
         tracker.open()  # once more, if MLflow was out of reach
         runs.complete(tracker, run, store)
+    except Pruned as pruned:
+        if not known["last"]:
+            tracker.tag({tracking.INCOMPLETE: str(pruned)})
+        tracker.end("FINISHED" if known["last"] else "KILLED")  # one that was once finished, before the search, stays so
+        raise
     except BaseException as error:
         tracker.end("KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
 
 
-def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int, save_every: int) -> "list[Record]":
-    """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each."""
+def _follow(
+    chain: "Chain",
+    tracker: tracking.Tracker,
+    train: Train,
+    reached_keys: Callable[[list[str]], None],
+    judge: "Callable[[Record], str | None]",
+) -> "tuple[list[Record], str | None]":
+    """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each, and why some are lacking."""
     from surefoot.training.sgd import Diverged
 
     history: list[Record] = []
-    there = tracker.artifacts("checkpoints") if save_every else set()
+    there = tracker.artifacts("checkpoints") if train.save_every else set()
     try:
         for reached in chain.follow():
             history.append(reached.record)
+            reached_keys([record["key"] for record in history])
             tracker.add(runs.points(reached.record))
             if reached.trained:
-                _report(reached.record, epochs)
+                _report(reached.record, train.epochs)
             path = runs.checkpoint(len(history))
-            if save_every and len(history) % save_every == 0 and path not in there:
+            if train.save_every and len(history) % train.save_every == 0 and path not in there:
                 weights = chain.stored_weights(reached.record["key"])  # now, as `keep_states` may drop the state before the end
                 if weights:
                     tracker.artifact(path, weights)
+            pruned = judge(reached.record)
+            if pruned:
+                raise Pruned(f"pruned after {len(history)} of {train.epochs} epochs: {pruned}")
+    except TimeIsUp:
+        if not history:
+            raise UserError(
+                f"train.max_minutes: {train.max_minutes:g} minutes were too short for an epoch; what was trained is kept if {CHECKPOINTS}"
+            ) from None
+        incomplete = f"after {len(history)} of {train.epochs} epochs train.max_minutes ({train.max_minutes:g}) was over"
+        print(f"not complete: {incomplete}; `dvc repro --force train` goes on from there", flush=True)
+        return history, incomplete
     except (Diverged, Stopped) as stopped:
         weights = chain.stored_weights(history[-1]["key"]) if history else None
         if weights:
@@ -82,7 +130,34 @@ def _follow(chain: "Chain", tracker: tracking.Tracker, epochs: int, save_every: 
         kept = f"the state of epoch {len(history)} is kept" if history else "no epoch was finished, so no state is kept"
         where = f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}" if history and tracker.run_id else ""
         raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr\n{kept}{where}") from None
-    return history
+    return history, None
+
+
+CHECKPOINTS = "train.checkpoint_every is set"
+
+
+class TimeIsUp(Exception):
+    """`train.max_minutes` is over."""
+
+
+def _time_check(check: Callable[[], None], minutes: float | None) -> Callable[[], None]:
+    """Also ends the training when its time is up, which begins with the first step."""
+    end: float | None = None
+
+    def check_both() -> None:
+        nonlocal end
+        check()
+        if minutes and end is None:
+            end = time.monotonic() + 60 * minutes
+        elif end is not None and time.monotonic() > end:
+            raise TimeIsUp
+
+    return check_both
+
+
+def _say_lr(train: Train, lr: float, rows: int) -> None:
+    if train.lr_reference_batch:
+        print(f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows} (train.lr_reference_batch)", flush=True)
 
 
 def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks, check: Callable[[], None]) -> "Chain":
@@ -97,7 +172,7 @@ def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectorySt
         keep_states=params.train.keep_states,
         lock=lock,
         check=check,
-        watch=lambda minibatches, segment: _progress_bar(minibatches, segment, params.train.epochs),
+        watch=lambda minibatches, segment: _progress_bar(minibatches, segment, params.train.epochs, params.train.accumulate),
         say=lambda text: print(text, flush=True),
     )
 
@@ -114,32 +189,33 @@ def _parent_check() -> Callable[[], None]:
     return check
 
 
-def _continued(store: "TrajectoryStore", plan: runs.Plan) -> list[list[Any]]:
-    """The longest finished run that this one goes on from, if there is one, and the epoch at which that ended."""
-    keys = {key: epoch for epoch, key in enumerate(plan.epoch_keys[:-1], 1)}
+def _continued(store: "TrajectoryStore", epoch_keys: list[str]) -> list[list[Any]]:
+    """The longest finished run that one with these keys goes on from, if there is one, and the epoch at which that ended."""
+    keys = {key: epoch for epoch, key in enumerate(epoch_keys[:-1], 1)}
     shorter: list[list[Any]] = [[identity, keys[run["last"]]] for identity, run in store.runs().items() if run["last"] in keys]
     return sorted(shorter, key=lambda found: found[1])[-1:]
 
 
 def _report(record: "Record", epochs: int) -> None:
-    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in runs.metric_names(record)[:-1])
+    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in runs.metric_names(record)[:-2])
     seconds, rows = record["seconds"], record["rows"]
     print(f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f} rows/s)", flush=True)
 
 
-def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int) -> "Batches":
+def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int, accumulate: int) -> "Batches":
     """A bar over the minibatches where a terminal is attached; it vanishes when they are done."""
     if not sys.stderr.isatty():
         return minibatches
     from tqdm import tqdm
 
-    return tqdm(minibatches, desc=f"epoch {segment.epoch}/{epochs}", total=len(segment.lrs), unit="batch", leave=False)
+    return tqdm(minibatches, desc=f"epoch {segment.epoch}/{epochs}", total=len(segment.values) * accumulate, unit="batch", leave=False)
 
 
 def _table(history: "list[Record]") -> bytes:
     """The history as CSV; floats as the shortest text that reads back as the same number."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ("epoch", *runs.metric_names(history[0])), lineterminator="\n")
+    # The last epoch has all columns: averages begin later than the first.
+    writer = csv.DictWriter(text, ("epoch", *runs.metric_names(history[-1])), lineterminator="\n")
     writer.writeheader()
     writer.writerows({"epoch": record["epoch"], **record["metrics"]} for record in history)
     return text.getvalue().encode()

@@ -22,7 +22,13 @@ EVALUATION_BYTES = 64 << 20
 
 
 def build(
-    factory: str, arguments: dict[str, Any], input_shape: tuple[int, ...], outputs: int, seed: int, schema: Callable[[], dict[str, Any]] = dict
+    factory: str,
+    arguments: dict[str, Any],
+    input_shape: tuple[int, ...],
+    outputs: int,
+    seed: int,
+    schema: Callable[[], dict[str, Any]] = dict,
+    device: str = "cpu",
 ) -> nn.Module:
     """The network that `factory` makes, its first weights a function of `seed`: torch's, Python's and NumPy's generators are seeded.
 
@@ -33,6 +39,7 @@ def build(
         outputs: numbers that it must give for a row: the classes, or 1.
         seed: decides the first weights.
         schema: gives what is known of the inputs; called for a factory that has a parameter `schema`.
+        device: where the network is brought to, once its weights are drawn on the CPU.
 
     Raises:
         UserError: if it can't be imported or called, or doesn't return an nn.Module.
@@ -54,7 +61,7 @@ def build(
     if not isinstance(model, nn.Module):
         raise UserError(f"train.model.factory: {factory} returned a {type(model).__name__}; an nn.Module is needed")
     _check_parameters(model, factory)
-    return model
+    return model.to(device)
 
 
 def _check_parameters(model: nn.Module, factory: str) -> None:
@@ -100,18 +107,61 @@ def predict(model: nn.Module, inputs: Tensor | Stored) -> Tensor:
     rows = max(1, min(EVALUATION_ROWS, EVALUATION_BYTES // max(1, 4 * prod(inputs.shape[1:]))))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    device = device_of(model)
     with torch.inference_mode():
         # A fixed number of rows at a time: another number could round otherwise.
-        parts = [model(part) for part in inputs.split(rows)]
+        parts = [model(part.to(device)) for part in inputs.split(rows)]
     for module, training in modes:
         module.training = training
     return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's parameters lie."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def to_bytes(tensors: dict[str, Tensor]) -> bytes:
     """Tensors as safetensors; the same tensors give the same bytes."""
     # Cloned: safetensors refuses tensors that share memory, such as tied weights.
-    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
+    return safetensors.torch.save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+
+
+def saved(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a network that training is to start from; nothing is unpickled.
+
+    Raises:
+        UserError: naming it: it isn't safetensors, is cut short, or has values that aren't finite.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"train.start_from: {name} is no safetensors file, or is damaged: {' '.join(str(error).split())}") from None
+    for tensor, values in tensors.items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise UserError(f"train.start_from: {name}: {tensor} holds values that aren't finite (NaN or infinite), from which nothing can be trained")
+    return tensors
+
+
+def start_from(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    """Bring the weights and buffers of another training into a network.
+
+    Raises:
+        UserError: they don't fit; which, and why that may be.
+    """
+    own = model.state_dict()
+    faults = []
+    for key in [*own, *sorted(tensors.keys() - own.keys())]:
+        one, other = (f"{found[key].dtype} {list(found[key].shape)}".removeprefix("torch.") if key in found else "none" for found in (tensors, own))
+        if one != other:
+            faults.append(f"{key} is {one}, the network has {other}")
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(
+            f"train.start_from: {name} doesn't fit train.model: {'; '.join(faults[:3])}{more}\n"
+            "a class or category that is new in the data changes outputs or inputs, as does another train.model; then start from null"
+        )
+    model.load_state_dict(tensors)
 
 
 def load(model: nn.Module, data: bytes) -> None:

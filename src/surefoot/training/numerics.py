@@ -22,20 +22,23 @@ UNSET = (
 )
 
 
-def pin(profile: str, threads: int, deterministic: bool = True) -> None:
+def pin(profile: str, threads: int, deterministic: bool = True, device: str = "cpu") -> None:
     """Pin kernels and threads. Torch reads these settings once, when it is imported: call this first.
 
     Args:
         profile: one of `PROFILES`.
         threads: CPU threads.
         deterministic: refuse operations that have no deterministic kernel; else torch warns of them.
+        device: cpu, cuda or mps: what trains.
 
     Raises:
         RuntimeError: torch is imported already, under other settings, or didn't take these.
-        UserError: the processor lacks what the profile needs.
+        UserError: the processor lacks what the profile needs; the device isn't there.
     """
     threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
-    wanted: dict[str, str | None] = {**dict.fromkeys(UNSET), **PROFILES[profile], **threading}
+    # cuBLAS computes the same bits each time only with a workspace of its own.
+    of_device = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if device == "cuda" else {}
+    wanted: dict[str, str | None] = {**dict.fromkeys(UNSET), **PROFILES[profile], **threading, **of_device}
     if any(os.environ.get(name) != value for name, value in wanted.items()) and "torch" in sys.modules:
         raise RuntimeError(f"torch was imported before numerics {profile!r} could be pinned")
     for name, value in wanted.items():
@@ -49,6 +52,7 @@ def pin(profile: str, threads: int, deterministic: bool = True) -> None:
     x86 = platform.machine() in ("x86_64", "AMD64")
     if profile != "native" and x86 and not torch.cpu._is_avx2_supported():
         raise UserError(f"numerics: {profile} needs a processor with AVX2, which this one lacks; set numerics: native")
+    _pin_device(device)
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), which also imports the compiler: two seconds.
     torch.set_deterministic_debug_mode("error" if deterministic else "warn")
@@ -58,12 +62,52 @@ def pin(profile: str, threads: int, deterministic: bool = True) -> None:
         took = torch.backends.cpu.get_cpu_capability()
         if profile != "native" and took != "AVX2":
             raise RuntimeError(f"numerics {profile!r} did not take effect: torch computes with {took}")
-        if profile == "portable":
+        if profile == "portable" and device == "cpu":
             from surefoot.training.products import install
 
             install(threads)
     if torch.get_num_threads() != threads:
         raise RuntimeError(f"threads: {threads} did not take effect: torch computes on {torch.get_num_threads()}")
+
+
+def _pin_device(device: str) -> None:
+    """Check that a device is there, and let its random numbers be seeded at each step, too."""
+    import torch
+
+    _generators.clear()
+    if device == "cpu":
+        return
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}[device]
+    if not backend.is_available():
+        raise UserError(f"device: torch {torch.__version__} finds no {device} device here; set device: cpu")
+    if device == "cuda":
+        torch.cuda.init()
+        _generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+        # Full float32; the fast ways round otherwise, and a benchmark would choose by time.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+    else:
+        _generators.append(torch.mps._get_default_mps_generator())
+
+
+_generators: list[Any] = []  # of the device that trains, where it isn't the CPU
+
+
+def check_precision(precision: str, profile: str, device: str) -> None:
+    """See whether numbers of a precision can be computed with.
+
+    Raises:
+        UserError: they can't.
+    """
+    import torch
+
+    if precision != "bfloat16":
+        return
+    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"train.precision: {torch.cuda.get_device_name()} has no bfloat16; set float32")
+    if device == "cpu" and (profile != "native" or not torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        need = "numerics: native" if profile != "native" else "a processor with AVX-512"
+        raise UserError(f"train.precision: bfloat16 on the CPU needs {need}; set that, or float32")
 
 
 def settings() -> dict[str, Any]:
@@ -92,7 +136,10 @@ def seed_step(seed: int, step: int) -> None:
     import torch
 
     # The CPU generator takes 32 bits. Step 0 is for the first weights.
-    torch.default_generator.manual_seed((_base(seed) + step * 0x9E3779B9) & 0xFFFFFFFF)
+    number = (_base(seed) + step * 0x9E3779B9) & 0xFFFFFFFF
+    torch.default_generator.manual_seed(number)
+    for generator in _generators:
+        generator.manual_seed(number)
 
 
 @cache
@@ -100,8 +147,8 @@ def _base(seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"surefoot {seed}".encode()).digest()[:4], "little")
 
 
-def fingerprint() -> str:
-    """A digest of small operations as this process computes them, of torch's version and the thread count.
+def fingerprint(device: str = "cpu") -> str:
+    """A digest of small operations as this process computes them on a device, of torch's version and the thread count.
 
     Machines with one fingerprint round alike. Takes a few milliseconds; leaves the generator seeded.
     """
@@ -113,9 +160,12 @@ def fingerprint() -> str:
     digest = hashlib.sha256(f"{torch.__version__.partition('+')[0]} {torch.get_num_threads()}".encode())
     dense = nn.Sequential(nn.Linear(75, 131), nn.GELU(), nn.LayerNorm(131), nn.Dropout(0.2), nn.Linear(131, 11))
     image = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(45, 11))
+    if device == "cuda":
+        digest.update(f"{torch.cuda.get_device_name()} {torch.version.cuda} {torch.backends.cudnn.version()}".encode())
     for model, inputs in ((dense, torch.randn(67, 75)), (image, torch.randn(67, 3, 8, 8))):
+        model.to(device)
         for _ in range(2):
-            loss = F.cross_entropy(model(inputs), torch.arange(67) % 11)
+            loss = F.cross_entropy(model(inputs.to(device)), torch.arange(67, device=device) % 11)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             with torch.no_grad():
@@ -123,5 +173,5 @@ def fingerprint() -> str:
                     parameter.sub_(parameter.grad if parameter.grad is not None else 0)
                     parameter.grad = None
         for tensor in model.state_dict().values():
-            digest.update(tensor.numpy().tobytes())
+            digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -49,13 +49,15 @@ class Objective:
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """What is measured beside the loss, by name."""
         name, function = MEASURES[self.task]
-        return {name: function(outputs, targets)}
+        return {name: function(outputs.cpu(), targets.cpu())}
 
 
 CLASSIFICATION = Objective("classification", nn.CrossEntropyLoss())
 
 
-def objective(task: str, name: str, arguments: dict[str, Any], class_weights: str | Sequence[float] | None, class_counts: Sequence[int]) -> Objective:
+def objective(
+    task: str, name: str, arguments: dict[str, Any], class_weights: str | Sequence[float] | None, class_counts: Sequence[int], device: str = "cpu"
+) -> Objective:
     """The objective that `train.loss` asks for.
 
     Args:
@@ -64,6 +66,7 @@ def objective(task: str, name: str, arguments: dict[str, Any], class_weights: st
         arguments: its keyword arguments.
         class_weights: one for each class, `balanced`, or None.
         class_counts: training rows of each class; empty for regression.
+        device: where outputs and targets will lie.
 
     Raises:
         UserError: there is no such loss; it can't be made; weights that don't fit.
@@ -82,6 +85,8 @@ def objective(task: str, name: str, arguments: dict[str, Any], class_weights: st
         raise UserError(f"train.loss.name: {chosen} made a {type(criterion).__name__}; a function of (outputs, targets) is needed")
     if isinstance(criterion, nn.Module) and any(True for _ in criterion.parameters()):
         raise UserError(f"train.loss.name: {chosen} has parameters of its own, which would not be trained")
+    if isinstance(criterion, nn.Module):
+        criterion.to(device)
     # One number a row: (rows, 1) against (rows,) would be spread out to (rows, rows).
     return Objective(task, criterion if task == "classification" else lambda outputs, targets: criterion(outputs.squeeze(1), targets))
 

@@ -11,10 +11,10 @@ from surefoot import files
 
 # A change to these can change a bit of a state. A change to any other module of Surefoot can't.
 TRAINING_CODE = (
-    *("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective", "surefoot.training.rows"),
-    *("surefoot.training.numerics", "surefoot.training.products", "surefoot.data.order"),
+    *("surefoot.training.sgd", "surefoot.training.model", "surefoot.training.objective", "surefoot.training.optimizer", "surefoot.training.average"),
+    *("surefoot.training.rows", "surefoot.training.numerics", "surefoot.training.products", "surefoot.data.order"),
 )
-FORMAT = 1
+FORMAT = 2
 
 
 def origin(
@@ -22,6 +22,7 @@ def origin(
     seed: int,
     numerics: str,
     threads: int,
+    device: str,
     deterministic: bool,
     fingerprint: str,
     factory: str,
@@ -29,7 +30,11 @@ def origin(
     first_state: bytes,
     loss: dict[str, Any],
     optimizer: dict[str, Any],
+    step: dict[str, Any],
+    average: dict[str, Any],
+    schedule: dict[str, Any],
     data: dict[str, Any],
+    start: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the first key is the digest of.
 
@@ -37,13 +42,18 @@ def origin(
         seed: the seed of the run.
         numerics: the profile, with `threads` and `fingerprint`: how this machine computes.
         threads: CPU threads.
+        device: what trains.
         deterministic: whether operations without a deterministic kernel are refused.
         fingerprint: of `numerics.fingerprint`.
         factory: import path of the network, whose source counts, and that of the project's modules that it imports.
         arguments: of the factory.
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
         loss: its name, arguments and class weights; where it is the project's own, its source counts, too.
-        optimizer: its arguments, but for the learning rate.
+        optimizer: its name and arguments, but for the learning rate, and its groups of parameters.
+        step: what goes into a step beside it: accumulation, clipping, precision.
+        average: how weights are averaged; {} if they aren't.
+        schedule: what is scheduled, by group and name, and the metric that it follows. The values themselves are in the keys.
+        start: the digest of the weights that another training left (`train.start_from`); None where there are none.
         data: digests of the training and validation arrays, their scale, how they are batched and shuffled, and what the factory was told of them.
     """
     own, packages = _sources(factory.partition(":")[0])
@@ -51,14 +61,18 @@ def origin(
     return {
         "format": FORMAT,
         "seed": seed,
-        "numerics": {"profile": numerics, "threads": threads, "deterministic": deterministic, "fingerprint": fingerprint},
+        "numerics": {"profile": numerics, "threads": threads, "device": device, "deterministic": deterministic, "fingerprint": fingerprint},
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
         "code": {name: _digest(_path(name)) for name in TRAINING_CODE},
         "model": {"factory": factory, "arguments": arguments, "source": _digests(own)},
         "first_state": files.sha256(first_state),
         "loss": {**loss, "source": _digests(of_loss)},
-        "optimizer": {"name": "torch.optim.SGD", **optimizer},
+        "optimizer": optimizer,
+        "step": step,
+        "average": average,
+        "schedule": schedule,
         "data": data,
+        **({"start": start} if start else {}),
     }
 
 

@@ -64,6 +64,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or weight.dim() != 2
         or input.shape[-1] != weight.shape[1]  # torch says what is wrong
         or torch.is_autocast_enabled("cpu")
+        or not input.is_cpu
         or torch._C._are_functorch_transforms_active()
     ):
         return _torch_linear(input, weight, bias)

@@ -152,8 +152,10 @@ class Rows:
         return cls(Stored(inputs, scale, large), Stored(targets, None, large))
 
 
-def minibatches(inputs: Tensor | Stored, targets: Tensor | Stored, order: Tensor | Order, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows in the given order, `size` at a time; the last minibatch may be smaller.
+def minibatches(
+    inputs: Tensor | Stored, targets: Tensor | Stored, order: Tensor | Order, size: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows in the given order, `size` at a time, on a device; the last minibatch may be smaller.
 
     Rows are gathered several minibatches at once, which costs less than one by one.
     """
@@ -169,17 +171,17 @@ def minibatches(inputs: Tensor | Stored, targets: Tensor | Stored, order: Tensor
             begun.append([some(slice(head)) for some in select])
             missing -= head
             if not missing:
-                yield _joined(begun)
+                yield _joined(begun, device)
                 begun = []
         whole = rows - (rows - head) % size
         for first in range(head, whole, chunk):
             part = slice(first, min(first + chunk, whole))
-            yield from zip(*(some(part).split(size) for some in select), strict=True)
+            yield from zip(*(some(part).to(device).split(size) for some in select), strict=True)
         if whole < rows:
             begun.append([some(slice(whole, rows)) for some in select])
             missing = size - (rows - whole)
     if begun:
-        yield _joined(begun)
+        yield _joined(begun, device)
 
 
 class _Listed:
@@ -192,8 +194,8 @@ class _Listed:
         return self.places
 
 
-def _joined(parts: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-    inputs, targets = (some[0] if len(some) == 1 else torch.cat(some) for some in zip(*parts, strict=True))
+def _joined(parts: list[list[Tensor]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    inputs, targets = ((some[0] if len(some) == 1 else torch.cat(some)).to(device) for some in zip(*parts, strict=True))
     return inputs, targets
 
 

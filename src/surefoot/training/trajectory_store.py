@@ -3,6 +3,8 @@
     .surefoot/chain/KEY.json           a line with the digest of the rest, then the record as JSON
     .surefoot/chain/KEY.safetensors    the state; its digest is in the record
     .surefoot/runs/IDENTITY.json       what a run is: its epochs' keys, its best and last one, its view in MLflow
+    .surefoot/starts/KEY.json          what a training started from (train.start_from), by that param and the raw data
+    .surefoot/starts/DIGEST.safetensors    the weights
     .surefoot/lock                     a byte a key: who trains it holds that byte's lock
 
 A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
@@ -56,6 +58,12 @@ class TrajectoryStore:
             state_path, record_path = self.state_path(record["key"]), self.record_path(record["key"])
             files.write_durably(state_path.parent, {state_path.name: state, record_path.name: _sealed(record)})
 
+    def write_record(self, record: Record) -> None:
+        """Write a record whose state isn't at hand."""
+        with _clear_errors():
+            path = self.record_path(record["key"])
+            files.write_durably(path.parent, {path.name: _sealed(record)})
+
     def drop_state(self, key: str) -> None:
         """Delete a state; its record stays."""
         self.state_path(key).unlink(missing_ok=True)
@@ -64,6 +72,33 @@ class TrajectoryStore:
         """Remember a run: its `epoch_keys`, and once it is finished `last` and `best`, whose states are kept from then on."""
         with _clear_errors():
             files.write_durably(self.path / "runs", {f"{identity}.json": _sealed(run)})
+
+    def note_start(self, key: str, start: dict[str, Any], weights: bytes | None) -> None:
+        """Remember what a training starts from: what is said of it, its `weights` among that by their digest, and these."""
+        with _clear_errors():
+            named = {self.start_path(start["weights"]).name: weights} if weights is not None else {}
+            files.write_durably(self.path / "starts", named | {f"{key}.json": _sealed(start)})
+
+    def start(self, key: str) -> dict[str, Any] | None:
+        """What a training started from, or None if that is missing or damaged."""
+        return self._sealed_json(self.path / "starts" / f"{key}.json")
+
+    def start_weights(self, digest: str) -> bytes | None:
+        """The weights of this digest that a training started from, or None if they are missing or damaged."""
+        path = self.start_path(digest)
+        data = _read(path)
+        if data is not None and files.sha256(data) != digest:
+            self._warn(path)
+            return None
+        return data
+
+    def start_path(self, digest: str) -> Path:
+        """Where the weights of this digest lie that a training started from."""
+        return self.path / "starts" / f"{digest}.safetensors"
+
+    def run_path(self, identity: str) -> Path:
+        """Where a run is remembered."""
+        return self.path / "runs" / f"{identity}.json"
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """All runs by identity."""
@@ -108,6 +143,11 @@ class TrajectoryStore:
         if path not in self._warned:
             self._warned.add(path)
             errors.say("warning", f"{path} is damaged; it isn't used")
+
+
+def needed(run: dict[str, Any]) -> set[str]:
+    """The keys of the states that a finished run needs."""
+    return {run[name] for name in ("last", "best", "chosen") if run.get(name)}
 
 
 def _sealed(value: dict[str, Any]) -> bytes:

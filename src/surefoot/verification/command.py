@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surefoot import errors, files, runs
+from surefoot import errors, files, runs, start
 from surefoot.errors import UserError
 from surefoot.training.trajectory_store import TrajectoryStore
 from surefoot.verification import compare, packages
@@ -51,6 +51,9 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
             scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
             try:
                 account = recorded.account()
+                if account["incomplete"] and not epochs and sample is None:
+                    last = len(account["epochs"])
+                    raise CannotSay(f"it isn't complete: {account['incomplete']}; `--epochs 1-{last}` makes those again")
                 ranges = _ranges(epochs, sample, account)
                 scope = scope if ranges is None else "epochs " + ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
                 verdict, reasons = _make_again(Remake(scratch), recorded, account, ranges, anyway, environment)
@@ -147,6 +150,7 @@ def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
 def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findings:
     """All stages, from the raw data to the test metrics."""
     store = TrajectoryStore(remake.scratch.path / "store")
+    _bring_start(store, recorded, account)
     remake.reproduce("evaluate", store=store.path)
     made = next((runs.account(identity, run, store) for identity, run in store.runs().items() if run["last"]), None)
     if made is None:
@@ -175,6 +179,7 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
 def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Findings:
     """Some epochs, each range of them from the stored state before it, in parallel processes."""
     _bring_data(remake, account)
+    _bring_start(TrajectoryStore(remake.path / ".surefoot"), recorded, account)
     tasks = [_seed(remake.scratch.path / f"epochs-{first}-{last}", account, first, last) for first, last in ranges]
     _retrain(remake, tasks, account["origin"]["numerics"]["threads"])
     shown = recorded.curves()
@@ -190,6 +195,19 @@ def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: 
         found.symptoms += [_where(recorded, account["epochs"], store, made, differs)] if differs and made else []
         found.symptoms += [other_curve] if other_curve else []
     return found
+
+
+def _bring_start(store: TrajectoryStore, recorded: Recorded, account: dict[str, Any]) -> None:
+    """The model that it started from (`train.start_from`), as a store there has it: the runs and files of this workspace aren't there."""
+    noted = account.get("start")
+    if not noted:
+        return
+    weights = recorded.artifact(start.WEIGHTS) if noted["weights"] else None
+    if noted["weights"] and (weights is None or files.sha256(weights) != noted["weights"]):
+        what = "isn't in MLflow" if weights is None else "is damaged in MLflow"
+        raise CannotSay(f"the model that it started from, {start.WEIGHTS}, {what}")
+    known = recorded.artifact(start.START)
+    store.note_start(noted["key"], noted | {"seen": json.loads(known)["seen"] if known else None, "fixed": True}, weights)
 
 
 def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -> None:
@@ -236,6 +254,9 @@ def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[i
         if record["state"] != before["state"]:
             raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
         store.write(record, state)
+        if account["origin"]["schedule"]["follows"]:  # a metric of each epoch before
+            for said in account["epochs"][: first - 2]:
+                store.write_record(said)
     return first, last, path
 
 

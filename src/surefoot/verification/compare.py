@@ -5,23 +5,25 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from surefoot.params import flatten
+from surefoot.params import NO_RESULT, flatten
 
 IDENTICAL, DIFFERS, CANNOT_SAY = "identical", "differs", "cannot say"
 EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}
 
 # What in a run's origin lies in the machine and its packages rather than in the run. By prefix of the dotted key.
 SURROUNDINGS = ("numerics.fingerprint", "versions.")
-# Params that can't change a bit: where and how often something is kept.
-NO_MATTER = ("train.save_every", "train.checkpoint_every", "train.keep_states")
 # What in an origin is a param, and named as such.
-FROM_PARAMS = ("seed", "numerics.profile", "numerics.threads", "numerics.deterministic", "model.", "loss.", "optimizer.")
+FROM_PARAMS = (
+    *("seed", "numerics.profile", "numerics.threads", "numerics.device", "numerics.deterministic"),
+    *("model.", "loss.", "optimizer.", "step.", "average", "schedule.", "start."),
+)
 # What in it is code, though a param names it.
 CODE = ("model.source.", "loss.source.")
 CAUSES = {
     "seed": "the seed",
     "numerics.profile": "the numerics profile",
     "numerics.threads": "the number of threads",
+    "numerics.device": "the device that trains",
     "numerics.deterministic": "whether operations must be deterministic",
     "numerics.fingerprint": "the numerics fingerprint: this machine rounds differently",
     "versions.": "the version of {}",
@@ -32,6 +34,11 @@ CAUSES = {
     "loss.source.": "the loss's code, {}",
     "loss.": "the loss's {}",
     "optimizer.": "the optimizer's {}",
+    "step.": "the step's {}",
+    "average": "the average of the weights",
+    "average.": "the average's {}",
+    "schedule.": "the schedule's {}",
+    "start.": "what training starts from (train.start_from), its {}",
     "data.": "the data that is trained on, {}",
 }
 
@@ -62,7 +69,7 @@ def causes(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, s
 
 def params_row(recorded: Mapping[str, str], again: Mapping[str, Any]) -> tuple[Row, list[str]]:
     """The params as MLflow has them (texts) against those in params.yaml, and a line for each that differs."""
-    both = [key for key in again if key in recorded and key not in NO_MATTER]
+    both = [key for key in again if key in recorded and key not in NO_RESULT]
     lines = [f"{key} (recorded {recorded[key]}, now {again[key]})" for key in both if not _same_text(recorded[key], str(again[key]))]
     count = f"{len(both)} params"
     return Row("params", count, f"{len(lines)} others" if lines else count, not lines if both else None), lines

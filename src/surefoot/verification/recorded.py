@@ -1,13 +1,11 @@
 """A run as MLflow has it."""
 
 import json
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, runs, tracking
+from surefoot import files, lookup, runs, tracking
 from surefoot.errors import UserError
 from surefoot.params import flatten, load
 from surefoot.training.trajectory_store import TrajectoryStore
@@ -76,7 +74,7 @@ class Recorded:
         from mlflow.exceptions import MlflowException
 
         found: dict[int, dict[str, float]] = {}
-        for name in sorted(name for name in self.run.data.metrics if name == "lr" or name.startswith(("train/", "validation/"))):
+        for name in sorted(name for name in self.run.data.metrics if name in ("lr", "gradient_norm") or name.startswith(("train/", "validation/"))):
             try:
                 history = self.client.get_metric_history(self.run.info.run_id, name)
             except MlflowException as error:
@@ -101,6 +99,9 @@ class Recorded:
         Raises:
             CannotSay: the run isn't complete, or that file is damaged.
         """
+        kind = self.run.data.tags.get(tracking.KIND)
+        if kind:
+            raise CannotSay(f"it is no training but a run of `surefoot {kind}`: to make it again, run that with its params")
         data = self.artifact(runs.ACCOUNT)
         if data is None:
             why = f"it is {self.run.info.status}"
@@ -131,55 +132,22 @@ class Recorded:
 
 
 def find(wanted: str | None, scratch: Path) -> Recorded:
-    """The run of an id or a name, or of the DVC experiment of that name; the workspace's last one for None.
+    """The run that is meant (`lookup.run`); the workspace's last one for None.
 
     Raises:
         UserError: there is none, or there are several of that name; or MLflow can't be reached.
     """
-    uri = tracking.configure()
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(f"there is no run yet: {uri.removeprefix('sqlite:///')} doesn't exist; `make repro` makes one")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    scratch.mkdir()
-    try:
-        client = MlflowClient(uri)
-        found = _by_name(client, wanted) if wanted else _last(client)
-    except (MlflowException, SQLAlchemyError) as error:  # the second: a store that is damaged
-        raise UserError(f"MLflow at {uri} can't be read: {str(error).splitlines()[0]}") from None
-    if len(found) > 1:
-        ids = ", ".join(run.info.run_id for run in found[:5])
-        raise UserError(f"{len(found)} runs are called {wanted!r}; give the id of one: {ids}" + (", ..." if len(found) > 5 else ""))
-    if not found:
-        raise UserError(f"there is no run {wanted!r} in MLflow; give a run's id or name, or a DVC experiment's" if wanted else "no run was made here yet")
-    return Recorded(found[0], client, scratch)
+    with lookup.reading() as client:
+        found = lookup.run(client, wanted) if wanted else _last(client)
+        scratch.mkdir()
+        return Recorded(found, client, scratch)
 
 
-def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
-    from mlflow.exceptions import MlflowException
-
-    if re.fullmatch("[0-9a-f]{32}", wanted):
-        try:
-            return [client.get_run(wanted)]
-        except MlflowException:
-            return []
-    quote = '"' if "'" in wanted else "'"
-    if quote in wanted:
-        return []
-    named: dict[str, Run] = {}
-    for filtered in (f"attributes.run_name = {quote}{wanted}{quote}", f"tags.DVC_EXP_NAME = {quote}{wanted}{quote}"):
-        for run in _search(client, filtered):
-            named[run.info.run_id] = run
-    return list(named.values())
-
-
-def _last(client: "MlflowClient") -> "list[Run]":
+def _last(client: "MlflowClient") -> "Run":
     store = TrajectoryStore(files.trajectory())
     marks = sorted((store.path / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     if not marks:
-        return []
+        raise UserError("no run was made here yet")
     # What DVC took from its run cache was marked long ago: of the runs with the model that lies here the last one, if there is one.
     model = files.sha256_file(files.MODEL) if files.MODEL.is_file() else None
     params = flatten(load(files.PARAMS).model_dump(mode="json"))
@@ -187,13 +155,7 @@ def _last(client: "MlflowClient") -> "list[Run]":
     present = [mark for mark in marks if model and known.get(mark.stem, {}).get("weights") == model]
     same = [mark for mark in present if known[mark.stem]["description"]["params"] == params]
     last = (same or present or marks)[-1].stem
-    found = _search(client, f"tags.`{tracking.IDENTITY}` = '{last}'")
+    found = lookup.search(client, f"tags.`{tracking.IDENTITY}` = '{last}'")
     if not found:
         raise UserError("this workspace's last run isn't in MLflow; `surefoot sync` brings it there")
-    return found[:1]
-
-
-def _search(client: "MlflowClient", filtered: str) -> "list[Run]":
-    # Not `tracking.experiment`, which would make the experiment.
-    experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.EXPERIMENT)
-    return list(client.search_runs([experiment.experiment_id], filtered, order_by=["attributes.start_time DESC"])) if experiment else []
+    return found[0]

@@ -51,7 +51,7 @@ def open_npy(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
     Raises:
         UserError: one isn't an array of numbers, or is cut short, or holds pickled objects; the lengths differ.
     """
-    if labels is None:
+    if labels is None and prepare.target:
         raise UserError(f"{files[0]}: holds the inputs alone; prepare.labels must name the NPY file of the targets")
     return _open(prepare, files[0], labels)
 
@@ -69,7 +69,7 @@ def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
     progress = Progress()
     with ExitStack() as stack:  # closes what is open if there is an error
         inputs = _stored(stack, path, prepare.arrays.inputs)
-        targets = _stored(stack, labels or path, prepare.arrays.targets)
+        targets = _stored(stack, labels or path, prepare.arrays.targets) if prepare.target else None
         fields = _fields(prepare, inputs, targets)
         opened = stack.pop_all()
     places = Places()
@@ -82,30 +82,35 @@ def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
             step = rows_in_batch(fields[0].type)
             for start in range(0, rows, step):
                 stop = min(start + step, rows)
-                columns = [array_column(_rows(inputs, start, stop), fields[0]), target_column(_rows(targets, start, stop).reshape(-1), fields[1])]
+                columns = [array_column(_rows(inputs, start, stop), fields[0])]
+                if targets:
+                    columns.append(target_column(_rows(targets, start, stop).reshape(-1), fields[1]))
                 progress.read = size * stop // rows
                 yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
             for stored in (inputs, targets):
-                if not stored.fortran:
+                if stored and not stored.fortran:
                     _read(stored, 1)  # at its end a member of a zip is checked
 
     return Source(pa.schema(fields), batches(), places, None, lambda: progress.read)
 
 
-def _fields(prepare: Prepare, inputs: Stored, targets: Stored) -> list[pa.Field]:
+def _fields(prepare: Prepare, inputs: Stored, targets: Stored | None) -> list[pa.Field]:
     kind = number_type(inputs.dtype)
     if kind is None:
         raise UserError(f"{inputs.name}: holds {inputs.dtype} values; inputs must be numbers of 64 bits at most")
+    if not inputs.shape:
+        raise UserError(f"{inputs.name}: is a single value; its first axis must be the rows")
+    if not all(inputs.shape):
+        raise UserError(f"{inputs.name}: is empty: its shape is {inputs.shape}")
+    field = array_field(inputs.shape[1:] or (1,), kind)
+    if targets is None:
+        return [field]
     target = target_type(targets.dtype)
     if target is None:
         raise UserError(f"{targets.name}: holds {targets.dtype} values; targets must be numbers or texts")
-    if not inputs.shape:
-        raise UserError(f"{inputs.name}: is a single value; its first axis must be the rows")
     if targets.shape not in (inputs.shape[:1], (*inputs.shape[:1], 1)):
         raise UserError(f"{inputs.name} has {inputs.shape[0]} rows, but {targets.name} is of shape {targets.shape}; it must be ({inputs.shape[0]},)")
-    if not all(inputs.shape):
-        raise UserError(f"{inputs.name}: is empty: its shape is {inputs.shape}")
-    return [array_field(inputs.shape[1:] or (1,), kind), target_field(prepare.target, target)]
+    return [field, target_field(prepare.target, target)]
 
 
 def _stored(stack: ExitStack, path: Path, name: str) -> Stored:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from surefoot.data.columns import is_number, kind_told, some
-from surefoot.data.readers.source import Progress, Source, check_columns, naming, open_bytes, read_fully, unreadable
+from surefoot.data.readers.source import Places, Progress, Source, check_columns, naming, open_bytes, read_fully, unreadable
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -32,19 +32,17 @@ def open_csv(prepare: Prepare, files: list[Path], _labels: Path | None) -> Sourc
         UserError: naming file, row and column. Rows count from 1, a header included, empty lines not.
     """
     header = int(prepare.csv.header is True)
-    progress = Progress()
+    progress, places = Progress(), Places(header)
+    places.start(files[0], 0)
     schema, inferred = _infer(prepare, files)
 
-    def where(row: int) -> str:
-        file = files[0]
-        if len(files) > 1:  # Arrow reads across the files, so where each begins isn't known: count again.
-            file, row = _count_to(prepare, files, schema, row)
-        return f"{file}: row {row + 1 + header}"
-
     def batches() -> Iterator[pa.RecordBatch]:
-        rows = 0
+        rows, at = 0, files[0]
         try:
-            for batch in _read(prepare, files, schema, progress):
+            for file, batch in _read(prepare, files, schema, progress):
+                if file is not at:
+                    places.start(file, rows)
+                    at = file
                 rows += batch.num_rows
                 yield batch
         except _Fault as fault:
@@ -53,7 +51,7 @@ def open_csv(prepare: Prepare, files: list[Path], _labels: Path | None) -> Sourc
             place = files[0] if len(files) == 1 else files[0].parent
             raise UserError(f"{place}: has {'a header but ' * header}no rows")
 
-    return Source(schema, batches(), where, None, lambda: progress.read)
+    return Source(schema, batches(), places, None, lambda: progress.read, places)
 
 
 class _Fault(Exception):
@@ -66,7 +64,7 @@ class _Fault(Exception):
 
 def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
     """The columns that are needed with their types, and which of the types are guessed from the first block."""
-    text = _Text(prepare, files, Progress())
+    text = _Text(prepare, files, Progress(), joined=True)
     try:
         needed = check_columns(prepare, text.names, files[0])
         types = {name: kind for name in needed if (kind := _declared(prepare, name))}
@@ -97,11 +95,12 @@ def _declared(prepare: Prepare, name: str) -> pa.DataType | None:
     return KINDS[kind] if kind else None
 
 
-def _read(prepare: Prepare, files: list[Path], schema: pa.Schema, progress: Progress) -> Iterator[pa.RecordBatch]:
-    """Raises _Fault for what Arrow refuses, with its row number across `files`."""
+def _read(prepare: Prepare, files: list[Path], schema: pa.Schema, progress: Progress) -> Iterator[tuple[Path, pa.RecordBatch]]:
+    """Batches, each with the file it is from. Raises _Fault for what Arrow refuses, with its row number across `files`."""
     text = _Text(prepare, files, progress)
     try:
-        yield from _reader(text, schema.names, dict(zip(schema.names, schema.types, strict=True)))
+        for number, batch in enumerate(_reader(text, schema.names, dict(zip(schema.names, schema.types, strict=True)))):
+            yield text.blocks[number], batch  # Arrow gives a batch for each block that it reads
     except pa.ArrowInvalid as error:
         if "Empty CSV file" not in str(error):
             raise _Fault(error, text.names) from None
@@ -120,11 +119,12 @@ def _reader(text: "_Text", columns: list[str], types: dict[str, pa.DataType]) ->
 
 
 class _Text:
-    """A file object: the text of files as UTF-8, one after the other, without their headers."""
+    """A file object: the text of files as UTF-8, one after the other, without their headers; a block is of one file, unless they are joined."""
 
     closed = False
 
-    def __init__(self, prepare: Prepare, files: list[Path], progress: Progress) -> None:
+    def __init__(self, prepare: Prepare, files: list[Path], progress: Progress, joined: bool = False) -> None:
+        self._joined = joined
         self.delimiter = prepare.csv.delimiter
         if not self.delimiter.isascii() or self.delimiter in '"\r\n':
             raise UserError(f"params.yaml: prepare.csv.delimiter: {self.delimiter!r} can't stand between values; it must be an ASCII character such as , or ;")
@@ -138,22 +138,34 @@ class _Text:
         self._progress = progress
         self._files = iter(files)
         self._first = files[0]
+        self.blocks: list[Path] = []
+        """The file of each block that was read."""
         self._stream: pa.NativeFile | None = None
         self._header = b""
         self.names = self._given or []
         self._ahead = self._open_next()
 
     def read(self, size: int) -> bytes:
-        """`size` bytes; fewer only at the end of the last file."""
-        parts = [self._ahead[:size]] if len(self._ahead) > size else [self._ahead]
-        self._ahead = self._ahead[size:]
-        missing = size - len(parts[0])
-        while missing > 0 and self._stream is not None:
-            part = self._read(missing) or self._close_part() + self._open_next()
-            parts.append(part[:missing])
-            self._ahead = part[missing:]
-            missing -= len(parts[-1])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        """A block of `size` bytes; fewer at the end of a file, and none after the last."""
+        block = self._read_one(size)
+        while self._joined and len(block) < size and (more := self._read_one(size - len(block))):
+            block += more
+        return block
+
+    def _read_one(self, size: int) -> bytes:
+        while self._stream is not None:
+            file, block = self._file, self._ahead[:size]
+            self._ahead = self._ahead[size:]
+            if len(block) < size:
+                block += self._read(size - len(block))
+            if len(block) < size:
+                block += self._close_part()
+                self._ahead = self._open_next()
+            # Of blank lines at the very start Arrow makes no batch.
+            if block if self.blocks else block.strip(b"\r\n"):
+                self.blocks.append(file)
+                return block
+        return b""
 
     def close(self) -> None:
         self.closed = True
@@ -239,19 +251,6 @@ def _check_quotes(file: Path, delimiter: str, encoding: str) -> None:
         except plain.Error as error:
             if "expected after" not in str(error):
                 raise UserError(f"{file}: row {row + 1}: a quote is opened and never closed; the file may be cut short") from None
-
-
-def _count_to(prepare: Prepare, files: list[Path], schema: pa.Schema, row: int) -> tuple[Path, int]:
-    """In which file row `row` of all is, and its place there, from 0."""
-    one = pa.schema([(schema.names[0], pa.binary())])  # what is only counted needs no conversion
-    for file in files:
-        before = 0
-        for batch in _read(prepare, [file], one, Progress()):
-            if row < before + batch.num_rows:
-                return file, row
-            before += batch.num_rows
-        row -= before
-    raise IndexError(row)
 
 
 def _find(prepare: Prepare, files: list[Path], schema: pa.Schema, inferred: set[str], fault: _Fault) -> UserError:

@@ -49,18 +49,21 @@ def open_idx(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
         UserError: a file isn't IDX, or is cut short; there isn't a label for each image.
     """
     images = _open(files[0])
-    assert labels is not None
-    targets = _open(labels)
-    if len(targets.shape) != 1:
+    targets = _open(labels) if labels else None
+    if targets and len(targets.shape) != 1:
         raise UserError(f"{labels}: holds values of shape {list(targets.shape[1:])}; labels are single numbers (prepare.labels)")
-    if images.shape[0] != targets.shape[0]:
+    if targets and images.shape[0] != targets.shape[0]:
         raise UserError(f"{files[0]} has {images.shape[0]} rows, but {labels} has {targets.shape[0]} labels; each row needs one")
     if not prod(images.shape):
         raise UserError(f"{files[0]}: is empty: its shape is {list(images.shape)}")
     shape = images.shape[1:] or (1,)
-    kind, target = number_type(images.dtype), target_type(targets.dtype)
-    assert kind is not None and target is not None
-    fields = [array_field((1, *shape) if len(shape) == 2 else shape, kind), target_field(prepare.target, target)]
+    kind = number_type(images.dtype)
+    assert kind is not None
+    fields = [array_field((1, *shape) if len(shape) == 2 else shape, kind)]
+    if targets:
+        target = target_type(targets.dtype)
+        assert target is not None
+        fields.append(target_field(prepare.target, target))
     progress, places = Progress(), Places()
     places.start(files[0], 0)
 
@@ -69,10 +72,12 @@ def open_idx(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
         step = rows_in_batch(fields[0].type)
         for start in range(0, rows, step):
             count = min(step, rows - start)
-            columns = [array_column(_values(images, count), fields[0]), target_column(_values(targets, count), fields[1])]
-            progress.read = images.raw.tell() + targets.raw.tell()
+            columns = [array_column(_values(images, count), fields[0])]
+            if targets:
+                columns.append(target_column(_values(targets, count), fields[1]))
+            progress.read = sum(file.raw.tell() for file in (images, targets) if file)
             yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
-        for file in (images, targets):
+        for file in filter(None, (images, targets)):
             if _bytes(file, 1):
                 raise UserError(f"{file.path}: goes on after the {rows} rows that its header announces")
             file.raw.close()

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from surefoot.data.readers.source import Progress, Source, array_column, array_field, entries, rows_in_batch, target_field, text_column
+from surefoot.data.readers.source import FILE, Progress, Source, array_column, array_field, entries, rows_in_batch, target_field, text_column
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -24,6 +24,8 @@ DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> Source:
     """The images below a directory, classes and names in order, as uint8 rows of shape [channels, height, width]; the target is the folder's name.
 
+    Without a target, the images of a directory or of those in it, each with its `file`.
+
     Raises:
         UserError: naming the file that isn't an image, is damaged, has too many pixels, or another size than the first without prepare.images.resize.
     """
@@ -33,12 +35,14 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     root, progress = files[0], Progress()
     classes = entries(root)
+    if not prepare.target and not any(entry.is_dir() for entry in classes):
+        classes = [root]
     for folder in classes:
         text_column([folder.name])
         if not entries(folder):
             raise UserError(f"{folder}: is an empty directory; it is a class of its own, and must have images")
     size = prepare.images.resize or _size(_read(prepare, entries(classes[0])[0], None)[1])
-    fields = [array_field((CHANNELS[prepare.images.mode], *size), np.dtype(np.uint8)), target_field(prepare.target, np.dtype("U1"))]
+    fields = [array_field((CHANNELS[prepare.images.mode], *size), np.dtype(np.uint8)), target_field(prepare.target or FILE, np.dtype("U1"))]
     starts: list[int] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -52,7 +56,10 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
                     images = list(pool.map(lambda path: _read(prepare, path, size), paths[start : start + step]))
                     progress.read += sum(count for count, _ in images)
                     rows += len(images)
-                    columns = [array_column(np.stack([pixels for _, pixels in images]), fields[0]), text_column([folder.name] * len(images))]
+                    columns = [
+                        array_column(np.stack([pixels for _, pixels in images]), fields[0]),
+                        text_column([folder.name if prepare.target else str(path) for path in paths[start : start + step]]),
+                    ]
                     yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
     def where(row: int) -> str:

@@ -18,7 +18,7 @@ from surefoot.data.readers.idx import labels_of, open_idx
 from surefoot.data.readers.parquet import open_parquet
 from surefoot.data.readers.source import Source, entries, stamp
 from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params import Prepare, Split
 
 AHEAD = 2
 """Batches that are read while others are worked on."""
@@ -73,18 +73,38 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
         raise UserError(f"{error.filename or path}: can't be read: {error.strerror}") from None
 
 
+def open_rows(prepare: Prepare, path: Path) -> Source:
+    """The rows of a file or directory without their targets: of a table all its columns, those of a CSV file as texts; of images also their `file`.
+
+    Its name says of which format it is; else, and of a directory that holds neither tables nor directories, prepare.format does.
+
+    Raises:
+        UserError: as `open_source`.
+    """
+    try:
+        files = _files(path)
+        flat = path.is_dir() and bool(files) and not any(file.is_dir() for file in files)
+        named = any(_format_of(file) for file in files)
+        form = ("auto" if flat and named else "images") if path.is_dir() else "auto" if named else prepare.format
+        given = {"format": form, "target": "", "columns": None, "ignore": (), "kinds": {"*": "category"}, "split": Split()}
+        return _open_path(prepare.model_copy(update=given), "prepare.source", path, None)
+    except OSError as error:
+        what = "there is no such file or directory" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
+        raise UserError(f"{error.filename or path}: {what}") from None
+
+
 def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> Source:
     files = _files(path)
     form = prepare.format if prepare.format != "auto" else _format(path, files)
     if labels and form not in LABELS:
         raise UserError(f"params.yaml: {key.replace('source', 'labels')}: {labels} has no use: {form} files hold their targets")
-    if path.is_dir():
+    if path.is_dir() and (prepare.target or form != "images" or not files):
         _check_directory(path, files, form)
-    elif form == "images":
+    elif form == "images" and not path.is_dir():
         raise UserError(f"{path}: is a file; images must lie in a directory, with a directory for each class")
     for file in files:  # one that isn't there is the first thing to tell
         file.stat()
-    beside = Path(labels) if labels else labels_of(path) if form == "idx" else None
+    beside = Path(labels) if labels else labels_of(path) if form == "idx" and prepare.target else None
     before = {file: stamp(file) for file in (*files, beside) if file}
     source = OPEN[form](prepare, [path] if form == "images" else files, beside)
     total = sum(size for _, size in before.values())

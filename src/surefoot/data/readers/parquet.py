@@ -42,7 +42,7 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
         if not rows:
             raise UserError(f"{files[0] if len(files) == 1 else files[0].parent}: has no rows")
 
-    return Source(naming(schema, names), _gathered(batches()), places, None, lambda: progress.read)
+    return Source(naming(schema, names), _gathered(batches()), places, None, lambda: progress.read, places)
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -24,6 +24,8 @@ BATCH_BYTES = 4 << 20
 NUMPY = {pa.uint8(): np.uint8, pa.int64(): np.int64, pa.float32(): np.float32, pa.float64(): np.float64}
 INPUT = "input"
 """The column of arrays and images."""
+FILE = "file"
+"""Beside images that are to be predicted, the column of their files."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Source:
     """Bytes of the files, as they lie on the disk; None where that isn't known."""
     bytes_read: Callable[[], int]
     """How many of them are read by now."""
+    parts: "Places | None" = None
+    """Which of its files each row is from, where they are part files; a file is known by the time its first row comes."""
 
 
 @dataclass
@@ -61,18 +65,26 @@ class Places:
     """Rows before the first in each file."""
 
     def __post_init__(self) -> None:
-        self._files: list[str] = []
+        self.files: list[str] = []
         self._first: list[int] = []
 
     def start(self, file: Path, row: int) -> None:
         """From row `row` of the stream on, rows are in `file`."""
-        self._files.append(str(file))
+        self.files.append(str(file))
         self._first.append(row)
 
     def __call__(self, row: int) -> str:
         """`file: row N`."""
-        at = bisect_right(self._first, row) - 1
-        return f"{self._files[at]}: row {row - self._first[at] + 1 + self.header}"
+        at = self.file_of(row)
+        return f"{self.files[at]}: row {row - self._first[at] + 1 + self.header}"
+
+    def file_of(self, row: int) -> int:
+        """The number, in `files`, of the file that a row is in."""
+        return bisect_right(self._first, row) - 1
+
+    def first_row(self, file: int) -> int:
+        """The row that a file begins with, by its number in `files`."""
+        return self._first[file]
 
 
 # --- columns
@@ -97,7 +109,7 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list
             raise UserError(f"{place}: names column {name!r} more than once")
         seen.add(name)
     for key, wanted in (("prepare.target", prepare.target), ("prepare.split.column", prepare.split.column)):
-        if wanted is not None and wanted not in seen:
+        if wanted and wanted not in seen:
             raise UserError(f"{place}: has no column {wanted!r} ({key}); it has {some(names)}")
     needed = [name for name in names if is_needed(prepare, name)]
     if not set(needed) - {prepare.target, prepare.split.column}:

@@ -1,0 +1,121 @@
+"""The chosen network as an ONNX file (`train.onnx`), made and checked by a process of its own.
+
+Of its own, as torch's exporter follows the network's calls to torch, some of which a training's numerics replace; and it imports a compiler.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surefoot import errors, files, serving
+from surefoot.data.features import transform
+from surefoot.errors import UserError
+from surefoot.imports import where
+
+DIRECTORY = "onnx"
+PATH = f"{DIRECTORY}/model.onnx"
+PACKAGES = ("onnx", "onnxscript")
+TOLERANCE = 1e-4  # of two ways to compute the same; relative to the largest output
+
+
+def export(weights: bytes, description: dict[str, Any], examples: list[Any]) -> dict[str, bytes]:
+    """The network as ONNX, and beside it the description of its inputs and outputs: artifacts by path. Takes some seconds.
+
+    Args:
+        weights: safetensors.
+        description: of the network, as `serving.log_model` takes it.
+        examples: raw rows, on which the file is compared with the network, where onnxruntime is installed.
+
+    Raises:
+        UserError: the packages that it takes aren't installed; torch can't export this network; the file computes something else.
+    """
+    lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise UserError(f"train.onnx: true needs {' and '.join(lacking)}: .venv/bin/pip install -e '.[onnx]'; or set it to false")
+    with tempfile.TemporaryDirectory() as scratch:
+        files.write_bytes(Path(scratch) / serving.WEIGHTS, weights)
+        files.write_json(Path(scratch) / serving.DESCRIPTION, description)
+        files.write_json(Path(scratch) / "examples.json", examples)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "surefoot.onnx_export", scratch], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise UserError(next((line.removeprefix("error: ") for line in said if line.startswith("error: ")), f"train.onnx: {said[-1]}"))
+        made = sorted((Path(scratch) / DIRECTORY).iterdir())
+        return {f"{DIRECTORY}/{path.name}": path.read_bytes() for path in made}
+
+
+def main() -> None:
+    """Export the network in the directory that is the first argument."""
+    import json
+
+    import torch
+
+    here = Path(sys.argv[1])
+    description = serving.read_description(here)
+    network = serving.network(description, here / serving.WEIGHTS)
+    inputs = _inputs(description, json.loads((here / "examples.json").read_text()))
+    try:
+        with torch.no_grad():
+            expected = network(inputs).numpy()
+            program = torch.onnx.export(
+                network,
+                (inputs,),
+                dynamo=True,
+                verbose=False,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_shapes=({0: torch.export.Dim("rows")},),
+            )
+    except Exception as error:
+        cause = error.__cause__ or error  # the outer one is instructions of twenty lines
+        raise UserError(f"train.onnx: torch can't export this network: {where(cause)[:400]}") from None
+    assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # paths of this machine, and lines of its code
+    (here / DIRECTORY).mkdir()
+    program.save(here / PATH)
+    files.write_json(here / DIRECTORY / serving.DESCRIPTION, description)
+    _check(here / PATH, inputs.numpy(), expected)
+
+
+def _inputs(description: dict[str, Any], examples: list[Any]) -> Any:
+    """Example rows as the network gets them; at least two, as torch would take one row for a constant."""
+    from surefoot.training.rows import Stored
+
+    features = description["features"]
+    rows = serving.example(description, examples)
+    given = {features[0]["column"]: rows} if isinstance(rows, np.ndarray) else {f["column"]: serving.as_arrow(rows[f["column"]], f) for f in features}
+    inputs = transform(given, features).reshape(-1, *description["input_shape"])
+    prepared = Stored(np.concatenate([inputs, inputs]), description["scale"])
+    return prepared[:]
+
+
+def _check(path: Path, inputs: np.ndarray, expected: np.ndarray) -> None:
+    """Compare the file with the network, on all rows and on one."""
+    import onnx
+
+    onnx.checker.check_model(str(path))
+    if importlib.util.find_spec("onnxruntime") is None:
+        return
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for rows in (len(inputs), 1):
+        (given,) = session.run(None, {session.get_inputs()[0].name: inputs[:rows]})
+        apart = float(np.abs(given - expected[:rows]).max())
+        if not apart <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise UserError(f"train.onnx: the ONNX file computes something else than the network: the outputs differ by {apart:.3g}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,1 @@
+"""`surefoot search`: an Optuna search over params."""

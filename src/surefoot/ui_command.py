@@ -1,0 +1,155 @@
+"""`surefoot ui`: the address of MLflow's page that compares the latest runs, with the charts for them, and a browser on it."""
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import webbrowser
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from surefoot import files, lookup, overview, tracking
+from surefoot.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+VIEW = "mlflow.sharedViewState."  # an experiment's tag: charts and filter, as "Saved views" in MLflow's own page writes them
+# By which runs are compared: the first that they have.
+MEASURES = ("test/accuracy", "test/r2", "test/rmse", "test/mae", "test/loss", "validation/accuracy", "validation/loss")
+CURVES = {"validation/loss": "log", "train/loss": "log", "validation/accuracy": "linear", "lr": "linear", "gradient_norm": "log"}  # over epochs, and the axis
+WORKFLOW = {"workflowType": "machine_learning"}  # without it MLflow opens its pages for language models
+EXPERIMENTS = f"/#/experiments?{urllib.parse.urlencode(WORKFLOW)}"
+SECONDS_TO_START = 60
+
+
+def page() -> str:
+    """The part of the address after the server's: the latest comparison, or the run's page where there is but one.
+
+    Raises:
+        UserError: there is no store, or it can't be read.
+    """
+    with lookup.reading() as client:
+        experiment = lookup.experiment(client)
+        runs, filtered = lookup.latest(client)
+        if not experiment or not runs:
+            return EXPERIMENTS
+        if len(runs) == 1:
+            return f"/#/experiments/{experiment}/runs/{runs[0].info.run_id}?{urllib.parse.urlencode(WORKFLOW)}"
+        return f"/#/experiments/{experiment}/runs?{urllib.parse.urlencode(_view(client, experiment, runs, filtered))}"
+
+
+def _view(client: "MlflowClient", experiment: str, runs: "list[Run]", filtered: str) -> dict[str, str]:
+    """The query that opens the charts of these runs; they are saved as a tag of the experiment."""
+    from mlflow.exceptions import MlflowException
+
+    sweep = runs[0].data.tags.get(tracking.SWEEP)
+    state = charts(runs, filtered)
+    key = f"surefoot-{files.sha256((sweep or 'latest').encode())[:16]}"
+    text = f"deflate;{base64.b64encode(zlib.compress(files.canonical_json(state))).decode()}"
+    now = time.time_ns() // 1_000_000
+    shown = {"compareRunsMode": "CHART", **WORKFLOW}
+    try:
+        there = client.get_experiment(experiment).tags.get(VIEW + key)
+        if not there or json.loads(there).get("state") != text:
+            name = f"Sweep {sweep}" if sweep else "Latest runs"
+            client.set_experiment_tag(experiment, VIEW + key, json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": text}))
+    except MlflowException:  # a server on which one may read alone: MLflow's own choice of charts
+        return shown | {"searchFilter": filtered}
+    return shown | {"viewStateShareKey": key}
+
+
+def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
+    """The state of MLflow's page for these runs: what differs, what came of it, and the curves; the other metrics in folded sections."""
+    metrics = {name for run in runs for name in run.data.metrics}
+    measure = next((name for name in MEASURES if name in metrics), None)
+    params = overview.differing([run.data.params for run in runs])
+    numbers = [name for name in params if all(_is_number(run.data.params.get(name, "")) for run in runs)]
+    cards: list[dict[str, Any]] = []
+
+    def card(section: str, kind: str, title: str, **settings: Any) -> None:
+        common = {"type": kind, "uuid": f"{section}-{len(cards)}", "metricSectionId": section, "displayName": title, "deleted": False, "isGenerated": False}
+        cards.append(common | {"runsCountToCompare": len(runs)} | settings)
+
+    if measure and params:
+        card("result", "PARALLEL", f"{measure} by {', '.join(params)}", selectedParams=params, selectedMetrics=[measure], showAllRuns=True)
+        for name in numbers[:3]:
+            card("result", "SCATTER", f"{measure} over {name}", xaxis={"key": name, "type": "PARAM"}, yaxis={"key": measure, "type": "METRIC"})
+        if len(numbers) > 1:
+            axes = {"xaxis": {"key": numbers[0], "type": "PARAM"}, "yaxis": {"key": numbers[1], "type": "PARAM"}, "zaxis": {"key": measure, "type": "METRIC"}}
+            card("result", "CONTOUR", f"{measure} over {numbers[0]} and {numbers[1]}", **axes)
+    if measure:
+        card("result", "BAR", measure, metricKey=measure)
+    for name, axis in CURVES.items():
+        if name in metrics:
+            card("curves", "LINE", f"{name} over epochs", metricKey=name, selectedMetricKeys=[name], scaleType=axis, xAxisKey="step", lineSmoothness=0)
+    card("table", "DIFFERENCE", "What differs", compareGroups=["Parameters", "Model metrics"], showDifferencesOnly=True, showChangeFromBaseline=False)
+    folded = [*sorted({name.rpartition("/")[0] for name in metrics} - {""}), "Model metrics", "System metrics"]
+    sections = {"result": ("Result", 2), "curves": ("Curves", 2), "table": ("Table", 1)} | {name: (name, 2) for name in folded}
+    settled = {"isReordered": True, "deleted": False, "isGenerated": False}
+    return {
+        "searchFilter": filtered,
+        "orderByKey": f"metrics.`{measure}`" if measure else "attributes.start_time",
+        "orderByAsc": bool(measure and measure.endswith(("loss", "rmse", "mae"))),
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [f"params.`{name}`" for name in params] + ([f"metrics.`{measure}`"] if measure else []),
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": cards,
+        "compareRunSections": [
+            settled | {"uuid": key, "name": name, "display": key not in folded, "columns": columns} for key, (name, columns) in sections.items()
+        ],
+        "isAccordionReordered": True,
+        "hideEmptyCharts": True,
+        "autoRefreshEnabled": True,
+    }
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def open_later(address: str) -> None:
+    """Open a browser on the address once its server listens, from a process of its own; does nothing without a terminal and a display."""
+    display = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    if sys.stdout.isatty() and display:
+        nothing = subprocess.DEVNULL
+        subprocess.Popen([sys.executable, "-m", "surefoot.ui_command", address], start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
+
+
+def _open(address: str) -> None:
+    server = urllib.parse.urlsplit(address)
+    port = server.port or {"http": 80, "https": 443}[server.scheme]
+    end = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((server.hostname or "", port), timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            webbrowser.open(address)
+            return
+
+
+def latest_page() -> str:
+    """`page`, or MLflow's list of experiments where there is nothing to compare yet."""
+    try:
+        return page()
+    except UserError as error:
+        print(f"note: {error}", file=sys.stderr, flush=True)
+        return EXPERIMENTS
+
+
+if __name__ == "__main__":
+    _open(sys.argv[1])

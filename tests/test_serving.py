@@ -1,0 +1,251 @@
+"""The logged model as a server has it, and a model's directory that is damaged or hostile: it runs nothing, and says what is wrong."""
+
+import json
+import pickle
+import shutil
+import threading
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from surefoot import files, serving
+from surefoot.data.store import open_store
+from surefoot.errors import UserError
+from surefoot.params import load
+from surefoot.training import model as networks
+from tests.helpers import PROJECT
+from tests.served import Connection, check, free_port, network_says
+from tests.test_docs import ran
+
+MARK = "it-ran"
+
+
+@contextmanager
+def app(model):
+    """The application that `mlflow models serve` starts, over a real connection."""
+    import uvicorn
+    from mlflow.pyfunc.scoring_server import init
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(init(model), host="127.0.0.1", port=port, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        with closing(Connection(port)) as connection:
+            while not connection.answers():
+                assert thread.is_alive()
+            yield connection
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def logged(tracked, monkeypatch):
+    """Runs the stages; returns the model as MLflow loads it, the store and what the network says of the test rows."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracked / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+    def run(text):
+        (tracked / "params.yaml").write_text(
+            text + "train: {model: {factory: networks.mlp:mlp, arguments: {hidden: [8], dropout: 0.5}}, epochs: 3, lr: 0.05}\n"
+        )
+        for stage in ("prepare", "batch", "train"):
+            ran(tracked, stage)
+        import mlflow.pyfunc
+
+        (found,) = tracked.runs()
+        model = mlflow.pyfunc.load_model(f"models:/{found.data.tags['surefoot.model_id']}")
+        store = open_store(files.BATCHES)
+        return model, store, network_says(store, load(files.PARAMS).train.model, files.MODEL.read_bytes())
+
+    return run
+
+
+TABLE = """\
+prepare:
+  source: train.csv
+  test_source: test.csv
+  target: churn
+  kinds: {zip: category}
+  missing: {numeric: median, category: constant, date: mean, indicator: true}
+"""
+
+
+def write_table(path, rows, seed):
+    """Categories of digits, dates, times of a zone, missing values, and in the test rows a category that wasn't in training."""
+    random = np.random.default_rng(seed)
+    lines = ["zip,plan,income,joined,seen,active,churn"]
+    for row in range(rows):
+        income = "" if row % 7 == 0 else f"{random.lognormal(8, 1):.2f}"
+        joined = "" if row % 9 == 0 else f"20{row % 20:02}-0{1 + row % 9}-1{row % 10}"
+        plan = ["basic", "pro", "", "new"][row % (4 if path.name.startswith("test") else 3)]
+        lines.append(f"0{random.integers(1000, 1004)},{plan},{income},{joined},2024-05-01T{row % 24:02}:30:00Z,{str(row % 2 == 0).lower()},{'yn'[row % 2]}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_a_table_with_categories_dates_and_missing_values(tracked, logged):
+    write_table(tracked / "train.csv", 200, 0)
+    write_table(tracked / "test.csv", 60, 1)
+    model, store, said = logged(TABLE)
+    texts = pd.read_csv(tracked / "test.csv", dtype=str, keep_default_na=False).drop(columns=["churn"])
+    rows = [
+        {name: None if value == "" else float(value) if name == "income" else value == "true" if name == "active" else value for name, value in row.items()}
+        for row in texts.to_dict("records")
+    ]
+    with app(model) as server:
+        check(server.predictions({"dataframe_records": rows}), store, said)
+        check([server.predictions({"dataframe_records": [row]})[0] for row in rows[:20]], store, said[:20])
+        status, answer = server.post({"dataframe_records": [{**rows[0], "joined": "tomorrow"}]})
+    assert status == 400
+    assert "column 'joined' can't be taken as date" in answer["message"]
+
+
+def test_requests_at_once_disturb_no_other(tracked, logged):
+    """A network with dropout: in training mode, no two answers would be the same."""
+    tracked.csv(300)
+    model, store, said = logged("prepare: {source: raw.csv, test_source: raw.csv, target: kind}\n")
+    rows = pd.read_csv(tracked / "raw.csv").drop(columns=["kind"]).to_dict("records")
+    answers = {}
+    with app(model) as server:
+        port = server._http.port
+
+        def ask(number):
+            with closing(Connection(port)) as connection:
+                answers[number] = [connection.predictions({"dataframe_records": rows}) for _ in range(5)]
+
+        threads = [threading.Thread(target=ask, args=[number]) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(answers) == 4
+    for given in answers.values():
+        for predictions in given:
+            check(predictions, store, said)
+
+
+def test_a_regression(tracked, logged):
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(200, 3)), columns=["a", "b", "c"])
+    frame["y"] = frame.a - 2 * frame.b + 30
+    frame.to_csv(tracked / "train.csv", index=False)
+    model, store, said = logged("prepare: {source: train.csv, test_source: train.csv, target: y, task: regression}\n")
+    with app(model) as server:
+        check(server.predictions({"dataframe_records": frame.drop(columns=["y"]).to_dict("records")}), store, said)
+
+
+# --- a model's directory, as it shouldn't be -------------------------------------------------------
+
+
+class Evil:
+    def __reduce__(self):
+        from pathlib import Path
+
+        return Path.touch, (Path(MARK),)
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model's directory as MLflow has it, but for what it writes itself: code, and data/network."""
+    monkeypatch.chdir(tmp_path)
+    network = tmp_path / "model/data/network"
+    network.mkdir(parents=True)
+    shutil.copytree(PROJECT / "src/networks", tmp_path / "model/code/networks")
+    built = networks.build("networks.mlp:mlp", {"hidden": [3]}, (2,), 2, seed=0)
+    (network / "model.safetensors").write_bytes(networks.to_bytes(built.state_dict()))
+    feature = {"kind": "numeric", "fill": None, "indicator": False, "subtract": [0.0], "divide": [1.0], "width": 1}
+    features = [{"column": name, **feature, "first": first, "names": [name]} for first, name in enumerate("ab")]
+    description = {"factory": "networks.mlp:mlp", "arguments": {"hidden": [3]}, "task": "classification", "classes": ["x", "y"]}
+    files.write_json(network / "description.json", description | {"input_shape": [2], "features": features, "scale": None})
+    return network
+
+
+def says(model, *what):
+    with pytest.raises(UserError) as told:
+        serving.load(model)
+    assert len(str(told.value).splitlines()) == 1
+    for text in what:
+        assert text in str(told.value)
+    assert not (model.parents[2] / MARK).exists(), "something ran"
+
+
+def test_as_it_should_be(model):
+    given = serving.Predictor(*serving.load(model)).predict(pd.DataFrame({"a": [1.0, 2.0], "b": [0, 1]}))
+    assert list(given) == ["prediction", "probability_x", "probability_y"]
+
+
+WEIGHTS = {
+    "nothing": (lambda good: b"", "isn't a safetensors file"),
+    "cut short": (lambda good: good[:-5], "isn't a safetensors file, or is cut short"),
+    "a header without an end": (lambda good: b"\xff" * 8 + good[8:], "isn't a safetensors file"),
+    "a header that lies": (lambda good: good.replace(b'"data_offsets":[0', b'"data_offsets":[9'), "isn't a safetensors file"),
+    "a pickle": (lambda good: pickle.dumps(Evil()), "isn't a safetensors file"),
+    "of another network": (lambda good: networks.to_bytes(networks.build("networks.mlp:mlp", {}, (2,), 2, 0).state_dict()), "of another network"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights(model, name):
+    change, told = WEIGHTS[name]
+    file = model / "model.safetensors"
+    file.write_bytes(change(file.read_bytes()))
+    says(model, "model.safetensors", told)
+
+
+def test_weights_that_torch_would_unpickle(model):
+    import torch
+
+    torch.save({"weights": Evil()}, model / "model.safetensors")
+    says(model, "model.safetensors", "isn't a safetensors file")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "description.json"])
+def test_files_that_are_missing_or_no_files(model, name):
+    (model / name).unlink()
+    says(model, name, "can't be read: No such file")
+    (model / name).mkdir()
+    says(model, name, "can't be read: Is a directory")
+
+
+DESCRIPTIONS = {
+    "no JSON": ("{", "isn't a model's description"),
+    "no mapping": ("[]", "isn't a model's description"),
+    "nested without end": ('{"arguments": ' + "[" * 100_000, "isn't a model's description"),
+    "a pickle": (pickle.dumps(Evil()), "isn't a model's description"),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_descriptions_that_are_none(model, name):
+    text, told = DESCRIPTIONS[name]
+    (model / "description.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    says(model, "description.json", told)
+
+
+CHANGES = {
+    "a system call": ({"factory": "os:system", "arguments": {"command": f"touch {MARK}"}}, "no module 'os' of the user's"),
+    "a command": ({"factory": "subprocess:run", "input_shape": [1], "arguments": {"args": ["touch", MARK]}}, "no module 'subprocess'"),
+    "code of Surefoot's": ({"factory": "surefoot.files:write_bytes", "arguments": {"path": MARK}}, "no module 'surefoot' of the user's"),
+    "a path": ({"factory": "../../evil:build"}, "factory: String should match pattern"),
+    "no function": ({"factory": "networks.mlp:nothing"}, "module networks.mlp has no 'nothing'"),
+    "no factory": ({"factory": None}, "factory"),
+    "a shape of texts": ({"input_shape": ["touch", MARK]}, "input_shape.0"),
+    "a shape without end": ({"input_shape": [10**30]}, "input_shape.0"),
+    "more memory than there is": ({"arguments": {"hidden": [10**12]}}, "failed"),
+    "classes that are numbers": ({"classes": [1, 2]}, "classes.0"),
+    "no features": ({"features": []}, "features"),
+    "a feature of no kind": ({"features": [{"column": "a", "kind": "code", "first": 0, "width": 1}]}, "features.0.kind"),
+    "a feature out of place": ({"features": [{"column": "a", "kind": "numeric", "first": -1, "width": 1}]}, "features.0.first"),
+    "objects in an array": ({"features": [{"column": "a", "kind": "array", "first": 0, "width": 1, "dtype": "object"}]}, "features.0.dtype"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_descriptions_that_want_something_else(model, name):
+    change, told = CHANGES[name]
+    file = model / "description.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    says(model, told)

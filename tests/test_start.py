@@ -1,0 +1,404 @@
+"""`train.start_from` and `train.rows`, stage by stage: data that keeps coming, as part files in a directory."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+
+from surefoot import files, runs, serving, start
+from surefoot.data.parts import ranges
+from surefoot.data.store import open_store
+from surefoot.errors import Stopped
+from surefoot.params import load
+from surefoot.stages import train
+from surefoot.training.trajectory_store import TrajectoryStore
+from tests.helpers import make_workspace
+
+PARAMS = """\
+prepare:
+  source: raw
+  target: kind
+  normalize: none
+  split: {by: class, column: null}
+batch: {size: 8, drop_last: false}
+train:
+  model:
+    factory: networks.mlp:mlp
+    arguments: {hidden: [5]}
+  start_from: null
+  rows: all
+  epochs: 2
+  lr: 0.01
+  momentum: 0.9
+seed: 0
+"""
+OLD, NEW = 100, 60
+
+
+def part(here, name, rows=NEW, first=0, classes="xyz"):
+    """A part file: `a` is the number of the row."""
+    path = here / "raw" / name
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"{(first + row) / 64},{row * row % 11},{classes[row % len(classes)]}\n" for row in range(rows)]
+    path.write_text("".join(["a,b,kind\n", *lines]))
+
+
+def ran(here, *stages):
+    done = None
+    for stage in stages or ("prepare", "batch", "train", "evaluate"):
+        done = here.stage(stage)
+        assert done.code == 0, done
+    return done
+
+
+@pytest.fixture
+def coming(tracked, monkeypatch, request):
+    """A run on one part file; no model is logged, which takes seconds, but in slow tests."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(serving, "log_model", lambda *_: "m-0")
+    (tracked / "params.yaml").write_text(PARAMS)
+    part(tracked, "1.csv", OLD)
+    ran(tracked)
+    return tracked
+
+
+@pytest.fixture
+def come(coming):
+    """After that run a second part file came, and `previous` is to be gone on from."""
+    part(coming, "2.csv", NEW, OLD)
+    coming.edit("train.start_from", "previous")
+    ran(coming, "prepare", "batch")
+    return coming
+
+
+def weights():
+    return files.MODEL.read_bytes()
+
+
+def mark():
+    """The run of the store that was marked last."""
+    paths = (files.trajectory() / "runs").glob("*.json")
+    return TrajectoryStore(files.trajectory()).runs()[max(paths, key=lambda path: path.stat().st_mtime_ns).stem]
+
+
+def test_a_new_part_moves_no_old_row_to_another_split(coming):
+    before = {split: pq.read_table(f"data/prepared/{split}.parquet").to_pylist() for split in ("train", "validation", "test")}
+    part(coming, "2.csv", NEW, OLD)
+    ran(coming, "prepare", "batch")
+    for split, rows in before.items():
+        assert pq.read_table(f"data/prepared/{split}.parquet").to_pylist()[: len(rows)] == rows
+    store = open_store(files.BATCHES)
+    one, two = store.index["parts"]
+    assert (one["path"], two["path"]) == ("raw/1.csv", "raw/2.csv")
+    assert one["rows"] == {split: len(rows) for split, rows in before.items()}
+    assert {split: one["rows"][split] + two["rows"][split] for split in before} == {split: store.index["splits"][split]["rows"] for split in before}
+    ((first, stop),) = ranges(store.index["parts"], "test", lambda part: part is two)
+    assert (store.test.inputs[first:stop, 0] >= OLD / 64).all()
+    assert (store.test.inputs[:first, 0] < OLD / 64).all()
+
+
+def test_goes_on_from_the_previous_run(come):
+    first = weights()
+    done = ran(come, "train")
+    assert "training starts from the run mlp " in done.out
+    assert "; new: raw/2.csv\n" in done.out
+    ran(come, "evaluate")
+    run, before = come.runs()
+    origin = mark()["origin"]
+    assert origin["start"] == {"weights": files.sha256(first)}
+    assert run.data.tags["surefoot.start"] == before.info.run_id
+    assert (
+        f"Started from [{before.info.run_name}](#/experiments/{before.info.experiment_id}/runs/{before.info.run_id})." in run.data.tags["mlflow.note.content"]
+    )
+    assert (Path(run.info.artifact_uri.removeprefix("file://")) / start.WEIGHTS).read_bytes() == first
+    metrics = json.loads(files.METRICS.read_text())["test"]
+    rows = {part["path"]: part["rows"]["test"] for part in open_store(files.BATCHES).index["parts"]}
+    mean = (metrics["old/accuracy"] * rows["raw/1.csv"] + metrics["new/accuracy"] * rows["raw/2.csv"]) / sum(rows.values())
+    assert mean == pytest.approx(metrics["accuracy"])
+    assert {name: run.data.metrics[f"test/{name}"] for name in ("old/accuracy", "new/accuracy")} == {
+        name: metrics[name] for name in ("old/accuracy", "new/accuracy")
+    }
+
+
+def test_the_first_step_is_taken_from_the_start(come, monkeypatch):
+    """With a learning rate of next to nothing the model stays what it was, optimizer and all else fresh."""
+    come.edit("train.lr", "1.0e-30")
+    before = safetensors.torch.load(weights())
+    ran(come, "train")
+    after = safetensors.torch.load(weights())
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_new_rows_alone(come):
+    come.edit("train.rows", "new")
+    store = open_store(files.BATCHES)
+    done = ran(come, "train")
+    new = store.index["parts"][1]["rows"]["train"]
+    assert f"; training on {new} new rows of {len(store.train.targets)}\n" in done.out
+    params = load(files.PARAMS)
+    plan = runs.plan(params, store)
+    assert plan.steps_per_epoch == -(-new // 8)
+    trained = runs.replace(store, only=plan.only)
+    first, second = (trained.order(0, epoch).indices() for epoch in (1, 2))
+    assert sorted(store.train.inputs[first, 0]) == sorted(store.train.inputs[store.train.inputs[:, 0] >= OLD / 64, 0])
+    assert sorted(first) == sorted(second)
+    assert first.tolist() != second.tolist()
+    assert mark()["origin"]["data"]["only"] == [[store.index["parts"][0]["rows"]["train"], len(store.train.targets)]]
+
+
+def halt_after(monkeypatch, segments):
+    """Stop the training after so many segments, as a signal would."""
+    calls = 0
+
+    def check():
+        nonlocal calls
+        calls += 1
+        if calls > segments:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(train, "_parent_check", lambda: check)
+
+
+@pytest.mark.parametrize("rows", ["all", "new"])
+def test_killed_or_lengthened_it_ends_in_the_same_bits(come, monkeypatch, rows):
+    come.edit("train.rows", rows)
+    come.edit("train.epochs", "4")
+    shutil.copytree(".surefoot", "elsewhere")
+    monkeypatch.setenv("SUREFOOT_STORE", str(come / "elsewhere"))
+    ran(come, "train")
+    wanted = weights(), files.HISTORY.read_bytes()
+    monkeypatch.delenv("SUREFOOT_STORE")
+    with monkeypatch.context() as patch:
+        halt_after(patch, 2)
+        assert come.stage("train").code != 0
+    ran(come, "train")
+    assert (weights(), files.HISTORY.read_bytes()) == wanted
+    come.edit("train.epochs", "3")
+    ran(come, "train", "evaluate")
+    come.edit("train.epochs", "4")
+    done = ran(come, "train")
+    assert "epochs 1-4 restored, nothing to train" in done.out
+    assert (weights(), files.HISTORY.read_bytes()) == wanted
+
+
+def test_one_that_is_finished_does_not_go_on_from_itself(come):
+    first = weights()
+    ran(come, "train", "evaluate")
+    model, there = weights(), len(come.runs())
+    ran(come, "train", "evaluate")
+    assert weights() == model
+    assert len(come.runs()) == there
+    come.edit("train.lr", "0.02")  # another run on the same data starts from the same model
+    ran(come, "train", "evaluate")
+    assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+    part(come, "3.csv", NEW, OLD + NEW)
+    last = weights()
+    ran(come)
+    assert mark()["origin"]["start"] == {"weights": files.sha256(last)}
+    assert mark()["seen"]["parts"][2][0] == "raw/3.csv"
+
+
+def test_previous_without_a_run_before(tracked):
+    (tracked / "params.yaml").write_text(PARAMS)
+    part(tracked, "1.csv", OLD)
+    ran(tracked)
+    fresh = weights()
+    shutil.rmtree(".surefoot")
+    tracked.edit("train.start_from", "previous")
+    tracked.edit("train.rows", "new")
+    done = ran(tracked, "train")
+    assert "train.start_from: previous: there is no run before this one, so training starts from fresh weights\n" in done.out
+    assert weights() == fresh
+    done = ran(tracked, "train")
+    assert "fresh weights" in done.out
+    assert weights() == fresh
+
+
+@pytest.mark.slow
+def test_starts_that_mlflow_and_files_have(come):
+    first = weights()
+    (run,) = come.runs()
+    shutil.copy(files.MODEL, "kept.safetensors")
+    shutil.rmtree(".surefoot")
+    client = come.client()
+    client.create_registered_model("digits")
+    version = client.create_model_version("digits", f"models:/{run.data.tags['surefoot.model_id']}", run.info.run_id)
+    client.set_registered_model_alias("digits", "champion", version.version)
+    known = [run.info.run_id, f"'{run.info.run_name}'", f"models:/{run.data.tags['surefoot.model_id']}", "models:/digits@champion"]
+    for wanted in [*known, "kept.safetensors"]:
+        come.edit("train.start_from", wanted)
+        done = ran(come, "train", "evaluate")
+        assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+        assert ("; new: raw/2.csv" in done.out) is False  # evaluate says nothing of it
+        assert ("old/accuracy" in json.loads(files.METRICS.read_text())["test"]) is (wanted != "kept.safetensors")
+    # One run, whatever the start was called.
+    assert len(come.runs()) == 2
+    assert mark()["start"]["seen"] is None
+
+
+# --- what is wrong
+
+
+def refused(here, start_from=None, rows=None):
+    if start_from:
+        here.edit("train.start_from", start_from)
+    if rows:
+        here.edit("train.rows", rows)
+    before = files.sha256_file(files.MODEL)
+    message = here.stage("train").refused()
+    assert files.sha256_file(files.MODEL) == before
+    return message.removeprefix("error: ").removeprefix("train.start_from: ").rstrip("\n")
+
+
+def test_there_is_no_such_start(come):
+    assert refused(come, "nobody") == ("there is no run 'nobody' in MLflow; give a run's id or name, models:/NAME@ALIAS, PATH.safetensors, or previous")
+    assert refused(come, "'" + "0" * 32 + "'").startswith("there is no run '000000")
+    assert refused(come, "models:/nobody@champion").startswith("MLflow at sqlite:///")
+    assert refused(come, "models:/m-0123456789abcdef0123456789abcdef").startswith("MLflow at sqlite:///")
+    assert refused(come, "models/nothing.safetensors") == "models/nothing.safetensors can't be read: No such file or directory"
+    run = come.client().create_run(come.runs()[0].info.experiment_id, run_name="empty")
+    assert refused(come, "empty") == f"the run empty ({run.info.run_id}, RUNNING) has no artifact checkpoints/best.safetensors, so no model to start from"
+
+
+def test_two_runs_of_a_name(come):
+    client, experiment = come.client(), come.runs()[0].info.experiment_id
+    ids = {client.create_run(experiment, run_name="twin").info.run_id for _ in range(2)}
+    message = refused(come, "twin")
+    assert message.startswith("2 runs are called 'twin'; give the id of one: ")
+    assert all(run_id in message for run_id in ids)
+
+
+def test_mlflow_is_out_of_reach(come, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    message = refused(come, "some")
+    assert message.startswith("MLflow at http://127.0.0.1:9: ")
+    assert "secret" not in message
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{come / 'none.db'}")
+    assert refused(come, "some") == f"there is no run yet: {come / 'none.db'} doesn't exist"
+
+
+def test_damaged_weights(come):
+    good = weights()
+    for name, data in (("cut", good[:-7]), ("header", b"\xff" * 8 + good[8:]), ("empty", b""), ("pickle", b"\x80\x04\x95" + good)):
+        (come / f"{name}.safetensors").write_bytes(data)
+        assert refused(come, f"{name}.safetensors").startswith(f"{name}.safetensors is no safetensors file, or is damaged: ")
+    tensors = safetensors.torch.load(good)
+    name = next(iter(tensors))
+    tensors[name][0] = float("nan")
+    (come / "nan.safetensors").write_bytes(safetensors.torch.save(tensors))
+    assert refused(come, "nan.safetensors").startswith(f"nan.safetensors: {name} holds values that aren't finite")
+
+
+def test_a_damaged_artifact(come):
+    (run,) = come.runs()
+    path = Path(run.info.artifact_uri.removeprefix("file://")) / "checkpoints/best.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert "is damaged: its digest is another one than the run has recorded" in refused(come, run.info.run_id)
+
+
+def test_a_noted_start_that_is_damaged_is_taken_from_its_run_again(come):
+    ran(come, "train")
+    model = weights()
+    (path,) = Path(".surefoot/starts").glob("*.safetensors")
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    ran(come, "train")
+    assert weights() == model
+    for gone in (path, *Path(".surefoot/chain").glob("*.safetensors")):
+        gone.unlink()
+    assert "which this training started from, is damaged or gone" in refused(come)
+
+
+def test_a_start_that_does_not_fit(come):
+    part(come, "3.csv", NEW, OLD + NEW, classes="wxyz")
+    ran(come, "prepare", "batch")
+    message, why = refused(come).splitlines()
+    assert message.endswith(
+        "doesn't fit train.model: 3.weight is float32 [3, 5], the network has float32 [4, 5]; 3.bias is float32 [3], the network has float32 [4]"
+    )
+    assert why == "a class or category that is new in the data changes outputs or inputs, as does another train.model; then start from null"
+    come.edit("train.model.arguments", "{hidden: [5, 5]}")
+    assert "5.weight is none, the network has float32 [4, 5]; and 1 more" in refused(come)
+
+
+def test_rows_new_without_a_start(come):
+    come.edit("train.start_from", "null")
+    assert refused(come, rows="new") == "params.yaml:7: train: rows: new needs a model to go on from; set start_from"
+
+
+def test_rows_new_without_a_new_row(coming):
+    coming.edit("train.start_from", "previous")
+    assert refused(coming, rows="new").endswith("has seen every part file of raw; add one, or set rows: all")
+    coming.edit("train.start_from", "models/model.safetensors")
+    assert refused(coming) == "train.rows: new: which rows models/model.safetensors has seen isn't known; start from a run, or set rows: all"
+
+
+def test_rows_new_of_a_source_without_part_files(coming):
+    coming.edit("prepare.source", "sklearn:iris")
+    ran(coming, "prepare", "batch")
+    coming.edit("train.start_from", "previous")
+    assert "sklearn:iris has no part files, so which rows are new can't be told" in refused(coming, rows="new")
+
+
+def test_fewer_new_rows_than_a_whole_batch(come):
+    come.edit("batch.size", "64")
+    come.edit("batch.drop_last", "true")
+    ran(come, "batch")
+    assert "new training rows, less than batch.size, and batch.drop_last leaves none" in refused(come, rows="new")
+
+
+def test_a_part_that_sorts_before_those_that_were_seen(coming):
+    part(coming, "0.csv", NEW, OLD)
+    ran(coming, "prepare", "batch")
+    message = refused(coming, "previous")
+    assert message.startswith("raw/0.csv is new, and its name sorts before raw/1.csv, so rows that the run ")
+    assert message.endswith("a row's split depends on the rows before it (prepare.split.by)\nrename it so that it sorts last, or start from null")
+    Path("raw/0.csv").rename("raw/2.csv")
+    ran(coming, "prepare", "batch", "train")
+
+
+def test_a_part_that_was_seen_and_is_gone(come):
+    ran(come, "train")
+    part(come, "1.csv", OLD + 1)
+    ran(come, "prepare", "batch")
+    assert refused(come).startswith("raw/1.csv isn't there as it was, so rows that the run ")
+
+
+def test_another_split(come):
+    come.edit("seed", "1")
+    ran(come, "prepare", "batch")
+    assert refused(come).startswith("seed was 0, so rows that the run ")
+
+
+@pytest.mark.slow
+def test_verify_makes_such_a_run_again(tmp_path):
+    workspace = make_workspace(tmp_path / "project")
+    lines = (workspace / "data/raw/digits.csv").read_text().splitlines(keepends=True)
+    (workspace / "data/raw/digits").mkdir()
+    (workspace / "data/raw/digits.csv").unlink()
+    for number, rows in enumerate((lines[1:1200], lines[1200:])):
+        (workspace / f"data/raw/digits/{number}.csv").write_text("".join([lines[0], *rows]))
+        if number:
+            workspace.edit("train.start_from", "previous")
+            workspace.edit("train.rows", "new")
+        workspace.edit("prepare.source", "data/raw/digits")
+        workspace.git("add", "--all")
+        workspace.git("commit", "--quiet", "--message=part")
+        workspace.dvc("repro")
+    shutil.rmtree(workspace / ".surefoot")  # nothing of this workspace's is needed but the run itself
+    run = workspace.runs()[0]
+    done = workspace.run(".venv/bin/surefoot", "verify", run.info.run_id, PYTHONPATH="src", check=False, TMPDIR=str(tmp_path))
+    assert done.code == 0, done
+    assert "identical: " in done.out
+    assert "test/new/accuracy" in done.out
+    (files_of := workspace.artifact(run, start.WEIGHTS)).write_bytes(b"x" + files_of.read_bytes()[1:])
+    done = workspace.run(".venv/bin/surefoot", "verify", run.info.run_id, PYTHONPATH="src", check=False, TMPDIR=str(tmp_path))
+    assert done.code == 3, done
+    assert "the model that it started from, start/weights.safetensors, is damaged in MLflow" in done.out
