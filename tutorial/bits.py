@@ -8,9 +8,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from surefoot import files
+from surefoot.params import Params
 from tutorial import draw, lab
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KILLED_AFTER = 10
 
@@ -26,7 +31,7 @@ def main() -> None:
     }
     first = _weights(params)
     figure, (axes,) = draw.panels("Largest difference of a weight from the first run")
-    rows = [("", "after epoch 1", "after epoch 10", "after epoch 30")]
+    rows: list[tuple[str, ...]] = [("", "after epoch 1", "after epoch 10", "after epoch 30")]
     for number, (name, changed) in enumerate(runs.items()):
         largest = [float((a - b).abs().max()) for a, b in zip(first, _weights(changed), strict=True)]
         rows.append((name, *(f"{largest[epoch - 1]:.0e}" if largest[epoch - 1] else "0" for epoch in (1, 10, 30))))
@@ -39,14 +44,14 @@ def main() -> None:
     _kill(lab.params())
 
 
-def _weights(params: lab.Params) -> list:  # type: ignore[type-arg]
+def _weights(params: Params) -> "list[Tensor]":
     """All weights after each epoch, as vectors."""
     import torch
 
     return [torch.cat([weights.detach().flatten().clone() for weights in trainer.model.parameters()]) for _, trainer in lab.epochs(params)]
 
 
-def _kill(params: lab.Params) -> None:
+def _kill(params: Params) -> None:
     """Run the stage train in a directory of its own, kill it in the middle, run it again."""
     with tempfile.TemporaryDirectory(prefix="surefoot-tutorial-") as name:
         there = Path(name)

@@ -42,7 +42,8 @@ def main() -> None:
     ours = [metrics["train/loss"] for metrics in history]
     draw.table(("epoch", "loss, plain loop", "loss, Surefoot"), *((f"{epoch}", f"{plain[epoch - 1]:.6f}", f"{ours[epoch - 1]:.6f}") for epoch in SHOWN))
     differing = sum(int((a != b).sum()) for a, b in zip(model.parameters(), trainer.model.parameters(), strict=True))
-    print(f"weights that differ after {len(ours)} epochs: {differing}")
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    print(f"weights that differ after {len(ours)} epochs: {differing} of {weights:,}")
 
     figure, (axes,) = draw.panels("The same training by two loops")
     epochs = range(1, len(ours) + 1)

@@ -81,7 +81,7 @@ def updated(expected: tuple[str, ...], actual: list[str]) -> list[str]:
     for line in expected:
         alike = [other for other in actual if _shape(other) == _shape(line)]
         # Of several, as are the lines of epochs, the one that begins as this one does.
-        found.append(max(alike, key=lambda other: len(os.path.commonprefix([masked(other), masked(line)]))) if alike and line != LEFT_OUT else line)
+        found.append(max(alike, key=lambda other: _alike(masked(other), masked(line))) if alike and line != LEFT_OUT else line)
     return found
 
 
@@ -157,6 +157,11 @@ def _compare_figures(made: Path, update: bool) -> int:
         if update and theirs.exists() and not same:
             files.write_bytes(ours, theirs.read_bytes())
     return wrong
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two lines begin with alike."""
+    return next((count for count, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _shape(line: str) -> str:

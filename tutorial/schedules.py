@@ -31,7 +31,7 @@ def main() -> None:
     """Train by each plan; then the same on the digits, where it hardly matters."""
     lab.pinned(lab.params())
     figure, (left, right) = draw.panels("Learning rate", "Training loss above the least possible")
-    rows = [("schedule", "train.lr", "above the least, epoch 10", "20", "40")]
+    rows: list[tuple[str, ...]] = [("schedule", "train.lr", "above the least, epoch 10", "20", "40")]
     for number, (name, (lr, plan)) in enumerate(PLANS.items()):
         lrs, above = [], []
         for metrics, trainer in lab.epochs(lab.params(**TASK, train__lr=lr, train__schedule=plan)):
