@@ -93,7 +93,7 @@ def test_the_schema_for_editors_is_current():
         ("train.save_every", "-1", "greater than or equal to 0"),
         ("train.model.factory", "mlp", "pattern"),
         ("train.model.factory", "networks.mlp:mlp()", "pattern"),
-        ("train.model.arguments", "[1]", "valid dictionary"),
+        ("train.model.arguments", "[1]", "should be a mapping"),
     ],
 )
 def test_a_wrong_value_is_refused_by_key_and_line(file, key, text, wrong):
@@ -282,3 +282,9 @@ def test_every_field_says_what_it_means():
     schema = Params.model_json_schema()
     assert not undescribed(schema)
     assert not [name for section in schema["$defs"].values() for name in undescribed(section)]
+
+
+@pytest.mark.parametrize("given", ["null", "[]", "CosineAnnealingLR"])
+def test_a_schedule_that_is_none_says_how_one_is_written(file, given):
+    set_param(file.path, "train.schedule", given)
+    assert file.refused(line=file.line("schedule:")).startswith("train.schedule: a schedule is needed, as {name: CosineAnnealingLR}")

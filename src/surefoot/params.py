@@ -264,6 +264,14 @@ class Schedule(Section):
         return self
 
 
+def _as_list(given: Any) -> Any:
+    if isinstance(given, dict | Schedule):
+        return [given]
+    if not isinstance(given, list | tuple) or not given:
+        raise ValueError("a schedule is needed, as {name: CosineAnnealingLR}, or a list of them; {name: constant} changes nothing")
+    return given
+
+
 class _OneOrMore:
     """In the JSON schema: one of the items, or a list of them."""
 
@@ -274,8 +282,8 @@ class _OneOrMore:
 
 Schedules = Annotated[
     tuple[Schedule, ...],
-    Field(min_length=1, strict=False),
-    BeforeValidator(lambda given: [given] if isinstance(given, dict | Schedule) else given),
+    Field(strict=False),
+    BeforeValidator(_as_list),
     PlainSerializer(lambda parts: parts[0] if len(parts) == 1 else list(parts)),
     _OneOrMore(),
 ]
@@ -516,6 +524,10 @@ def _collect_lines(path: Path, node: MappingNode, prefix: str, lines: dict[str, 
             _collect_lines(path, value, f"{dotted}.", lines)
 
 
+# In YAML's words.
+_KINDS = {"model_type": "Input should be a mapping, as in {key: value}", "dict_type": "Input should be a mapping", "tuple_type": "Input should be a list"}
+
+
 def _explain(path: Path, lines: dict[str, int], keys: list[str], errors: list[ErrorDetails]) -> str:
     error = errors[0]
     dotted = ".".join(keys)
@@ -531,7 +543,7 @@ def _explain(path: Path, lines: dict[str, int], keys: list[str], errors: list[Er
         near = difflib.get_close_matches(keys[-1], meant, n=1)
         hint = f"did you mean `{meant[near[0]]}`?" if near else f"known here: {', '.join(known)}"
         return f"{shown}unknown key; {hint}"
-    messages = [other["msg"].removeprefix("Value error, ") for other in errors]
+    messages = [_KINDS.get(other["type"], other["msg"]).removeprefix("Value error, ") for other in errors]
     message = ", or ".join(text[0].lower() + text[1:] for text in messages)
     given = error["input"]
     return f"{shown}{message}" + ("" if isinstance(given, dict) else f", got {given!r}")
