@@ -5,7 +5,7 @@ SEED ?= 0
 BIN := .venv/bin
 DEBIAN := qemu-user chromium chromium-driver postgresql
 
-.PHONY: setup repro test test-slow soak check ui bench lock
+.PHONY: setup repro test test-slow soak check ui tutorial bench lock
 .DEFAULT_GOAL := repro
 
 setup: .venv/.installed
@@ -40,6 +40,9 @@ check: setup        ## lint, types, import contract
 
 ui: setup           ## serve the MLflow UI on 127.0.0.1, and open it on the latest comparison
 	$(BIN)/surefoot ui
+
+tutorial: setup     ## run every command of docs/tutorial.md in a copy, and compare its output and figures; UPDATE=1 writes what differs
+	$(BIN)/python -m tutorial $(if $(UPDATE),--update)
 
 bench: setup        ## print the benchmark table; its peers are installed first
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[bench]'

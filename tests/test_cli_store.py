@@ -33,12 +33,15 @@ def mark(path, parts, name):
     store.mark_run(identity[:64], {"epoch_keys": keys, "last": keys[-1], "best": keys[0], "description": {"name": f"run {name}"}})
 
 
+NEEDED = {"compare": ["a", "b"], "predict": ["rows.csv"]}  # what a command isn't even parsed without
+
+
 def test_outside_of_a_project_it_says_where_to_go(surefoot, monkeypatch, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for command in cli.COMMANDS:
         wanted = "error: there is no params.yaml here; run surefoot in the directory that has it, the repository's root\n"
-        assert surefoot(command) == (2, "", wanted)
+        assert surefoot(command, *NEEDED.get(command, [])) == (2, "", wanted)
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -103,7 +106,9 @@ def test_ui_takes_a_port_that_there_can_be(surefoot, port):
 
 def test_ui_names_a_server(surefoot, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert surefoot("ui") == (0, "the runs are on the server at http://127.0.0.1:1: open it in a browser\n", "")
+    code, out, error = surefoot("ui")
+    assert (code, out) == (0, "the runs are on the server: http://127.0.0.1:1/#/experiments?workflowType=machine_learning\n")
+    assert error.startswith("note: MLflow at http://127.0.0.1:1 can't be read")
 
 
 def test_sync_of_an_empty_store_does_nothing(surefoot):

@@ -85,7 +85,7 @@ def test_regression(tracked, pipeline):
     assert found["r2"] > 0.9
     assert found["mae"] == pytest.approx(np.abs(given - raw.y).mean(), rel=1e-5)
     assert run.data.params["train.loss.name"] == "SmoothL1Loss"
-    assert plots(tracked, run) == ["predictions.png", "residuals.png", "training.png"]
+    assert plots(tracked, run) == ["predictions.png", "residuals.png", "schedule.png", "training.png"]
 
 
 def test_binary(tracked, pipeline):
@@ -105,7 +105,7 @@ def test_binary(tracked, pipeline):
     assert found["roc_auc"] > 0.95
     intervals = json.loads((tracked / "reports/intervals.json").read_text())["test"]
     assert intervals["loss"]["low"] < found["loss"] < intervals["loss"]["high"]  # also with class weights
-    assert plots(tracked, run) == ["calibration.png", "classes.png", "confusion.png", "precision_recall.png", "roc.png", "training.png"]
+    assert plots(tracked, run) == ["calibration.png", "classes.png", "confusion.png", "precision_recall.png", "roc.png", "schedule.png", "training.png"]
 
 
 def pictures(rows, seed):

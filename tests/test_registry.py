@@ -52,7 +52,7 @@ def test_a_run_is_registered_once_whatever_stops_it(project, monkeypatch, capfd)
     (first,) = project.runs()
     assert {number: run.info.run_id for number, run in versions(project, "kinds").items()} == {1: first.info.run_id}
     assert str(client.get_model_version_by_alias("kinds", "champion").version) == "1"
-    assert first.data.tags["surefoot.registered"] == "kinds@champion version 1"
+    assert first.data.tags["surefoot.registered"] == f"kinds@champion {first.data.tags['surefoot.model_id']}"
 
     # The alias goes to the next run, and stays there when the first is looked at again.
     set_train(project, lr=0.05)

@@ -40,7 +40,7 @@ def flowers(tracked, monkeypatch):
 
 def test_the_examples(flowers, monkeypatch, capfd):
     (run,) = flowers.runs()
-    assert run.data.tags["surefoot.registered"] == "flowers@newest version 1"
+    assert run.data.tags["surefoot.registered"] == f"flowers@newest {run.data.tags['surefoot.model_id']}"
     (code,) = blocks("python")
     names = {"model_id": run.data.tags["surefoot.model_id"]}
     exec(code, names)

@@ -256,7 +256,8 @@ def refused(here, start_from=None, rows=None):
 
 
 def test_there_is_no_such_start(come):
-    assert refused(come, "nobody") == ("there is no run 'nobody' in MLflow; give a run's id or name, models:/NAME@ALIAS, PATH.safetensors, or previous")
+    either = "give a run's id or name, or a DVC experiment's, models:/NAME@ALIAS, PATH.safetensors, or previous"
+    assert refused(come, "nobody") == f"there is no run 'nobody' in MLflow; {either}"
     assert refused(come, "'" + "0" * 32 + "'").startswith("there is no run '000000")
     assert refused(come, "models:/nobody@champion").startswith("MLflow at sqlite:///")
     assert refused(come, "models:/m-0123456789abcdef0123456789abcdef").startswith("MLflow at sqlite:///")
@@ -277,10 +278,10 @@ def test_mlflow_is_out_of_reach(come, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     message = refused(come, "some")
-    assert message.startswith("MLflow at http://127.0.0.1:9: ")
+    assert message.startswith("MLflow at http://127.0.0.1:9 can't be read: ")
     assert "secret" not in message
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{come / 'none.db'}")
-    assert refused(come, "some") == f"there is no run yet: {come / 'none.db'} doesn't exist"
+    assert refused(come, "some") == f"there is no run yet: {come / 'none.db'} doesn't exist; `make repro` makes one"
 
 
 def test_damaged_weights(come):

@@ -231,6 +231,7 @@ def test_an_mlflow_that_is_away_is_caught_up(project, monkeypatch, tmp_path):
         "confusion.png",
         "precision_recall.png",
         "roc.png",
+        "schedule.png",
         "training.png",
     ]
     assert run.info.status == "FINISHED"

@@ -289,8 +289,9 @@ class Tracker:
             with self._locks.held("mlflow"):  # two runs that make the same name
                 if not client.search_registered_models(f"name = '{name}'", max_results=1):
                     client.create_registered_model(name)
-            there = [version for version in client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'") if version.model_id == tags[MODEL]]
-            found = there[0] if there else client.create_model_version(name, f"models:/{tags[MODEL]}", self._id, model_id=tags[MODEL])
+            source = f"models:/{tags[MODEL]}"
+            there = [version for version in client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'") if version.source == source]
+            found = there[0] if there else client.create_model_version(name, source, self._id, model_id=tags[MODEL])
             client.set_registered_model_alias(name, alias, found.version)
             client.set_tag(self._id, REGISTERED, f"{name}@{alias} {tags[MODEL]}")
 

@@ -1,0 +1,104 @@
+"""Short trainings by the project's own code, with other params than params.yaml has. Nothing of them stays: no file, no run in MLflow."""
+
+import atexit
+import contextlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from surefoot import files, runs
+from surefoot.data.store import Store, open_store
+from surefoot.params import Params, load
+from surefoot.training import numerics
+
+Epoch = dict[str, float]  # its metrics, by the names that they have in MLflow
+
+
+def params(**changes: Any) -> Params:
+    """What params.yaml says, but for some keys: `params(train__lr=0.1)` for `train.lr: 0.1`."""
+    values = load(files.PARAMS).model_dump(mode="json")
+    for name, value in changes.items():
+        *sections, key = name.split("__")
+        section = values
+        for part in sections:
+            section = section[part]
+        section[key] = value
+    return Params.model_validate(values)
+
+
+def pinned(params: Params) -> None:
+    """Choose the kernels that compute, as a stage does before it trains."""
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+
+
+def batches(params: Params) -> Store:
+    """What the stages prepare and batch make of the data."""
+    return open_store(batched(params))
+
+
+def batched(params: Params) -> Path:
+    """The same as a directory, which goes with the process."""
+    return _batched(json.dumps(params.model_dump(mode="json", include={"seed", "prepare", "batch"})))
+
+
+@cache
+def _batched(values: str) -> Path:
+    from surefoot.stages import batch, prepare
+
+    scratch = tempfile.TemporaryDirectory(prefix="surefoot-tutorial-")
+    atexit.register(scratch.cleanup)
+    here, there = Path.cwd(), Path(scratch.name)
+    (there / "data").mkdir()
+    (there / files.RAW).symlink_to(here / files.RAW)
+    (there / files.PARAMS).write_text(json.dumps(load(files.PARAMS).model_dump(mode="json") | json.loads(values)))  # JSON is YAML, too
+    os.chdir(there)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            prepare.main()
+            batch.main()
+        return there / files.BATCHES
+    finally:
+        os.chdir(here)
+
+
+def epochs(params: Params) -> Iterator[tuple[Epoch, Any]]:
+    """Train, as the stage train does without what it restores and stores: the metrics of each epoch, and the trainer as it then is.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+    """
+    pinned(params)
+    from surefoot.training.sgd import Progress
+
+    data = batches(params)
+    plan = runs.plan(params, data)
+    trainer, schedule = plan.make(), plan.schedule()
+    metrics, epoch, steps = None, 0, 0
+    while len(scheduled := schedule.next_epoch(metrics)):
+        epoch += 1
+        order = data.order(params.seed, epoch)
+        done = trainer.train(order, scheduled, Progress(), steps, epoch)
+        steps += done.steps
+        metrics = {"train/loss": done.loss_sum / done.rows, **trainer.end_epoch(epoch, steps), "lr": float(scheduled[-1, 0])}
+        metrics["gradient_norm"] = done.norm_sum / done.steps
+        yield metrics, trainer
+
+
+def train(**changes: Any) -> list[Epoch]:
+    """The metrics of each epoch of a training with these changes to params.yaml."""
+    return [metrics for metrics, _ in epochs(params(**changes))]
+
+
+def trainer(params: Params, count: int = 0) -> Any:
+    """The network, its optimizer and its data (`surefoot.training.sgd.Trainer`) after so many epochs."""
+    pinned(params)
+    if not count:
+        return runs.plan(params, batches(params)).make()
+    *_, (_, last) = islice(epochs(params), count)
+    return last
