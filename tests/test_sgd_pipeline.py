@@ -188,6 +188,11 @@ def test_a_number_that_makes_no_sense_is_refused(here, key, listed, zero, value)
         ({"average": {"name": "ema", "start": 3}}, "train: average.start: 3 is after the last of 2 epochs"),
         ({"select": "best_average"}, "train: select: best_average needs averaged weights; set average.name to ema or swa"),
         ({"average": {"name": "ema", "decay": 1.0}}, "train.average.decay: input should be less than 1, got 1"),
+        (
+            {"average": {"name": "ema"}, "model": {"factory": f"{NETWORKS}:keeps_what_it_computed", "arguments": {}}},
+            "train.average: the network can't be copied, which an average needs: RuntimeError: Only Tensors created explicitly by the user",
+        ),
+        ({"schedule": {"name": "ExponentialLR", "arguments": {"gamma": -1.0}}}, "train.schedule: ExponentialLR gives negative values: [-0.1]"),
         ({"precision": "bfloat16"}, "train.precision: bfloat16 on the CPU needs numerics: native; set that, or float32"),
         ({"loss": {"class_weights": [1.0, 2.0]}}, "train.loss.class_weights: 2 weights for 3 classes; one for each is needed"),
     ],
@@ -259,6 +264,61 @@ def test_a_divergence_is_told_with_epoch_step_lr_and_layer(project, train, messa
     assert "training diverged in epoch " in said
     assert message in said
     assert [run.info.status for run in project.runs()] == ["FAILED"]
+
+
+# --- A budget of minutes -------------------------------------------------------------------------
+
+NO_TIME = 1e-9  # minutes, which are over when the first segment is trained
+
+
+def rows_and_tags(here):
+    """Epochs in history.csv and in MLflow, and why the run isn't complete."""
+    (run,) = here.runs()
+    points = here.client().get_metric_history(run.info.run_id, "train/loss")
+    assert run.info.status == "FINISHED"
+    return len(files.HISTORY.read_text().splitlines()) - 1, [point.step for point in points], run.data.tags["surefoot.incomplete"]
+
+
+def test_a_run_whose_minutes_are_over_goes_on(project, monkeypatch, tmp_path_factory):
+    change(project, epochs=3)
+    with monkeypatch.context() as patch:
+        patch.setenv("SUREFOOT_STORE", str(tmp_path_factory.mktemp("elsewhere") / "store"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('elsewhere')}/mlflow.db")
+        assert project.stage("train").code == 0
+    whole = outputs()
+    change(project, max_minutes=NO_TIME)
+    for epochs in (1, 2, 3):
+        done = project.stage("train")
+        assert done.code == 0, done
+        why = f"after {epochs} of 3 epochs train.max_minutes (1e-09) was over" if epochs < 3 else ""
+        assert (f"not complete: {why}; " in done.out) == bool(why)
+        assert rows_and_tags(project) == (epochs, list(range(1, epochs + 1)), why)
+    assert outputs() == whole
+
+
+def test_a_run_that_went_on_while_mlflow_was_out_of_reach_is_brought_there_later(project, monkeypatch):
+    change(project, max_minutes=NO_TIME)
+    assert project.stage("train").code == 0
+    assert rows_and_tags(project)[1] == [1]
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
+        assert "can't be written" in project.stage("train").err
+    assert project.stage("evaluate").code == 0
+    assert rows_and_tags(project) == (2, [1, 2], "")
+
+
+def test_the_last_epoch_is_kept_though_the_minutes_end_in_the_midst_of_the_next(project):
+    change(project, max_minutes=NO_TIME, checkpoint_every=4, keep_states=1, select="last")
+    for _ in range(2):  # of the three parts of an epoch
+        assert "1e-09 minutes were too short for an epoch; what was trained is kept; run again to go on" in project.stage("train").refused()
+    assert project.stage("train").code == 0
+    first = outputs()
+    for _ in range(2):
+        done = project.stage("train")
+        assert done.code == 0, done
+        assert outputs() == first
+    assert project.stage("train").code == 0
+    assert rows_and_tags(project) == (2, [1, 2], "")
 
 
 # --- Killed --------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def fingerprint(_arguments: argparse.Namespace) -> None:
 
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    print(numerics.fingerprint(params.device))
+    print(numerics.fingerprint(params.device, params.train.precision))
 
 
 def ui(arguments: argparse.Namespace) -> None:

@@ -129,7 +129,7 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
         threads=params.threads,
         device=device,
         deterministic=params.deterministic,
-        fingerprint=numerics.fingerprint(device),
+        fingerprint=numerics.fingerprint(device, train.precision),
         factory=train.model.factory,
         arguments=train.model.arguments,
         first_state=first_state,
@@ -342,8 +342,8 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         "data": run["data"],
         "epochs": [{name: record[name] for name in ("epoch", "step", "key", "state", "metrics")} for record in records if record],
         "select": run["select"],
-        "chosen": run["chosen"],
-        "incomplete": run["incomplete"],
+        "chosen": run.get("chosen"),
+        "incomplete": run.get("incomplete"),  # a mark of an older Surefoot, whose code `surefoot verify` runs, has neither
         "start": {name: value for name, value in (run.get("start") or {}).items() if name != "seen"},
         "model": run["weights"],
     }
@@ -382,7 +382,7 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     """Bring to MLflow all that it lacks of a finished run; the run stays open in the tracker that is returned."""
     tracker = tracking.Tracker(identity, tracking.Description(**run["description"]), locks)
     tracker.open()
-    if not tracker.complete:
+    if not tracker.complete or tracker.incomplete != (run.get("incomplete") or ""):  # the second: it went on while MLflow was out of reach
         complete(tracker, run, store)
     tracker.results(run.get("results", {}))
     describe_in_mlflow(tracker, run)

@@ -96,6 +96,11 @@ class Tracker:
         """Whether the run was marked as lacking nothing when it was opened."""
         return bool(self._client and self._run and self._run.data.tags.get(COMPLETE) == "true" and self._run.info.status == "FINISHED")
 
+    @property
+    def incomplete(self) -> str:
+        """Why the run had not come to its end when it was opened; empty where it had."""
+        return self._run.data.tags.get(INCOMPLETE, "") if self._run else ""
+
     def open(self, status: str | None = None) -> None:
         """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is open.
 

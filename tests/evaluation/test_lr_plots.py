@@ -33,7 +33,7 @@ def test_groups_that_are_the_same_share_a_line(monkeypatch):
     monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda axes, *_, label, **__: drawn.append(label))
     monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
     lr_plots.schedule(flat(2, 0.1, 0.2, 0.1), [(0, "lr"), (1, "lr"), (2, "lr")], ["*.bias", "a$b$" + 50 * "x", "all others"], 5, 2)
-    assert drawn == ["*.bias, all others", r"a\$b\$" + 35 * "x" + "…"]
+    assert drawn == ["*.bias, all others", r"a\$b\$" + 22 * "x" + "…" + 13 * "x"]
 
 
 def test_of_many_steps_the_peaks_stay():

@@ -203,6 +203,19 @@ def test_a_budget_at_the_end_of_an_epoch_is_that_many_epochs(tmp_path):
     assert walk(tmp_path, links({}, epochs=2)).steps == 0
 
 
+# --- Averages of BatchNorm -----------------------------------------------------------------------
+
+
+def test_a_row_that_is_left_over_does_not_hinder_the_measuring_of_batch_norm(tmp_path):
+    """Training leaves it out by `batch.drop_last`; of one row there is no variance."""
+    batches = data(rows=41, drop_last=True)
+    chosen = params({"average": {"name": "ema"}})
+    plan = runs.plan(chosen, batches)
+    outcome = walk(tmp_path, lambda store, **hooks: runs.chain(chosen, batches, plan, store, **hooks))
+    assert [record["steps"] for record in outcome.records] == [5, 5, 5]
+    assert all("validation/average_loss" in record["metrics"] for record in outcome.records)
+
+
 # --- Some epochs alone, as `surefoot verify --epochs` trains them --------------------------------
 
 

@@ -231,7 +231,7 @@ def test_epochs_count_for_no_key_and_a_learning_rate_from_its_step_on(batched):
 
 def test_the_fingerprint_counts(batched, monkeypatch):
     before = keys()[0]
-    monkeypatch.setattr(numerics, "fingerprint", lambda device: "another machine's")
+    monkeypatch.setattr(numerics, "fingerprint", lambda *_: "another machine's")
     assert keys()[0] != before
 
 

@@ -1,5 +1,6 @@
 """`surefoot verify` as a user meets it: with Git, DVC and MLflow, on a small copy of the project."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import cli
+from surefoot import cli, files, runs
+from surefoot.training.trajectory_store import TrajectoryStore
 from tests.helpers import Done, Workspace, make_workspace
 
 DATA, MODEL = "data/raw/digits.csv", "src/networks/mlp.py"
@@ -241,6 +243,31 @@ def test_what_cannot_be_said_and_why(project):
     done = project.verify(project.run_id)
     account.with_name("away").rename(account)
     assert (done.code, "cannot say: its trajectory.json in MLflow is damaged\n" in done.out) == (3, True), done
+
+
+def test_the_account_of_an_older_surefoot(project):
+    """Which knew no budgets, no schedule that follows a metric, no start."""
+    path = project.artifact("trajectory.json")
+    written = path.read_bytes()
+    account = json.loads(written)
+    for name in ("incomplete", "chosen", "start"):
+        del account[name]
+    path.write_bytes(files.canonical_json(account))
+    done = project.verify(project.run_id, "--epochs", "2")
+    path.write_bytes(written)
+    assert (done.code, "identical" in done.out) == (0, True), done
+    (run,) = TrajectoryStore(project.workspace / ".surefoot").runs().values()
+    older = {name: value for name, value in run.items() if name in account or name in ("weights", "epoch_keys", "last", "best")}
+    made = runs.account("identity", older, TrajectoryStore(project.workspace / ".surefoot"))
+    assert (made["epochs"], made["incomplete"]) == (account["epochs"], None)
+
+
+def test_a_budget_of_minutes_that_is_over_before_it_was_made_again(project, tampered):
+    """It may have been trained in several goes."""
+    tampered("params.yaml", "max_minutes: null", "max_minutes: 1.0e-9")
+    done = project.verify(project.run_id)
+    assert done.code == 3, done
+    assert "cannot say: made again, it came to no end: after 1 of 3 epochs train.max_minutes (1e-09) was over; `--epochs 1-3` knows no such" in done.out
 
 
 def test_files_that_were_left_out(project):

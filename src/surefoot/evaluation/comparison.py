@@ -1,15 +1,14 @@
 """Curves of several runs over epochs in one picture."""
 
-import io
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's, which colour-blind people can tell apart; the line's style tells apart what has the same colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from surefoot.evaluation.plots import COLOURS, png
+
+# The line's style tells apart what has the same colour.
 STYLES = ("-", "--", ":", "-.")
 LABEL = 60  # characters of a run's label that are shown
 
@@ -46,11 +45,7 @@ def overlaid(runs: Sequence[tuple[str, Mapping[str, Curve]]], metrics: Sequence[
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a label is a text of the user's: `$` in it begins no formula
-    data = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks is shown as boxes
-        figure.savefig(data, format="png")
-    return data.getvalue()
+    return png(figure)
 
 
 def _short(label: str) -> str:

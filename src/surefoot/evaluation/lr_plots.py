@@ -1,4 +1,4 @@
-"""Plots of learning rates, as PNG: the schedule of a run, and a range test. Colours are Okabe and Ito's."""
+"""Plots of learning rates, as PNG: the schedule of a run, and a range test."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from surefoot.evaluation.plots import BLUE, ORANGE, png
+from surefoot.evaluation.plots import BLUE, COLOURS, label, png
 
-COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LABEL = 40  # characters of the groups' patterns that are shown
 SHOWN = 4000  # points of a line: more are thinned out, the least and the largest of each stretch kept
 
 
@@ -37,7 +37,7 @@ def schedule(
             if what == name:
                 lines.setdefault(values[:, column].tobytes(), (values[:, column], []))[1].append(groups[group])
         for colour, (line, who) in zip(COLOURS * len(lines), lines.values(), strict=False):
-            axes.plot(steps, line, color=colour, marker="." if len(steps) < 20 else None, label=_short(", ".join(who)))
+            axes.plot(steps, line, color=colour, marker="." if len(steps) < 20 else None, label=label(", ".join(who), LABEL))
         # Where most of the run is far below the highest, a linear axis would show nothing of it.
         shown = np.array([line for line, _ in lines.values()])
         log = shown.min() > 0 and shown.max() > 5 * np.median(shown)
@@ -108,7 +108,3 @@ def _thinned(epochs: Iterable[np.ndarray], size: int) -> tuple[np.ndarray, np.nd
         kept.append(values[chosen])
         before += len(values)
     return np.concatenate(steps), np.concatenate(kept)
-
-
-def _short(text: str) -> str:
-    return (text if len(text) <= 40 else f"{text[:39]}…").replace("$", r"\$")

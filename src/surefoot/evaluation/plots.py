@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW)
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, "#000000")
 GREY = "0.6"
 LABEL = 24  # characters of a class that are shown
 POINTS = 10_000  # more than that make a blot, slowly

@@ -115,9 +115,8 @@ def _follow(
                 raise Pruned(f"pruned after {len(history)} of {train.epochs} epochs: {pruned}")
     except TimeIsUp:
         if not history:
-            raise UserError(
-                f"train.max_minutes: {train.max_minutes:g} minutes were too short for an epoch; what was trained is kept if {CHECKPOINTS}"
-            ) from None
+            kept = "what was trained is kept; run again to go on" if train.checkpoint_every else "give more, or set train.checkpoint_every to keep parts of one"
+            raise UserError(f"train.max_minutes: {train.max_minutes:g} minutes were too short for an epoch; {kept}") from None
         incomplete = f"after {len(history)} of {train.epochs} epochs train.max_minutes ({train.max_minutes:g}) was over"
         print(f"not complete: {incomplete}; `dvc repro --force train` goes on from there", flush=True)
         return history, incomplete
@@ -131,9 +130,6 @@ def _follow(
         where = f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}" if history and tracker.run_id else ""
         raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr\n{kept}{where}") from None
     return history, None
-
-
-CHECKPOINTS = "train.checkpoint_every is set"
 
 
 class TimeIsUp(Exception):

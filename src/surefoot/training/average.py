@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from surefoot.errors import UserError
+from surefoot.imports import where
 from surefoot.training.numerics import seed_step
 
 
@@ -17,12 +19,18 @@ class Average:
         name: `ema`: updated after each step; `swa`: after each epoch.
         decay: of the EMA.
         start: the first epoch that counts.
+
+    Raises:
+        UserError: the network can't be copied.
     """
 
     def __init__(self, model: nn.Module, name: str, decay: float, start: int) -> None:
         self.each_step = name == "ema"
         self.start = start
-        self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay) if self.each_step else None)
+        try:
+            self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay) if self.each_step else None)
+        except Exception as error:  # it keeps what was computed, as old weight_norm does
+            raise UserError(f"train.average: the network can't be copied, which an average needs: {where(error)}") from None
 
     @property
     def model(self) -> nn.Module:
@@ -35,10 +43,17 @@ class Average:
         self._averaged.update_parameters(model)
 
     def measure_batch_norm(self, minibatches: Iterable[tuple[Tensor, Tensor]], seed: int, step: int) -> None:
-        """Measure the mean and variance that BatchNorm uses, by a pass over minibatches; randomness on the way is a function of (seed, step)."""
+        """Measure the mean and variance that BatchNorm uses, by a pass over minibatches; randomness on the way is a function of (seed, step).
+
+        Raises:
+            UserError: the network raises something.
+        """
         seed_step(seed, step)
-        with _modes_kept(self.model):
-            update_bn((inputs for inputs, _ in minibatches), self.model)
+        try:
+            with _modes_kept(self.model):
+                update_bn((inputs for inputs, _ in minibatches), self.model)
+        except (Exception, SystemExit) as error:
+            raise UserError(f"train.average: the network fails when BatchNorm's mean and variance are measured on the training rows: {where(error)}") from None
 
     def state(self) -> dict[str, Tensor]:
         """`average.*` and how many were averaged."""

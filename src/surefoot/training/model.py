@@ -138,7 +138,8 @@ def saved(data: bytes, name: str) -> dict[str, Tensor]:
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"train.start_from: {name} is no safetensors file, or is damaged: {' '.join(str(error).split())}") from None
     for tensor, values in tensors.items():
-        if values.is_floating_point() and not values.isfinite().all():
+        # Of 8 bits torch can't say it.
+        if values.is_floating_point() and not (values if values.itemsize > 1 else values.float()).isfinite().all():
             raise UserError(f"train.start_from: {name}: {tensor} holds values that aren't finite (NaN or infinite), from which nothing can be trained")
     return tensors
 

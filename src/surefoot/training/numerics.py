@@ -1,9 +1,11 @@
 """Which kernels compute: pinned before torch is imported, and told apart by a fingerprint."""
 
 import hashlib
+import itertools
 import os
 import platform
 import sys
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -147,8 +149,10 @@ def _base(seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"surefoot {seed}".encode()).digest()[:4], "little")
 
 
-def fingerprint(device: str = "cpu") -> str:
+def fingerprint(device: str = "cpu", precision: str = "float32") -> str:
     """A digest of small operations as this process computes them on a device, of torch's version and the thread count.
+
+    For bfloat16 also of the same by autocast: processors that round float32 alike may have other instructions for it.
 
     Machines with one fingerprint round alike. Takes a few milliseconds; leaves the generator seeded.
     """
@@ -162,10 +166,12 @@ def fingerprint(device: str = "cpu") -> str:
     image = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(45, 11))
     if device == "cuda":
         digest.update(f"{torch.cuda.get_device_name()} {torch.version.cuda} {torch.backends.cudnn.version()}".encode())
-    for model, inputs in ((dense, torch.randn(67, 75)), (image, torch.randn(67, 3, 8, 8))):
+    ways: list[Any] = [nullcontext(), *([torch.autocast(device, torch.bfloat16)] if precision == "bfloat16" else [])]
+    for way, (model, inputs) in itertools.product(ways, [(dense, torch.randn(67, 75)), (image, torch.randn(67, 3, 8, 8))]):
         model.to(device)
         for _ in range(2):
-            loss = F.cross_entropy(model(inputs.to(device)), torch.arange(67, device=device) % 11)
+            with way:
+                loss = F.cross_entropy(model(inputs.to(device)), torch.arange(67, device=device) % 11)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             with torch.no_grad():

@@ -94,6 +94,8 @@ class Schedule:
         row = [groups[number][name][0] if name == "betas" else groups[number][name] for number, name in self.columns]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in row):
             raise UserError(f"train.schedule: {self._parts[0]['name']} gives values that aren't numbers: {row}")
+        if min(row) < 0:
+            raise UserError(f"train.schedule: {self._parts[0]['name']} gives negative values: {row}")
         return row
 
     def _advance(self, *metric: float) -> None:

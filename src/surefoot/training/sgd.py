@@ -177,7 +177,9 @@ class Trainer:
             if not average.each_step:
                 average.update(self.model)
             if has_batch_norm(self.model):
-                every = torch.arange(len(self.training.targets))
+                rows = len(self.training.targets)
+                # A single row at the end, which `batch.drop_last` may keep from training, has no variance.
+                every = torch.arange(rows - (rows > self.batch_size and rows % self.batch_size == 1))
                 device = device_of(self.model)
                 average.measure_batch_norm(minibatches(self.training.inputs, self.training.targets, every, self.batch_size, device), self.seed, steps)
             metrics |= self._validate(average.model, "validation/average_")

@@ -339,7 +339,9 @@ class Chain:
             self._store.write(record, state)
             self._held[record["key"]] = index
             old = {key for key, place in self._held.items() if place <= index - self._keep_states}
-            old -= {record["key"] for record in self._bests.values()}
+            # The latest end of an epoch, too: a run may end with it while the next epoch is trained.
+            ended = next((segment.key for segment in reversed(self.segments[: index + 1]) if segment.ends_epoch), "")
+            old -= {ended, *(best["key"] for best in self._bests.values())}
             if old:
                 old -= {key for run in self._store.runs().values() for key in needed(run)}
             for key in old:
@@ -391,7 +393,7 @@ def network_of(state: bytes, averaged: bool = False) -> bytes:
 
 def _peak_memory() -> int:
     """The most memory that this process has had so far, in bytes: of the GPU's where it trains, else the resident size."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -51,7 +51,7 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
             scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
             try:
                 account = recorded.account()
-                if account["incomplete"] and not epochs and sample is None:
+                if account.get("incomplete") and not epochs and sample is None:
                     last = len(account["epochs"])
                     raise CannotSay(f"it isn't complete: {account['incomplete']}; `--epochs 1-{last}` makes those again")
                 ranges = _ranges(epochs, sample, account)
@@ -155,6 +155,8 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
     made = next((runs.account(identity, run, store) for identity, run in store.runs().items() if run["last"]), None)
     if made is None:
         raise CannotSay("the stages ran again, but left no record of it")
+    if made["incomplete"]:
+        raise CannotSay(f"made again, it came to no end: {made['incomplete']}; `--epochs 1-{len(account['epochs'])}` knows no such limit")
     metrics = json.loads((remake.path / files.METRICS).read_text())["test"]
     ranges = remake.path / files.INTERVALS  # which an older Surefoot doesn't make
     intervals = runs.interval_metrics(json.loads(ranges.read_text())["test"]) if ranges.is_file() else {}
@@ -254,7 +256,7 @@ def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[i
         if record["state"] != before["state"]:
             raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
         store.write(record, state)
-        if account["origin"]["schedule"]["follows"]:  # a metric of each epoch before
+        if account["origin"].get("schedule", {}).get("follows"):  # a metric of each epoch before
             for said in account["epochs"][: first - 2]:
                 store.write_record(said)
     return first, last, path
