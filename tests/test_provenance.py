@@ -153,12 +153,12 @@ def test_an_output_as_it_was_committed(repository, cache):
     digest = hashlib.md5(b"then").hexdigest()
     (repository / "dvc.lock").write_text(f"stages:\n  evaluate:\n    outs:\n    - path: a.json\n      md5: {digest}\n")
     (repository / ".dvc").mkdir()
-    assert provenance.committed("evaluate", "a.json", b"now") is None
+    assert provenance.committed_output("evaluate", "a.json", b"now") is None
     git(repository, "add", "dvc.lock")
     git(repository, "commit", "--quiet", "--message=run")
-    assert provenance.committed("evaluate", "a.json", b"now") is None  # not in the cache
+    assert provenance.committed_output("evaluate", "a.json", b"now") is None  # not in the cache
     commit = git(repository, "rev-parse", "--short", "HEAD").strip()
-    assert provenance.committed("evaluate", "a.json", b"then") == (commit, b"then")  # it is the same
+    assert provenance.committed_output("evaluate", "a.json", b"then") == (commit, b"then")  # it is the same
     if cache:
         (repository / ".dvc/config").write_text("[core]\n    analytics = false\n['remote \"r\"']\n    url = x\n[cache]\n    dir = nowhere\n")
         (repository / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
@@ -166,8 +166,8 @@ def test_an_output_as_it_was_committed(repository, cache):
     place.mkdir(parents=True)
     (place / digest[2:]).write_bytes(b"then")
     (repository / "dvc.lock").write_text("what isn't committed has no part in it")
-    assert provenance.committed("evaluate", "a.json", b"now") == (commit, b"then")
-    assert provenance.committed("evaluate", "b.json", b"now") is None
+    assert provenance.committed_output("evaluate", "a.json", b"now") == (commit, b"then")
+    assert provenance.committed_output("evaluate", "b.json", b"now") is None
 
 
 @pytest.mark.parametrize("lock", ["", "[", "stages: 3", "stages: {evaluate: {outs: [{path: a.json, md5: ../../../etc/passwd}]}}"])
@@ -175,7 +175,7 @@ def test_a_lock_that_says_nothing(repository, lock):
     (repository / "dvc.lock").write_text(lock)
     git(repository, "add", "dvc.lock")
     git(repository, "commit", "--quiet", "--message=run")
-    assert provenance.committed("evaluate", "a.json", b"now") is None
+    assert provenance.committed_output("evaluate", "a.json", b"now") is None
 
 
 def test_packages_are_named_with_their_versions():
