@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, onnx_export, overview, provenance, serving, start, tracking
+from surefoot import errors, files, onnx_export, overview, provenance, serving, start, tracking
 from surefoot.data.columns import describe_dropped
 from surefoot.data.parts import Range
 from surefoot.data.store import Store
@@ -446,8 +446,13 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         if record:
             tracker.link(point for point in points(record) if "/" in point.name)
         if run.get("onnx") and tracker.run_id:
-            for path, exported in onnx_export.export(chosen, run["model"], run["examples"]).items():
-                tracker.artifact(path, exported)
+            try:
+                exported = onnx_export.export(chosen, run["model"], run["examples"])
+            except UserError as error:  # it could be exported before the training: no reason to lose what comes after
+                errors.say("warning", str(error))
+                exported = {}
+            for path, data_of in exported.items():
+                tracker.artifact(path, data_of)
     if run.get("register"):
         tracker.register(*registered_as(run["register"]))
     tracker.end("FINISHED")

@@ -51,7 +51,8 @@ def find(params: Params, batches: Store, store: "TrajectoryStore", anew: bool = 
         params: params.yaml.
         batches: the batch store.
         store: where starts are noted.
-        anew: look what `train.start_from` means now, where that may change: an alias of a model's, or a file. Not for `previous`.
+        anew: for the training itself: look what `train.start_from` means now, where that may change (an alias of a model's, or a file; not
+            `previous`), and note what was found. Whoever only looks, as `surefoot schedule` does, pins nothing.
 
     Raises:
         UserError: there is no such thing, it is damaged, or MLflow is out of reach.
@@ -66,7 +67,8 @@ def find(params: Params, batches: Store, store: "TrajectoryStore", anew: bool = 
         return Start(noted, weights)
     found = _find(wanted, store)
     found.said["key"] = key
-    store.note_start(key, found.said, found.weights)
+    if anew:
+        store.note_start(key, found.said, found.weights)
     return found
 
 

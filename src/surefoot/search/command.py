@@ -45,7 +45,8 @@ def search(texts: list[str], *, trials: int, metric: str, prune: str, name: str 
     if trials < 1:
         raise UserError(f"--trials {trials}: must be at least 1")
     _check_name(name)
-    load(files.PARAMS)
+    if load(files.PARAMS).train.max_minutes is not None or "train.max_minutes" in space:
+        raise UserError("train.max_minutes: a search by the clock would be another one on each machine; set it to null, and limit train.epochs or max_steps")
     base = files.PARAMS.read_text(encoding="utf-8")
     _check_keys(space, base)
     settings = {

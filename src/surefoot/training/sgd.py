@@ -47,7 +47,8 @@ class Step:
     """What goes into a step beside the optimizer.
 
     Args:
-        accumulate: minibatches whose gradients make it up: the gradient is that of the mean over all their rows.
+        accumulate: minibatches whose gradients make it up, each weighted by its rows: the gradient is that of the mean over all their rows, if the loss
+            is a mean over rows. (With class weights it is one by weights within a minibatch.)
         clip_norm: gradients of a larger norm over all parameters are scaled down to it.
         clip_value: before that, each value is cut off at plus and minus this.
         precision: float32, or bfloat16 by autocast.
