@@ -74,8 +74,8 @@ def test_the_schema_for_editors_is_current():
         ("prepare.normalize", "no", "'standard' or 'none'"),
         ("batch.size", "0", "greater than 0"),
         ("batch.size", "64.5", "valid integer"),
-        ("batch.shape", "[]", "at least 1"),
-        ("batch.shape", "8", "should be a list"),
+        ("batch.shape", "[]", "list should have an item"),
+        ("batch.shape", "8", "input should be a list"),
         ("batch.drop_last", "yes", "valid boolean"),
         ("train.epochs", "0", "greater than 0"),
         ("train.epochs", "null", "valid integer"),
@@ -93,7 +93,7 @@ def test_the_schema_for_editors_is_current():
         ("train.save_every", "-1", "greater than or equal to 0"),
         ("train.model.factory", "mlp", "pattern"),
         ("train.model.factory", "networks.mlp:mlp()", "pattern"),
-        ("train.model.arguments", "[1]", "should be a mapping"),
+        ("train.model.arguments", "[1]", "input should be a mapping, `key: value`, got [1]"),
     ],
 )
 def test_a_wrong_value_is_refused_by_key_and_line(file, key, text, wrong):
@@ -107,6 +107,29 @@ def test_a_value_that_may_be_one_of_two_things_is_refused_in_one_line(file):
     line = 1 + next(number for number, text in enumerate(COMMITTED.splitlines()) if "class_weights:" in text)
     set_param(file.path, "train.loss.class_weights", "some")
     assert file.refused(line=line) == "train.loss.class_weights: input should be 'balanced', or input should be a list, got 'some'"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "line", "message"),
+    [
+        ("train.schedule", "null", "schedule:", "train.schedule: input should be a list, got null"),
+        ("train.schedule", "[]", "schedule:", "train.schedule: list should have an item, got []"),
+        ("train.schedule", "CosineAnnealingLR", "schedule:", "train.schedule: input should be a mapping, such as {name: CosineAnnealingLR}"),
+        ("train.schedule", "[StepLR]", "schedule:", "train.schedule.0: input should be a mapping, such as {name: StepLR}"),
+        ("train.optimizer", "Adam", "optimizer:", "train.optimizer: input should be a mapping, such as {name: Adam}"),
+        ("train.early_stopping", "3", "early_stopping:", "train.early_stopping: input should be a mapping, `key: value`, got 3"),
+        ("train.optimizer.groups", "['*.bias']", "optimizer:", "train.optimizer.groups.0: input should be a mapping, `key: value`, got '*.bias'"),
+        ("train.epochs", str(10**12), "epochs:", "train.epochs: input should be less than or equal to 1000000"),
+        ("train.accumulate", str(10**30), "accumulate:", "train.accumulate: an integer of 31 digits; it must be below 2 ** 63"),
+        ("train.lr_reference_batch", str(10**400), "lr_reference_batch:", "train.lr_reference_batch: an integer of 401 digits; it must be below"),
+        ("train.model.arguments.hidden", f"[8, {-(2**63)}]", "arguments:", "train.model.arguments.hidden.1: an integer of 19 digits; it must be"),
+    ],
+)
+def test_what_has_another_form_or_is_huge_is_refused_in_one_line_of_the_words_of_yaml(file, key, text, line, message):
+    set_param(file.path, key, f"{text}\n  " if key == "train.schedule" else text)  # a block ends in the next line
+    refused = file.refused(line=file.line(line))
+    assert refused.startswith(message)
+    assert "\n" not in refused
 
 
 def test_a_value_in_a_sequence_is_refused_by_key_and_line(file):
@@ -282,11 +305,3 @@ def test_every_field_says_what_it_means():
     schema = Params.model_json_schema()
     assert not undescribed(schema)
     assert not [name for section in schema["$defs"].values() for name in undescribed(section)]
-
-
-@pytest.mark.parametrize("given", ["null", "[]", "CosineAnnealingLR"])
-def test_a_schedule_that_is_none_says_how_one_is_written(file, given):
-    text = file.path.read_text()
-    block = text[text.index("  schedule:") : text.index("  accumulate:")]
-    file.path.write_text(text.replace(block, f"  schedule: {given}\n"))
-    assert file.refused(line=file.line("schedule:")).startswith("train.schedule: a schedule is needed, as {name: CosineAnnealingLR}")

@@ -15,6 +15,7 @@ from surefoot.params import Section, Train
 from tests.helpers import PROJECT
 
 NETWORKS = "tests.training.networks_for_tests"
+SCHEDULES = "tests.training.schedules_for_tests"
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_a_number_that_makes_no_sense_is_refused(here, key, listed, zero, value)
         ({"schedule": [{"length": 2}, {}]}, "schedule: lengths of 2 epochs do not fit epochs: 2"),
         ({"schedule": [{"name": "constant"}, {}]}, "schedule: number 1 of 2 needs a length"),
         ({"schedule": [{"per": "step", "length": 1}, {}]}, "schedule: in a list all count in epochs or all in steps; give each the same `per`"),
-        ({"schedule": []}, "train.schedule: tuple should have at least 1 item"),
+        ({"schedule": []}, "train.schedule: list should have an item, got []"),
         ({"schedule": [{"per": "step", "length": 99}, {"per": "step"}]}, "train.schedule: lengths of 99 steps do not fit the run, which has 22"),
         ({"schedule": [{"per": "step", "length": 9}, {"per": "step", "length": 9}]}, "train.schedule: lengths of 18 steps do not fit the run, which has 22"),
         (
@@ -185,6 +186,22 @@ def test_a_number_that_makes_no_sense_is_refused(here, key, listed, zero, value)
         ),
         ({"optimizer": {"groups": [{"parameters": "*.bias", "arguments": {"lr": "fast"}}]}}, "train.optimizer.groups.0.arguments: SGD refuses them: TypeError"),
         ({"optimizer": {"groups": [{"parameters": "*.bias"}]}}, "a group needs either arguments or frozen: true"),
+        ({"schedule": {"name": f"{SCHEDULES}:climbs"}}, "schedules_for_tests:climbs gives a negative learning rate, -0.05, which would make the loss grow"),
+        ({"schedule": {"name": f"{SCHEDULES}:exits"}}, "train.schedule: LambdaLR() fails: SystemExit: 3 ("),
+        (
+            {"schedule": [{"length": 1}, {"name": f"{SCHEDULES}:climbs"}]},
+            "schedule: constant, then tests.training.schedules_for_tests:climbs gives a negative lea",
+        ),
+        ({"schedule": {"name": f"{SCHEDULES}:exits_later"}}, "train.schedule: tests.training.schedules_for_tests:exits_later fails: SystemExit: 3 ("),
+        (
+            {"optimizer": {"groups": [{"parameters": "*.bias", "arguments": {"params": [1]}}]}},
+            "train.optimizer.groups: SGD has no argument 'params' for a group, given to '*.bias'",
+        ),
+        (
+            {"optimizer": {"groups": [{"parameters": "*.bias", "arguments": {"lr": True}}]}},
+            "train.optimizer.groups.0.arguments.lr: a number is needed, got true",
+        ),
+        ({"optimizer": {"name": "Adam", "arguments": {"eps": True}}}, "train.optimizer.arguments.eps: a number is needed, got true"),
         ({"average": {"name": "ema", "start": 3}}, "train: average.start: 3 is after the last of 2 epochs"),
         ({"select": "best_average"}, "train: select: best_average needs averaged weights; set average.name to ema or swa"),
         ({"average": {"name": "ema", "decay": 1.0}}, "train.average.decay: input should be less than 1, got 1"),
@@ -200,6 +217,12 @@ def test_a_number_that_makes_no_sense_is_refused(here, key, listed, zero, value)
 def test_what_cannot_be_trained_is_refused(project, train, message):
     change(project, **train)
     assert message in refused(project)
+
+
+def test_an_optimizer_may_refuse_what_is_frozen(project):
+    change(project, optimizer={"name": "Muon", "groups": [{"parameters": "*.bias", "frozen": True}]})
+    done = project.stage("train")
+    assert done.code == 0, done
 
 
 def test_an_average_that_no_epoch_came_to_is_told(project):

@@ -264,14 +264,6 @@ class Schedule(Section):
         return self
 
 
-def _as_list(given: Any) -> Any:
-    if isinstance(given, dict | Schedule):
-        return [given]
-    if not isinstance(given, list | tuple) or not given:
-        raise ValueError("a schedule is needed, as {name: CosineAnnealingLR}, or a list of them; {name: constant} changes nothing")
-    return given
-
-
 class _OneOrMore:
     """In the JSON schema: one of the items, or a list of them."""
 
@@ -282,8 +274,8 @@ class _OneOrMore:
 
 Schedules = Annotated[
     tuple[Schedule, ...],
-    Field(strict=False),
-    BeforeValidator(_as_list),
+    Field(min_length=1, strict=False),
+    BeforeValidator(lambda given: [given] if isinstance(given, dict | Schedule) else given),
     PlainSerializer(lambda parts: parts[0] if len(parts) == 1 else list(parts)),
     _OneOrMore(),
 ]
@@ -320,7 +312,7 @@ class Train(Section):
     """A model to go on from: an MLflow run (id or name), `models:/NAME@ALIAS`, `PATH.safetensors`, or `previous`, the last run's; null: fresh weights."""
     rows: Literal["all", "new"] = "all"
     """Which training rows: `new`: those of part files that the model of `start_from` hasn't seen."""
-    epochs: int = Field(gt=0)
+    epochs: int = Field(gt=0, le=1_000_000)  # each is planned before the first is trained
     """Passes over the training rows."""
     lr: float = Field(gt=0, le=1e38)
     """Learning rate: the length of a step, as a multiple of the gradient."""
@@ -450,11 +442,13 @@ def load(path: Path) -> Params:
     """
     values, lines = _read_yaml(path)
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
+        _refuse_huge(path, lines, values)
+        return params
     except ValidationError as invalid:
         # Where a value may be one of two things, each has an error; pydantic names them by a part of the path that is in no file.
         found: dict[tuple[str, ...], list[ErrorDetails]] = {}
-        for error in invalid.errors():
+        for error in _causes(invalid.errors()):
             keys = tuple(str(part) for part in error["loc"] if not str(part).startswith(("literal[", "tuple[")))
             found.setdefault(keys, []).append(error)
         faults = [_explain(path, lines, list(keys), errors) for keys, errors in found.items()]
@@ -524,8 +518,29 @@ def _collect_lines(path: Path, node: MappingNode, prefix: str, lines: dict[str, 
             _collect_lines(path, value, f"{dotted}.", lines)
 
 
-# In YAML's words.
-_KINDS = {"model_type": "Input should be a mapping, as in {key: value}", "dict_type": "Input should be a mapping", "tuple_type": "Input should be a list"}
+def _refuse_huge(path: Path, lines: dict[str, int], values: Any, keys: tuple[str, ...] = ()) -> None:
+    """No integer that is too large to count with, in any key and any argument."""
+    inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in inner:
+        _refuse_huge(path, lines, value, (*keys, str(key)))
+    if isinstance(values, int) and abs(values) >= 2**63:
+        line = next((lines[".".join(keys[:n])] for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in lines), 1)
+        raise UserError(f"{path}:{line}: {'.'.join(keys)}: an integer of {len(str(abs(values)))} digits; it must be below 2 ** 63")
+
+
+# Pydantic speaks of Python's types; the file has YAML's.
+OF_YAML = {
+    "tuple_type": "input should be a list",
+    "model_type": "input should be a mapping, `key: value`",
+    "dict_type": "input should be a mapping, `key: value`",
+    "too_short": "list should have an item",
+}
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without lists that are too short only because an item of theirs, which has an error of its own, doesn't count."""
+    places = [error["loc"] for error in errors]
+    return [error for error in errors if error["type"] != "too_short" or not any(place[:-1][: len(error["loc"])] == error["loc"] for place in places)]
 
 
 def _explain(path: Path, lines: dict[str, int], keys: list[str], errors: list[ErrorDetails]) -> str:
@@ -543,10 +558,19 @@ def _explain(path: Path, lines: dict[str, int], keys: list[str], errors: list[Er
         near = difflib.get_close_matches(keys[-1], meant, n=1)
         hint = f"did you mean `{meant[near[0]]}`?" if near else f"known here: {', '.join(known)}"
         return f"{shown}unknown key; {hint}"
-    messages = [_KINDS.get(other["type"], other["msg"]).removeprefix("Value error, ") for other in errors]
+    messages = [OF_YAML.get(other["type"], other["msg"].removeprefix("Value error, ")) for other in errors]
     message = ", or ".join(text[0].lower() + text[1:] for text in messages)
     given = error["input"]
-    return f"{shown}{message}" + ("" if isinstance(given, dict) else f", got {given!r}")
+    if isinstance(given, str) and error["type"] in ("tuple_type", "model_type") and _has_name(keys):
+        message = f"input should be a mapping, such as {{name: {given}}}"
+    return f"{shown}{message}" + ("" if isinstance(given, dict) else ", got null" if given is None else f", got {given!r}")
+
+
+def _has_name(keys: list[str]) -> bool:
+    """Whether a key has a section, or a list of them, in which the key `name` says the most."""
+    *above, key = [key for key in keys if not key.isdigit()]
+    inner = inner_section(_section(above).model_fields[key].annotation)
+    return inner is not None and "name" in inner.model_fields
 
 
 def _section(keys: list[str]) -> type[BaseModel]:

@@ -23,3 +23,15 @@ def gives_nothing(n):
 
 def infinite_at_first(n):
     return float("inf") if n == 0 else 1.0
+
+
+def climbs(n):
+    return -0.5
+
+
+def exits(n):
+    raise SystemExit(3)
+
+
+def exits_later(n):
+    return exits(n) if n else 1.0

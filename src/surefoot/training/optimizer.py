@@ -44,8 +44,16 @@ def optimizer(
     for key, value in own.items():
         if key not in known and value != OWN[key]:
             raise UserError(f"train.{key}: {name} takes none; set it to {str(OWN[key]).lower()}")
+    for key, value in arguments.items():
+        _refuse_boolean(f"train.optimizer.arguments.{key}", value, known.get(key))
     taken = {key: value for key, value in own.items() if key in known}
     given = [dict(group) for group in groups]
+    for number, group in enumerate(given):
+        for key, value in group["arguments"].items():
+            if key not in known or key == "params":
+                hint = nearest(key, sorted(known.keys() - {"params"}))
+                raise UserError(f"train.optimizer.groups: {name} has no argument {key!r} for a group, given to {group['parameters']!r}; {hint}")
+            _refuse_boolean(f"train.optimizer.groups.{number}.arguments.{key}", value, known[key])
     matched = _matched(model, [group["parameters"] for group in given])
     for group, parameters in zip(given, matched, strict=False):
         if group["frozen"]:
@@ -64,15 +72,19 @@ def optimizer(
         shown = ", ".join(f"{key}={value!r}" for key, value in {"lr": lr, **taken, **arguments}.items())
         raise UserError(f"train.optimizer: {name}({shown}) fails: {where(error)}") from None
     for number, (group, parameters) in enumerate(zip(given, matched, strict=False)):
-        for key in group["arguments"]:
-            if key not in made.defaults:
-                hint = nearest(key, sorted(made.defaults))
-                raise UserError(f"train.optimizer.groups: {name} has no argument {key!r} for a group, given to {group['parameters']!r}; {hint}")
+        if group["frozen"]:  # it never comes to the optimizer, which may not take it: Muon takes no biases
+            continue
         try:  # torch looks at the values of all groups together alone
             kind(parameters, **{"lr": lr, **taken, **arguments, **group["arguments"]})
         except Exception as error:
             raise UserError(f"train.optimizer.groups.{number}.arguments: {name} refuses them: {where(error)}") from None
     return made
+
+
+def _refuse_boolean(key: str, value: Any, parameter: inspect.Parameter | None) -> None:
+    """To Python true is 1, and torch takes it for a number."""
+    if isinstance(value, bool) and parameter and isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool):
+        raise UserError(f"{key}: a number is needed, got {str(value).lower()}")
 
 
 def _matched(model: nn.Module, patterns: Sequence[str]) -> list[list[nn.Parameter]]:

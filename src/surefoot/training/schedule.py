@@ -18,6 +18,7 @@ PLATEAU = "ReduceLROnPlateau"
 # Where a schedule needs to know its length, or the highest lr, it gets that of the run.
 LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 HIGHEST = {"OneCycleLR": "max_lr"}
+ROUNDING = 1e-6  # a share of lr; where torch computes 0 it may come out this much below
 INNER = {"name", "arguments"}  # what a schedule among the arguments of another has
 
 Metrics = Mapping[str, float]
@@ -41,6 +42,7 @@ class Schedule:
     def __init__(self, parts: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer, epochs: int, steps: int, max_steps: int | None = None) -> None:
         self._parts, self._epochs, self._steps = parts, epochs, steps
         self._left = min(epochs * steps, max_steps or epochs * steps)
+        self._name = ", then ".join(part["name"] for part in parts)
         self._begun = False
         self._per_step = parts[0]["per"] == "step"
         self._metric = (parts[0]["metric"] or "validation/loss") if parts[0]["name"] == PLATEAU else None
@@ -93,9 +95,10 @@ class Schedule:
         groups = self._optimizer.param_groups
         row = [groups[number][name][0] if name == "betas" else groups[number][name] for number, name in self.columns]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in row):
-            raise UserError(f"train.schedule: {self._parts[0]['name']} gives values that aren't numbers: {row}")
-        if min(row) < 0:
-            raise UserError(f"train.schedule: {self._parts[0]['name']} gives negative values: {row}")
+            raise UserError(f"train.schedule: {self._name} gives values that aren't numbers: {row}")
+        for (number, name), value in zip(self.columns, row, strict=True):
+            if name == "lr" and value < -ROUNDING * groups[number].get("initial_lr", 0.0):
+                raise UserError(f"train.schedule: {self._name} gives a negative learning rate, {value:g}, which would make the loss grow")
         return row
 
     def _advance(self, *metric: float) -> None:
@@ -105,8 +108,8 @@ class Schedule:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a step of the scheduler before one of the optimizer
                 self._scheduler.step(*metric)
-        except Exception as error:
-            raise UserError(f"train.schedule: {self._parts[0]['name']} fails: {where(error)}") from None
+        except (Exception, SystemExit) as error:
+            raise UserError(f"train.schedule: {self._name} fails: {where(error)}") from None
 
     def _make(self) -> Any:
         if len(self._parts) == 1:
@@ -160,7 +163,7 @@ class Schedule:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return kind(*([self._optimizer] if first else []), *positional, **arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if name != "optimizer")
             raise UserError(f"{key}: {kind.__name__}({shown}) fails: {where(error)}") from None
 
