@@ -174,7 +174,8 @@ def chain(params: Params, batches: Store, plan: Plan, store: "TrajectoryStore", 
     train, chosen = params.train, replace(batches, only=plan.only)
     ends = early_stopping(**train.early_stopping.model_dump(), rises=rises(train.early_stopping.metric))
     planned = planner(plan.origin, plan.schedule().next_epoch, train.checkpoint_every, plan.steps_per_epoch)
-    return Chain(planned, train.epochs, store, plan.make, lambda epoch: chosen.order(params.seed, epoch), ends=ends, **hooks)
+    epochs = min(train.epochs, -(-train.max_steps // plan.steps_per_epoch)) if train.max_steps else train.epochs
+    return Chain(planned, epochs, store, plan.make, lambda epoch: chosen.order(params.seed, epoch), ends=ends, **hooks)
 
 
 def choose(select: str, history: "list[Record]") -> "Record":
