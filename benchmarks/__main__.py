@@ -19,6 +19,7 @@ EPOCH_OVER_TUTORIAL = 0.65
 MEMORY_OVER_BARE = 1.1
 PIPELINE_OVER_PARTS = 1.5
 KEPT_OVER_OURS = 1.03
+FEATURE_OVER_HAND = 1.05
 BATCH_OVER_COPY = 2.5
 LIMITED_OVER_FREE = 1.3
 PREPARE_OVER_PYARROW = 2.5
@@ -62,7 +63,7 @@ def main() -> None:
     rows: list[Row] = []
     for part in arguments.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="surefoot-bench-") as scratch:
-            rounds = arguments.rounds if part == "loops" else min(arguments.rounds, SLOW_ROUNDS)
+            rounds = arguments.rounds if part in ("loops", "features") else min(arguments.rounds, SLOW_ROUNDS)
             rows += PARTS[part](workloads, params, rounds, Path(scratch))
     print(machine(arguments.rounds, arguments.quick) + "\n")
     print(table(rows))
@@ -202,7 +203,22 @@ def measure_tables(workloads: dict[str, worker.Workload], _params: Params, round
     )
 
 
-PARTS = {"loops": measure_loops, "memory": measure_memory, "pipeline": measure_pipeline, "scale": measure_scale, "tables": measure_tables}
+def measure_features(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+    workload = workloads["large"]
+    worker.call("write_data", workload, scratch)
+    progress(f"{workload.name}: features of a step")
+    for name, seconds in worker.call("time_features", workload, scratch, rounds=rounds).items():
+        yield ratio_row(f"{workload.name}, native, {name}: ours / by hand", seconds["ours"], seconds["hand"], FEATURE_OVER_HAND)
+
+
+PARTS = {
+    "loops": measure_loops,
+    "features": measure_features,
+    "memory": measure_memory,
+    "pipeline": measure_pipeline,
+    "scale": measure_scale,
+    "tables": measure_tables,
+}
 
 
 def ratio_row(what: str, ours: list[float], theirs: list[float], at_most: float | None) -> Row:

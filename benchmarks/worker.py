@@ -86,6 +86,13 @@ def time_loops(workload: Workload, directory: Path, contenders: list[str], round
     return seconds
 
 
+def time_features(workload: Workload, directory: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """`features.time_features`, which imports torch."""
+    from benchmarks import features
+
+    return features.time_features(workload, directory, rounds)
+
+
 def peak_memory(workload: Workload, directory: Path, contender: str) -> int:
     """Peak resident bytes of this process after it has trained as `contender`."""
     from benchmarks import loops
@@ -139,6 +146,7 @@ def main() -> None:
     tasks: dict[str, Callable[..., Any]] = {
         "write_data": write_data,
         "time_loops": time_loops,
+        "time_features": time_features,
         "peak_memory": peak_memory,
         "train": train,
         "batch": scale.batch,
