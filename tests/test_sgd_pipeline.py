@@ -209,7 +209,7 @@ def test_a_number_that_makes_no_sense_is_refused(here, key, listed, zero, value)
             {"average": {"name": "ema"}, "model": {"factory": f"{NETWORKS}:keeps_what_it_computed", "arguments": {}}},
             "train.average: the network can't be copied, which an average needs: RuntimeError: Only Tensors created explicitly by the user",
         ),
-        ({"schedule": {"name": "ExponentialLR", "arguments": {"gamma": -1.0}}}, "train.schedule: ExponentialLR gives negative values: [-0.1]"),
+        ({"schedule": {"name": "ExponentialLR", "arguments": {"gamma": -1.0}}}, "train.schedule: ExponentialLR gives a negative learning rate, -0.1"),
         ({"precision": "bfloat16"}, "train.precision: bfloat16 on the CPU needs numerics: native; set that, or float32"),
         ({"loss": {"class_weights": [1.0, 2.0]}}, "train.loss.class_weights: 2 weights for 3 classes; one for each is needed"),
     ],
