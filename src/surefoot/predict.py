@@ -18,7 +18,8 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from surefoot import files, serving, tracking
-from surefoot.data.columns import Cleaner, Column, column_of, some
+from surefoot.data.cleaning import Cleaner
+from surefoot.data.columns import Column, column_of, some
 from surefoot.data.features import transform
 from surefoot.data.readers.open import open_rows
 from surefoot.data.readers.source import FILE, INPUT, Source

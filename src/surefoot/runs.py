@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surefoot import errors, files, onnx_export, overview, provenance, serving, start, tracking
-from surefoot.data.columns import describe_dropped
+from surefoot.data.cleaning import describe_dropped
 from surefoot.data.parts import Range
 from surefoot.data.store import Store
 from surefoot.errors import UserError

@@ -5,7 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from surefoot.data.columns import Vocabulary, choose, numbers
+from surefoot.data.arrow import numbers
+from surefoot.data.cleaning import Vocabulary
+from surefoot.data.columns import choose
 from surefoot.errors import UserError
 from tests.data.sources import prepare_of, write
 from tests.helpers import PROJECT

@@ -23,7 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from surefoot.data.columns import Column, Vocabulary, numbers
+from surefoot.data.arrow import numbers
+from surefoot.data.cleaning import Vocabulary
+from surefoot.data.columns import Column
 from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
 from surefoot.errors import UserError
 from surefoot.params import Prepare

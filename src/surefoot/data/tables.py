@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from surefoot import files
-from surefoot.data.columns import Cleaner, Column, check_same, choose, describe_dropped, kind_told, numbers, some
-from surefoot.data.columns import mask as arrow_mask
+from surefoot.data.arrow import mask as arrow_mask
+from surefoot.data.arrow import numbers
+from surefoot.data.cleaning import Cleaner, describe_dropped
+from surefoot.data.columns import Column, check_same, choose, kind_told, some
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, select, sortable
 from surefoot.data.parts import Parts

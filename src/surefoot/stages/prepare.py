@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from surefoot import errors, files
-from surefoot.data.columns import describe_dropped
+from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source
 from surefoot.data.readers.source import Source

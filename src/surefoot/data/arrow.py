@@ -1,0 +1,52 @@
+"""Arrow's arrays as NumPy's and back, without pandas, which Arrow's own ways import."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def numbers(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The values of an array of numbers, booleans, dates or times, and which are there (None: all); a value that isn't is 0.
+
+    Without Arrow's own to_numpy, which imports pandas.
+    """
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    elif pa.types.is_date32(array.type) or pa.types.is_time32(array.type):
+        array = array.view(pa.int32())
+    elif pa.types.is_temporal(array.type):
+        array = array.view(pa.int64())
+    if not array.null_count:
+        whole = pa.Array.from_buffers(array.type, len(array), [None, array.buffers()[1]], 0, array.offset)
+        return np.from_dlpack(whole), None
+    valid = validity(array)
+    data = np.frombuffer(array.buffers()[1], dtype=dtype_of(array.type))[array.offset : array.offset + len(array)]
+    return np.where(valid, data, data.dtype.type(0)), valid
+
+
+def dtype_of(type_: pa.DataType) -> np.dtype[Any]:
+    """NumPy's type of an Arrow type of numbers."""
+    # Not type_.to_pandasdtype_of(), which imports pandas.
+    name = str(type_)
+    return np.dtype({"double": "float64", "float": "float32", "halffloat": "float16"}.get(name, name))
+
+
+def validity(array: pa.Array) -> NDArray[np.bool_]:
+    """Which values are there."""
+    if not array.null_count:
+        return np.ones(len(array), np.bool_)
+    bits = np.frombuffer(array.buffers()[0], np.uint8)
+    return np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :].astype(np.bool_)
+
+
+def mask(chosen: NDArray[np.bool_]) -> pa.BooleanArray:
+    """As Arrow has it. From the bits, as pa.array imports pandas."""
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))])
+
+
+def with_nulls(values: NDArray[Any], missing: NDArray[np.bool_], type_: pa.DataType) -> pa.Array:
+    """An array of these values, null where they are missing."""
+    valid = np.packbits(~missing, bitorder="little")
+    return pa.Array.from_buffers(type_, len(values), [pa.py_buffer(valid), pa.py_buffer(np.ascontiguousarray(values))])

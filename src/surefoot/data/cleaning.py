@@ -1,0 +1,305 @@
+"""A source's batches made clean: one type a kind, nothing infinite, missing values as nulls or, by policy, refused or dropped with their row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from surefoot.data.arrow import mask, numbers, validity, with_nulls
+from surefoot.data.columns import Column, is_number, kind_of_type
+from surefoot.errors import UserError
+from surefoot.params import Prepare
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+EPOCH = date(1970, 1, 1).toordinal()
+Where = Callable[[int], str]
+
+
+@dataclass
+class Vocabulary:
+    """The different texts of a column in order of appearance, and so a number for each."""
+
+    values: pa.Array = field(default_factory=lambda: pa.nulls(0, pa.string()))
+
+    def encode(self, texts: pa.Array) -> NDArray[np.int32]:
+        """The number of each text (a string array), new ones included; -1 for a null."""
+        coded = texts.dictionary_encode()
+        known = pc.index_in(coded.dictionary, value_set=self.values)
+        if known.null_count:
+            self.values = pa.concat_arrays([self.values, coded.dictionary.filter(known.is_null())])
+            known = pc.index_in(coded.dictionary, value_set=self.values)
+        codes, valid = numbers(coded.indices)
+        if not len(coded.dictionary):
+            return np.full(len(texts), -1, np.int32)
+        found: NDArray[np.int32] = np.from_dlpack(known)[codes]
+        return found if valid is None else np.where(valid, found, np.int32(-1))
+
+    def labels(self) -> list[str]:
+        """The texts."""
+        labels: list[str] = self.values.to_pylist()
+        return labels
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Cleaner:
+    """Makes a source's batches clean; categories and classes get numbers, which the sources of one preparation share."""
+
+    def __init__(self, columns: list[Column], prepare: Prepare) -> None:
+        self.columns = columns
+        self.vocabularies = {column.name: Vocabulary() for column in columns if column.kind == "category"}
+        self.classes = Vocabulary()
+        self.dropped: dict[str, int] = {}
+        self._prepare = prepare
+        types = [(column.name, column.type) for column in columns]
+        target = [(prepare.target, pa.float64() if prepare.task == "regression" else pa.int32())] if prepare.target else []
+        self.schema = pa.schema([*types, *target])
+
+    def clean(self, batch: pa.RecordBatch, first: int, where: Where) -> tuple[pa.RecordBatch, NDArray[np.bool_] | None]:
+        """A batch of `self.schema`, and which rows of the given one it has; None: all.
+
+        Categories, and the target in classification, are numbers from `vocabularies` and `classes`, -1 where missing.
+        `first` is the place in the source of the batch's first row, for messages.
+
+        Raises:
+            UserError: naming the row and column of a value that can't be.
+        """
+
+        def at(bad: NDArray[np.bool_], name: str) -> str:
+            return f"{where(first + int(np.flatnonzero(bad)[0]))}, column {name!r}"
+
+        arrays, drop = [], np.zeros(batch.num_rows, np.bool_)
+        for column in self.columns:
+            array, missing = self._input(column, batch.column(column.name), at)
+            if missing is not None:
+                policy = getattr(self._prepare.missing, "numeric" if column.kind == "array" else column.kind)
+                if policy == "error" or (column.kind == "array" and policy != "drop"):
+                    raise UserError(f"{at(missing, column.name)}: {_empty(column)}")
+                if policy == "drop":
+                    self._drop(f"{column.name!r} is missing", missing & ~drop)
+                    drop |= missing
+            arrays.append(array)
+        if not self._prepare.target:  # rows to predict
+            return pa.RecordBatch.from_arrays(arrays, schema=self.schema), None
+        array, missing = self._target(batch.column(self._prepare.target), at)
+        if missing is not None:
+            if self._prepare.missing.target == "error":
+                raise UserError(f"{at(missing, self._prepare.target)}: empty; a target is needed in every row (or prepare.missing.target: drop)")
+            self._drop(f"{self._prepare.target!r} (the target) is missing", missing & ~drop)
+            drop |= missing
+        cleaned = pa.RecordBatch.from_arrays([*arrays, array], schema=self.schema)
+        return (cleaned.filter(mask(~drop)), ~drop) if drop.any() else (cleaned, None)
+
+    def _drop(self, reason: str, rows: NDArray[np.bool_]) -> None:
+        if number := int(rows.sum()):
+            self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+    def _input(self, column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+        if pa.types.is_null(array.type):
+            missing = np.ones(len(array), np.bool_)
+            return (_codes(np.full(len(array), -1, np.int32)) if column.kind == "category" else pa.nulls(len(array), column.type)), missing
+        if column.kind == "array":
+            return _arrays(column, array, at)
+        if column.kind == "category":
+            vocabulary = self.vocabularies[column.name]
+            codes = vocabulary.encode(_texts(array))
+            if len(vocabulary) > self._prepare.max_categories:
+                odd = _no_number(vocabulary.labels())
+                mend = (
+                    "leave the column out (prepare.ignore), or raise the limit"
+                    if odd is None
+                    else f"almost all are numbers: mend {odd!r}, and prepare.kinds: {{{column.name}: numeric}} tells its row"
+                )
+                raise UserError(
+                    f"{at(codes >= self._prepare.max_categories, column.name)}: the category has more than {self._prepare.max_categories} different values "
+                    f"(prepare.max_categories); {mend}"
+                )
+            missing = codes < 0
+            return _codes(codes), missing if missing.any() else None
+        if column.kind == "numeric":
+            return _numeric(column, array, at, self._limit(column))
+        if column.kind == "date":
+            return _dates(column, array, at)
+        cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", f"a {column.kind}")
+        return cast, _nulls(cast)
+
+    def _limit(self, column: Column) -> float:
+        # Above 2^24 float32 has no longer every integer: two ids become one. Scaled in float64 first, they keep what matters of them.
+        return 2.0**24 if column.integer and self._prepare.normalize == "none" else FLOAT32_MAX
+
+    def _target(self, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+        name = self._prepare.target
+        if self._prepare.task == "regression":
+            if pa.types.is_null(array.type):
+                return pa.nulls(len(array), pa.float64()), np.ones(len(array), np.bool_)
+            if kind_of_type(array.type) not in ("numeric", "boolean", "category"):
+                raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a number is needed for regression")
+            return _numeric(Column(name, "numeric", pa.float64()), array, at, FLOAT32_MAX)
+        if pa.types.is_floating(array.type):
+            # 1.0 is class 1; 0.5 is none.
+            array = _nan_to_null(array)
+            array = _cast(
+                array, pa.int64(), lambda bad: f"{at(bad, name)}: ", "a class, which is a text or a whole number (prepare.task: regression predicts numbers)"
+            )
+        elif not pa.types.is_null(array.type) and kind_of_type(array.type) is None:
+            raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a text or a whole number is needed")
+        codes = self.classes.encode(_texts(array))
+        if self._prepare.task == "binary" and len(self.classes) > 2:
+            labels = ", ".join(map(repr, self.classes.labels()[:3]))
+            raise UserError(
+                f"{at(codes == 2, name)}: a third class; prepare.task: binary needs two, found {labels} (prepare.task: classification takes any number)"
+            )
+        missing = codes < 0
+        return _codes(codes), missing if missing.any() else None
+
+
+def describe_dropped(dropped: dict[str, int]) -> str:
+    """What was dropped, in a line."""
+    return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())
+
+
+def _no_number(texts: list[str]) -> str | None:
+    """The first text that isn't a number, where nine in ten of them are: a column of numbers with a slip in it comes as text."""
+    others = [text for text in texts if not is_number(text)]
+    return others[0] if others and 10 * len(others) <= len(texts) else None
+
+
+def _empty(column: Column) -> str:
+    if column.kind == "array":
+        return "holds NaN; a number is needed everywhere (or prepare.missing.numeric: drop)"
+    what = {"numeric": "a number", "boolean": "true or false", "category": "a category", "date": "a date"}[column.kind]
+    return f"empty; {what} is needed in every row (or another policy, prepare.missing.{column.kind})"
+
+
+def _texts(array: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(array.type) or not pa.types.is_string(array.type):
+        array = array.cast(pa.string())
+    return array
+
+
+def _codes(codes: NDArray[np.int32]) -> pa.Array:
+    return pa.Array.from_buffers(pa.int32(), len(codes), [None, pa.py_buffer(np.ascontiguousarray(codes))])
+
+
+def _nulls(array: pa.Array) -> NDArray[np.bool_] | None:
+    if not array.null_count:
+        return None
+    valid = numbers(array)[1]
+    return None if valid is None else ~valid
+
+
+def _cast(array: pa.Array, type_: pa.DataType, at: Callable[[NDArray[np.bool_]], str], what: str) -> pa.Array:
+    """A cast, or an error that names the first value which can't be."""
+    if array.type == type_:
+        return array
+    # Times finer than a microsecond are cut to one.
+    safe = not (pa.types.is_temporal(array.type) and pa.types.is_temporal(type_))
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_floating(array.type) and pa.types.is_boolean(type_):
+        array = _nan_to_null(array)
+    if pa.types.is_boolean(type_) and pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if pa.types.is_boolean(type_) and kind_of_type(array.type) == "numeric":
+        values, valid = numbers(array)
+        bad = (values != 0) & (values != 1) if valid is None else valid & (values != 0) & (values != 1)
+        if bad.any():
+            raise UserError(f"{at(bad)}{array[int(np.flatnonzero(bad)[0])].as_py()!r} is not {what}")
+    try:
+        return array.cast(type_, safe=safe)
+    except pa.ArrowInvalid:
+        low, high = 0, len(array)
+    except pa.ArrowNotImplementedError as error:
+        raise UserError(f"{at(np.ones(1, np.bool_))}{error}") from None
+    # By halves to the first value that fails.
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            array.slice(low, middle - low).cast(type_, safe=safe)
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    raise UserError(f"{at(np.arange(len(array)) == low)}{array[low].as_py()!r} is not {what}")
+
+
+def _dates(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    _check_years(column, array, at)  # before the cast, in which what is too far away would wrap around
+    cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", "a date")
+    _check_years(column, cast, at)
+    return cast, _nulls(cast)
+
+
+def _check_years(column: Column, array: pa.Array, at: Callable[..., str]) -> None:
+    if not (pa.types.is_date(array.type) or pa.types.is_timestamp(array.type)) or not len(array):
+        return
+    a_day = 1 if pa.types.is_date32(array.type) else 86400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(array.type, "unit", "ms")]
+    values, _ = numbers(array)
+    # A day less on both sides: local time may be the next day's.
+    first, last = ((day.toordinal() - EPOCH) * a_day for day in (date(1, 1, 2), date(9999, 12, 31)))
+    if values.min() < first or values.max() >= last:
+        raise UserError(f"{at((values < first) | (values >= last), column.name)}: a date outside of the years 1 to 9999")
+
+
+def _nan_to_null(array: pa.Array) -> pa.Array:
+    values, valid = numbers(array)
+    nan = np.isnan(values)
+    return with_nulls(values, nan if valid is None else nan | ~valid, array.type) if nan.any() else array
+
+
+def _numeric(column: Column, array: pa.Array, at: Callable[..., str], limit: float) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    name = column.name
+    what = "a whole number that float64 can hold" if pa.types.is_integer(array.type) else "a number"
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    array = _cast(array, pa.float64(), lambda bad: f"{at(bad, name)}: ", what)
+    values, valid = numbers(array)
+    if not len(values):
+        return array, None
+    # One pass for the least and one for the greatest; NaN makes both comparisons false.
+    if valid is None and values.min() >= -limit and values.max() <= limit:
+        return array, None
+    missing = np.isnan(values) if valid is None else np.isnan(values) | ~valid
+    large = (np.abs(values) > limit) & ~missing
+    if large.any():
+        value = float(values[np.flatnonzero(large)[0]])
+        if np.isinf(value):
+            why = f"{value}; a finite number is needed"
+        elif limit < FLOAT32_MAX:
+            why = (
+                f"{value:.0f} is more than float32 can tell from its neighbours (2^24); set prepare.normalize: standard, or make it a category (prepare.kinds)"
+            )
+        else:
+            why = f"{value!r} is more than float32 can hold ({FLOAT32_MAX:.4g})"
+        raise UserError(f"{at(large, name)}: {why}")
+    if not missing.any():
+        return array, None
+    return with_nulls(values, missing, pa.float64()), missing
+
+
+def _arrays(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    """Lists of a fixed length as so many bytes: quick to write, and to read."""
+    assert column.array is not None
+    dtype = np.dtype(column.array[0])
+    size = array.type.list_size
+    if array.null_count:
+        raise UserError(f"{at(~np.asarray(validity(array)), column.name)}: empty; an array is needed in every row")
+    flat = array.values.slice(array.offset * size, len(array) * size)
+    if flat.null_count:
+        raise UserError(f"{at(~validity(flat).reshape(-1, size).all(1), column.name)}: an array has missing values")
+    values = np.ascontiguousarray(np.from_dlpack(flat).astype(dtype, copy=False)).reshape(-1, size)
+    missing = None
+    if dtype.kind == "f" and not np.isfinite(values).all():
+        infinite = np.isinf(values).any(1)
+        if infinite.any():
+            raise UserError(f"{at(infinite, column.name)}: holds an infinite value; finite numbers are needed")
+        missing = np.isnan(values).any(1)
+    if dtype == np.float64:
+        large = (np.abs(values) > FLOAT32_MAX).any(1)
+        if large.any():
+            raise UserError(f"{at(large, column.name)}: holds a value that is more than float32 can hold ({FLOAT32_MAX:.4g})")
+    return pa.Array.from_buffers(column.type, len(values), [None, pa.py_buffer(values)]), missing
