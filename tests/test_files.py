@@ -1,6 +1,8 @@
 import errno
 import json
 import math
+import os
+import socket
 
 import pytest
 
@@ -110,3 +112,70 @@ def test_only_a_full_disk_is_told_to_be_freed(tmp_path):
     with pytest.raises(UserError, match=r"x can't be written: (Not a directory|File exists)\nwhat was stored before is whole$"):
         files.write_bytes(tmp_path / "file" / "x", b"")
     assert str(files.unwritable("x", OSError(errno.ENOSPC, "No space left on device"))).endswith("is whole: free some space, then run again")
+
+
+# --- files from elsewhere
+
+
+def test_a_file_from_elsewhere_is_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "link").symlink_to("file")
+    assert files.read_file(tmp_path / "file") == files.read_file(tmp_path / "link", 3) == b"abc"
+    assert files.read_file(tmp_path / "empty") == b""
+    with files.open_file(tmp_path / "file") as file:
+        assert (file.read(2), file.read()) == (b"ab", b"c")
+    with pytest.raises(FileNotFoundError):
+        files.read_file(tmp_path / "none")
+
+
+def odd(tmp_path, kind):
+    """A path that is no regular file, or lies about its size."""
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    elif kind == "large":
+        with path.open("wb") as file:
+            file.truncate(files.LARGEST_WHOLE + 1)
+    else:
+        path.symlink_to({"device": "/dev/zero", "directory": tmp_path, "proc": "/proc/self/status", "text": "/proc/cpuinfo"}[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("pipe", "it is a pipe, not a file"),
+        ("socket", "it is a socket, not a file"),
+        ("device", "it is a device, not a file"),
+        ("directory", "it is a directory, not a file"),
+        ("proc", "it doesn't hold as many bytes as the system says"),
+        ("text", "it doesn't hold as many bytes as the system says"),
+        ("large", "it has 67,108,865 bytes; 67,108,864 are the most that are taken"),
+    ],
+)
+def test_only_a_regular_file_of_bounded_size_is_opened(tmp_path, kind, why):
+    path = odd(tmp_path, kind)
+    with pytest.raises(OSError, match=why) as caught:
+        files.read_file(path)
+    assert caught.value.filename == str(path)
+
+
+def test_weights_are_read_where_their_header_accounts_for_all(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    header = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    whole = len(header).to_bytes(8, "little") + header + b"\0" * 8
+    path.write_bytes(whole)
+    assert files.read_weights(path) == whole
+    deep = b'{"a":' * 100_000
+    for wrong in (b"", b"\0" * 8, whole[:-1], whole + b"\0", b"\xff" * 40, b"\2" + b"\0" * 7 + b"[]", len(deep).to_bytes(8, "little") + deep):
+        path.write_bytes(wrong)
+        with pytest.raises(OSError, match="it isn't a safetensors file, or is cut short or damaged"):
+            files.read_weights(path)
+    with path.open("wb") as file:  # all of it zeros, and none of them on the disk
+        file.truncate(1 << 37)
+    with pytest.raises(OSError, match="it isn't a safetensors file"):
+        files.read_weights(path)

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from surefoot.errors import UserError
 
@@ -28,6 +29,17 @@ CLASSES = Path("reports/classes.csv")
 PLOTS = Path("reports/plots")
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+LARGEST = 1 << 44  # bytes of a file that is read piece by piece: more than a disk has; /proc/kcore says that it has them
+LARGEST_WHOLE = 64 << 20  # bytes of a file that is read and parsed whole, such as JSON: far more than any of ours has
+LARGEST_WEIGHTS = 1 << 38
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def trajectory() -> Path:
@@ -54,6 +66,79 @@ def sha256_file(path: Path) -> str:
     """The SHA-256 of the bytes of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- files from elsewhere -------------------------------------------------------------------------
+
+
+def open_file(path: Path, largest: int = LARGEST) -> IO[bytes]:
+    """Open a file that came from elsewhere, to read: a regular file that holds as many bytes as it says, `largest` at most.
+
+    To read a pipe could wait for ever, a device such as /dev/zero never ends, and what a file in /proc holds is made as it is read.
+
+    Raises:
+        OSError: it isn't there, can't be read, or isn't such a file; `strerror` says why in words that go on after "can't be read: ".
+    """
+    _check_regular(path, path.stat(), largest)  # before it is opened, as that alone does something to some devices
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_regular(path, about := os.fstat(descriptor), largest)
+        size = about.st_size
+        # Read once before its end and once behind: files in /proc say that they are empty, those in /sys that they have a page.
+        if os.pread(descriptor, 1, size) or (size and not os.pread(descriptor, 1, size - 1)):
+            raise OSError(errno.EINVAL, "it doesn't hold as many bytes as the system says, as files in /proc and /sys don't", str(path))
+        return os.fdopen(descriptor, "rb")
+    except OSError as error:
+        os.close(descriptor)
+        error.filename = str(path)
+        raise
+
+
+def read_file(path: Path, largest: int = LARGEST_WHOLE) -> bytes:
+    """The bytes of a file that came from elsewhere, `largest` at most.
+
+    Raises:
+        OSError: as `open_file`.
+    """
+    with open_file(path, largest) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def read_weights(path: Path) -> bytes:
+    """The bytes of a safetensors file that came from elsewhere: read only where its header says that it is as long as it is.
+
+    Raises:
+        OSError: as `open_file`; or it isn't safetensors, or is cut short.
+    """
+    with open_file(path, LARGEST_WEIGHTS) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not _holds_tensors(file, size):
+            raise OSError(errno.EINVAL, "it isn't a safetensors file, or is cut short or damaged", str(path))
+        file.seek(0)
+        return file.read(size)
+
+
+def _check_regular(path: Path, about: os.stat_result, largest: int) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, f"it is {KINDS.get(stat.S_IFMT(about.st_mode), 'something else')}, not a file", str(path))
+    if about.st_size > largest:
+        raise OSError(errno.EINVAL, f"it has {about.st_size:,} bytes; {largest:,} are the most that are taken", str(path))
+
+
+def _holds_tensors(file: IO[bytes], size: int) -> bool:
+    """Whether the header of a safetensors file accounts for `size` bytes."""
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or not 2 <= length <= min(size - 8, LARGEST_WHOLE):
+        return False
+    try:
+        header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0) == size
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return False
+
+
+# --- writing --------------------------------------------------------------------------------------
 
 
 def write_bytes(path: Path, data: bytes) -> None:
