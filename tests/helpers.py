@@ -130,11 +130,16 @@ def run_queue(workspace: Workspace, jobs: int) -> str:
 
 
 def set_param(file: Path, key: str, text: str) -> None:
+    """Put `text` in the place of a key's value, which begins in the key's own line; the other lines stay as they are."""
     source = file.read_text()
     node = YAML(typ="safe").compose(source)
     for part in key.split("."):
-        node = next(value for name, value in node.value if name.value == part)
-    file.write_text(source[: node.start_mark.index] + text + source[node.end_mark.index :])
+        name, node = next((name, value) for name, value in node.value if name.value == part)
+    start, end = node.start_mark.index, node.end_mark.index
+    if start == end or node.start_mark.line > name.end_mark.line:  # nothing, or a block, which ends where the next key begins
+        start, end = name.end_mark.index + 1, max(name.end_mark.index + 1, len(source[:end].rstrip()))
+        text = f" {text}"
+    file.write_text(source[:start] + text + source[end:])
 
 
 def mlflow_client(root: Path):

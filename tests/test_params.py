@@ -2,6 +2,7 @@ import json
 from dataclasses import dataclass
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import parse_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -43,6 +44,32 @@ def test_the_committed_file_is_right_and_every_key_of_it_is_given(file):
     given_keys = flatten(parse_yaml(COMMITTED, file.path))
     known = flatten(params.model_dump())
     assert set(given_keys) == set(known)
+
+
+def as_dvc_writes_it(text, path, *settings):
+    """params.yaml after `dvc exp run -S ...`."""
+    path.write_text(text)
+    apply_overrides(path, list(settings))
+    return path.read_text()
+
+
+def test_the_committed_file_is_as_dvc_writes_it(tmp_path):
+    """Else the first `dvc exp run -S` would change lines that it has no business with."""
+    written = as_dvc_writes_it(COMMITTED, tmp_path / "params.yaml")
+    assert written == COMMITTED, """run: .venv/bin/python -c 'from dvc.utils.hydra import apply_overrides; apply_overrides("params.yaml", [])'"""
+
+
+def test_an_experiment_changes_the_line_that_it_sets(tmp_path):
+    values = flatten(parse_yaml(COMMITTED, "params.yaml"))
+    one_line = {key: value for key, value in values.items() if not isinstance(value, list | dict) or not value}
+    assert len(one_line) > 60
+    for key, value in one_line.items():
+        setting = f"{key}=[7]" if value == [] else f"+{key}.x=7" if value == {} else f"{key}=7"
+        before, after = COMMITTED.splitlines(), as_dvc_writes_it(COMMITTED, tmp_path / "params.yaml", setting).splitlines()
+        changed = [line for line in before if line not in after]
+        assert len(changed) == 1, key
+        assert key.split(".")[-1] in changed[0]
+        assert "#" not in changed[0] or changed[0].partition("#")[2] in "".join(after), "the comment stays"
 
 
 def test_params_are_frozen(file):
@@ -126,7 +153,7 @@ def test_a_value_that_may_be_one_of_two_things_is_refused_in_one_line(file):
     ],
 )
 def test_what_has_another_form_or_is_huge_is_refused_in_one_line_of_the_words_of_yaml(file, key, text, line, message):
-    set_param(file.path, key, f"{text}\n  " if key == "train.schedule" else text)  # a block ends in the next line
+    set_param(file.path, key, text)
     refused = file.refused(line=file.line(line))
     assert refused.startswith(message)
     assert "\n" not in refused

@@ -264,7 +264,7 @@ def test_the_account_of_an_older_surefoot(project):
 
 def test_a_budget_of_minutes_that_is_over_before_it_was_made_again(project, tampered):
     """It may have been trained in several goes."""
-    tampered("params.yaml", "max_minutes: null", "max_minutes: 1.0e-9")
+    tampered("params.yaml", "max_minutes:", "max_minutes: 1.0e-9")
     done = project.verify(project.run_id)
     assert done.code == 3, done
     assert "cannot say: made again, it came to no end: after 1 of 3 epochs train.max_minutes (1e-09) was over; `--epochs 1-3` knows no such" in done.out
