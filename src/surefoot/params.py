@@ -330,7 +330,7 @@ class Train(Section):
     schedule: Schedules = (Schedule(),)
     """How the learning rate changes: one schedule, or a list of them, one after the other."""
     accumulate: int = Field(default=1, gt=0)
-    """Minibatches whose gradients make up one step."""
+    """Minibatches whose gradients make up one step: that of one minibatch of all their rows, also with class weights."""
     clip_norm: float | None = Field(default=None, gt=0, le=1e38)
     """Gradients whose norm, over all parameters, is larger are scaled down to it; null: they aren't."""
     clip_value: float | None = Field(default=None, gt=0, le=1e38)

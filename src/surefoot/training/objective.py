@@ -1,5 +1,6 @@
 """What is made small, and what is measured beside it: by task."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,12 +40,37 @@ MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor], float]]] = {
 }
 
 
+def by_rows(targets: Sequence[Tensor]) -> Sequence[float]:
+    """Of a loss that is a mean over rows."""
+    return [len(some) for some in targets]
+
+
+def by_weights(weights: Sequence[float]) -> Callable[[Sequence[Tensor]], Sequence[float]]:
+    """Of a loss that is a mean by weights of classes: the sum of its rows' weights counts."""
+
+    def share(targets: Sequence[Tensor]) -> Sequence[float]:
+        # Counted by class, which is exact; torch adds up floats in an order of the processor's.
+        counts = [torch.bincount(some, minlength=len(weights)).tolist() for some in targets]
+        sums = [math.fsum(weight * count for weight, count in zip(weights, of_classes, strict=True)) for of_classes in counts]
+        rows, total = sum(map(len, targets)), math.fsum(sums)
+        return [rows * (some / total) for some in sums] if total else by_rows(targets)
+
+    return share
+
+
+def by_sum(targets: Sequence[Tensor]) -> Sequence[float]:
+    """Of a loss that is a sum: each counts whole."""
+    return [sum(map(len, targets))] * len(targets)
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a task makes small, and how it measures: functions of what the network gives, (rows, outputs), and of targets (rows,)."""
 
     task: str
     loss: Callable[[Tensor, Tensor], Tensor]
+    share: Callable[[Sequence[Tensor]], Sequence[float]] = by_rows
+    """Of the rows of a step, how many the loss of each of its minibatches stands for, by their targets: so their mean is the loss of all."""
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """What is measured beside the loss, by name."""
@@ -88,7 +114,21 @@ def objective(
     if isinstance(criterion, nn.Module):
         criterion.to(device)
     # One number a row: (rows, 1) against (rows,) would be spread out to (rows, rows).
-    return Objective(task, criterion if task == "classification" else lambda outputs, targets: criterion(outputs.squeeze(1), targets))
+    loss = criterion if task == "classification" else lambda outputs, targets: criterion(outputs.squeeze(1), targets)
+    return Objective(task, loss, _share(criterion, len(class_counts)))
+
+
+def _share(criterion: Any, classes: int) -> Callable[[Sequence[Tensor]], Sequence[float]]:
+    """How the losses of minibatches come together. A loss of the user's own is taken for a mean over rows."""
+    if getattr(criterion, "reduction", "mean") == "sum":
+        return by_sum
+    # These two divide by the weights of their rows, and leave out those of a class to be ignored; all others of torch.nn divide by the rows.
+    if type(criterion) in (nn.CrossEntropyLoss, nn.NLLLoss):
+        ignored = range(classes).count(criterion.ignore_index) > 0
+        if criterion.weight is not None or ignored:
+            weights = [1.0] * classes if criterion.weight is None else criterion.weight.tolist()
+            return by_weights([0.0 if number == criterion.ignore_index else weight for number, weight in enumerate(weights)])
+    return by_rows
 
 
 def _make(name: str, arguments: dict[str, Any]) -> Any:

@@ -47,8 +47,8 @@ class Step:
     """What goes into a step beside the optimizer.
 
     Args:
-        accumulate: minibatches whose gradients make it up, each weighted by its rows: the gradient is that of the mean over all their rows, if the loss
-            is a mean over rows. (With class weights it is one by weights within a minibatch.)
+        accumulate: minibatches whose gradients make it up: the gradient is that of the loss of all their rows at once, with class weights, too. (A loss of
+            the user's own is taken for a mean over rows.)
         clip_norm: gradients of a larger norm over all parameters are scaled down to it.
         clip_value: before that, each value is cut off at plus and minus this.
         precision: float32, or bfloat16 by autocast.
@@ -117,7 +117,8 @@ class Trainer:
             UserError: the network or the optimizer raises something.
         """
         steps, rows, loss_sum, norm_sum = before.steps, before.rows, before.loss_sum, before.norm_sum
-        model, loss_function, optimizer, seed, settings = self.model, self.objective.loss, self.optimizer, self.seed, self.step
+        model, loss_function, share = self.model, self.objective.loss, self.objective.share
+        optimizer, seed, settings = self.optimizer, self.seed, self.step
         average = self.average if self.average and self.average.each_step and epoch >= self.average.start else None
         puts = [_put(optimizer.param_groups[group], name) for group, name in self.columns]
         parameters = list(model.parameters())  # in this order, not that of groups, as it decides how their norms add up
@@ -131,20 +132,21 @@ class Trainer:
             for parameter in parameters:  # what optimizer.zero_grad() does, less 20 microseconds
                 parameter.grad = None
             rows_of_step = sum(len(targets) for _, targets in parts)
-            for inputs, targets in parts:
+            shares = share([targets for _, targets in parts]) if len(parts) > 1 else [rows_of_step]
+            for (inputs, targets), counted in zip(parts, shares, strict=True):
                 try:
                     with autocast:
                         loss = loss_function(model(inputs), targets)
                     value = loss.item()
                     if not math.isfinite(value):
                         raise Diverged(steps + 1, value, values[0], began(model, inputs, seed, step))
-                    # The gradient of the mean over all rows of the step.
-                    (loss if len(parts) == 1 else loss * (len(targets) / rows_of_step)).backward()
+                    # The gradient of the loss of all rows of the step.
+                    (loss if len(parts) == 1 else loss * (counted / rows_of_step)).backward()
                 except (Diverged, UserError):
                     raise
                 except (Exception, SystemExit) as error:
                     raise UserError(f"train.model: the network fails in training, at step {steps + 1} of the epoch: {where(error)}") from None
-                loss_sum += value * len(targets)
+                loss_sum += value * counted
             try:
                 norm = _clip(parameters, settings)
                 if not math.isfinite(norm):
