@@ -35,7 +35,7 @@ def test_a_good_end():
 
 
 def test_a_mistake_of_the_users():
-    assert end("def main(): print('begun'); raise UserError('what\\nwhere')") == (2, "begun\n", "error: what\nwhere\n")
+    assert end("def main(): print('begun'); raise UserError('what', 'where')") == (2, "begun\n", "error: what\nwhere\n")
 
 
 def at_a_terminal(code, **environment):

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from surefoot import retrain
+from surefoot import retrain, terminal
 from tests.helpers import PARAMS
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -174,7 +174,7 @@ def test_batch_shows_a_bar_on_a_terminal_alone(prepared, monkeypatch, capfd):
     from surefoot.stages import batch
 
     assert prepared.stage("batch").err == ""
-    monkeypatch.setattr(batch.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(terminal, "watched", lambda: True)
     batch.main()
     assert "batch train" in capfd.readouterr().err
 

@@ -6,17 +6,24 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from surefoot import errors, files
+from surefoot import errors, files, terminal
 from surefoot.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors repeat what was given, as text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message; exit code 2."""
+        terminal.say(*self.format_usage().splitlines(), f"{self.prog}: error: {message}", error=True)
+        sys.exit(2)
 
 
 def main() -> None:
     """Entry point of the `surefoot` command."""
-    parser = argparse.ArgumentParser(
-        prog="surefoot", description="Minibatch SGD whose every number can be made again. The pipeline itself runs by `dvc repro`."
-    )
+    parser = Parser(prog="surefoot", description="Minibatch SGD whose every number can be made again. The pipeline itself runs by `dvc repro`.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (command, summary) in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary)
@@ -45,7 +52,7 @@ def schema(arguments: argparse.Namespace) -> None:
     from surefoot.params import json_schema
     from surefoot.reference import markdown
 
-    print(markdown() if arguments.markdown else json.dumps(json_schema(), indent=2), end="" if arguments.markdown else "\n")
+    terminal.say(*(markdown() if arguments.markdown else json.dumps(json_schema(), indent=2)).splitlines(), longest=100_000)
 
 
 def fingerprint(_arguments: argparse.Namespace) -> None:
@@ -55,7 +62,7 @@ def fingerprint(_arguments: argparse.Namespace) -> None:
 
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    print(numerics.fingerprint(params.device, params.train.precision))
+    terminal.say(numerics.fingerprint(params.device, params.train.precision))
 
 
 def ui(arguments: argparse.Namespace) -> None:
@@ -65,13 +72,13 @@ def ui(arguments: argparse.Namespace) -> None:
     uri = tracking.configure()
     served = uri.startswith(("http:", "https:"))
     if uri.startswith("databricks"):
-        print(f"the runs are on the server at {uri}: open it in a browser")
+        terminal.say(f"the runs are on the server at {uri}: open it in a browser")
         return
     if not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: must be from 1 to 65535")
     server = tracking.without_password(uri).rstrip("/") if served else f"http://127.0.0.1:{arguments.port}"
     address = server + ui_command.latest_page()
-    print(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)", flush=True)
+    terminal.say(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)")
     if not arguments.no_browser:
         ui_command.open_later(address)
     if served:
@@ -90,16 +97,12 @@ def store(arguments: argparse.Namespace) -> None:
 
     trajectories = TrajectoryStore(files.trajectory())
     for run in arguments.forget or []:
-        print(f"forgotten: {store_command.forget(trajectories, run)}")
+        terminal.say(f"forgotten: {store_command.forget(trajectories, run)}")
     if arguments.prune:
         states, size = store_command.prune(trajectories)
-        print(f"{states} states deleted, {size / 1e6:,.1f} MB freed")
+        terminal.say(f"{states} states deleted, {size / 1e6:,.1f} MB freed")
     if not (arguments.prune or arguments.forget):
-        rows = store_command.table(trajectories)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        print(store_command.total(trajectories))
+        terminal.say(*terminal.table(store_command.table(trajectories)), store_command.total(trajectories))
 
 
 def sync(_arguments: argparse.Namespace) -> None:
@@ -117,12 +120,12 @@ def sync(_arguments: argparse.Namespace) -> None:
     for identity, run in sorted(trajectories.runs().items(), key=lambda item: len(item[1]["epoch_keys"])):
         name = run["description"]["name"]
         if not run["last"] or "chosen" not in run:
-            print(f"unfinished, left as it is: {name}" if not run["last"] else f"of an older Surefoot, left as it is: {name}")
+            terminal.say(f"unfinished, left as it is: {name}" if not run["last"] else f"of an older Surefoot, left as it is: {name}")
             continue
         tracker = runs.publish(identity, run, trajectories, locks)
         if tracker.run_id is None:
             raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
-        print(f"up to date: {name} ({tracker.run_id})")
+        terminal.say(f"up to date: {name} ({tracker.run_id})")
 
 
 def schedule(arguments: argparse.Namespace) -> None:
@@ -152,7 +155,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
     if len(arguments.runs) < 2:
         raise UserError("compare takes two runs or more: surefoot compare RUN RUN; RUN is an MLflow run's id or name, or a DVC experiment's name")
-    print(compare_command.compare(arguments.runs, arguments.out))
+    terminal.say(*compare_command.compare(arguments.runs, arguments.out))
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -167,7 +170,7 @@ def search(arguments: argparse.Namespace) -> None:
     from surefoot.search.command import search
 
     found = {name: getattr(arguments, name) for name in ("trials", "metric", "prune", "name", "seed")}
-    search(arguments.set_param or [], **found, say=lambda text: print(text, flush=True))
+    search(arguments.set_param or [], **found, say=terminal.say)
 
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot import files, lookup, overview
+from surefoot import files, lookup, overview, terminal
 from surefoot.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ LAST_PANELS = ("lr", "gradient_norm")
 WIDTH = 24  # of a cell
 
 
-def compare(wanted: list[str], out: Path | None) -> str:
-    """A table of the runs: params that differ, metrics with intervals; and a picture of their curves, written to `out`.
+def compare(wanted: list[str], out: Path | None) -> list[str]:
+    """The lines of a table of the runs: params that differ, metrics with intervals; and a picture of their curves, written to `out`.
 
     Raises:
         UserError: a run isn't there, or is meant twice; none has a metric yet; the picture can't be written.
@@ -46,7 +46,7 @@ def compare(wanted: list[str], out: Path | None) -> str:
         lines.append(f"curves: {path.relative_to(here) if path.is_relative_to(here) else path}")
     else:
         lines.append("no run has a curve, so there is no picture")
-    return "\n".join(lines)
+    return lines
 
 
 def _curves(client: "MlflowClient", run: "Run") -> "dict[str, Curve]":
@@ -76,7 +76,7 @@ def _rows(runs: "list[Run]", params: list[str], curves: "list[dict[str, Curve]]"
 
 def _blocks(rows: list[list[str]], width: int) -> list[str]:
     """The table as lines; where it is wider than the terminal, the runs are told in several blocks."""
-    cut = [[cell if len(cell) <= WIDTH else f"{cell[: WIDTH - 3]}..." for cell in row] for row in rows]
+    cut = [[terminal.plain(cell, WIDTH) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
     blocks: list[list[int]] = [[]]
     for column in range(1, len(widths)):

@@ -6,18 +6,22 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-COLOURS = {"error": "\033[1;31m", "warning": "\033[1;33m"}
-PLAIN = "\033[0m"
+from surefoot import terminal
 
 
 class UserError(Exception):
-    """A mistake of the user's: shown as plain lines, exit code 2, never a traceback."""
+    """A mistake of the user's: shown as plain lines, exit code 2, never a traceback.
+
+    Each argument is a line. A line's end within one, as a name or a value may have, is shown as text.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(terminal.plain(line) for line in self.args)
 
 
-def say(kind: str, text: object) -> None:
-    """Print `error: text`, or `warning: text`, to standard error: in colour on a terminal, unless NO_COLOR is set."""
-    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    print(f"{COLOURS[kind]}{kind}:{PLAIN} {text}" if coloured else f"{kind}: {text}", file=sys.stderr, flush=True)
+def say(kind: str, *lines: object) -> None:
+    """Print `error: line`, or `warning: line`, and further lines to standard error."""
+    terminal.say(*lines, kind=kind)
 
 
 class Stopped(BaseException):
@@ -39,14 +43,15 @@ def run(main: Callable[[], None]) -> None:
     """Run `main` as a whole process: exit code 0, 2 for a `UserError`, 128 + signal when stopped."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    terminal.protect()
     try:
         main()
         sys.stdout.flush()
     except UserError as error:
-        say("error", error)
+        say("error", *error.args)
         sys.exit(2)
     except Stopped as stopped:
-        print(f"stopped by {stopped}", file=sys.stderr)
+        terminal.say(f"stopped by {stopped}", error=True)
         sys.exit(128 + stopped.signum)
     except BrokenPipeError:
         # `surefoot ... | head` closed our output: not a fault. Python would complain at exit.

@@ -162,7 +162,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def unwritable(path: Path | str, error: OSError) -> UserError:
     """What to tell the user of a file that can't be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return UserError(f"{path} can't be written: {error.strerror}\nwhat was stored before is whole{': free some space, then run again' if full else ''}")
+    return UserError(f"{path} can't be written: {error.strerror}", f"what was stored before is whole{': free some space, then run again' if full else ''}")
 
 
 def write_durably(directory: Path, contents: dict[str, bytes]) -> None:

@@ -2,13 +2,12 @@
 
 import csv
 import io
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot import files, runs, tracking
+from surefoot import files, runs, terminal, tracking
 from surefoot.data.store import Store
 from surefoot.errors import UserError
 from surefoot.params import Params
@@ -50,7 +49,7 @@ def find(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     for name, data in contents.items():
         files.write_bytes(directory / name, data)
     _say(params, curve, suggestions, scale, highest)
-    print(f"curve: {' and '.join(str(shown(directory / name)) for name in contents)}", flush=True)
+    terminal.say(f"curve: {' and '.join(str(shown(directory / name)) for name in contents)}")
     _track(params, batches, plan, {"min": lowest, "max": highest, "steps": steps}, suggestions, contents)
 
 
@@ -77,16 +76,20 @@ def _check_curve(curve: "Curve", lowest: float, highest: float, steps: int) -> N
 
 def _say(params: Params, curve: "Curve", suggestions: dict[str, float], scale: float, highest: float) -> None:
     end = f"the loss exploded at lr {curve.diverging:.2g}" if curve.diverging else f"the loss didn't explode up to lr {highest:g}; a larger --max shows where"
-    print(f"{len(curve.lrs)} steps: {end}")
-    print(f"steepest descent        train.lr {suggestions['steepest']:.2g}")
+    terminal.say(f"{len(curve.lrs)} steps: {end}")
+    terminal.say(f"steepest descent        train.lr {suggestions['steepest']:.2g}")
     if curve.tenth:
-        print(f"a tenth of diverging    train.lr {suggestions['tenth_of_diverging']:.2g}")
-        print(f"between them            train.lr {suggestions['suggested']:.2g}")
+        terminal.say(f"a tenth of diverging    train.lr {suggestions['tenth_of_diverging']:.2g}")
+        terminal.say(f"between them            train.lr {suggestions['suggested']:.2g}")
     if scale != 1:
-        print(f"(each is multiplied by {scale:g} for {params.train.lr_reference_batch} rows: train.lr_reference_batch; the curve shows what that comes to)")
+        terminal.say(
+            f"(each is multiplied by {scale:g} for {params.train.lr_reference_batch} rows: train.lr_reference_batch; the curve shows what that comes to)"
+        )
     if any("lr" in group.arguments for group in params.train.optimizer.groups):
-        print(f"(groups with an lr of their own kept its ratio to train.lr, {params.train.lr:g}: change theirs by the same factor)")
-    print(f"to train with it: `lr: {suggestions['suggested']:.2g}` under `train` in params.yaml, or  dvc exp run -S train.lr={suggestions['suggested']:.2g}")
+        terminal.say(f"(groups with an lr of their own kept its ratio to train.lr, {params.train.lr:g}: change theirs by the same factor)")
+    terminal.say(
+        f"to train with it: `lr: {suggestions['suggested']:.2g}` under `train` in params.yaml, or  dvc exp run -S train.lr={suggestions['suggested']:.2g}"
+    )
 
 
 def _table(curve: "Curve") -> bytes:
@@ -127,8 +130,4 @@ def _track(params: Params, batches: Store, plan: runs.Plan, settings: dict[str, 
 
 def _progress(lrs: list[float], steps: int) -> Iterable[float]:
     """A bar over the steps where a terminal is attached; it vanishes when they are done."""
-    if not sys.stderr.isatty():
-        return lrs
-    from tqdm import tqdm
-
-    return tqdm(lrs, desc="lr-find", total=steps, unit="step", leave=False)
+    return terminal.bar(lrs, name="lr-find", total=steps, unit="step", leave=False) if terminal.watched() else lrs

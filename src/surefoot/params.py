@@ -453,7 +453,7 @@ def load(path: Path) -> Params:
             found.setdefault(keys, []).append(error)
         faults = [_explain(path, lines, list(keys), errors) for keys, errors in found.items()]
         more = f" (and {len(faults) - 2} more)" if len(faults) > 2 else ""
-        raise UserError("\n".join(faults[:2]) + more) from None
+        raise UserError(*faults[: min(2, len(faults)) - 1], faults[:2][-1] + more) from None
 
 
 def parse(text: bytes) -> Params | None:

@@ -1,5 +1,6 @@
 """`surefoot predict`: predictions beside the raw rows of a file, batch by batch, in bounded memory."""
 
+import io
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from surefoot import files, serving, tracking
+from surefoot import files, serving, terminal, tracking
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of, some
 from surefoot.data.features import transform
@@ -69,7 +70,7 @@ def predict(source: Path, out: Path | None, model: str | None = None, run: str |
         loaded = _from_mlflow(stack, model, run) if run or (model and ":/" in model) else _from_workspace(params, Path(model) if model else None)
         rows = _write(stack, _batches(loaded, opened, source, params.prepare), out)
     if out:
-        print(f"{out}: {rows:,} rows with the predictions of {loaded.name}")
+        terminal.say(f"{out}: {rows:,} rows with the predictions of {loaded.name}")
 
 
 def _check_out(source: Path, out: Path | None) -> None:
@@ -263,7 +264,10 @@ def _write(stack: ExitStack, batches: Iterator[pa.RecordBatch], out: Path | None
         rows = _write_csv(spool, batches)
         spool.seek(0)
         sys.stdout.flush()
-        shutil.copyfileobj(spool, sys.stdout.buffer)
+        if terminal.is_terminal(sys.stdout):
+            terminal.say(*(line.rstrip("\n") for line in io.TextIOWrapper(spool, encoding="utf-8", newline="\n")), longest=sys.maxsize)
+        else:
+            shutil.copyfileobj(spool, sys.stdout.buffer)
         return rows
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     stack.callback(beside.unlink, missing_ok=True)

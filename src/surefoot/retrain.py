@@ -9,7 +9,7 @@ was determined. If the key of the state before A is another one here, nothing is
 import sys
 from pathlib import Path
 
-from surefoot import errors, files, runs
+from surefoot import errors, files, runs, terminal
 from surefoot.data.store import open_store
 from surefoot.params import load
 from surefoot.training import numerics
@@ -28,7 +28,7 @@ def main() -> None:
         store = TrajectoryStore(Path(path))
         with runs.chain(params, batches, plan, store, keep_states=last) as chain:
             for reached in chain.follow(first, last):
-                print(f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)", flush=True)
+                terminal.say(f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)")
         files.write_json(Path(path) / "origin.json", plan.origin)
 
 

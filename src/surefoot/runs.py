@@ -98,7 +98,10 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     def build() -> tuple[Any, Any]:
         model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema, device)
         if begin and weights is not None:
-            networks.start_from(model, weights, begin.said["name"])
+            try:
+                networks.start_from(model, weights, begin.said["name"])
+            except UserError as error:  # a line each, which aren't told apart there: that module is part of each run's identity
+                raise UserError(*str(error.args[0]).rsplit("\n", 1)) from None
         return model, optimizers.optimizer(model, lr=lr, own=own, **of_optimizer)
 
     _, groups = build()
@@ -450,7 +453,7 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
             try:
                 exported = onnx_export.export(chosen, run["model"], run["examples"])
             except UserError as error:  # it could be exported before the training: no reason to lose what comes after
-                errors.say("warning", str(error))
+                errors.say("warning", *error.args)
                 exported = {}
             for path, data_of in exported.items():
                 tracker.artifact(path, data_of)

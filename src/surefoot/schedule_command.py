@@ -1,13 +1,12 @@
 """`surefoot schedule`: the plan of a run's learning rate, drawn before anything is trained."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from surefoot import files, runs
+from surefoot import files, runs, terminal
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
 from surefoot.params import Params, load
@@ -37,10 +36,10 @@ def draw(out: Path | None) -> None:
     files.write_bytes(path, data)
     for (group, name), values in zip(schedule.columns, summary.rows(), strict=True):
         of = f" of {groups[group]}" if len(groups) > 1 else ""
-        print(f"{'momentum' if name == 'betas' else name}{of}: {values}")
-    print(f"{summary.steps} steps in {summary.epochs} epochs of {plan.steps_per_epoch}: {shown(path)}")
+        terminal.say(f"{'momentum' if name == 'betas' else name}{of}: {values}")
+    terminal.say(f"{summary.steps} steps in {summary.epochs} epochs of {plan.steps_per_epoch}: {shown(path)}")
     if schedule.metric and summary.epochs < params.train.epochs:
-        print(f"what follows isn't known before: it depends on {schedule.metric}, as the epochs before it turn out; after `dvc repro` this shows all")
+        terminal.say(f"what follows isn't known before: it depends on {schedule.metric}, as the epochs before it turn out; after `dvc repro` this shows all")
 
 
 def load_all() -> tuple[Params, Store]:
@@ -112,8 +111,4 @@ def _history(plan: runs.Plan) -> "list[Metrics]":
 
 
 def _progress(epochs: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
-    if not sys.stderr.isatty():
-        return epochs
-    from tqdm import tqdm
-
-    return iter(tqdm(epochs, desc="schedule", total=total, unit="epoch", leave=False))
+    return iter(terminal.bar(epochs, name="schedule", total=total, unit="epoch", leave=False)) if terminal.watched() else epochs

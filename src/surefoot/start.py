@@ -147,7 +147,8 @@ def _of_run(wanted: str, store: "TrajectoryStore") -> Start:
         try:
             run = lookup.run(client, wanted)
         except UserError as error:
-            raise UserError(f"{KEY}: {error}, models:/NAME@ALIAS, PATH.safetensors, or {PREVIOUS}") from None
+            *before, last = error.args
+            raise UserError(*before, f"{KEY}: {last}, models:/NAME@ALIAS, PATH.safetensors, or {PREVIOUS}") from None
         name = f"the run {run.info.run_name}"
         weights = _artifact(client, run, _chosen(run))
         if weights is None:
@@ -205,7 +206,7 @@ def _reaching_mlflow() -> "Iterator[MlflowClient]":
     except OSError as error:
         raise UserError(f"{KEY}: MLflow can't be read: {error}") from None
     except UserError as error:
-        raise (error if str(error).startswith(KEY) else UserError(f"{KEY}: {error}")) from None
+        raise (error if str(error).startswith(KEY) else UserError(f"{KEY}: {error.args[0]}", *error.args[1:])) from None
 
 
 def artifacts(run: dict[str, Any], store: "TrajectoryStore") -> dict[str, bytes]:
@@ -296,7 +297,7 @@ def _check_split(before: dict[str, Any], now: dict[str, Any], name: str) -> None
             new = digest not in known and path not in {path for path, _ in before["parts"]}
             other = f"{path} is new, and its name sorts before {now['parts'][shared[-1]][0]}" if new else f"{before['parts'][number][0]} isn't there as it was"
             mend = "rename it so that it sorts last" if new else "put it back"
-            raise UserError(f"{KEY}: {other}, {moved}: a row's split depends on the rows before it (prepare.split.by)\n{mend}, or start from null")
+            raise UserError(f"{KEY}: {other}, {moved}: a row's split depends on the rows before it (prepare.split.by)", f"{mend}, or start from null")
 
 
 def old_and_new(params: Params, batches: Store, actual: "np.ndarray", predicted: "np.ndarray") -> dict[str, float]:

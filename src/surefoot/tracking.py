@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files
+from surefoot import errors, files, terminal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -352,7 +352,7 @@ def _dataset(said: Description) -> "Dataset":
 
 
 def _say_who(pid: int) -> None:
-    print(f"waiting: process {pid or 'unknown'} is at work on the same run", flush=True)
+    terminal.say(f"waiting: process {pid or 'unknown'} is at work on the same run")
 
 
 def _build_tables(uri: str) -> None:

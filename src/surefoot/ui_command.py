@@ -12,7 +12,7 @@ import webbrowser
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, lookup, overview, tracking
+from surefoot import files, lookup, overview, terminal, tracking
 from surefoot.errors import UserError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _is_number(text: str) -> bool:
 def open_later(address: str) -> None:
     """Open a browser on the address once its server listens, from a process of its own; does nothing without a terminal and a display."""
     display = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
-    if sys.stdout.isatty() and display:
+    if terminal.is_terminal(sys.stdout) and display:
         nothing = subprocess.DEVNULL
         subprocess.Popen([sys.executable, "-m", "surefoot.ui_command", address], start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
 
@@ -147,7 +147,7 @@ def latest_page() -> str:
     try:
         return page()
     except UserError as error:
-        print(f"note: {error}", file=sys.stderr, flush=True)
+        terminal.say(*error.args, kind="note")
         return EXPERIMENTS
 
 

@@ -5,13 +5,13 @@ from surefoot.evaluation.summary import change, number, table
 
 def test_the_table():
     metrics, intervals = {"loss": 0.13613, "accuracy": 0.96654, "ece": 0.02}, {"accuracy": (0.93762, 0.98227)}
-    assert table(269, metrics, intervals, None).splitlines() == [
+    assert table(269, metrics, intervals, None) == [
         "269 test rows             95 % interval",
         "loss           0.1361                 -",
         "accuracy       0.9665  0.9376 to 0.9823",
         "ece            0.0200                 -",
     ]
-    compared = table(1, metrics, intervals, ("abc1234", {"loss": 0.1, "accuracy": 0.96654})).splitlines()
+    compared = table(1, metrics, intervals, ("abc1234", {"loss": 0.1, "accuracy": 0.96654}))
     assert [line.split()[-1] for line in compared] == ["abc1234", "+0.0361", "same", "new"]
 
 

@@ -199,7 +199,7 @@ def test_mlflow_has_another_model_or_metric():
 
 def test_table():
     text = compare.table([Row("data", "a", "a", True), Row("epochs 1-3", "2: b", "2: c", False), Row("test/loss", "missing", "1", None)])
-    assert text.splitlines() == [
+    assert text == [
         "            recorded  made again",
         "data        a         a           same",
         "epochs 1-3  2: b      2: c        DIFFERS",

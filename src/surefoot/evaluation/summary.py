@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from math import log10
 
+from surefoot import terminal
 from surefoot.evaluation.intervals import Interval
 
 
-def table(rows: int, metrics: Mapping[str, float], intervals: Mapping[str, Interval], since: tuple[str, Mapping[str, float]] | None) -> str:
-    """The test metrics with their intervals, and the change.
+def table(rows: int, metrics: Mapping[str, float], intervals: Mapping[str, Interval], since: tuple[str, Mapping[str, float]] | None) -> list[str]:
+    """Lines of the test metrics with their intervals, and the change.
 
     Args:
         rows: that were tested.
@@ -20,8 +21,7 @@ def table(rows: int, metrics: Mapping[str, float], intervals: Mapping[str, Inter
     for name, value in metrics.items():
         ends = f"{number(intervals[name][0])} to {number(intervals[name][1])}" if name in intervals else "-"
         cells.append((name, number(value), ends, (change(value - before[name]) if name in before else "new") if since else ""))
-    widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *(line[column].rjust(widths[column]) for column in (1, 2, 3))]).rstrip() for line in cells)
+    return terminal.table(cells, right=(1, 2, 3))
 
 
 def number(value: float) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from surefoot import files, provenance
+from surefoot import files, provenance, terminal
 from surefoot.errors import UserError
 from surefoot.params import flatten, load
 from surefoot.search import space as spaces
@@ -33,7 +33,7 @@ BEST = 5  # trials in the table at the end
 FORMAT = 1
 
 
-def search(texts: list[str], *, trials: int, metric: str, prune: str, name: str | None, seed: int, say: Callable[[str], None] = print) -> None:
+def search(texts: list[str], *, trials: int, metric: str, prune: str, name: str | None, seed: int, say: Callable[..., None] = terminal.say) -> None:
     """Bring the search to `trials` trials, then say which were best.
 
     Raises:
@@ -67,7 +67,7 @@ def _refuse(text: str) -> None:
     raise UserError(text)
 
 
-def _run(home: Path, name: str, space: dict[str, Distribution], base: str, settings: dict[str, Any], wanted: int, say: Callable[[str], None]) -> None:
+def _run(home: Path, name: str, space: dict[str, Distribution], base: str, settings: dict[str, Any], wanted: int, say: Callable[..., None]) -> None:
     from surefoot.training.schedule import rises
 
     journal = home.with_suffix(".json")
@@ -96,7 +96,7 @@ def _run(home: Path, name: str, space: dict[str, Distribution], base: str, setti
         files.write_json(journal, found)
         say(f"trial {len(done)}/{wanted}  {_spell(values)}  {_outcome(trial, settings['metric'])}")
         if len(done) >= FAILURES and all(trial["state"] == "failed" for trial in done):
-            raise UserError(f"all of {len(done)} trials failed, the last one with: {trial['why']}\nwhat they printed is in {home}")
+            raise UserError(f"all of {len(done)} trials failed, the last one with: {trial['why']}", f"what they printed is in {home}")
     _say_best(name, done, up, settings["metric"], say)
 
 
@@ -251,18 +251,16 @@ def _outcome(trial: Trial, metric: str) -> str:
     return f"{metric} {trial['value']:.4g}{repeated}" if trial["state"] == "complete" else f"{trial['state']}: {trial['why'].removeprefix('pruned ')}"
 
 
-def _say_best(name: str, trials: list[Trial], rises: bool, metric: str, say: Callable[[str], None]) -> None:
+def _say_best(name: str, trials: list[Trial], rises: bool, metric: str, say: Callable[..., None]) -> None:
     """The best trials, and how to make the best one in the workspace."""
     states = [trial["state"] for trial in trials]
     complete = [(number, trial) for number, trial in enumerate(trials, 1) if trial["state"] == "complete" and not trial["why"]]
-    say(f"\n{len(trials)} trials: {states.count('complete')} complete, {states.count('pruned')} pruned, {states.count('failed')} failed")
+    say("", f"{len(trials)} trials: {states.count('complete')} complete, {states.count('pruned')} pruned, {states.count('failed')} failed")
     if not complete:
         return
     best = sorted(complete, key=lambda found: -found[1]["value"] if rises else found[1]["value"])[:BEST]
     rows = [["TRIAL", metric, *trials[0]["values"]]]
     rows += [[str(number), f"{trial['value']:.4g}", *(json.dumps(value).strip('"') for value in trial["values"].values())] for number, trial in best]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    say(*terminal.table(rows))
     overrides = [part for key, value in best[0][1]["values"].items() for part in ("-S", shlex.quote(spaces.override(key, value)))]
-    say(f"\nin MLflow: tags.`surefoot.sweep` = '{name}'\nthe best one, in the workspace: dvc exp run {' '.join(overrides)}")
+    say("", f"in MLflow: tags.`surefoot.sweep` = '{name}'", f"the best one, in the workspace: dvc exp run {' '.join(overrides)}")

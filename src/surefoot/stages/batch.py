@@ -1,11 +1,10 @@
 """batch: tables to fixed-width tensors in training order."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 
-from surefoot import errors, files
+from surefoot import errors, files, terminal
 from surefoot.data.order import Order
 from surefoot.data.split import SPLITS
 from surefoot.data.store import write_index, write_split
@@ -58,7 +57,7 @@ def main() -> None:
             parts=schema["parts"],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
-    print(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
+    terminal.say(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
 
 
 def _scale(scale: dict[str, list[float]] | None, before: tuple[int, ...], shape: tuple[int, ...]) -> dict[str, list[float]] | None:
@@ -72,12 +71,10 @@ def _scale(scale: dict[str, list[float]] | None, before: tuple[int, ...], shape:
 @contextmanager
 def progress_bar(split: str, rows: int) -> Iterator[Callable[[int], object]]:
     """Call what it gives with the number of rows that are done: a bar, where a terminal is attached, that vanishes in the end."""
-    if not sys.stderr.isatty():
+    if not terminal.watched():
         yield lambda rows: None
         return
-    from tqdm import tqdm
-
-    with tqdm(desc=f"batch {split}", total=rows, unit="row", unit_scale=True, leave=False) as bar:
+    with terminal.bar(name=f"batch {split}", total=rows, unit="row", unit_scale=True, leave=False) as bar:
         yield bar.update
 
 

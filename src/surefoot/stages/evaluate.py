@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, provenance, runs, start, tracking
+from surefoot import errors, files, provenance, runs, start, terminal, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -70,7 +70,7 @@ def main() -> None:
         for name, picture in pictures.items():
             files.write_bytes(out / name, picture)
     run_id = _track(params, store, found, ends, pictures, history)
-    print(f"\n{summary.table(len(targets), found, ranges, _last_commits())}\n\n{_places(run_id)}")
+    terminal.say("", *summary.table(len(targets), found, ranges, _last_commits()), "", *_places(run_id))
 
 
 def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weights: "np.ndarray | None") -> "Scored":
@@ -189,11 +189,11 @@ def _last_commits() -> tuple[str, dict[str, float]] | None:
         return None
 
 
-def _places(run_id: str | None) -> str:
+def _places(run_id: str | None) -> list[str]:
     """Where things are."""
     by = "make ui" if tracking.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
     run = f"run {run_id}: {by}" if run_id else "is out of reach; `surefoot sync` brings the run there later"
-    return "\n".join((f"plots   {files.PLOTS}", f"model   {files.MODEL}", f"MLflow  {run}"))
+    return [f"plots   {files.PLOTS}", f"model   {files.MODEL}", f"MLflow  {run}"]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from surefoot import errors, files
+from surefoot import errors, files, terminal
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source
@@ -35,15 +35,15 @@ def main() -> None:
     with files.new_directory(files.PREPARED) as out:
         schema, warnings = write_tables(out, prepare, params.seed, main_source, *opened[1:])
     for warning in warnings:
-        print(f"note: {prepare.source}: {warning}")
+        terminal.say(f"note: {prepare.source}: {warning}")
     if schema["dropped"]:
-        print(f"dropped {sum(schema['dropped'].values()):,} rows: {describe_dropped(schema['dropped'])}")
+        terminal.say(f"dropped {sum(schema['dropped'].values()):,} rows: {describe_dropped(schema['dropped'])}")
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
-    print(f"prepared {prepare.source}: {inputs} inputs, {what}; rows: {counts}")
+    terminal.say(f"prepared {prepare.source}: {inputs} inputs, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
-        print(
+        terminal.say(
             f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the file into {files.RAW}, fetch it with "
             "`dvc import-url`, or name it in dvc.yaml under prepare's deps"
         )
@@ -70,14 +70,12 @@ def _watched(name: str) -> bool:
 
 def shown(source: Source, name: str) -> Source:
     """The source, with a bar of its bytes and rows while it is read; on a terminal only."""
-    return replace(source, batches=_with_bar(source, name)) if sys.stderr.isatty() else source
+    return replace(source, batches=_with_bar(source, name)) if terminal.watched() else source
 
 
 def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
-    from tqdm import tqdm
-
     rows = 0
-    with tqdm(total=source.bytes_total, desc=name, unit="B", unit_scale=True) as bar:
+    with terminal.bar(name=name, total=source.bytes_total, unit="B", unit_scale=True) as bar:
         for batch in source.batches:
             rows += batch.num_rows
             elapsed = bar.format_dict["elapsed"]

@@ -4,13 +4,12 @@ import csv
 import io
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, onnx_export, runs, start, tracking
+from surefoot import errors, files, onnx_export, runs, start, terminal, tracking
 from surefoot.data.store import Store, open_store
 from surefoot.errors import Stopped, UserError
 from surefoot.params import Params, Train, load
@@ -45,7 +44,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     batches = open_store(files.BATCHES)
     plan = runs.plan(params, batches, anew=True)
     if plan.start:
-        print(start.describe(plan.start, batches, plan.only), flush=True)
+        terminal.say(start.describe(plan.start, batches, plan.only))
     _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
     store = TrajectoryStore(files.trajectory())
     locks = files.Locks(store.path / "lock")
@@ -118,7 +117,7 @@ def _follow(
             kept = "what was trained is kept; run again to go on" if train.checkpoint_every else "give more, or set train.checkpoint_every to keep parts of one"
             raise UserError(f"train.max_minutes: {train.max_minutes:g} minutes were too short for an epoch; {kept}") from None
         incomplete = f"after {len(history)} of {train.epochs} epochs train.max_minutes ({train.max_minutes:g}) was over"
-        print(f"not complete: {incomplete}; `dvc repro --force train` goes on from there", flush=True)
+        terminal.say(f"not complete: {incomplete}; `dvc repro --force train` goes on from there")
         return history, incomplete
     except (Diverged, Stopped) as stopped:
         weights = chain.stored_weights(history[-1]["key"]) if history else None
@@ -128,7 +127,7 @@ def _follow(
             raise
         kept = f"the state of epoch {len(history)} is kept" if history else "no epoch was finished, so no state is kept"
         where = f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}" if history and tracker.run_id else ""
-        raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr\n{kept}{where}") from None
+        raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr", f"{kept}{where}") from None
     return history, None
 
 
@@ -153,12 +152,12 @@ def _time_check(check: Callable[[], None], minutes: float | None) -> Callable[[]
 
 def _say_lr(train: Train, lr: float, rows: int) -> None:
     if train.lr_reference_batch:
-        print(f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows} (train.lr_reference_batch)", flush=True)
+        terminal.say(f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows} (train.lr_reference_batch)")
 
 
 def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks, check: Callable[[], None]) -> "Chain":
     def lock(key: str) -> AbstractContextManager[None]:
-        return locks.held(key, lambda pid: print(f"waiting: process {pid or 'unknown'} is training these steps", flush=True))
+        return locks.held(key, lambda pid: terminal.say(f"waiting: process {pid or 'unknown'} is training these steps"))
 
     return runs.chain(
         params,
@@ -169,7 +168,7 @@ def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectorySt
         lock=lock,
         check=check,
         watch=lambda minibatches, segment: _progress_bar(minibatches, segment, params.train.epochs, params.train.accumulate),
-        say=lambda text: print(text, flush=True),
+        say=terminal.say,
     )
 
 
@@ -179,7 +178,7 @@ def _parent_check() -> Callable[[], None]:
 
     def check() -> None:
         if parent and os.getppid() != parent:
-            print("the dvc process that started this training is gone", file=sys.stderr)
+            terminal.say("the dvc process that started this training is gone", error=True)
             raise Stopped(signal.SIGHUP)
 
     return check
@@ -195,16 +194,13 @@ def _continued(store: "TrajectoryStore", epoch_keys: list[str]) -> list[list[Any
 def _report(record: "Record", epochs: int) -> None:
     metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in runs.metric_names(record)[:-2])
     seconds, rows = record["seconds"], record["rows"]
-    print(f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f} rows/s)", flush=True)
+    terminal.say(f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f} rows/s)")
 
 
 def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int, accumulate: int) -> "Batches":
     """A bar over the minibatches where a terminal is attached; it vanishes when they are done."""
-    if not sys.stderr.isatty():
-        return minibatches
-    from tqdm import tqdm
-
-    return tqdm(minibatches, desc=f"epoch {segment.epoch}/{epochs}", total=len(segment.values) * accumulate, unit="batch", leave=False)
+    name, total = f"epoch {segment.epoch}/{epochs}", len(segment.values) * accumulate
+    return terminal.bar(minibatches, name=name, total=total, unit="batch", leave=False) if terminal.watched() else minibatches
 
 
 def _table(history: "list[Record]") -> bytes:

@@ -319,8 +319,8 @@ class Chain:
             if known and known["state"] != record["state"]:
                 raise UserError(
                     f"epoch {segment.epoch}, trained again, came out otherwise than recorded in {self._store.record_path(segment.key)}: "
-                    "the network draws on something that its key doesn't know, such as time or its own random numbers\n"
-                    "if it was changed on purpose, delete that record; `surefoot store` lists runs"
+                    "the network draws on something that its key doesn't know, such as time or its own random numbers",
+                    "if it was changed on purpose, delete that record; `surefoot store` lists runs",
                 )
             self._finish_writing()
             self._recent = {segment.key: record}

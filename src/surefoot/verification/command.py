@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surefoot import errors, files, runs, start
+from surefoot import errors, files, runs, start, terminal
 from surefoot.errors import UserError
 from surefoot.training.trajectory_store import TrajectoryStore
 from surefoot.verification import compare, packages
@@ -47,7 +47,7 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
     try:
         with Scratch() as scratch:
             recorded = find(wanted, scratch.path / "recorded")
-            print(f"verifying {recorded.title}", flush=True)
+            terminal.say(f"verifying {recorded.title}")
             scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
             try:
                 account = recorded.account()
@@ -58,15 +58,15 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
                 scope = scope if ranges is None else "epochs " + ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
                 verdict, reasons = _make_again(Remake(scratch), recorded, account, ranges, anyway, environment)
             except CannotSay as reason:
-                verdict, reasons = CANNOT_SAY, [str(reason)]
-            print(f"{verdict}: " + "\n".join(reasons), flush=True)
+                verdict, reasons = CANNOT_SAY, list(reason.args)
+            terminal.say(f"{verdict}: {reasons[0]}", *reasons[1:])
             _tag(recorded, verdict, scope, reasons)
             return compare.EXIT_CODES[verdict]
     except BrokenPipeError:
         raise
     except OSError as error:
-        elsewhere = "\nTMPDIR names another directory for what is temporary" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else ""
-        raise UserError(f"{error.filename or 'a file'} can't be used: {error.strerror or error}{elsewhere}") from None
+        elsewhere = ["TMPDIR names another directory for what is temporary"] if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else []
+        raise UserError(f"{error.filename or 'a file'} can't be used: {error.strerror or error}", *elsewhere) from None
 
 
 def _make_again(
@@ -80,11 +80,11 @@ def _make_again(
         doubts += _other_rounding(remake, account["origin"]["numerics"])
     if doubts and not anyway:
         more = "; --environment builds its packages first" if any("another version" in doubt for doubt in doubts) and not build else ""
-        raise CannotSay("\n".join(doubts) + f"\n--anyway makes it again and shows the differences{more}")
+        raise CannotSay(*doubts, f"--anyway makes it again and shows the differences{more}")
     params, other_params = compare.params_row(recorded.run.data.params, remake.params)
     found = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)
     rows = [params, *found.rows]
-    print(f"\n{compare.table(rows)}\n")
+    terminal.say("", *compare.table(rows), "")
     causes = compare.causes(account["origin"], found.origin)
     verdict = compare.verdict(rows, causes)
     if verdict == IDENTICAL:
@@ -108,7 +108,7 @@ def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> 
     stored = TrajectoryStore(files.trajectory()).state_sizes()
     possible = [epoch for epoch in range(1, last + 1) if epoch == 1 or account["epochs"][epoch - 2]["key"] in stored]
     if len(possible) < last:
-        print(f"the state before an epoch is kept for {len(possible)} of {last} epochs (train.keep_states): drawing from those", flush=True)
+        terminal.say(f"the state before an epoch is kept for {len(possible)} of {last} epochs (train.keep_states): drawing from those")
     return [(epoch, epoch) for epoch in sorted(random.SystemRandom().sample(possible, min(sample, len(possible))))]
 
 

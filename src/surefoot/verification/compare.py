@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from surefoot import terminal
 from surefoot.params import NO_RESULT, flatten
 
 IDENTICAL, DIFFERS, CANNOT_SAY = "identical", "differs", "cannot say"
@@ -188,12 +189,11 @@ def unexplained(rows: Sequence[Row]) -> list[str]:
     return [f"{differing}: other bits, from the same code, data and params"]
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as text, in columns."""
+def table(rows: list[Row]) -> list[str]:
+    """The rows as lines, in columns."""
     words = {True: "same", False: "DIFFERS", None: "-"}
     cells = [("", "recorded", "made again", ""), *((row.what, row.recorded, row.again, words[row.same]) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return terminal.table(cells)
 
 
 def first_tensor(recorded: bytes, again: bytes) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from surefoot import provenance
+from surefoot import provenance, terminal
 from surefoot.verification.recorded import CannotSay
 from surefoot.verification.scratch import Scratch
 
@@ -61,7 +61,7 @@ def build_environment(scratch: Scratch, recorded: str, python: str) -> Path:
     wanted = scratch.path / "requirements.txt"
     # Without the local part (+cpu): which build of torch fits is for the machine's own settings of pip to say.
     wanted.write_text("".join(f"{name}=={_public(version)}\n" for name, version in _parse(recorded).items() if name not in NEVER_BUILT))
-    print(f"building an environment of {len(wanted.read_text().splitlines())} packages", flush=True)
+    terminal.say(f"building an environment of {len(wanted.read_text().splitlines())} packages")
     pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement", str(wanted)]
     surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if scratch.run([found, "-m", "venv", str(environment)], scratch.path, surroundings) or scratch.run(pip, scratch.path, surroundings):

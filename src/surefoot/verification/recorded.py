@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, lookup, runs, tracking
+from surefoot import files, lookup, runs, terminal, tracking
 from surefoot.errors import UserError
 from surefoot.params import flatten, load
 from surefoot.training.trajectory_store import TrajectoryStore
@@ -18,7 +18,10 @@ TAG = "surefoot.verify"
 
 
 class CannotSay(Exception):
-    """Nothing can be said of a run, and why."""
+    """Nothing can be said of a run, and why: each argument is a line."""
+
+    def __str__(self) -> str:
+        return "\n".join(terminal.plain(line) for line in self.args)
 
 
 @dataclass(frozen=True)
