@@ -79,10 +79,10 @@ def open_file(path: Path, largest: int = LARGEST) -> IO[bytes]:
     Raises:
         OSError: it isn't there, can't be read, or isn't such a file; `strerror` says why in words that go on after "can't be read: ".
     """
-    _check_regular(path, path.stat(), largest)  # before it is opened, as that alone does something to some devices
+    check_regular(path, path.stat(), largest)  # before it is opened, as that alone does something to some devices
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _check_regular(path, about := os.fstat(descriptor), largest)
+        check_regular(path, about := os.fstat(descriptor), largest)
         size = about.st_size
         # Read once before its end and once behind: files in /proc say that they are empty, those in /sys that they have a page.
         if os.pread(descriptor, 1, size) or (size and not os.pread(descriptor, 1, size - 1)):
@@ -118,7 +118,12 @@ def read_weights(path: Path) -> bytes:
         return file.read(size)
 
 
-def _check_regular(path: Path, about: os.stat_result, largest: int) -> None:
+def check_regular(path: Path, about: os.stat_result, largest: int = LARGEST) -> None:
+    """See by what the system says of it whether `path` is a regular file of at most `largest` bytes.
+
+    Raises:
+        OSError: it isn't; with `strerror` as in `open_file`.
+    """
     if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.EINVAL, f"it is {KINDS.get(stat.S_IFMT(about.st_mode), 'something else')}, not a file", str(path))
     if about.st_size > largest:

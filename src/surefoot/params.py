@@ -25,6 +25,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
 from surefoot.errors import UserError
+from surefoot.files import read_file
 
 # Params that can't change a bit of a result: where, how often and as what something is kept, and how long may be trained at once.
 NO_RESULT = ("train.save_every", "train.checkpoint_every", "train.keep_states", "train.max_minutes", "train.register", "train.onnx")
@@ -489,8 +490,10 @@ def json_schema() -> dict[str, Any]:
 def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
     """The values of a YAML file, and the line of each dotted key. By the parser that DVC has, so that a value means one thing."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path).decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     try:
         node = YAML(typ="safe").compose(text)

@@ -234,9 +234,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     """
     path = directory / DESCRIPTION
     try:
-        if path.stat().st_size > DESCRIPTION_BYTES:
-            raise UserError(f"{path}: isn't a model's description: it has more than {DESCRIPTION_BYTES} bytes")
-        text = path.read_bytes()
+        text = files.read_file(path, DESCRIPTION_BYTES)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}; is this a model that Surefoot logged?") from None
     try:
@@ -270,7 +268,7 @@ def network(description: dict[str, Any], weights: Path) -> Any:
     shape = tuple(description["input_shape"])
     built = networks.build(description["factory"], description["arguments"], shape, outputs, seed=0, schema=lambda: schema)
     try:
-        networks.load(built, weights.read_bytes())
+        networks.load(built, files.read_weights(weights))
     except OSError as error:
         raise UserError(f"{weights}: can't be read: {error.strerror}") from None
     except safetensors.SafetensorError as error:

@@ -137,7 +137,7 @@ def _read(wanted: str) -> bytes:
     # In a temporary copy that DVC works in, what Git ignores is in the repository that it was made from.
     path = Path(wanted) if Path(wanted).exists() else files.root() / wanted
     try:
-        return path.read_bytes()
+        return files.read_weights(path)
     except OSError as error:
         raise UserError(f"{KEY}: {wanted} can't be read: {error.strerror}") from None
 

@@ -163,7 +163,7 @@ def _files(directory: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return files.read_file(path, files.LARGEST_WEIGHTS)
     except FileNotFoundError:
         return None
     except OSError as error:

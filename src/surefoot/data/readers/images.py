@@ -13,11 +13,13 @@ from PIL import Image
 
 from surefoot.data.readers.source import FILE, Progress, Source, array_column, array_field, entries, rows_in_batch, target_field, text_column
 from surefoot.errors import UserError
+from surefoot.files import open_file
 from surefoot.params import Prepare
 
 # Of those that Pillow knows: bitmaps that need no other program.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 CHANNELS = {"L": 1, "RGB": 3}
+LARGEST_IMAGE = 1 << 30  # bytes of a file
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 
 
@@ -77,7 +79,7 @@ def _size(pixels: np.ndarray) -> tuple[int, int]:
 def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[int, np.ndarray]:
     """How many bytes the file has, and the pixels, (channels, height, width)."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_file(path, LARGEST_IMAGE) as file, Image.open(file, formats=FORMATS) as image:
             if image.mode.startswith(DEEP):
                 raise UserError(f"{path}: has more than 8 bits a channel (mode {image.mode}), which would be cut off; save it with 8")
             if size and prepare.images.resize is None and (image.height, image.width) != size:
@@ -85,12 +87,14 @@ def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[i
             plain = image.convert(prepare.images.mode)
             if size and (plain.height, plain.width) != size:
                 plain = plain.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            count = path.stat().st_size
+            count = os.fstat(file.fileno()).st_size
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS} pixels, which could fill the memory (a decompression bomb); make it smaller") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged data
+        if isinstance(error, OSError) and error.errno:  # the system's, not Pillow's
+            raise
         raise UserError(f"{path}: isn't an image ({', '.join(FORMATS)}), or is damaged: {str(error).splitlines()[0] or type(error).__name__}") from None
     pixels = np.asarray(plain)
     return count, pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

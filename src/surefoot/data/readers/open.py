@@ -18,6 +18,7 @@ from surefoot.data.readers.idx import labels_of, open_idx
 from surefoot.data.readers.parquet import open_parquet
 from surefoot.data.readers.source import Source, entries, stamp
 from surefoot.errors import UserError
+from surefoot.files import open_file
 from surefoot.params import Prepare, Split
 
 AHEAD = 2
@@ -102,9 +103,12 @@ def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> So
         _check_directory(path, files, form)
     elif form == "images" and not path.is_dir():
         raise UserError(f"{path}: is a file; images must lie in a directory, with a directory for each class")
-    for file in files:  # one that isn't there is the first thing to tell
-        file.stat()
+    if form != "images":  # each of which is looked at when it is opened
+        for file in files:
+            open_file(file).close()
     beside = Path(labels) if labels else labels_of(path) if form == "idx" and prepare.target else None
+    if beside:
+        open_file(beside).close()
     before = {file: stamp(file) for file in (*files, beside) if file}
     source = OPEN[form](prepare, [path] if form == "images" else files, beside)
     total = sum(size for _, size in before.values())

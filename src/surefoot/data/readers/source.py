@@ -1,6 +1,5 @@
 """What every reader gives, and what several of them need."""
 
-import errno
 import hashlib
 import json
 import os
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 
 from surefoot.data.columns import matches, some
 from surefoot.errors import UserError
+from surefoot.files import check_regular
 from surefoot.params import Prepare
 
 BATCH_BYTES = 4 << 20
@@ -265,9 +265,7 @@ def stamp(path: Path) -> tuple[str, int]:
     """
     status = path.stat()
     if not S_ISDIR(status.st_mode):
-        if not S_ISREG(status.st_mode):
-            # To read a pipe or a terminal would wait for ever, and couldn't be repeated.
-            raise OSError(errno.EINVAL, "is neither a file nor a directory", str(path))
+        check_regular(path, status)
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}", status.st_size
     digest, size = hashlib.sha256(), 0
     for entry in entries(path):
