@@ -38,8 +38,8 @@ check: setup        ## lint, types, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ui: setup           ## serve the MLflow UI on 127.0.0.1, and open it on the latest comparison
-	$(BIN)/surefoot ui
+ui: setup           ## serve the MLflow UI on 127.0.0.1, and open it on the latest comparison; PORT=5001 for another port
+	@$(BIN)/surefoot ui $(if $(PORT),--port $(PORT))
 
 tutorial: setup     ## run every command of docs/tutorial.md in a copy, and compare its output and figures; UPDATE=1 writes what differs
 	$(BIN)/python -m tutorial $(if $(UPDATE),--update)

@@ -192,17 +192,3 @@ def test_the_page_compares_the_latest_runs_where_there_is_no_sweep(tracked):
 def test_the_page_of_a_single_run(tracked):
     run_id = write(tracked, "one", 0.1)
     assert ui_command.page().partition("?")[0].endswith(f"/runs/{run_id}")
-
-
-def test_without_a_run_there_is_nothing_to_compare(here, tracked):
-    assert ui_command.latest_page().startswith("/#/experiments?")
-    (here / "mlflow.db").unlink()
-    assert ui_command.latest_page().startswith("/#/experiments?")
-    (here / "mlflow.db").write_bytes(b"no database" * 1000)
-    assert ui_command.latest_page().startswith("/#/experiments?")
-
-
-def test_no_browser_is_opened_without_a_terminal(monkeypatch):
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a process was started"))
-    ui_command.open_later("http://127.0.0.1:5000/")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,27 +66,9 @@ def fingerprint(_arguments: argparse.Namespace) -> None:
 
 def ui(arguments: argparse.Namespace) -> None:
     """Open the MLflow UI on 127.0.0.1."""
-    from surefoot import tracking, ui_command
+    from surefoot import ui_command
 
-    uri = tracking.configure()
-    served = uri.startswith(("http:", "https:"))
-    if uri.startswith("databricks"):
-        terminal.say(f"the runs are on the server at {uri}: open it in a browser")
-        return
-    if not 1 <= arguments.port <= 65535:
-        raise UserError(f"--port {arguments.port}: must be from 1 to 65535")
-    server = tracking.without_password(uri).rstrip("/") if served else f"http://127.0.0.1:{arguments.port}"
-    address = server + ui_command.latest_page()
-    terminal.say(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)")
-    if not arguments.no_browser:
-        ui_command.open_later(address)
-    if served:
-        return
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # what MLflow's own packages warn each other of is no news here
-    mlflow = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(arguments.port)]
-    os.execv(
-        sys.executable, [*mlflow, "--default-artifact-root", (files.root() / "mlartifacts").as_uri(), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    )
+    ui_command.serve(arguments.port, browser=not arguments.no_browser)
 
 
 def store(arguments: argparse.Namespace) -> None:

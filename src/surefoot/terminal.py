@@ -4,7 +4,8 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import IO, Any, TextIO
 
 LONGEST = 1000  # characters of a line
 CELL = 60  # of a table's cell
@@ -75,6 +76,14 @@ def bar(iterable: Iterable[Any] | None = None, *, name: object, **settings: Any)
     from tqdm import tqdm
 
     return tqdm(iterable, desc=plain(name, CELL), file=_unwrapped(sys.stderr), **settings)
+
+
+def pass_on(pipe: IO[bytes], error: bool = False) -> None:
+    """Print what another process prints, line by line, until it ends."""
+    for line in iter(lambda: pipe.readline(LONGEST), b""):
+        with suppress(BrokenPipeError):  # nobody reads any more: the other process isn't to notice
+            say(line.decode(errors="backslashreplace").rstrip("\r\n"), error=error)
+    pipe.close()
 
 
 def protect() -> None:

@@ -1,8 +1,10 @@
 """`surefoot ui`: the address of MLflow's page that compares the latest runs, with the charts for them, and a browser on it."""
 
 import base64
+import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,10 +12,13 @@ import time
 import urllib.parse
 import webbrowser
 import zlib
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surefoot import files, lookup, overview, terminal, tracking
-from surefoot.errors import UserError
+from surefoot.errors import Stopped, UserError
+from surefoot.verification.scratch import Scratch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +31,79 @@ CURVES = {"validation/loss": "log", "train/loss": "log", "validation/accuracy": 
 WORKFLOW = {"workflowType": "machine_learning"}  # without it MLflow opens its pages for language models
 EXPERIMENTS = f"/#/experiments?{urllib.parse.urlencode(WORKFLOW)}"
 SECONDS_TO_START = 60
+HOST = "127.0.0.1"
+SERVER = [sys.executable, "-m", "mlflow", "server"]
+
+
+def serve(port: int, *, browser: bool = True) -> None:
+    """Serve MLflow's pages until Ctrl-C; where the runs are on a server, say its address.
+
+    Args:
+        port: on 127.0.0.1.
+        browser: open one.
+
+    Raises:
+        UserError: the port is taken; the server ends by itself.
+    """
+    uri = tracking.configure()
+    if uri.startswith("databricks"):
+        terminal.say(f"the runs are on the server at {uri}: open it in a browser")
+        return
+    served = uri.startswith(("http:", "https:"))
+    if not served:
+        _check_port(port)
+    address = (tracking.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
+    terminal.say(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)")
+    if browser:
+        open_later(address)
+    if not served:
+        _run_server(uri, port)
+
+
+def _check_port(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port {port}: must be from 1 to 65535")
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
+        other = free_port()
+        raise UserError(f"port {port} {why}; {other} is free: surefoot ui --port {other}, or make ui PORT={other}") from None
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody uses."""
+    for port in (*range(5001, 5010), 0):
+        with suppress(OSError), socket.create_server((HOST, port)) as server:
+            return int(server.getsockname()[1])
+    raise UserError(f"there is no free port on {HOST}")
+
+
+def _run_server(uri: str, port: int) -> None:
+    """Serve until we are stopped: by Ctrl-C, which is how it is meant to end, quietly."""
+    command = [*SERVER, "--backend-store-uri", uri, "--registry-store-uri", uri]
+    places = [
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--default-artifact-root",
+        (files.root() / "mlartifacts").as_uri(),
+        "--uvicorn-opts",
+        "--log-level warning",
+    ]
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}  # its jobs are for language models
+    with Scratch("ui") as scratch:
+        server = scratch.start([*command, *places], Path.cwd(), settings | os.environ)
+        try:
+            code = scratch.finish([server])
+        except Stopped as stopped:
+            if stopped.signum != signal.SIGINT:
+                raise
+            return
+    raise UserError(f"MLflow's server ended by itself, exit code {code}; what it said is above")
 
 
 def page() -> str:
@@ -142,11 +220,17 @@ def _open(address: str) -> None:
             return
 
 
-def latest_page() -> str:
-    """`page`, or MLflow's list of experiments where there is nothing to compare yet."""
+def latest_page(uri: str) -> str:
+    """`page`, or MLflow's list of experiments where there is nothing to compare yet, or the server is out of reach.
+
+    Raises:
+        UserError: the store is here and can't be read.
+    """
     try:
         return page()
     except UserError as error:
+        if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).exists():
+            raise
         terminal.say(*error.args, kind="note")
         return EXPERIMENTS
 

@@ -68,3 +68,10 @@ def test_it_works_on_when_its_guard_is_killed():
         scratch._guard.wait()
         assert scratch.run(["/bin/sh", "-c", "exit 0"], scratch.path, {}) == 0
     assert not scratch.path.exists()
+
+
+def test_what_its_processes_print_commands_no_terminal(capfd):
+    with Scratch() as scratch:
+        assert scratch.run(["/bin/sh", "-c", r"printf '\033[31mone\nt\342\200\256wo'; printf 'bad \377\n' >&2; exit 1"], scratch.path, {}) == 1
+    out, err = capfd.readouterr()
+    assert (out, err) == ("\\x1b[31mone\nt\\u202ewo\n", "bad \\xff\n")
