@@ -40,10 +40,11 @@ def _at_root(arguments: argparse.Namespace) -> None:
 
 
 def check(_arguments: argparse.Namespace) -> None:
-    """Check params.yaml."""
-    from surefoot.params import load
+    """Check params.yaml; bring what DVC must know to it and to dvc.yaml."""
+    from surefoot import watched
 
-    load(files.PARAMS)
+    for line in watched.complete():
+        terminal.say(line)
 
 
 def schema(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, onnx_export, overview, provenance, serving, start, tracking
+from surefoot import errors, files, onnx_export, overview, provenance, serving, start, tracking, user_code
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.parts import Range
 from surefoot.data.store import Store
@@ -60,7 +60,7 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     from surefoot.training import optimizer as optimizers
     from surefoot.training.average import Average
     from surefoot.training.objective import check_loss, objective
-    from surefoot.training.origin import origin
+    from surefoot.training.origin import origin, sources
     from surefoot.training.rows import Rows
     from surefoot.training.schedule import Schedule
     from surefoot.training.sgd import Step, Trainer
@@ -148,7 +148,10 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     )
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
     ends = train.model_dump(mode="json", include={"epochs", "max_steps", "early_stopping", "schedule", "select"})
-    identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"]]))
+    # A schedule of the user's by its source; nothing where it is torch's own.
+    scheduled = user_code.functions_in(ends["schedule"])
+    theirs = [sources(*scheduled)] if scheduled else []
+    identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"], *theirs]))
     return Plan(identity, first, lr, steps_per_epoch, schedule, make, begin.said if begin else None, batches.only)
 
 

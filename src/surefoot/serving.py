@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from surefoot import files
+from surefoot import files, user_code
 from surefoot.data.features import transform
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -338,10 +338,9 @@ def example(description: dict[str, Any], examples: list[Any]) -> "pd.DataFrame |
 
 
 def _code(factory: str) -> list[str]:
-    """Surefoot itself, and the top module or package of the user's own network."""
+    """Surefoot itself, and the user's own modules and packages that make the network: the top module or package of each."""
     import sys
 
-    top = sys.modules[factory.partition(":")[0].partition(".")[0]]
-    return sorted(
-        {str(Path(module.__file__).parent if hasattr(module, "__path__") else module.__file__) for module in (top, sys.modules["surefoot"]) if module.__file__}
-    )
+    own, _ = user_code.modules([factory])
+    tops = [sys.modules[name] for name in {name.partition(".")[0] for name in (factory.partition(":")[0], *own)} | {"surefoot"}]
+    return sorted(str(Path(top.__file__).parent if hasattr(top, "__path__") else top.__file__) for top in tops if top.__file__)

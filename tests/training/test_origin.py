@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from surefoot import files, runs
+from surefoot import files, runs, user_code
 from surefoot.data.store import open_store
 from surefoot.params import load
 from surefoot.training import numerics, origin
@@ -397,7 +397,7 @@ def test_a_text_that_is_no_docstring_counts(package):
 def test_packages_that_are_imported_enter_with_their_version(package):
     path = file(package, "near")
     path.write_text(path.read_text() + "import safetensors\n")
-    own, packages = origin._sources(f"{package.name}.network")
+    own, packages = user_code.modules([f"{package.name}.network:build"])
     assert packages == {"torch", "safetensors"}
     assert all(Path(found).is_relative_to(package) for found in own.values())
     assert origin._version("safetensors") == importlib.metadata.version("safetensors")
@@ -405,10 +405,10 @@ def test_packages_that_are_imported_enter_with_their_version(package):
 
 @pytest.mark.parametrize("name", origin.TRAINING_CODE)
 def test_training_code_counts(monkeypatch, tmp_path, name):
-    real = origin._path
+    real = user_code.module_file
 
     def origin_of(path=None):
-        monkeypatch.setattr(origin, "_path", lambda module: path if module == name and path else real(module))
+        monkeypatch.setattr(user_code, "module_file", lambda module: path if module == name and path else real(module))
         return origin.origin(
             seed=0,
             numerics="portable",
@@ -437,8 +437,8 @@ def test_training_code_counts(monkeypatch, tmp_path, name):
 
 def test_the_training_code_is_all_that_the_loop_imports():
     """Whatever the modules listed import of this project is listed too, or carries no number."""
-    found = set().union(*(origin._imports(name, origin._path(name)) for name in origin.TRAINING_CODE))
-    ours = {name for name in found if name.startswith("surefoot.") and origin._path(name)}
+    found = set().union(*(user_code._imports(name, user_code.module_file(name)) for name in origin.TRAINING_CODE))
+    ours = {name for name in found if name.startswith("surefoot.") and user_code.module_file(name)}
     assert ours - set(origin.TRAINING_CODE) == {"surefoot.errors", "surefoot.imports", "surefoot.training.divergence"}
 
 
@@ -458,3 +458,48 @@ def test_weights_that_a_factory_reads_count(batched, monkeypatch, request):
     assert keys()[0] == before
     torch.save(weights | {"bias": torch.tensor([0.0, 0.0, 1e-30])}, batched / "weights.pt")
     assert keys()[0] != before
+
+
+def test_the_source_of_a_schedule_of_the_users_is_part_of_the_run(batched, monkeypatch, request):
+    """Its values are in the keys; what comes of none, such as of an epoch that isn't reached, tells runs apart, too."""
+    monkeypatch.syspath_prepend(batched.path)
+    name = "falls" + hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    module = batched / f"{name}.py"
+    request.addfinalizer(lambda: sys.modules.pop(name, None))
+
+    def identity(schedule):
+        batched.edit("train.lr", "0.1")
+        text = (batched / "params.yaml").read_text()
+        (batched / "params.yaml").write_text(f"{text}  schedule: {schedule}\n")
+        try:
+            return runs.plan(load(files.PARAMS), open_store(files.BATCHES)).identity
+        finally:
+            (batched / "params.yaml").write_text(text)
+
+    module.write_text("def falls(n):\n    return 0.5 ** n\n")
+    own = [f"{{name: '{name}:falls'}}", f"{{name: LambdaLR, arguments: {{lr_lambda: '{name}:falls'}}}}"]
+    before, torchs = [identity(schedule) for schedule in own], identity("{name: StepLR, arguments: {step_size: 1}}")
+    module.write_text("# a comment\ndef falls(n):\n    return 0.5 ** n\n")
+    assert [identity(schedule) for schedule in own] == before
+    module.write_text("def falls(n):\n    return 0.5 ** n if n < 1000 else 0\n")
+    after = [identity(schedule) for schedule in own]
+    assert not set(before) & set(after)
+    assert identity("{name: StepLR, arguments: {step_size: 1}}") == torchs
+
+
+def test_a_data_file_beside_a_network_counts(package):
+    before = sources(package)
+    (package / "deep/vocabulary.txt").write_text("a\n")
+    after = sources(package)
+    assert after.keys() - before.keys() == {f"{package.name}/deep/vocabulary.txt"}
+    (package / "deep/vocabulary.txt").write_text("b\n")
+    assert sources(package) != after
+    for name in ("README.md", ".hidden", "deep/__pycache__/x.pyc", "deep/old.txt~"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("nothing of it")
+    assert set(sources(package)) == set(after)
+
+
+def test_a_module_that_is_imported_by_its_name_as_a_text_counts(package):
+    file(package, "near").write_text(f"import importlib\nthing = importlib.import_module('{package.name}.unused')\n")
+    assert f"{package.name}.unused" in sources(package)

@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, provenance, runs, start, terminal, tracking
+from surefoot import errors, files, provenance, runs, start, terminal, tracking, watched
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -27,6 +27,7 @@ def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics, tables and plots; add them to the MLflow run; print a summary."""
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    watched.require(params, "evaluate")
     import torch
 
     from surefoot.evaluation import intervals, metrics, reports, summary

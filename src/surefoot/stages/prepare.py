@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from surefoot import errors, files, terminal
+from surefoot import errors, files, terminal, user_code, watched
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source
@@ -21,6 +21,7 @@ from surefoot.params import Prepare, load
 def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
     params = load(files.PARAMS)
+    watched.require(params, "prepare")
     prepare = params.prepare
     opened = [
         shown(open_source(prepare, source, labels), source) if source else None
@@ -58,7 +59,7 @@ def unwatched(prepare: Prepare) -> list[str]:
 
 def _watched(name: str) -> bool:
     if re.fullmatch(FUNCTION, name):
-        return name.startswith("sources.")
+        return name.startswith("sources.") or bool(user_code.modules([name])[0])  # of this project: `watched.require` has seen to it
     # As the path is written: DVC follows a link in data/raw to a file, but none to a directory.
     path, raw = Path(os.path.abspath(name)), files.RAW.absolute()  # noqa: PTH100
     if not path.is_relative_to(raw):

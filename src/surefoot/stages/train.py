@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, onnx_export, runs, start, terminal, tracking
+from surefoot import errors, files, onnx_export, runs, start, terminal, tracking, watched
 from surefoot.data.store import Store, open_store
 from surefoot.errors import Stopped, UserError
 from surefoot.params import Params, Train, load
@@ -37,6 +37,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    watched.require(params, "train")
     from surefoot.training.model import to_bytes
     from surefoot.training.trajectory import LOSSES, network_of
     from surefoot.training.trajectory_store import TrajectoryStore
