@@ -25,9 +25,11 @@ train:
   lr: 0.05
 """
 CODE = {
-    "src/sources/readers.py": "from pyarrow import csv\n\nfrom reading import OPTIONS\n\n\ndef rows():\n    return csv.read_csv('data/raw/digits.csv', **OPTIONS)\n",
+    "src/sources/readers.py": "from pyarrow import csv\n\nfrom reading import OPTIONS\n\n\n"
+    "def rows():\n    return csv.read_csv('data/raw/digits.csv', **OPTIONS)\n",
     "src/reading.py": "OPTIONS = {}\n",
-    "src/sources/losses.py": "from torch import nn\n\nfrom .smoothing import SMOOTHING\n\n\ndef softly():\n    return nn.CrossEntropyLoss(label_smoothing=SMOOTHING)\n",
+    "src/sources/losses.py": "from torch import nn\n\nfrom .smoothing import SMOOTHING\n\n\n"
+    "def softly():\n    return nn.CrossEntropyLoss(label_smoothing=SMOOTHING)\n",
     "src/sources/smoothing.py": "SMOOTHING = 0.1\n",
     "src/sources/schedules.py": "def falls(n):\n    from helpers import halved\n    return halved(n)\n",
     "src/helpers.py": "import shapes.sizes\n\n\ndef halved(n):\n    return 0.5**n\n\n\ndef width():\n    return shapes.sizes.WIDTH\n",
