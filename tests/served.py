@@ -81,7 +81,7 @@ def network_says(store, network, weights):
     networks.load(model, weights)
     outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"])).double().numpy()
     if store.task == "regression":
-        return outputs[:, 0]
+        return outputs[:, 0] * store.target_scale["divide"] + store.target_scale["subtract"]
     if store.task == "binary":
         positive = 1 / (1 + np.exp(-outputs[:, 0]))
         return np.stack([1 - positive, positive], 1)

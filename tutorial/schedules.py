@@ -10,6 +10,7 @@ TASK: dict[str, Any] = {
     "prepare__source": "sklearn:diabetes",
     "prepare__target": "progression",
     "prepare__task": "regression",
+    "prepare__normalize_target": "none",  # so that the loss is in the target's own unit
     "batch__shape": None,
     "batch__size": 8,
     "train__model__arguments": {"hidden": []},

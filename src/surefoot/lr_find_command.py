@@ -39,8 +39,12 @@ def find(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     trainer = plan.make()
     steps = steps or test.steps_needed(trainer)
     lrs = _progress(test.learning_rates(lowest, highest, steps), steps)
-    curve = test.range_test(trainer, plan.lr, lrs, steps, lambda epoch: batches.order(params.seed, epoch), plan.steps_per_epoch)
-    _check_curve(curve, lowest, highest, steps)
+    remedies = runs.remedies(params, batches)
+    try:
+        curve = test.range_test(trainer, plan.lr, lrs, steps, lambda epoch: batches.order(params.seed, epoch), plan.steps_per_epoch)
+    except test.NeverFinite as error:
+        raise UserError(f"{error}{remedies.replace(', or ', '; try ', 1)}") from None
+    _check_curve(curve, lowest, highest, steps, remedies)
     scale = plan.lr / params.train.lr  # train.lr_reference_batch
     found = {"steepest": curve.steepest, "tenth_of_diverging": curve.tenth, "suggested": curve.suggested}
     suggestions = {name: lr / scale for name, lr in found.items() if lr}
@@ -63,11 +67,11 @@ def _check(lowest: float, highest: float, steps: int | None) -> None:
         raise UserError(f"--steps {steps}: must be from 20 to {MOST}; fewer show no curve")
 
 
-def _check_curve(curve: "Curve", lowest: float, highest: float, steps: int) -> None:
+def _check_curve(curve: "Curve", lowest: float, highest: float, steps: int, remedies: str) -> None:
     if curve.steepest is not None:
         return
     if curve.diverging is not None:
-        raise UserError(f"the loss explodes at lr {curve.diverging:.2g}, and doesn't fall before; give a --min below {lowest:g}")
+        raise UserError(f"the loss explodes at lr {curve.diverging:.2g}, and doesn't fall before; give a --min below {lowest:g}{remedies}")
     raise UserError(
         f"from lr {lowest:g} to {highest:g} the loss doesn't fall by more than it varies from minibatch to minibatch; "
         f"give a larger --max, or more --steps than {steps}"

@@ -63,6 +63,9 @@ def main() -> None:
     description = serving.read_description(here)
     network = serving.network(description, here / serving.WEIGHTS)
     inputs = _inputs(description, json.loads((here / "examples.json").read_text()))
+    scale = description.get("target_scale")
+    if scale:
+        network = _in_own_unit(network, scale)
     try:
         with torch.no_grad():
             expected = network(inputs).numpy()
@@ -84,7 +87,22 @@ def main() -> None:
     (here / DIRECTORY).mkdir()
     program.save(here / PATH)
     files.write_json(here / DIRECTORY / serving.DESCRIPTION, description)
-    _check(here / PATH, inputs.numpy(), expected)
+    _check(here / PATH, inputs.numpy(), expected, scale)
+
+
+def _in_own_unit(network: Any, scale: dict[str, list[float]]) -> Any:
+    """A network whose number is in the target's own unit: float64, as a large one with little spread would lose its last digits else."""
+    from torch import Tensor, nn
+
+    class InOwnUnit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, rows: Tensor) -> Any:
+            return self.network(rows).double() * scale["divide"][0] + scale["subtract"][0]
+
+    return InOwnUnit()
 
 
 def _inputs(description: dict[str, Any], examples: list[Any]) -> Any:
@@ -99,10 +117,11 @@ def _inputs(description: dict[str, Any], examples: list[Any]) -> Any:
     return prepared[:]
 
 
-def _check(path: Path, inputs: np.ndarray, expected: np.ndarray) -> None:
-    """Compare the file with the network, on all rows and on one."""
+def _check(path: Path, inputs: np.ndarray, expected: np.ndarray, scale: dict[str, list[float]] | None = None) -> None:
+    """Compare the file with the network, on all rows and on one, on the scale of the training."""
     import onnx
 
+    subtract, divide = (scale["subtract"][0], scale["divide"][0]) if scale else (0.0, 1.0)
     onnx.checker.check_model(str(path))
     if importlib.util.find_spec("onnxruntime") is None:
         return
@@ -112,8 +131,8 @@ def _check(path: Path, inputs: np.ndarray, expected: np.ndarray) -> None:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for rows in (len(inputs), 1):
         (given,) = session.run(None, {session.get_inputs()[0].name: inputs[:rows]})
-        apart = float(np.abs(given - expected[:rows]).max())
-        if not apart <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        apart = float(np.abs(given - expected[:rows]).max()) / divide
+        if not apart <= TOLERANCE * max(1.0, float(np.abs((expected - subtract) / divide).max())):
             raise UserError(f"train.onnx: the ONNX file computes something else than the network: the outputs differ by {apart:.3g}")
 
 

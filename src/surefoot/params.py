@@ -155,6 +155,8 @@ class Prepare(Section):
     missing: Missing = Field(default_factory=Missing)
     normalize: Literal["standard", "none"] = "standard"
     """`standard` brings every number to mean 0 and deviation 1, as measured on the training rows."""
+    normalize_target: Literal["standard", "none"] = "standard"
+    """In regression: the target in training, and so its loss. Metrics, plots and predictions are in its own unit. `none`: it is trained on as it is."""
     validation: float = Field(default=0.15, gt=0, lt=1)
     """Fraction of the rows for the validation set; unless it has a source of its own."""
     test: float = Field(default=0.15, gt=0, lt=1)

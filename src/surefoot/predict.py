@@ -24,6 +24,7 @@ from surefoot.data.columns import Column, column_of, some
 from surefoot.data.features import transform
 from surefoot.data.readers.open import open_rows
 from surefoot.data.readers.source import FILE, INPUT, Source
+from surefoot.data.store import preparation
 from surefoot.errors import UserError
 from surefoot.params import Missing, Params, Prepare, load
 from surefoot.training import numerics
@@ -100,8 +101,7 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
     except ValueError:
         raise UserError(f"{files.BATCHES / 'index.json'}: is damaged; remove it, then `make repro`") from None
     chosen = params.train.model
-    described = {name: index[name] for name in ("task", "classes", "input_shape", "features", "scale")}
-    description = {"factory": chosen.factory, "arguments": chosen.arguments, **described}
+    description = {"factory": chosen.factory, "arguments": chosen.arguments, **preparation(index)}
     return Model(str(path), serving.network(description, path), description)
 
 

@@ -72,9 +72,10 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     train, device = params.train, params.device
     index = batches.index
     numerics.check_precision(train.precision, params.numerics, device)
-    training, validation = (Rows.stored(split.inputs, split.targets, index["scale"]) for split in (batches.train, batches.validation))
+    training, validation = (Rows.stored(split.inputs, split.targets, index["scale"], batches.target_scale) for split in (batches.train, batches.validation))
     numerics.seed_step(params.seed, 0)  # a loss of the user's may draw
-    aim = objective(batches.task, **train.loss.model_dump(), class_counts=index["splits"]["train"]["class_counts"], device=device)
+    of_data = {"class_counts": index["splits"]["train"]["class_counts"], "unit": batches.target_unit}
+    aim = objective(batches.task, **train.loss.model_dump(), **of_data, device=device)
     # What changes no step isn't here: `block` and `window` where all rows are shuffled.
     shuffle = {"shuffle": index["shuffle"], **({"block": index["block"], "window": index["window"]} if index["shuffle"] == "blocks" else {})}
     step = Step(**train.model_dump(include={"accumulate", "clip_norm", "clip_value", "precision"}))
@@ -143,6 +144,7 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
         schedule={"columns": columns, "follows": schedule().metric},
         data={split: index["splits"][split] for split in ("train", "validation")}
         | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told}
+        | ({"target_scale": batches.target_scale} if batches.target_scale else {})
         | ({"only": batches.only} if batches.only is not None else {}),
         start={"weights": begin.said["weights"]} if begin and weights is not None else None,
     )
@@ -153,6 +155,18 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     theirs = [sources(*scheduled)] if scheduled else []
     identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"], *theirs]))
     return Plan(identity, first, lr, steps_per_epoch, schedule, make, begin.said if begin else None, batches.only)
+
+
+def remedies(params: Params, batches: Store) -> str:
+    """What may help against a training that diverges, beside a smaller `train.lr`, as the end of a sentence."""
+    from surefoot.training import divergence
+
+    return divergence.remedies(
+        batches.task,
+        params.train.loss.name,
+        inputs_scaled=batches.inputs_scaled,
+        target_scaled=batches.target_scale is not None,
+    )
 
 
 def _scaled(lr: Any, reference: int | None, rows: int) -> Any:
@@ -325,7 +339,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "model": {
             "factory": params.train.model.factory,
             "arguments": params.train.model.arguments,
-            **{name: batches.index[name] for name in ("task", "classes", "input_shape", "features", "scale")},
+            **batches.preparation,
         },
         "examples": preparation["examples"],
         "start": plan.start,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from surefoot import files, user_code
 from surefoot.data.features import transform
+from surefoot.data.normalize import in_own_unit
 from surefoot.errors import UserError
 from surefoot.imports import where
 from surefoot.params import Model
@@ -51,6 +52,7 @@ class Description(Model):
     input_shape: Annotated[list[Size], Field(min_length=1, max_length=32)]
     features: Annotated[list[Feature], Field(min_length=1)]
     scale: dict[Literal["subtract", "divide"], list[float]] | None
+    target_scale: dict[Literal["subtract", "divide"], Annotated[list[FiniteFloat], Field(min_length=1, max_length=1)]] | None = None
 
 
 class Predictor:
@@ -102,7 +104,9 @@ def answers(model: Any, description: dict[str, Any], inputs: np.ndarray) -> dict
     except Exception as error:  # a token that an embedding has no place for
         raise UserError(f"the network fails on these rows: {where(error)}") from None
     if description["task"] == "regression":
-        return {"prediction": outputs[:, 0].numpy()}
+        scale = description.get("target_scale")  # older models have none
+        given = outputs[:, 0].numpy()
+        return {"prediction": in_own_unit(given, scale) if scale else given}
     if description["task"] == "binary":
         positive = torch.sigmoid(outputs[:, 0])
         probabilities = torch.stack([1 - positive, positive], 1).numpy()

@@ -256,10 +256,32 @@ def test_regression(tmp_path):
     for split in SPLITS:
         ((_, targets),) = read_table(tmp_path, split, schema)
         raw = places(tmp_path)[split]
-        assert targets.dtype == np.float32
+        assert targets.dtype == np.float64
         assert targets.tolist() == [value * value for value in raw]
     statistics = json.loads((tmp_path / "statistics.json").read_text())
-    assert statistics["training_target"]["mean"] == pytest.approx(np.mean(places(tmp_path, "kind")["train"]))
+    train = places(tmp_path, "kind")["train"]
+    assert statistics["training_target"]["mean"] == pytest.approx(np.mean(train))
+    assert schema["target_scale"] == {"subtract": [pytest.approx(np.mean(train))], "divide": [pytest.approx(np.std(train))]}
+
+
+def test_a_target_that_is_not_to_be_scaled(tmp_path):
+    schema, _ = write(tmp_path, {"a": [float(n) for n in range(60)], "kind": [n / 7 for n in range(60)]}, task="regression", normalize_target="none")
+    assert "target_scale" not in schema
+    ((_, targets),) = read_table(tmp_path, "test", schema)
+    assert targets.dtype == np.float32
+    assert targets.tolist() == np.array(places(tmp_path, "kind")["test"], np.float32).tolist()
+
+
+def test_classes_have_no_scale(tmp_path):
+    schema, _ = write(tmp_path, columns(LABELS))
+    assert "target_scale" not in schema
+
+
+def test_a_number_to_predict_that_no_float32_holds_when_scaled_is_told(tmp_path):
+    rows = {"a": [float(n) for n in range(60)], "t": list(range(60)), "kind": [n / 7e30 for n in range(59)] + [1e30]}
+    schema, _ = write(tmp_path, rows, task="regression", split={"by": "time", "column": "t"})
+    with pytest.raises(UserError, match=r"test.parquet: column 'kind' \(prepare.target\): 1e\+30, scaled, is more than float32 can hold"):
+        list(read_table(tmp_path, "test", schema))
 
 
 def test_binary(tmp_path):
@@ -291,6 +313,8 @@ def test_classes_are_texts_whole_numbers_and_booleans(tmp_path, values):
             {"task": "binary"},
             r"raw.csv: row 4, column 'kind': a third class; prepare.task: binary needs two",
         ),
+        (numbered(50) | {"kind": [1e200, -1e200] * 25}, {"task": "regression"}, r"row 2, column 'kind': 1e\+200 is more than float32 can hold"),
+        (numbered(50) | {"kind": [1e-200, 2e-200] * 25}, {"task": "regression"}, r"numbers from 1e-200 to 2e-200 have squares of 0 in float64"),
         (numbered(50), {"target": "sort"}, r"raw.csv: has no column 'sort' \(prepare.target\); it has a, kind"),
         (numbered(50), {"task": "regression"}, r"raw.csv: row 2, column 'kind': 'x' is not a number"),
         (numbered(50) | {"kind": [0.5] * 50}, {}, r"raw.csv: row 2, column 'kind': 0.5 is not a class, .*prepare.task: regression"),

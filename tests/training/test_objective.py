@@ -53,6 +53,19 @@ def test_what_is_measured():
     assert make("regression").measure(NUMBERS, TARGETS) == {"mae": pytest.approx((0.5 + 1 + 2) / 3)}
 
 
+def test_errors_are_measured_in_the_targets_own_unit():
+    aim = objective("regression", "auto", {}, None, (), unit=1000.0)
+    assert aim.measure(NUMBERS, TARGETS) == {"mae": pytest.approx(1000 * (0.5 + 1 + 2) / 3)}
+    assert torch.equal(aim.loss(NUMBERS, TARGETS), nn.MSELoss()(NUMBERS[:, 0], TARGETS))
+
+
+@pytest.mark.parametrize("name", ["PoissonNLLLoss", "BCEWithLogitsLoss", "SoftMarginLoss"])
+def test_a_loss_that_numbers_below_0_are_not_for_is_refused_where_they_are_scaled(name):
+    objective("regression", name, {}, None, ())
+    with pytest.raises(UserError, match=f"train.loss.name: {name} isn't for a scaled target, .*: set prepare.normalize_target: none"):
+        objective("regression", name, {}, None, (), unit=2.0)
+
+
 def test_balanced_weights_give_each_class_the_same_share():
     aim = make(class_weights="balanced", class_counts=(1, 2, 5))
     expected = nn.CrossEntropyLoss(weight=torch.tensor([8 / 3, 8 / 6, 8 / 15]))

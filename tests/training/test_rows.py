@@ -74,6 +74,9 @@ def test_rows_come_the_same_from_memory_and_from_files_larger_than_it(scratch, o
             same(list(minibatches(source.inputs, source.targets, stretch, size)), wanted)
 
 
+SCALE_OF_TARGET = {"subtract": [1.6e9], "divide": [0.01]}
+
+
 @pytest.mark.parametrize("limit", [0, 1 << 20])
 @pytest.mark.parametrize(
     ("scale", "divide"), [(None, 1.0), ({"subtract": [1.0], "divide": [2.0]}, 2.0), ({"subtract": [1.0] * 12, "divide": list(range(1, 13))}, None)]
@@ -90,6 +93,19 @@ def test_images_are_brought_to_scale(monkeypatch, tmp_path, limit, scale, divide
     assert (torch.cat(list(source.split(4))).numpy() == wanted).all()
     assert (len(source), source.shape, source.row_bytes) == (9, (9, 3, 2, 2), 48)
     assert images.dtype == np.load(tmp_path / "inputs.npy").dtype  # what is on disk stays
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_numbers_to_predict_are_brought_to_scale_before_they_lose_digits(monkeypatch, tmp_path, limit):
+    monkeypatch.setattr(rows, "MAPPED_BYTES", limit)
+    numbers = 1.6e9 + np.random.default_rng(0).normal(size=9) / 100
+    source = Rows.stored(mapped(tmp_path, "inputs", np.zeros((9, 2), np.float32)), mapped(tmp_path, "targets", numbers), None, SCALE_OF_TARGET)
+    wanted = ((numbers - 1.6e9) / 0.01).astype(np.float32)
+    for _ in range(2):  # the file's own numbers stay
+        assert source.targets[:].dtype == torch.float32
+        assert (source.targets[:].numpy() == wanted).all()
+    ((_, targets),) = minibatches(source.inputs, source.targets, torch.arange(9).flip(0), 9)
+    assert (targets.numpy() == wanted[::-1]).all()
 
 
 def test_numbers_of_tokens_stay_whole(monkeypatch, tmp_path):

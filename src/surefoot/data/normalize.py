@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +125,12 @@ def normalize(rows: Array, subtract: list[float], divide: list[float]) -> NDArra
     """(rows - subtract) / divide, in float64, then rounded to float32."""
     scaled: NDArray[np.float32] = ((rows - np.asarray(subtract)) / np.asarray(divide)).astype(np.float32)
     return scaled
+
+
+def in_own_unit(values: NDArray[np.floating[Any]], scale: dict[str, list[float]]) -> NDArray[np.float64]:
+    """What `scale` was subtracted from and divided by, back again: in float64, so that a price keeps its cents and a huge number its size."""
+    restored: NDArray[np.float64] = values.astype(np.float64) * scale["divide"] + scale["subtract"]
+    return restored
 
 
 def median(blocks: Callable[[], Iterable[Array]], count: int) -> float:

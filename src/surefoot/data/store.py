@@ -36,7 +36,7 @@ BUCKET_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Split:
-    """A split's arrays, memory-mapped: inputs float32, uint8 or int64 (rows, *shape), targets int64 or float32 (rows,)."""
+    """A split's arrays, memory-mapped: inputs float32, uint8 or int64 (rows, *shape), targets int64, float32 or float64 (rows,)."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -72,6 +72,27 @@ class Store:
         """How many numbers the network must give for a row: one for each class, or one."""
         return len(self.classes) if self.task == "classification" else 1
 
+    @property
+    def target_scale(self) -> dict[str, list[float]] | None:
+        """What targets, stored in their own unit, are brought to in training; None: they are trained on as they are, as in older stores."""
+        return self.index.get("target_scale")
+
+    @property
+    def inputs_scaled(self) -> bool:
+        """Whether inputs that are numbers are brought to one scale; also where there are none."""
+        measured = [feature for feature in self.index["features"] or [] if feature["kind"] in ("numeric", "date") or feature.get("dtype", "int64") != "int64"]
+        return bool(self.index["scale"]) or not measured or any(by != 1 for feature in measured for by in feature["divide"] or [])
+
+    @property
+    def target_unit(self) -> float | None:
+        """What 1 of a scaled target is in its own unit; None: they aren't scaled."""
+        return self.target_scale["divide"][0] if self.target_scale else None
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What a network's description says of its inputs and outputs, so that raw rows can be predicted."""
+        return preparation(self.index)
+
     def schema(self) -> dict[str, Any]:
         """What a network may want to know: the task, the classes, and of each input column its kind and its place in a row."""
         return {"task": self.task, "classes": self.classes, "features": self.index["features"]}
@@ -94,6 +115,11 @@ class Store:
             return OrderAmong(self.only, len(self.train.targets), seed, epoch)[: self.rows_per_epoch]
         blocks = (index["block"], index["window"]) if index["shuffle"] == "blocks" else ()
         return Order(len(self.train.targets), seed, epoch, *blocks)[: self.rows_per_epoch]
+
+
+def preparation(index: dict[str, Any]) -> dict[str, Any]:
+    """Of an `index.json`: what must be known to bring raw rows to a network, and its outputs to answers."""
+    return {name: index[name] for name in ("task", "classes", "input_shape", "features", "scale", "target_scale") if name != "target_scale" or name in index}
 
 
 def write_split(
@@ -316,6 +342,7 @@ def write_index(
     preparation: dict[str, Any],
     task: str = "classification",
     scale: dict[str, list[float]] | None = None,
+    target_scale: dict[str, list[float]] | None = None,
     features: list[dict[str, Any]] | None = None,
     blocks: tuple[int, int] | None = None,
     parts: list[dict[str, Any]] | None = None,
@@ -333,6 +360,7 @@ def write_index(
         task: classification, binary or regression.
         scale: what inputs are brought to in the training step, (x - subtract) / divide: `subtract` and `divide`, a number each, one for each of the
             first axis of an input, or one for each value of it.
+        target_scale: the same of targets, a number each; None: they are trained on as they are.
         features: the preparation of tables.
         blocks: rows in a block and blocks in a window, where rows are shuffled so; None: all rows are.
         parts: the part files of the raw data, in order: path, digest, and rows by split.
@@ -350,6 +378,7 @@ def write_index(
         "input_shape": shape,
         "dtype": splits["train"]["inputs"]["dtype"],
         "scale": scale,
+        **({"target_scale": target_scale} if target_scale else {}),
         "classes": classes,
         "features": features,
         "preparation": preparation,

@@ -21,7 +21,7 @@ from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
 from surefoot.data.columns import Column, check_same, choose, kind_told, some
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
-from surefoot.data.normalize import Statistics, select, sortable
+from surefoot.data.normalize import Statistics, normalize, scaling, select, sortable
 from surefoot.data.parts import Parts
 from surefoot.data.readers.source import Source
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
@@ -97,6 +97,7 @@ def write_tables(
         "parts": [part for some in (parts, *of_others) for part in some.describe()],
         "features": features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
         **_form(fits),
+        **targets.scale(),
         "examples": _examples(out / "train.parquet", columns),
     }
     if described["shape"] is None:
@@ -116,8 +117,8 @@ def read_schema(prepared: Path) -> dict[str, Any]:
 def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The rows of a split, block by block; a thread prepares the next one meanwhile.
 
-    Inputs as the network gets them, of the schema's dtype, (rows, *shape); targets (rows,): int64 class indices, or
-    float32: 0 and 1 for binary, and the number itself for regression.
+    Inputs as the network gets them, of the schema's dtype, (rows, *shape); targets (rows,): int64 class indices; float32 0 and 1 for
+    binary; the number itself for regression, in float64 where `target_scale` is left to the training step, or else in float32.
 
     Raises:
         UserError: a value that overflows when it is scaled.
@@ -133,7 +134,7 @@ def _blocks(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tupl
             _refuse_overflow(inputs, schema, prepared / f"{split}.parquet")
         target = batch.column(schema["target"])
         if schema["task"] == "regression":
-            targets = np.from_dlpack(target).astype(np.float32)
+            targets = _numbers_to_predict(np.from_dlpack(target), schema, prepared / f"{split}.parquet")
         else:
             known = np.array([index.get(label, -1) for label in target.dictionary.to_pylist()], dtype=np.int64)
             targets = known[np.from_dlpack(target.indices)].astype(np.float32 if schema["task"] == "binary" else np.int64)
@@ -144,6 +145,18 @@ def _refuse_overflow(inputs: np.ndarray, schema: dict[str, Any], table: Path) ->
     place = int(np.flatnonzero(~np.isfinite(inputs).all(axis=0))[0])
     column = next(feature["column"] for feature in schema["features"] if feature["first"] <= place < feature["first"] + feature["width"])
     raise UserError(f"{table}: column {column!r}: scaled, a value is more than float32 can hold; leave the column out (prepare.ignore), or mend it")
+
+
+def _numbers_to_predict(values: np.ndarray, schema: dict[str, Any], table: Path) -> np.ndarray:
+    scale = schema.get("target_scale")
+    if scale is None:
+        return values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(normalize(values, **scale))
+    if bad.any():
+        where = f"{table}: column {schema['target']!r} (prepare.target)"
+        raise UserError(f"{where}: {float(values[bad][0])!r}, scaled, is more than float32 can hold; mend it, or leave the row out")
+    return values
 
 
 # --- rows, cleaned and split ----------------------------------------------------------------------
@@ -358,6 +371,9 @@ class Targets:
         if prepare.task == "regression" and self._measured.minimum == self._measured.maximum:
             value = float(self._measured.minimum[0])
             raise UserError(f"column {target!r} (prepare.target) is {value!r} in every training row; there is nothing to learn")
+        if prepare.task == "regression" and self._measured.deviation[0] == 0:
+            low, high = float(self._measured.minimum[0]), float(self._measured.maximum[0])
+            raise UserError(f"column {target!r} (prepare.target): numbers from {low!r} to {high!r} have squares of 0 in float64; give them in a smaller unit")
 
     def check_known(self, target: pa.Array, rows: NDArray[np.int64], where: Callable[[int], str], split: str) -> None:
         """Check that training has seen each class of a separate source.
@@ -385,6 +401,13 @@ class Targets:
         for split, rows in zip(SPLITS, self.rows, strict=True):
             if not rows:
                 raise UserError(f"{getattr(self._prepare, f'{split}_source')}: has no rows (prepare.{split}_source)")
+
+    def scale(self) -> dict[str, Any]:
+        """What schema.json says of how numbers to predict are scaled in training; nothing of classes, or where params.yaml wants none."""
+        if self._prepare.task != "regression" or self._prepare.normalize_target == "none":
+            return {}
+        subtract, divide = scaling(self._prepare.normalize_target, self._measured)
+        return {"target_scale": {"subtract": subtract, "divide": divide}}
 
     def statistics(self) -> dict[str, Any]:
         """What statistics.json says of the target."""

@@ -26,7 +26,8 @@ def main() -> None:
     # What a row that comes later needs, so that the model can be used on raw rows.
     preparation = {key: schema[key] for key in ("source", "dropped", "examples", "split")}
     batch, splits = params.batch, {}
-    targets_dtype = "int64" if schema["task"] == "classification" else "float32"
+    target_scale = schema.get("target_scale")
+    targets_dtype = "int64" if schema["task"] == "classification" else "float64" if target_scale else "float32"
     with files.new_directory(files.BATCHES) as out:
         for split in SPLITS:
             blocks = read_table(files.PREPARED, split, schema)
@@ -53,6 +54,7 @@ def main() -> None:
             preparation=preparation,
             task=schema["task"],
             scale=_scale(schema["scale"], tuple(schema["shape"]), shape),
+            target_scale=target_scale,
             features=schema["features"],
             parts=schema["parts"],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,

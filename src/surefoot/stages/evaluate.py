@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from surefoot import errors, files, provenance, runs, start, terminal, tracking, watched
+from surefoot.data.normalize import in_own_unit
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -28,8 +29,6 @@ def main() -> None:
     params = load(files.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     watched.require(params, "evaluate")
-    import torch
-
     from surefoot.evaluation import intervals, metrics, reports, summary
     from surefoot.training import model as networks
     from surefoot.training.objective import objective
@@ -39,9 +38,10 @@ def main() -> None:
     network, loss = params.train.model, params.train.loss
     model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema, params.device)
     networks.load(model, files.MODEL.read_bytes())
-    aim = objective(store.task, **loss.model_dump(), class_counts=store.index["splits"]["train"]["class_counts"], device=params.device)
+    of_data = {"class_counts": store.index["splits"]["train"]["class_counts"], "unit": store.target_unit}
+    aim = objective(store.task, **loss.model_dump(), **of_data, device=params.device)
 
-    targets = torch.from_numpy(store.test.targets)
+    targets = Stored(store.test.targets, store.target_scale)[:]
     try:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
         targets = targets.to(outputs.device)
@@ -124,6 +124,8 @@ def _losses(params: Params, store: Store, aim: "Objective", outputs: "Tensor", t
 def _predicted(store: Store, outputs: "np.ndarray") -> "np.ndarray":
     """For each row the class, as an index, or the number."""
     found: np.ndarray = outputs.argmax(1) if store.task == "classification" else outputs[:, 0]
+    if store.target_scale:
+        return in_own_unit(found, store.target_scale)
     return (found > 0).astype("int64") if store.task == "binary" else found
 
 

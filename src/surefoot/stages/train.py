@@ -64,7 +64,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         with _chain(params, batches, plan, store, locks, check) as chain:
             follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
             reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None
-            history, run["incomplete"] = _follow(chain, tracker, params.train, reached, judge)
+            history, run["incomplete"] = _follow(chain, tracker, params.train, reached, judge, runs.remedies(params, batches))
             chosen = runs.choose(params.train.select, history)
             best = min(history, key=lambda record: record["metrics"][LOSSES[0]])
             run |= {"last": history[-1]["key"], "best": best["key"], "chosen": chosen["key"], "epoch_keys": [record["key"] for record in history]}
@@ -92,6 +92,7 @@ def _follow(
     train: Train,
     reached_keys: Callable[[list[str]], None],
     judge: "Callable[[Record], str | None]",
+    remedies: str,
 ) -> "tuple[list[Record], str | None]":
     """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each, and why some are lacking."""
     from surefoot.training.sgd import Diverged
@@ -128,7 +129,7 @@ def _follow(
             raise
         kept = f"the state of epoch {len(history)} is kept" if history else "no epoch was finished, so no state is kept"
         where = f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}" if history and tracker.run_id else ""
-        raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr", f"{kept}{where}") from None
+        raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr{remedies}", f"{kept}{where}") from None
     return history, None
 
 

@@ -56,6 +56,28 @@ def began_backward(model: nn.Module) -> str:
     return f"gradients up to {largest:.3g}, which are too large to be squared"
 
 
+def remedies(task: str, loss: str, *, inputs_scaled: bool, target_scaled: bool) -> str:
+    """What may help against a loss that isn't finite beside another learning rate, as the end of a sentence; nothing where we can't know.
+
+    Args:
+        task: classification, binary or regression.
+        loss: `train.loss.name`.
+        inputs_scaled: by `prepare.normalize`.
+        target_scaled: by `prepare.normalize_target`.
+    """
+    inputs = [] if inputs_scaled else ["prepare.normalize: standard, as the inputs aren't scaled"]
+    if task != "regression":
+        return "".join(f", or {remedy}" for remedy in inputs)
+    target = [] if target_scaled else ["prepare.normalize_target: standard, as the target isn't scaled"]
+    robust = (
+        ["train.clip_norm: 1"]
+        if loss in ("HuberLoss", "SmoothL1Loss", "L1Loss")
+        else ["train.loss.name: HuberLoss, to which targets far from all others matter less"]
+    )
+    known = [] if inputs or target else [" (inputs and target are scaled already)"]
+    return "".join(f", or {remedy}" for remedy in [*inputs, *target, *robust]) + "".join(known)
+
+
 def _finite(values: Tensor) -> bool:
     return bool(torch.isfinite(values.detach()).all())
 

@@ -28,10 +28,12 @@ def binary_accuracy(logits: Tensor, targets: Tensor) -> float:
 
 
 def mean_absolute_error(predicted: Tensor, targets: Tensor) -> float:
-    """In the unit of the target."""
+    """In the unit of both."""
     return (predicted.squeeze(1).double() - targets.double()).abs().mean().item()
 
 
+# Losses of torch.nn to which a number may be any, also below 0 as half of the scaled ones are.
+OF_ANY_NUMBER = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 # What is measured on the validation rows beside the loss: name and function of (outputs, targets).
 MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor], float]]] = {
     "classification": ("accuracy", accuracy),
@@ -71,18 +73,26 @@ class Objective:
     loss: Callable[[Tensor, Tensor], Tensor]
     share: Callable[[Sequence[Tensor]], Sequence[float]] = by_rows
     """Of the rows of a step, how many the loss of each of its minibatches stands for, by their targets: so their mean is the loss of all."""
+    unit: float = 1.0
+    """In regression, what 1 of the targets is in their own unit."""
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """What is measured beside the loss, by name."""
+        """What is measured beside the loss, by name; errors in the targets' own unit."""
         name, function = MEASURES[self.task]
-        return {name: function(outputs.cpu(), targets.cpu())}
+        return {name: self.unit * function(outputs.cpu(), targets.cpu())}
 
 
 CLASSIFICATION = Objective("classification", nn.CrossEntropyLoss())
 
 
 def objective(
-    task: str, name: str, arguments: dict[str, Any], class_weights: str | Sequence[float] | None, class_counts: Sequence[int], device: str = "cpu"
+    task: str,
+    name: str,
+    arguments: dict[str, Any],
+    class_weights: str | Sequence[float] | None,
+    class_counts: Sequence[int],
+    device: str = "cpu",
+    unit: float | None = None,
 ) -> Objective:
     """The objective that `train.loss` asks for.
 
@@ -93,6 +103,7 @@ def objective(
         class_weights: one for each class, `balanced`, or None.
         class_counts: training rows of each class; empty for regression.
         device: where outputs and targets will lie.
+        unit: what the targets were divided by; None: they aren't scaled.
 
     Raises:
         UserError: there is no such loss; it can't be made; weights that don't fit.
@@ -107,6 +118,8 @@ def objective(
         # With one logit it is the second class's weight that is told, as a multiple of the first's.
         given[parameter] = torch.tensor(weights[1] / weights[0] if task == "binary" else weights)
     criterion = _make(chosen, given)
+    if unit is not None and ":" not in chosen and chosen not in OF_ANY_NUMBER:
+        raise UserError(f"train.loss.name: {chosen} isn't for a scaled target, half of whose values are below 0: set prepare.normalize_target: none")
     if not callable(criterion):
         raise UserError(f"train.loss.name: {chosen} made a {type(criterion).__name__}; a function of (outputs, targets) is needed")
     if isinstance(criterion, nn.Module) and any(True for _ in criterion.parameters()):
@@ -115,7 +128,7 @@ def objective(
         criterion.to(device)
     # One number a row: (rows, 1) against (rows,) would be spread out to (rows, rows).
     loss = criterion if task == "classification" else lambda outputs, targets: criterion(outputs.squeeze(1), targets)
-    return Objective(task, loss, _share(criterion, len(class_counts)))
+    return Objective(task, loss, _share(criterion, len(class_counts)), 1.0 if unit is None else unit)
 
 
 def _share(criterion: Any, classes: int) -> Callable[[Sequence[Tensor]], Sequence[float]]:

@@ -16,6 +16,10 @@ EXPLODED = 4  # times the least smoothed loss
 STEPS, MEMORIES = 100, 10  # the steps of a test: so many, or so many times what the momentum remembers
 
 
+class NeverFinite(UserError):
+    """The loss isn't finite before any step is taken."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """What a range test saw.
@@ -81,7 +85,8 @@ def range_test(trainer: Trainer, lr: float, lrs: Iterable[float], steps: int, or
         steps_per_epoch: of the run.
 
     Raises:
-        UserError: the first loss isn't finite; the network raises something.
+        NeverFinite: the first loss isn't finite.
+        UserError: the network raises something.
     """
     groups = trainer.optimizer.param_groups
     ratios = [group["lr"] / lr for group in groups]
@@ -107,7 +112,7 @@ def range_test(trainer: Trainer, lr: float, lrs: Iterable[float], steps: int, or
             progress = trainer.train(rows, [[value * ratio for ratio in ratios]], Progress(), step, epoch + 1)
         except Diverged as diverged:
             if not step:
-                raise UserError(f"the loss isn't finite before any step is taken, which no learning rate helps: {diverged}") from None
+                raise NeverFinite(f"the loss isn't finite before any step is taken, which no learning rate helps: {diverged}") from None
             diverging = value
             break
         taken.append(value)

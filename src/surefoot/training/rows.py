@@ -49,14 +49,14 @@ class Order(Protocol):
 
 
 class Stored:
-    """An array of the batch store as the network gets it: uint8 as float32, brought to scale; float32 and int64 as they are.
+    """An array of the batch store as the network gets it: uint8, and numbers to predict, as float32, brought to scale; others as they are.
 
     It is read, not mapped, where it is large: pages of a map would count as this process's memory, and with rows in random order each would
     bring its neighbours along.
 
     Args:
         array: (rows, *shape), a whole array as `np.load` maps it; or one in memory.
-        scale: uint8 becomes (x - subtract) / divide: a number each, one for each of the first axis of an input, or one for each value.
+        scale: uint8 and float64 become (x - subtract) / divide: a number each, one for each of the first axis of an input, or one for each value.
         large: whether to read it; None: if it is over MAPPED_BYTES.
     """
 
@@ -64,7 +64,8 @@ class Stored:
         self.shape = array.shape
         self.row_bytes = prod(array.shape[1:]) * (4 if array.dtype == np.uint8 else array.itemsize)  # of what is given
         self._data = torch.from_numpy(array)
-        self._scale = [_spread(scale[name], array.shape[1:]) for name in ("subtract", "divide")] if scale and array.dtype == np.uint8 else None
+        computed = {torch.uint8: torch.float32, torch.float64: torch.float64}.get(self._data.dtype)
+        self._scale = [_spread(scale[name], array.shape[1:], computed) for name in ("subtract", "divide")] if scale and computed else None
         self._file: int | None = None
         self._held: Stretches = ()
         self._buffer = torch.empty((0, *self.shape[1:]), dtype=self._data.dtype)
@@ -101,6 +102,8 @@ class Stored:
         return lambda part: self._given(self._hold(window).index_select(0, places[part]))
 
     def _given(self, rows: Tensor) -> Tensor:
+        if rows.dtype == torch.float64 and self._scale:
+            return rows.sub(self._scale[0]).div_(self._scale[1]).to(torch.float32)
         if rows.dtype != torch.uint8:
             return rows
         rows = rows.to(torch.float32)
@@ -146,10 +149,10 @@ class Rows:
     targets: Tensor | Stored
 
     @classmethod
-    def stored(cls, inputs: np.ndarray, targets: np.ndarray, scale: Scale | None = None) -> "Rows":
+    def stored(cls, inputs: np.ndarray, targets: np.ndarray, scale: Scale | None = None, target_scale: Scale | None = None) -> "Rows":
         """Those of a split of the batch store. Targets are read where inputs are: to map them would take memory for each row, too."""
         large = inputs.nbytes > MAPPED_BYTES
-        return cls(Stored(inputs, scale, large), Stored(targets, None, large))
+        return cls(Stored(inputs, scale, large), Stored(targets, target_scale, large))
 
 
 def minibatches(
@@ -199,9 +202,9 @@ def _joined(parts: list[list[Tensor]], device: torch.device | str) -> tuple[Tens
     return inputs, targets
 
 
-def _spread(values: list[float], shape: tuple[int, ...]) -> Tensor:
+def _spread(values: list[float], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Numbers as a tensor that goes with inputs of a shape: one for all, for each of the first axis, or for each value."""
-    tensor = torch.tensor(values, dtype=torch.float32)
+    tensor = torch.tensor(values, dtype=dtype)
     return tensor.reshape(shape) if len(values) == prod(shape) else tensor.reshape(-1, *[1] * (len(shape) - 1))
 
 
