@@ -44,7 +44,7 @@ def main() -> None:
     draw.table(*rows)
     left.set(xlabel="epoch", ylabel="lr at the epoch's end", ylim=(1e-5, 0.02))
     right.set(xlabel="epoch", ylabel="mean squared error above the least")
-    right.legend(fontsize=8, loc="upper right")
+    figure.legend(*right.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=len(PLANS))
     draw.save(figure, "schedules")
 
     for name, schedule in {"constant": {"name": "constant"}, "cosine": COSINE}.items():

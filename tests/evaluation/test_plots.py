@@ -147,3 +147,38 @@ def test_the_table_of_classes():
     assert float(rows[0]["recall_low"]) < 0.5 < float(rows[0]["recall_high"])
     assert set(rows[2].values()) == {"class 2", "0", ""}
     assert reports.class_table(numbers([1.0], [1.0])).count(b"\n") == 1
+
+
+def test_a_constant_learning_rate_has_its_value_on_the_axis(drawn):
+    for lr in (0.1, 3e-5, 0.0):
+        curves.training(HISTORY | {"lr": [lr, lr]}, chosen=1, select="best")
+        axes = drawn[-1].axes[2]
+        ticks, (low, high) = [text.get_text() for text in axes.get_yticklabels()], axes.get_ylim()
+        assert f"{lr:.4g}" in ticks
+        assert len(ticks) <= 3
+        assert low <= 0 <= lr < high
+
+
+@pytest.mark.parametrize(("right", "limits"), [(0.97, (0.6, 1.0)), (0.3, (0.0, 1.0))])
+def test_the_axis_of_shares_begins_where_there_is_something(drawn, right, limits):
+    actual = np.arange(400) % 4
+    tested = classified(4, actual, np.where(RANDOM.random(400) < right, actual, (actual + 1) % 4))
+    classes.classes(tested)
+    low, high = drawn[-1].axes[0].get_xlim()
+    shown = [line.get_xdata() for line in drawn[-1].axes[0].lines]
+    assert low <= min(map(min, shown))
+    assert high >= max(map(max, shown))
+    assert low >= limits[0] - 0.03, "the width isn't wasted"
+    assert high <= limits[1] + 0.03
+
+
+def test_curves_in_a_corner_are_enlarged(drawn):
+    actual = RANDOM.integers(2, size=300)
+    for noise, panels in ((0.4, 2), (3.0, 1), (0.0, 1)):
+        tested = binary(np.where(actual, 1.0, -1.0) + noise * RANDOM.normal(size=300), actual)
+        for draw in (classes.roc, classes.precision_recall):
+            draw(tested)
+            assert len(drawn[-1].axes) == panels, (draw, noise)
+    classes.roc(binary(np.where(actual, 1.0, -1.0) + 0.4 * RANDOM.normal(size=300), actual))
+    corner = drawn[-1].axes[1]
+    assert corner.get_xlim()[1] < 0.5 < corner.get_ylim()[0]

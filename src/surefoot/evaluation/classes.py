@@ -1,6 +1,7 @@
 """Plots of a classifier's test rows: what is taken for what, how well classes are ranked, and whether probabilities can be believed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -68,15 +69,17 @@ def classes(tested: Scored) -> bytes:
     order = there[np.argsort(table["f1"][there], kind="stable")[:LISTED]] if len(there) > LISTED else there
     names = [f"{plots.label(tested.classes[number])} ({int(table['rows'][number]):,})" for number in order]
     figure, (axes,) = plots.new(7.5, 1.8 + 0.36 * len(order))
-    places = np.arange(len(order))
+    places, ends_of_all = np.arange(len(order)), [table["f1"][order]]
     for shift, name, of, colour, marker in ((-0.18, "precision", "predicted", plots.BLUE, "o"), (0.18, "recall", "rows", plots.ORANGE, "s")):
         shares = table[name][order]
         ends = np.array([wilson(table["right"][number], table[of][number]) for number in order])
+        ends_of_all += [ends.ravel(), shares]
         axes.hlines(places + shift, ends[:, 0], ends[:, 1], color=colour, alpha=0.5)
         axes.plot(shares, places + shift, color=colour, marker=marker, markersize=5, linestyle="", label=f"{name}, 95 % interval")
     axes.plot(table["f1"][order], places, color="black", marker="|", markersize=11, linestyle="", label="F1")
     axes.set_yticks(places, names)
-    axes.set(xlabel="share", ylabel="class (test rows)", xlim=(-0.02, 1.02), ylim=(len(order) - 0.5, -0.5))
+    every = np.concatenate(ends_of_all)
+    axes.set(xlabel="share", ylabel="class (test rows)", xlim=plots.share_limits(every.min(), every.max()), ylim=(len(order) - 0.5, -0.5))
     axes.grid(alpha=0.3)
     figure.suptitle("Precision and recall of each class" if len(order) == len(there) else f"The {len(order)} of {len(there):,} classes with the least F1")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
@@ -95,7 +98,7 @@ def roc(tested: Scored) -> bytes:
         axes.plot([0, 1], [0, 1], color=plots.GREY, linestyle=":", label="by chance: 0.500")
         axes.set(title="ROC curve", xlabel="false positive rate", ylabel="true positive rate (recall)")
 
-    return _ranked(tested, curve, guess, "area")
+    return _ranked(tested, curve, guess, "area", 0)
 
 
 def precision_recall(tested: Scored) -> bytes:
@@ -112,16 +115,47 @@ def precision_recall(tested: Scored) -> bytes:
             axes.axhline(share, color=plots.GREY, linestyle=":", label=f"by chance: {share:.3f}")
         axes.set(title="Precision-recall curve", xlabel="recall", ylabel="precision")
 
-    return _ranked(tested, curve, guess, "average precision")
+    return _ranked(tested, curve, guess, "average precision", 1)
 
 
-def _ranked(tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve], guess: Callable[[Axes], None], area: str) -> bytes:
-    """Curves of one class against the others: of every class, the worst by name, and of all together."""
-    figure, (axes,) = plots.new(6, 6)
-    guess(axes)
+def _ranked(tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve], guess: Callable[[Axes], None], area: str, best: int) -> bytes:
+    """Curves of one class against the others: of every class, the worst by name, and of all together. Where all lie in a corner, that is enlarged beside.
+
+    `best` is the x at which a perfect curve has its corner; its y there is 1.
+    """
+    lines = _lines(tested, curve)
+    corner = _corner([(x, y) for x, y, _ in lines], best)
+    figure, panels = plots.new(11.6 if corner else 6, 6, 1, 2 if corner else 1)
+    for axes in panels:
+        guess(axes)
+        for x, y, style in lines:
+            axes.plot(x, y, **style)
+        axes.grid(alpha=0.3)
+    panels[0].set(title=f"{panels[0].get_title()}, {len(tested.actual):,} test rows", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    panels[0].legend(title=area, fontsize="small", loc="lower left" if best else "lower right")
+    if corner:
+        wide, low = corner
+        ends = (1 - 1.05 * wide, 1 + 0.05 * wide) if best else (-0.05 * wide, 1.05 * wide)
+        panels[1].set(title="The corner, enlarged", xlim=ends, ylim=(low - 0.05 * (1 - low), 1 + 0.05 * (1 - low)))
+    return plots.png(figure)
+
+
+def _corner(curves: list[tuple[Floats, Floats]], best: int) -> tuple[float, float] | None:
+    """How wide the corner is in which all curves turn, and the y where it begins; None where it is no small one, or all is right."""
+    wide, low = 0.01, 0.99
+    for x, y in curves:
+        away = np.abs(x - best)
+        wide = max(wide, float(away[y == y.max()].min()))  # from here on the curve is flat
+        low = min(low, float(y[away == away.min()].max()))  # up to here it is upright
+    return (wide, low) if 0.01 < max(wide, 1 - low) < 0.5 else None
+
+
+def _lines(tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve]) -> list[tuple[Floats, Floats, dict[str, Any]]]:
+    """Each line with how it is drawn."""
+    lines: list[tuple[Floats, Floats, dict[str, Any]]] = []
     if tested.task == "binary":
         x, y, size = curve(tested.actual > 0, tested.scores[:, 0])
-        axes.plot(x, y, color=plots.BLUE, label=f"{plots.label(tested.classes[1])}: {size:.3f}")
+        lines.append((x, y, {"color": plots.BLUE, "label": f"{plots.label(tested.classes[1])}: {size:.3f}"}))
     else:
         # By probabilities: only those can be compared between rows.
         hit = tested.actual[:, None] == np.arange(len(tested.classes))
@@ -129,18 +163,15 @@ def _ranked(tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve],
         found = {number: curve(hit[:, number], tested.probabilities[:, number]) for number in there} if len(there) <= CURVES else {}
         worst = sorted(found, key=lambda number: found[number][2])[: 5 if len(found) > 6 else 6]
         for number in found.keys() - set(worst):
-            axes.plot(*found[number][:2], color=plots.GREY, linewidth=0.8, alpha=0.6)
+            lines.append((*found[number][:2], {"color": plots.GREY, "linewidth": 0.8, "alpha": 0.6}))
         every = -(-hit.size // VALUES)
         x, y, size = curve(hit[::every].ravel(), tested.probabilities[::every].ravel())
-        axes.plot(x, y, color="black", linewidth=2, label=f"all classes together: {size:.3f}")
+        lines.append((x, y, {"color": "black", "linewidth": 2, "label": f"all classes together: {size:.3f}"}))
         for number, colour in zip(worst, plots.COLOURS, strict=False):
-            axes.plot(*found[number][:2], color=colour, label=f"{plots.label(tested.classes[number])}: {found[number][2]:.3f}")
+            lines.append((*found[number][:2], {"color": colour, "label": f"{plots.label(tested.classes[number])}: {found[number][2]:.3f}"}))
         if len(found) > len(worst):
-            axes.plot([], [], color=plots.GREY, linewidth=0.8, label=f"{len(found) - len(worst)} classes that are ranked better")
-    axes.set(title=f"{axes.get_title()}, {len(tested.actual):,} test rows", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    axes.grid(alpha=0.3)
-    axes.legend(title=area, fontsize="small", loc="lower right" if area == "area" else "lower left")
-    return plots.png(figure)
+            lines[0][2]["label"] = f"{len(found) - len(worst)} classes that are ranked better"  # one entry for all the grey ones
+    return lines
 
 
 def calibration(tested: Scored) -> bytes:

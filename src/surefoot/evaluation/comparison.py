@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from surefoot.evaluation.plots import COLOURS, png
+from surefoot.evaluation.plots import COLOURS, constant, png
 
 # The line's style tells apart what has the same colour.
 STYLES = ("-", "--", ":", "-.")
@@ -39,6 +39,8 @@ def overlaid(runs: Sequence[tuple[str, Mapping[str, Curve]]], metrics: Sequence[
         # What spans decades, as a loss does that diverges somewhere, is drawn in decades.
         log = min(values) > 0 and max(values) / min(values) > 20 and not name.endswith("accuracy")
         panel.set(title=name, xlabel="epoch", yscale="log" if log else "linear")
+        if name == "lr" and min(values) == max(values):
+            constant(panel, values[0])
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.grid(alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()

@@ -55,8 +55,8 @@ def training(history: Mapping[str, Sequence[float]], chosen: int, select: str) -
         shown = np.concatenate([numbers[column] for column in panels[name]])
         if name != "accuracy":
             plots.logarithmic(panel, shown)
-        if name == "lr" and np.nanmin(shown) == np.nanmax(shown) > 0:
-            panel.set_ylim(0, 2 * np.nanmax(shown))
+        if name == "lr" and np.nanmin(shown) == np.nanmax(shown):
+            plots.constant(panel, float(np.nanmax(shown)))
         panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         if len(epochs) == 1:

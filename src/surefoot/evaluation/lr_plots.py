@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from surefoot.evaluation.plots import BLUE, COLOURS, label, png
+from surefoot.evaluation.plots import BLUE, COLOURS, constant, label, png
 
 LABEL = 40  # characters of the groups' patterns that are shown
 SHOWN = 4000  # points of a line: more are thinned out, the least and the largest of each stretch kept
@@ -43,6 +43,8 @@ def schedule(
         log = shown.min() > 0 and shown.max() > 5 * np.median(shown)
         what = {"lr": "learning rate", "betas": "momentum (first of betas)"}.get(name, name)
         axes.set(xlabel="step" if place == len(names) - 1 else "", ylabel=what, yscale="log" if log else "linear", xlim=(0, planned * steps_per_epoch))
+        if shown.min() == shown.max():
+            constant(axes, float(shown.max()))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if len(lines) > 1:

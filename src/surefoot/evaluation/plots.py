@@ -53,6 +53,21 @@ def logarithmic(axes: Axes, values: Floats) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
+def constant(axes: Axes, value: float) -> None:
+    """A y-axis for what is the same all along: from 0, with that value among its few numbers."""
+    ends = sorted((0, 1.4 * value)) if value else (-1, 1)
+    axes.set_ylim(*ends)
+    axes.set_yticks([0, value / 2, value] if value else [0])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:.4g}"))
+
+
+def share_limits(least: float, largest: float) -> tuple[float, float]:
+    """The ends of an axis for shares: 0 and 1, or only the tenths that have something where those are fewer than six."""
+    low, high = np.floor(10 * least + 1e-9) / 10, np.ceil(10 * largest - 1e-9) / 10
+    low, high = (low, max(high, low + 0.1)) if high - low < 0.6 else (0.0, 1.0)
+    return float(low - 0.02 * (high - low)), float(high + 0.02 * (high - low))
+
+
 def rows_shown(count: int, kind: str = "test rows") -> tuple[int, str]:
     """To show every so-manieth of many rows, and how to say it."""
     every = -(-count // POINTS)
