@@ -142,12 +142,12 @@ def _ranked(tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve],
 
 def _corner(curves: list[tuple[Floats, Floats]], best: int) -> tuple[float, float] | None:
     """How wide the corner is in which all curves turn, and the y where it begins; None where it is no small one, or all is right."""
-    wide, low = 0.01, 0.99
+    wide, low = 0.0, 1.0
     for x, y in curves:
         away = np.abs(x - best)
         wide = max(wide, float(away[y == y.max()].min()))  # from here on the curve is flat
         low = min(low, float(y[away == away.min()].max()))  # up to here it is upright
-    return (wide, low) if 0.01 < max(wide, 1 - low) < 0.5 else None
+    return (max(wide, 0.01), min(low, 0.99)) if 0 < max(wide, 1 - low) < 0.5 else None
 
 
 def _lines(tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve]) -> list[tuple[Floats, Floats, dict[str, Any]]]:
