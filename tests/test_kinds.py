@@ -221,7 +221,7 @@ def test_a_table_with_embeddings(tracked, pipeline):
     # What would silently be another value is refused.
     with pytest.raises(Exception, match=r"column 'zip' holds values of type int64, but its categories are texts, such as '01234'"):
         model.predict(pd.read_csv(tracked / "test.csv"))
-    with pytest.raises(Exception, match="column 'joined' can't be taken as date: Failed to parse string: 'soon'"):
+    with pytest.raises(Exception, match=r"column 'joined' can't be taken as date: .*'soon' is not a date"):
         model.predict(raw.assign(joined="soon"))
     # All of a column may be missing, where one may.
     assert len(model.predict(raw.assign(plan=None, joined=np.nan, active=None, income=None))) == len(raw)

@@ -40,16 +40,15 @@ def texts(values: list[bytes]) -> pa.Array:
     [
         (pa.array([2**45, 1] * 30, pa.timestamp("s")), ("row 1, column 'a'", "years 1 to 9999")),
         (pa.array([0, 2**31 - 1] * 30, pa.date32()), ("row 2, column 'a'", "years 1 to 9999")),
-        (pa.array(["2020-01-01", "0000-01-01"] * 30), ("row 2, column 'a'", "years 1 to 9999")),
-        (pa.array([1, 2] * 30, pa.timestamp("s", tz="Mars/Base")), ("column 'a'", "Mars/Base")),
+        (pa.array(["2020-01-01", "0000-01-01"] * 30), ("row 2, column 'a'", "'0000-01-01' is not a date")),
         (texts([b"\xff\xfe", b"b"] * 30), ("column 'a'", "not UTF-8")),
         (pa.array([[]] * ROWS, pa.list_(pa.float64(), 0)), ("column 'a'", "can't be an input")),
     ],
-    ids=["timestamp", "date", "text", "zone", "utf-8", "no width"],
+    ids=["timestamp", "date", "text", "utf-8", "no width"],
 )
 def test_parquet_column(here, column, said):
     parquet(here, column)
-    if pa.types.is_string(column.type) and "years" in said[1]:
+    if pa.types.is_string(column.type) and "date" in said[1]:
         (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("target: kind", "target: kind\n  kinds: {a: date}"))
     refused(here, "raw.parquet", *said)
 

@@ -244,7 +244,7 @@ def test_columns_that_are_missing_or_of_another_kind(table, wrong, tmp_path):
     frame["income"] = pd.to_numeric(frame["income"])
     frame["joined"] = pd.to_datetime(frame["joined"])
     pq.write_table(pa.table({name: frame[name] for name in frame} | {"joined": [1.5] * 60}), tmp_path / "n.pq")
-    assert "column 'joined' has type double, which can't be a date" in wrong(tmp_path / "n.pq")
+    assert "row 1, column 'joined': 1.5 (double) is no date" in wrong(tmp_path / "n.pq")
     pq.write_table(pa.table({name: frame[name] for name in frame} | {"zip": [1234] * 60}), tmp_path / "n.pq")
     assert "column 'zip' holds values of type int64, but its categories are texts, such as '01000'" in wrong(tmp_path / "n.pq")
 

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
+from surefoot.date_formats import check_format
 from surefoot.errors import UserError
 from surefoot.files import read_file
 
@@ -148,6 +149,8 @@ class Prepare(Section):
     """Columns that aren't inputs, by name or pattern."""
     kinds: dict[str, Literal["numeric", "boolean", "category", "date"]] = Field(default_factory=dict)
     """What a column holds, by name or pattern, where its type doesn't say: integers can be categories."""
+    dates: dict[str, Annotated[str, AfterValidator(check_format)]] = Field(default_factory=dict)
+    """How dates are written, by name or pattern, as strptime has it: {day: "%d/%m/%Y"}; where it isn't said, the ways that can be read in one way only."""
     categories: Literal["onehot", "codes"] = "onehot"
     """A category becomes an input for each of its values, or one with its number (0: not seen in training), for a network that embeds it."""
     max_categories: int = Field(default=1000, gt=1)

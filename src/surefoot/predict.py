@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from surefoot import files, serving, terminal, tracking
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of, some
-from surefoot.data.features import transform
+from surefoot.data.features import date_type, dates_of, transform
 from surefoot.data.readers.open import open_rows
 from surefoot.data.readers.source import FILE, INPUT, Source
 from surefoot.data.store import preparation
@@ -179,6 +179,8 @@ def _columns(model: Model, schema: pa.Schema, path: Path) -> list[Column]:
                 )
         elif feature["kind"] == "category":
             column = Column(field.name, "category", pa.string())
+        elif feature["kind"] == "date":
+            column = Column(field.name, "date", date_type(feature))
         else:
             kind = Prepare(source=str(path), target="-", kinds={field.name: feature["kind"]})
             column = column_of(field, kind, str(path))
@@ -221,29 +223,15 @@ def _inputs(model: Model, cleaner: Cleaner, batch: pa.RecordBatch, first: int, w
 
 
 def _plain(array: pa.Array, feature: dict[str, Any], where: Callable[[int], str], first: int) -> pa.Array:
-    """Texts as prepare's reader of CSV takes them: without spaces around a number; a date with its distance from UTC as UTC; a time alone on a day."""
+    """Texts as prepare's reader of CSV takes them: without spaces around a number; dates as the model takes them."""
+    if feature["kind"] == "date":
+        dates, problem = dates_of(array, feature)
+        if problem:
+            raise UserError(f"{where(first + problem[0])}, column {feature['column']!r}: {problem[1]}")
+        return dates
     if feature["kind"] == "category" or not pa.types.is_string(array.type):
         return array
-    array = pc.utf8_trim_whitespace(array)
-    if feature["kind"] == "date":
-        try:
-            return serving.as_arrow(array, feature)
-        except UserError:
-            raise UserError(f"{_place_of_bad_date(array, feature, where, first)} is not a date") from None
-    return array
-
-
-def _place_of_bad_date(array: pa.Array, feature: dict[str, Any], where: Callable[[int], str], first: int) -> str:
-    """Where the first value is that is no date as the others are, and the value; by halves."""
-    low, high = 0, len(array)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            serving.as_arrow(array.slice(0, middle), feature)
-            low = middle
-        except UserError:
-            high = middle
-    return f"{where(first + low)}, column {feature['column']!r}: {array[low].as_py()!r}"
+    return pc.utf8_trim_whitespace(array)
 
 
 def _beside(batch: pa.RecordBatch, answers: dict[str, Any], first: int, schema: pa.Schema) -> pa.RecordBatch:

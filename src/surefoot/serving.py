@@ -1,6 +1,5 @@
 """The chosen model as an MLflow model: raw rows in, predictions out. Loading it unpickles nothing."""
 
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from surefoot import files, user_code
-from surefoot.data.features import transform
+from surefoot.data.features import dates_of, transform
 from surefoot.data.normalize import in_own_unit
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -190,20 +189,10 @@ def _canonical(text: str, kind: "pa.DataType") -> str:
 
 
 def _as_date(array: "pa.Array", feature: dict[str, Any]) -> "pa.Array":
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_string(array.type):
-        return pa.nulls(len(array)) if array.null_count == len(array) else array  # of nothing but NaN pandas makes numbers
-    if "year" in feature["parts"]:
-        return array.cast(pa.timestamp("us", "UTC" if _zoned(array) else None))
-    return pc.binary_join_element_wise("1970-01-01", array, " ").cast(pa.timestamp("us"))  # Arrow reads no time alone
-
-
-def _zoned(texts: "pa.Array") -> bool:
-    """Whether dates are written with their distance from UTC: 2024-12-31T23:59:59Z. A file of such is read as UTC."""
-    first = next((text for text in texts.drop_null().slice(0, 1).to_pylist()), "")
-    return bool(re.search(r":\d.*(Z|[+-]\d\d(:?\d\d)?)$", first))
+    dates, problem = dates_of(array, feature)
+    if problem:
+        raise UserError(f"column {feature['column']!r} can't be taken as date: in row {problem[0]} (from 0) {problem[1]}")
+    return dates
 
 
 _AS_ARROW: dict[str, Callable[["pa.Array", dict[str, Any]], "pa.Array"]] = {

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 
@@ -50,3 +51,20 @@ def with_nulls(values: NDArray[Any], missing: NDArray[np.bool_], type_: pa.DataT
     """An array of these values, null where they are missing."""
     valid = np.packbits(~missing, bitorder="little")
     return pa.Array.from_buffers(type_, len(values), [pa.py_buffer(valid), pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def whole_texts(array: pa.Array) -> pa.Array:
+    """Numbers as the texts that a file has of them: 2007, also where pandas makes 2007.0 of it."""
+    if pa.types.is_floating(array.type):
+        values, valid = numbers(array.cast(pa.float64()))
+        missing = np.isnan(values) if valid is None else np.isnan(values) | ~valid
+        values = np.where(missing, 0.0, values)
+        whole = (np.abs(values) < 2**53) & (values == np.floor(values))
+        integers = with_nulls(np.where(whole, values, 0).astype(np.int64), missing, pa.int64()).cast(pa.string())
+        return integers if whole.all() else pc.if_else(mask(whole), integers, array.cast(pa.string()))
+    return array.cast(pa.string())
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Whether an array of this type holds texts."""
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from surefoot.data.arrow import mask, numbers, validity, with_nulls
 from surefoot.data.columns import Column, is_number, kind_of_type
+from surefoot.data.dates import to_type
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -229,7 +230,7 @@ def _cast(array: pa.Array, type_: pa.DataType, at: Callable[[NDArray[np.bool_]],
 
 def _dates(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
     _check_years(column, array, at)  # before the cast, in which what is too far away would wrap around
-    cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", "a date")
+    cast = to_type(array, column.type)
     _check_years(column, cast, at)
     return cast, _nulls(cast)
 

@@ -1,13 +1,14 @@
 """The columns of a source: which are inputs, and what each holds."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
-from surefoot.data.arrow import dtype_of
+from surefoot.data.arrow import dtype_of, is_text
+from surefoot.data.dates import FORMAT, type_of
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -22,6 +23,8 @@ class Column:
     integer: bool = False
     array: tuple[str, tuple[int, ...]] | None = None
     """Of an array column: dtype and shape of one."""
+    format: str | None = None
+    """Of a column of dates that are texts: how they are written (`data.dates`)."""
 
 
 def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
@@ -33,7 +36,7 @@ def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
     # A reader may leave out columns that are no inputs; then the schema says which there were.
     names = json.loads((schema.metadata or {}).get(b"columns", b"null")) or schema.names
     _check_patterns(names, prepare, source)
-    chosen = [name for name in schema.names if _is_input(name, prepare)]
+    chosen = [name for name in schema.names if is_input(name, prepare)]
     if not chosen:
         raise UserError(f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {some(names)}")
     return [column_of(schema.field(name), prepare, source) for name in chosen]
@@ -43,7 +46,7 @@ def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
     for key, name in (("target", prepare.target), ("split.column", prepare.split.column)):
         if name is not None and name not in names:
             raise UserError(f"{source}: has no column {name!r} (prepare.{key}); it has {some(names)}")
-    for key, patterns in (("columns", prepare.columns or ()), ("ignore", prepare.ignore), ("kinds", tuple(prepare.kinds))):
+    for key, patterns in (("columns", prepare.columns or ()), ("ignore", prepare.ignore), ("kinds", (*prepare.kinds,)), ("dates", (*prepare.dates,))):
         for pattern in patterns:
             if not any(matches(name, (pattern,)) for name in names):
                 raise UserError(f"{source}: prepare.{key}: {pattern!r} matches no column; it has {some(names)}")
@@ -51,7 +54,8 @@ def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
         raise UserError(f"params.yaml: prepare.columns: {prepare.target!r} is the target (prepare.target), so it can't be an input")
 
 
-def _is_input(name: str, prepare: Prepare) -> bool:
+def is_input(name: str, prepare: Prepare) -> bool:
+    """Whether a column is an input."""
     if name == prepare.target or matches(name, prepare.ignore):
         return False
     if name == prepare.split.column:
@@ -66,8 +70,18 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def kind_told(name: str, prepare: Prepare) -> str | None:
-    """What `prepare.kinds` says that a column holds: by its name, else by the first pattern that matches."""
-    return prepare.kinds.get(name) or next((kind for pattern, kind in prepare.kinds.items() if fnmatchcase(name, pattern)), None)
+    """What `prepare.kinds` says that a column holds; a format in `prepare.dates` says it, too."""
+    return told(name, prepare.kinds) or ("date" if format_told(name, prepare) else None)
+
+
+def format_told(name: str, prepare: Prepare) -> str | None:
+    """How `prepare.dates` says that a column's dates are written."""
+    return told(name, prepare.dates)
+
+
+def told(name: str, of_columns: Mapping[str, str]) -> str | None:
+    """What a key of params.yaml that says something by column says of one: by its name, else by the first pattern that matches."""
+    return of_columns.get(name) or next((told for pattern, told in of_columns.items() if fnmatchcase(name, pattern)), None)
 
 
 def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
@@ -81,10 +95,11 @@ def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
         raise UserError(
             f"{source}: column {name!r} {why}; leave it out (prepare.ignore)" + (", or say what it holds (prepare.kinds)" * pa.types.is_null(type_))
         )
-    stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": _date_type(type_)}[kind]
+    stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": type_of(type_)}[kind]
     if not (pa.types.is_null(type_) or _can_become(type_, kind)):
         raise UserError(f"{source}: column {name!r} has type {type_}, which can't be a {kind} (prepare.kinds)")
-    return Column(name, kind, stored, integer=pa.types.is_integer(type_))
+    form = (field.metadata or {}).get(FORMAT) if kind == "date" else None
+    return Column(name, kind, stored, integer=pa.types.is_integer(type_), format=form.decode() if form else None)
 
 
 def kind_of_type(type_: pa.DataType) -> str | None:
@@ -92,14 +107,10 @@ def kind_of_type(type_: pa.DataType) -> str | None:
     tests = {
         "numeric": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
         "boolean": (pa.types.is_boolean,),
-        "category": (_is_text, pa.types.is_dictionary),
+        "category": (is_text, pa.types.is_dictionary),
         "date": (pa.types.is_date, pa.types.is_timestamp, pa.types.is_time),
     }
     return next((kind for kind, ours in tests.items() if any(test(type_) for test in ours)), None)
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
 
 def _can_become(type_: pa.DataType, kind: str) -> bool:
@@ -116,14 +127,6 @@ def _can_become(type_: pa.DataType, kind: str) -> bool:
             "date": ("date", "category"),
         }[kind]
     )
-
-
-def _date_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_date32(type_):
-        return type_
-    if pa.types.is_time(type_):
-        return pa.time64("us")
-    return pa.timestamp("us", type_.tz if pa.types.is_timestamp(type_) else None)
 
 
 def _array_column(field: pa.Field, source: str) -> Column:

@@ -10,6 +10,8 @@ values           a category's values as seen in training; null, at the end, is a
 encode           a category's: onehot, a feature a value after one for values not seen in training; or codes, one feature with the
                  value's number from 1, and 0 for values not seen in training
 parts            a date's, each a number
+zone             UTC: its parts are those of the time in UTC, and a time without a zone is an error; left out: it has none
+format           how its texts are written, as strptime has it; left out: as ISO 8601 has it
 first, width     its features: where they start, how many there are
 names            the features' names
 """
@@ -20,19 +22,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Vocabulary
 from surefoot.data.columns import Column
+from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, convert, date_parts, parts_of
 from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 Feature = dict[str, Any]
 
-PARTS = ("year", "month", "day", "weekday", "hour", "minute", "second")
 TILE = 1 << 16
 ID_ROWS = 1 << 12
 """A column whose first so many training values are all different is taken for an id; and fewer than twenty say nothing."""
@@ -166,25 +167,23 @@ def _category(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
 def _date(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
     if isinstance(given, np.ndarray):
         given = pa.array(given, from_pandas=True)
-    if pa.types.is_string(given.type):
-        given = given.cast(pa.timestamp("us"))
+    given, problem = dates_of(given, feature)
+    if problem:
+        raise UserError(f"column {feature['column']!r} can't be taken as date: in row {problem[0]} (from 0) {problem[1]}")
     values, valid = date_parts(given, feature["parts"])
     _fill(values, valid, feature, out)
 
 
-def date_parts(dates: pa.Array, parts: Iterable[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Each part of each date as a number, (rows, parts), and which dates are there. Weekdays count from Monday, 0; seconds have fractions."""
-    if pa.types.is_null(dates.type):
-        dates = dates.cast(pa.timestamp("us"))
-    midnight_only = pa.types.is_date32(dates.type)
-    columns = []
-    for part in parts:
-        if midnight_only and part in ("hour", "minute", "second"):
-            columns.append(np.zeros(len(dates)))
-            continue
-        values = numbers(getattr(pc, "day_of_week" if part == "weekday" else part)(dates))[0].astype(np.float64)
-        columns.append(values + numbers(pc.subsecond(dates))[0] if part == "second" else values)
-    return np.column_stack(columns), None if not dates.null_count else numbers(dates)[1]
+def dates_of(given: pa.Array, feature: Feature) -> tuple[pa.Array, tuple[int, str] | None]:
+    """Texts, dates, times or timestamps as the dates of a feature; and of the first that can't be its row and why."""
+    if given.type == DATE and feature["parts"] == parts_of(DATE):
+        return given, None
+    return convert(given, date_type(feature), feature.get("format"))
+
+
+def date_type(feature: Feature) -> pa.DataType:
+    """The type in which the dates of a feature come: also of days alone with a time, which is left aside."""
+    return TIME if "year" not in feature["parts"] else INSTANT if feature.get("zone") else MOMENT
 
 
 def _array(given: Any, feature: Feature) -> NDArray[Any]:
@@ -254,7 +253,7 @@ class Numbers(Fit):
 
     def __init__(self, column: Column, prepare: Prepare) -> None:
         super().__init__(column, prepare)
-        self._parts = _parts_of(column.type) if column.kind == "date" else None
+        self._parts = parts_of(column.type) if column.kind == "date" else None
         self._measured = Statistics(len(self._parts or [None]))
         self._ids: NDArray[np.float64] | None = np.zeros(0) if column.integer and column.kind == "numeric" else None
 
@@ -296,7 +295,9 @@ class Numbers(Fit):
         indicator = fill is not None and self._prepare.missing.indicator
         subtract, divide = scaling("none" if self.column.kind == "boolean" else self._prepare.normalize, measured)
         names = [f"{name}.{part}" for part in self._parts] if self._parts else [name]
-        parts = {"parts": self._parts} if self._parts else {}
+        parts: Feature = {"parts": self._parts} if self._parts else {}
+        parts |= {"format": self.column.format} if self.column.format else {}
+        parts |= {"zone": "UTC"} if self.column.type == INSTANT else {}
         return {"fill": fill, "indicator": indicator, "subtract": subtract, "divide": divide, **parts, "names": names + [f"{name}=missing"] * indicator}
 
     def statistics(self) -> dict[str, Any]:
@@ -417,10 +418,6 @@ def features(fits: list[Fit], blocks: Callable[[str], Callable[[], Iterable[pa.A
         found.append({**feature, "first": first, "width": width, "names": names})
         first += width
     return found
-
-
-def _parts_of(type_: pa.DataType) -> list[str]:
-    return list(PARTS[:4] if pa.types.is_date32(type_) else PARTS[4:] if pa.types.is_time(type_) else PARTS)
 
 
 def natural(label: str) -> tuple[bool, float, str]:

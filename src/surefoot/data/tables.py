@@ -20,6 +20,7 @@ from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
 from surefoot.data.columns import Column, check_same, choose, kind_told, some
+from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, normalize, scaling, select, sortable
 from surefoot.data.parts import Parts
@@ -50,6 +51,7 @@ def write_tables(
     Raises:
         UserError: the data aren't as params.yaml says, or can't be learned from; the disk is full.
     """
+    source = with_dates(source, prepare)
     columns = choose(source.schema, prepare, prepare.source)
     _check_arrays(columns, prepare)
     cleaner = Cleaner(columns, prepare)

@@ -134,7 +134,7 @@ def test_what_is_no_input_is_not_parsed(file):
 def test_kinds_and_tasks_decide_types(file):
     file.write_text("zip,n,flag,day,kind\n123,7,0,2024-01-01,1\n045,8,1,2024-01-01 12:30:00,2\n")
     source = source_of(file, task="regression", kinds={"z*": "category", "n": "numeric", "flag": "boolean", "day": "date"})
-    assert source.schema.types == [pa.string(), pa.float64(), pa.bool_(), pa.timestamp("us"), pa.float64()]
+    assert source.schema.types == [pa.string(), pa.float64(), pa.bool_(), pa.string(), pa.float64()], "dates are read later"
     assert [row["zip"] for batch in source.batches for row in batch.to_pylist()] == ["123", "045"]
     assert source_of(file, task="binary").schema.field("kind").type == pa.string()
 
@@ -172,7 +172,6 @@ def test_a_later_value_of_another_type_is_named(tmp_path, monkeypatch, value, la
 def test_kinds_that_do_not_fit(file):
     text = "a,b,kind\n1,maybe,x\n"
     assert refused(file, text, kinds={"b": "boolean"}) == "row 2, column 'b': 'maybe' is not true or false"
-    assert refused(file, text, kinds={"b": "date"}) == "row 2, column 'b': 'maybe' is not a date or time such as 2024-12-31 or 2024-12-31 23:59:59"
     assert refused(file, text, task="regression") == "row 2, column 'kind': 'x' is not a number"
 
 

@@ -17,7 +17,7 @@ from surefoot.params import Prepare
 
 BLOCK_BYTES = 1 << 20  # fits a CPU's cache: Arrow is a third slower by blocks of 4 MB
 NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
-KINDS = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "date": pa.timestamp("us")}
+KINDS = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "date": pa.string()}
 WANTED = ((pa.types.is_floating, "a number"), (pa.types.is_integer, "a whole number"), (pa.types.is_boolean, "true or false"))
 QUOTE = b'"'
 

@@ -12,7 +12,6 @@ from stat import S_ISDIR
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from surefoot.data.columns import matches, some
 from surefoot.errors import UserError
@@ -152,17 +151,8 @@ def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
                 f"{place}: column {field.name!r} is of type {field.type}, which can't be an input; "
                 "numbers, booleans, strings, dates and times can; name the column in prepare.ignore"
             )
-        _check_time_zone(field.name, kind, place)
         fields.append(field.with_type(kind))
     return pa.schema(fields)
-
-
-def _check_time_zone(name: str, kind: pa.DataType, place: Path | str) -> None:
-    if pa.types.is_timestamp(kind) and kind.tz:
-        try:
-            pc.year(pa.scalar(0, kind))
-        except pa.ArrowInvalid:
-            raise UserError(f"{place}: column {name!r} is in the time zone {kind.tz!r}, which isn't known here; use one of IANA's, or UTC") from None
 
 
 def to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
