@@ -106,6 +106,7 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
         return model, optimizers.optimizer(model, lr=lr, own=own, **of_optimizer)
 
     _, groups = build()
+    _check_codes(train.model.factory, index["features"] or [], "schema" in told)
 
     def schedule() -> Schedule:
         return Schedule([part.model_dump() for part in train.schedule], groups, train.epochs, steps_per_epoch, train.max_steps)
@@ -155,6 +156,18 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     theirs = [sources(*scheduled)] if scheduled else []
     identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"], *theirs]))
     return Plan(identity, first, lr, steps_per_epoch, schedule, make, begin.said if begin else None, batches.only)
+
+
+def _check_codes(factory: str, features: list[dict[str, Any]], knows_schema: bool) -> None:
+    """Check that a network which is given the codes of categories asks for the schema, which says where they are: as mere numbers they mean nothing."""
+    coded = [feature for feature in features if feature.get("encode") == "codes"]
+    if coded and not knows_schema:
+        widest = max(coded, key=lambda feature: len(feature["values"]))
+        raise UserError(
+            f"train.model.factory: {factory} would take the codes of categories as amounts, of column {widest['column']!r} from 0 to {len(widest['values']):,} "
+            "(prepare.categories: codes); take networks.table:table, which embeds them, or give your factory a parameter `schema`, which says where they are, "
+            "or set prepare.categories: onehot"
+        )
 
 
 def remedies(params: Params, batches: Store) -> str:

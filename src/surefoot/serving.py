@@ -1,5 +1,6 @@
 """The chosen model as an MLflow model: raw rows in, predictions out. Loading it unpickles nothing."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from surefoot import files, user_code
-from surefoot.data.features import dates_of, transform
+from surefoot.data.arrow import text_array
+from surefoot.data.features import dates_of, natural, transform
 from surefoot.data.normalize import in_own_unit
+from surefoot.data.vocabulary import keys, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.imports import where
 from surefoot.params import Model
@@ -153,39 +156,20 @@ def _as_category(array: "pa.Array", feature: dict[str, Any]) -> "pa.Array":
     """Texts; of numbers those that a file would have. Refused where the texts seen in training are others: 01234 is no number's."""
     import pyarrow as pa
 
-    if pa.types.is_string(array.type) or pa.types.is_null(array.type):
-        return array.cast(pa.string())
-    texts = array.cast(pa.string())
-    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type):
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         # What pandas would have read as these numbers; the texts that they give must be the same.
-        known = [value for value in feature["values"] if value is not None and _reads_as(value, array.type)]
-        other = next((value for value in known if _canonical(value, array.type) != value), None)
+        known = [value for value in feature["values"] if value is not None and not natural(value)[0]]
+        spellings = keys(text_array(known)).to_pylist()
+        as_numbers = texts_of_categories(pa.array([natural(value)[1] for value in known], pa.float64())).to_pylist()
+        if pa.types.is_integer(array.type):  # exact, also where a float isn't
+            as_numbers = [str(int(text)) if re.fullmatch(r"-?[0-9]+", text) else other for text, other in zip(spellings, as_numbers, strict=True)]
+        other = next((value for value, text, of_number in zip(known, spellings, as_numbers, strict=True) if text != of_number), None)
         if other is not None:
             raise UserError(
                 f"column {feature['column']!r} holds values of type {array.type}, but its categories are texts, such as {other!r}: "
                 f"read it as text (dtype={{{feature['column']!r}: str}})"
             )
-    return texts
-
-
-def _reads_as(text: str, kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_boolean(kind):
-        return text.lower() in ("true", "false")
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _canonical(text: str, kind: "pa.DataType") -> str:
-    import pyarrow as pa
-
-    if pa.types.is_boolean(kind):
-        return text.lower()
-    return str(pa.scalar(float(text)).cast(pa.string()).as_py())
+    return texts_of_categories(array)
 
 
 def _as_date(array: "pa.Array", feature: dict[str, Any]) -> "pa.Array":

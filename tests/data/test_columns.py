@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from surefoot.data.arrow import numbers
-from surefoot.data.cleaning import Vocabulary
 from surefoot.data.columns import choose
 from surefoot.errors import UserError
 from tests.data.sources import prepare_of, write
@@ -157,15 +156,6 @@ def test_a_category_with_a_million_values_is_found_early(tmp_path):
     with pytest.raises(UserError, match=r"raw.csv: row 1002, column 'v': the category has more than 1000 different values \(prepare.max_categories\)"):
         write_tables(tmp_path, prepare_of(), 0, source)
     assert len(read) == 1
-
-
-def test_a_vocabulary_numbers_texts_as_they_come():
-    vocabulary = Vocabulary()
-    assert vocabulary.encode(pa.array(["b", None, "a", "b"])).tolist() == [0, -1, 1, 0]
-    assert vocabulary.encode(pa.array([None, None], pa.string())).tolist() == [-1, -1]
-    assert vocabulary.encode(pa.array(["", "a", "c"])).tolist() == [2, 1, 3]
-    assert vocabulary.encode(pa.array([], pa.string())).tolist() == []
-    assert vocabulary.labels() == ["b", "a", "", "c"]
 
 
 @pytest.mark.parametrize(

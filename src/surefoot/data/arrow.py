@@ -1,5 +1,6 @@
 """Arrow's arrays as NumPy's and back, without pandas, which Arrow's own ways import."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,10 @@ def whole_texts(array: pa.Array) -> pa.Array:
 def is_text(type_: pa.DataType) -> bool:
     """Whether an array of this type holds texts."""
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+
+
+def text_array(texts: Sequence[str]) -> pa.Array:
+    """Texts as an array. Not by pa.array, which imports pandas."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))

@@ -1,51 +1,22 @@
 """A source's batches made clean: one type a kind, nothing infinite, missing values as nulls or, by policy, refused or dropped with their row."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import mask, numbers, validity, with_nulls
 from surefoot.data.columns import Column, is_number, kind_of_type
 from surefoot.data.dates import to_type
+from surefoot.data.vocabulary import Vocabulary, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 EPOCH = date(1970, 1, 1).toordinal()
 Where = Callable[[int], str]
-
-
-@dataclass
-class Vocabulary:
-    """The different texts of a column in order of appearance, and so a number for each."""
-
-    values: pa.Array = field(default_factory=lambda: pa.nulls(0, pa.string()))
-
-    def encode(self, texts: pa.Array) -> NDArray[np.int32]:
-        """The number of each text (a string array), new ones included; -1 for a null."""
-        coded = texts.dictionary_encode()
-        known = pc.index_in(coded.dictionary, value_set=self.values)
-        if known.null_count:
-            self.values = pa.concat_arrays([self.values, coded.dictionary.filter(known.is_null())])
-            known = pc.index_in(coded.dictionary, value_set=self.values)
-        codes, valid = numbers(coded.indices)
-        if not len(coded.dictionary):
-            return np.full(len(texts), -1, np.int32)
-        found: NDArray[np.int32] = np.from_dlpack(known)[codes]
-        return found if valid is None else np.where(valid, found, np.int32(-1))
-
-    def labels(self) -> list[str]:
-        """The texts."""
-        labels: list[str] = self.values.to_pylist()
-        return labels
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 class Cleaner:
@@ -108,7 +79,7 @@ class Cleaner:
             return _arrays(column, array, at)
         if column.kind == "category":
             vocabulary = self.vocabularies[column.name]
-            codes = vocabulary.encode(_texts(array))
+            codes = vocabulary.encode(texts_of_categories(array))
             if len(vocabulary) > self._prepare.max_categories:
                 odd = _no_number(vocabulary.labels())
                 mend = (
@@ -149,7 +120,7 @@ class Cleaner:
             )
         elif not pa.types.is_null(array.type) and kind_of_type(array.type) is None:
             raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a text or a whole number is needed")
-        codes = self.classes.encode(_texts(array))
+        codes = self.classes.encode(texts_of_categories(array))
         if self._prepare.task == "binary" and len(self.classes) > 2:
             labels = ", ".join(map(repr, self.classes.labels()[:3]))
             raise UserError(
@@ -175,12 +146,6 @@ def _empty(column: Column) -> str:
         return "holds NaN; a number is needed everywhere (or prepare.missing.numeric: drop)"
     what = {"numeric": "a number", "boolean": "true or false", "category": "a category", "date": "a date"}[column.kind]
     return f"empty; {what} is needed in every row (or another policy, prepare.missing.{column.kind})"
-
-
-def _texts(array: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(array.type) or not pa.types.is_string(array.type):
-        array = array.cast(pa.string())
-    return array
 
 
 def _codes(codes: NDArray[np.int32]) -> pa.Array:

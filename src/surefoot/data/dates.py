@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from surefoot.data.arrow import is_text, numbers, whole_texts, with_nulls
+from surefoot.data.arrow import is_text, numbers, text_array, whole_texts, with_nulls
 from surefoot.date_formats import CLOCK, ISO, is_time, pattern
 
 NO_ZONE_HERE = "has a time zone, and the others have none"
@@ -96,7 +96,7 @@ def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
         year = number("y") + np.where(number("y") < 69, 2000, 1900)
     if "b" in groups:
         names = pc.utf8_slice_codeunits(pc.utf8_lower(text("b")), 0, 3)
-        month = numbers(pc.index_in(names, value_set=_texts(MONTHS)))[0].astype(np.int64) + 1
+        month = numbers(pc.index_in(names, value_set=text_array(MONTHS)))[0].astype(np.int64) + 1
     months = np.clip((year - 1970) * 12 + month - 1, -(1 << 20), 1 << 20)
     first, after = (when.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for when in (months, months + 1))
     right = matched & (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= after - first)
@@ -122,13 +122,6 @@ def _offset(zones: pa.Array) -> NDArray[np.int64]:
     padded: NDArray[np.int64] = numbers(pc.utf8_rpad(digits, 4, "0").cast(pa.int64()))[0]
     seconds: NDArray[np.int64] = padded // 100 * 3600 + padded % 100 * 60
     return np.where(numbers(pc.starts_with(zones, pattern="-"))[0].astype(np.bool_), -seconds, seconds)
-
-
-def _texts(values: Iterable[str]) -> pa.Array:
-    # Not pa.array, which imports pandas.
-    encoded = [value.encode() for value in values]
-    offsets = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 # --- a column in one form ------------------------------------------------------------------------

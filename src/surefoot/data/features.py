@@ -24,11 +24,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from surefoot.data.arrow import numbers
-from surefoot.data.cleaning import Vocabulary
+from surefoot.data.arrow import is_text, numbers, text_array
 from surefoot.data.columns import Column
 from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, convert, date_parts, parts_of
 from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
+from surefoot.data.vocabulary import Vocabulary, keys, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -146,11 +146,11 @@ def _boolean(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
 def _category(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
     if isinstance(given, np.ndarray):
         given = pa.array(given, from_pandas=True)
-    if not pa.types.is_dictionary(given.type):
-        given = given.cast(pa.string()).dictionary_encode()
+    if not (pa.types.is_dictionary(given.type) and is_text(given.type.value_type)):
+        given = texts_of_categories(given).dictionary_encode()
     known = [value for value in feature["values"] if value is not None]
-    place = {value: number for number, value in enumerate(known, 1)}
-    of_dictionary = np.array([*(place.get(text, 0) for text in given.dictionary.cast(pa.string()).to_pylist()), 0])
+    place = {value: number for number, value in enumerate(keys(text_array(known)).to_pylist(), 1)}
+    of_dictionary = np.array([*(place.get(text, 0) for text in keys(given.dictionary.cast(pa.string())).to_pylist()), 0])
     codes, valid = numbers(given.indices)
     numbered = of_dictionary[codes]
     if valid is not None:

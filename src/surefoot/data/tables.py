@@ -31,6 +31,8 @@ from surefoot.params import Prepare
 
 GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
+WIDE = 100
+"""As many inputs of one-hot categories are worth a note."""
 GATHER_BYTES = 8 << 20
 GATHER_ROWS = 1 << 12
 
@@ -107,7 +109,7 @@ def write_tables(
         described["shape"] = [last["first"] + last["width"]]
     files.write_json(out / "statistics.json", targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}})
     files.write_json(out / "schema.json", described)
-    return described, _warnings(fits)
+    return described, [*_warnings(fits), *_wide(described)]
 
 
 def read_schema(prepared: Path) -> dict[str, Any]:
@@ -568,6 +570,29 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare) -> None:
                 f"column {name!r}: {stray!r} is not a number, as almost all of the others are: mend it (prepare.kinds: {{{name}: numeric}} tells its row), "
                 f"or say what the column is (prepare.kinds: {{{name}: category}})"
             )
+
+
+def _wide(described: dict[str, Any]) -> list[str]:
+    """What one-hot categories will cost in data/batches, where they become many inputs."""
+    onehot = [feature for feature in described["features"] if feature.get("encode") == "onehot"]
+    width, rows = sum(feature["width"] for feature in onehot), sum(described["rows"].values())
+    if width < WIDE:
+        return []
+    widest = sorted(((feature["width"], feature["column"]) for feature in onehot), key=lambda pair: -pair[0])[:3]
+    many = f"{len(onehot)} columns become {width:,} inputs" if len(onehot) > 1 else f"column {onehot[0]['column']!r} becomes {width:,} inputs"
+    named = f" ({', '.join(f'{column!r} {inputs:,}' for inputs, column in widest)})" if len(onehot) > 1 else ""
+    return [
+        f"by one-hot {many}{named}, which will take {size_text(4 * rows * width)} in {files.BATCHES}; prepare.categories: codes takes "
+        f"{size_text(4 * rows * len(onehot))}, with a network that embeds them, train.model.factory: networks.table:table"
+    ]
+
+
+def size_text(count: int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.{1 if count < 100 * size else 0}f} {unit}"
+    return f"{count} bytes"
 
 
 def _warnings(fits: Iterable[Fit]) -> list[str]:

@@ -1,0 +1,61 @@
+"""Categories and classes as texts, of which each has one spelling; and their numbers."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from surefoot.data.arrow import is_text, numbers, whole_texts
+
+
+def texts_of_categories(array: pa.Array) -> pa.Array:
+    """Categories of any type as texts: numbers as a file would have them, 2007 also where pandas made 2007.0 of it."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if is_text(array.type) or pa.types.is_boolean(array.type) or pa.types.is_temporal(array.type) or pa.types.is_null(array.type):
+        return array.cast(pa.string())
+    return whole_texts(array)
+
+
+def spelled(texts: pa.Array) -> pa.Array:
+    """Whole numbers without the .0 that they have where a value was missing beside them; other texts as they are."""
+    return pc.replace_substring_regex(pc.replace_substring_regex(texts, r"^([+-]?[0-9]+)\.0*$", r"\1"), "^-0$", "0")
+
+
+def keys(texts: pa.Array) -> pa.Array:
+    """What two spellings of one category or class have in common: 1 and 1.0 are one, so are true, True and TRUE."""
+    return pc.replace_substring_regex(pc.replace_substring_regex(spelled(texts), "^T(rue|RUE)$", "true"), "^F(alse|ALSE)$", "false")
+
+
+class Vocabulary:
+    """The different texts of a column in order of appearance, and so a number for each. One text, whatever its spelling: that of the first."""
+
+    def __init__(self) -> None:
+        self.values: pa.Array = pa.nulls(0, pa.string())
+        self._keys: pa.Array = self.values
+
+    def encode(self, texts: pa.Array) -> NDArray[np.int32]:
+        """The number of each text (a string array), new ones included; -1 for a null."""
+        coded = texts.dictionary_encode()
+        of_coded = keys(coded.dictionary)
+        known = pc.index_in(of_coded, value_set=self._keys)
+        if known.null_count:
+            new, new_texts = of_coded.filter(known.is_null()).dictionary_encode(), coded.dictionary.filter(known.is_null())
+            first = np.unique(numbers(new.indices)[0], return_index=True)[1]
+            first_texts = new_texts.take(pa.Array.from_buffers(pa.int64(), len(first), [None, pa.py_buffer(first)]))
+            self.values = pa.concat_arrays([self.values, spelled(first_texts)])
+            self._keys = pa.concat_arrays([self._keys, new.dictionary])
+            known = pc.index_in(of_coded, value_set=self._keys)
+        codes, valid = numbers(coded.indices)
+        if not len(coded.dictionary):
+            return np.full(len(texts), -1, np.int32)
+        found: NDArray[np.int32] = np.from_dlpack(known)[codes]
+        return found if valid is None else np.where(valid, found, np.int32(-1))
+
+    def labels(self) -> list[str]:
+        """The texts."""
+        labels: list[str] = self.values.to_pylist()
+        return labels
+
+    def __len__(self) -> int:
+        return len(self.values)
