@@ -89,25 +89,9 @@ def store(arguments: argparse.Namespace) -> None:
 
 def sync(_arguments: argparse.Namespace) -> None:
     """Bring to MLflow what it lacks of the runs in the trajectory store."""
-    from surefoot import runs
-    from surefoot.params import load
-    from surefoot.training import numerics
-    from surefoot.training.trajectory_store import TrajectoryStore
+    from surefoot.sync_command import sync
 
-    params = load(files.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    trajectories = TrajectoryStore(files.trajectory())
-    locks = files.Locks(trajectories.path / "lock")
-    # The shorter ones first: a longer one links to the one that it goes on from.
-    for identity, run in sorted(trajectories.runs().items(), key=lambda item: len(item[1]["epoch_keys"])):
-        name = run["description"]["name"]
-        if not run["last"] or "chosen" not in run:
-            terminal.say(f"unfinished, left as it is: {name}" if not run["last"] else f"of an older Surefoot, left as it is: {name}")
-            continue
-        tracker = runs.publish(identity, run, trajectories, locks)
-        if tracker.run_id is None:
-            raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
-        terminal.say(f"up to date: {name} ({tracker.run_id})")
+    sync()
 
 
 def schedule(arguments: argparse.Namespace) -> None:
@@ -128,7 +112,8 @@ def verify(arguments: argparse.Namespace) -> None:
     """Make a run again and compare bits."""
     from surefoot.verification.command import verify
 
-    sys.exit(verify(arguments.run, epochs=arguments.epochs, sample=arguments.sample, anyway=arguments.anyway, environment=arguments.environment))
+    given = {name: getattr(arguments, name) for name in ("epochs", "sample", "anyway", "environment")}
+    sys.exit(verify(arguments.run, **given, trusted=arguments.trust_recorded_code))
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -177,6 +162,10 @@ OPTIONS["verify"] = {
     "--sample": {"type": int, "metavar": "N", "help": "look at N epochs drawn at random, in parallel processes"},
     "--anyway": {"action": "store_true", "help": "go on where this machine or its packages differ, and show how far the results do"},
     "--environment": {"action": "store_true", "help": "where the packages differ, build the recorded ones in a temporary environment; takes minutes"},
+    "--trust-recorded-code": {
+        "action": "store_true",
+        "help": "run code, too, that MLflow has and this repository's history doesn't: a run's uncommitted changes, a commit of no branch",
+    },
 }
 
 OPTIONS["predict"] = {

@@ -1,14 +1,15 @@
 """Finding runs in MLflow: by id, by name, the latest ones. Reads alone: it makes neither a store nor an experiment."""
 
-import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot import tracking
+from surefoot import files, mlflow_client, tracking
 from surefoot.errors import UserError
+from surefoot.mlflow_client import Failure, Refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,18 +25,14 @@ def reading() -> "Iterator[MlflowClient]":
     Raises:
         UserError: there is no store yet; or within the block, it can't be read.
     """
-    uri = tracking.configure()
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(f"there is no run yet: {uri.removeprefix('sqlite:///')} doesn't exist; `make repro` makes one")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
+    uri = mlflow_client.configure()
+    path = mlflow_client.sqlite_file(uri)
+    if path and not path.exists():
+        raise UserError(f"there is no run yet: {path} doesn't exist; `make repro` makes one")
     try:
-        yield MlflowClient(uri)
-    except (MlflowException, SQLAlchemyError) as error:  # the second: a store that is damaged
-        reason = tracking.without_password(str(error).splitlines()[0])
-        raise UserError(f"MLflow at {tracking.without_password(uri)} can't be read: {reason}") from None
+        yield mlflow_client.connect()
+    except Failure as error:
+        raise UserError(f"MLflow at {mlflow_client.without_password(uri)} can't be read: {error}") from None
 
 
 def search(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "list[Run]":
@@ -46,7 +43,7 @@ def search(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "li
 
 def experiment(client: "MlflowClient") -> str | None:
     """The id of the experiment, or None where there is none yet. (`tracking.experiment` would make it.)"""
-    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.EXPERIMENT)
+    found = mlflow_client.active_experiment(client)
     return str(found.experiment_id) if found else None
 
 
@@ -78,12 +75,10 @@ def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
 
 
 def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
-    from mlflow.exceptions import MlflowException
-
     if re.fullmatch("[0-9a-f]{32}", wanted):
         try:
             return [client.get_run(wanted)]
-        except MlflowException:
+        except Refused:
             return []
     quoted = _quoted(wanted)
     if not quoted:
@@ -100,3 +95,20 @@ def _quoted(text: str) -> str | None:
     """As MLflow's filters take it, which know no escape; None where it has quotes of both kinds."""
     quote = '"' if "'" in text else "'"
     return None if quote in text else f"{quote}{text}{quote}"
+
+
+def artifact(client: "MlflowClient", run: "Run", path: str, largest: int = files.LARGEST_WHOLE) -> bytes | None:
+    """The bytes of an artifact, or None if there is none.
+
+    Raises:
+        Failure: MLflow is out of reach, or gives what is no file of at most `largest` bytes.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            if path not in {file.path for file in client.list_artifacts(run.info.run_id, str(Path(path).parent))}:
+                return None
+            return files.read_file(Path(client.download_artifacts(run.info.run_id, path, scratch)), largest)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refused(f"{path} of the run {run.info.run_id} can't be read: {error.strerror}") from None

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from surefoot import files, serving, terminal, tracking
+from surefoot import files, mlflow_client, serving, terminal, tracking
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of, some
 from surefoot.data.features import date_type, dates_of, transform
@@ -112,22 +113,35 @@ def _from_mlflow(stack: ExitStack, uri: str | None, run: str | None) -> Model:
     if run:
         from surefoot.verification.recorded import find
 
-        recorded = find(run, scratch / "run")
+        recorded = find(run)
         model_id = recorded.run.data.tags.get(tracking.MODEL)
-        if not model_id:
+        if not model_id or not re.fullmatch(r"[\w-]+", model_id):
             raise UserError(f"run {recorded.title} has no model in MLflow: it is {recorded.run.info.status}; `surefoot sync` brings what it lacks")
         name, uri = f"run {recorded.title}", f"models:/{model_id}"
-    tracking.configure()
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    try:
-        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
-    except (MlflowException, OSError) as error:
-        raise UserError(f"{uri}: MLflow at {tracking.store_uri()} doesn't give this model: {str(error).splitlines()[0]}") from None
+    path = _fetch(str(uri), scratch)
     sys.path.insert(0, str(path / "code"))
     stack.callback(sys.path.remove, str(path / "code"))
     return Model(str(name), *serving.load(path / "data" / "network"))
+
+
+def _fetch(uri: str, scratch: Path) -> Path:
+    """Download a model of MLflow's.
+
+    Raises:
+        UserError: MLflow is out of reach, or doesn't have it.
+    """
+    mlflow_client.configure()
+    import mlflow.artifacts
+
+    try:
+        return Path(
+            mlflow_client.call(
+                lambda: mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)), into=scratch, requests=tracking.MODEL_REQUESTS
+            )
+        )
+    except mlflow_client.Failure as error:
+        where = mlflow_client.without_password(mlflow_client.store_uri())
+        raise UserError(f"{uri}: MLflow at {where} doesn't give this model: {error}") from None
 
 
 # --- the rows ------------------------------------------------------------------------------------

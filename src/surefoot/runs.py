@@ -412,17 +412,22 @@ def checkpoint(epoch: int) -> str:
     return f"checkpoints/epoch-{epoch:04}.safetensors"
 
 
-def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks: files.Locks) -> tracking.Tracker:
-    """Bring to MLflow all that it lacks of a finished run; the run stays open in the tracker that is returned."""
+def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks: files.Locks, anew: bool = True) -> tracking.Tracker:
+    """Bring to MLflow all that it lacks of a finished run; the run stays open in the tracker that is returned, which says what it still lacks.
+
+    `anew`: also where the run was deleted there.
+    """
     tracker = tracking.Tracker(identity, tracking.Description(**run["description"]), locks)
-    tracker.open()
-    if not tracker.complete or tracker.incomplete != (run.get("incomplete") or ""):  # the second: it went on while MLflow was out of reach
+    tracker.open(anew=anew)
+    went_on = tracker.incomplete != (run.get("incomplete") or "")  # while MLflow was out of reach
+    if not tracker.complete or went_on or tracker.model_weights != run["weights"]:
         complete(tracker, run, store)
     tracker.results(run.get("results", {}))
     describe_in_mlflow(tracker, run)
     for plot in sorted((store.path / "plots" / identity).glob("*.png")):
-        tracker.artifact(f"plots/{plot.name}", plot.read_bytes())
-        if tracker.run_id:
+        path = f"plots/{plot.name}"
+        tracker.artifact(path, plot.read_bytes())
+        if tracker.run_id and path not in tracker.lacks:
             plot.unlink()
     return tracker
 
@@ -442,8 +447,7 @@ def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore")
 
 
 def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryStore") -> None:
-    """Write the history, the checkpoints and the model of a finished run, whatever of them is there already."""
-    from surefoot.training.origin import sources
+    """Write the history, the checkpoints and the model of a finished run, whatever of them is there already; the tracker notes what can't be."""
     from surefoot.training.trajectory import network_of
 
     def weights(key: str, averaged: bool = False) -> bytes | None:
@@ -451,10 +455,12 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
         state = store.state(record) if record else None
         return network_of(state, averaged) if state else None
 
-    for key in run["epoch_keys"]:
-        record = store.record(key)
+    records = [store.record(key) for key in run["epoch_keys"]]
+    for record in records:
         if record:
             tracker.add(points(record))
+    if not all(records):
+        tracker.lack("its whole history", f"records of it are gone from {store.path}")
     describe_in_mlflow(tracker, run)
     if run["best"]:  # unknown where the model came from elsewhere
         tracker.results({"best_epoch": 1 + run["epoch_keys"].index(run["best"]), "chosen_epoch": 1 + run["epoch_keys"].index(run["chosen"])})
@@ -464,30 +470,61 @@ def complete(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryS
     data = {path: weights(key) for path, key in saved.items() if path not in there}
     data |= {f"checkpoints/{which}.safetensors": weights(run[which]) for which in ("best", "last") if run[which]}
     chosen = weights(run["chosen"], run["select"].endswith("_average")) if run["chosen"] else None
-    for path, network in (data | {f"checkpoints/{run['select']}.safetensors": chosen}).items():
+    for path, network in (data | ({f"checkpoints/{run['select']}.safetensors": chosen} if run["chosen"] else {})).items():
         if network:
             tracker.artifact(path, network)
+        elif path not in there:
+            tracker.lack(path, f"its state is gone from {store.path}")
     for path, given in start.artifacts(run, store).items():
         if path not in tracker.artifacts(str(Path(path).parent)):
             tracker.artifact(path, given)
     said = account(tracker.identity, run, store)
     if said:
         tracker.artifact(ACCOUNT, files.canonical_json(said))
-    # The model carries its code: it must still be the code that it was trained with.
-    if chosen and sources(run["model"]["factory"]) == run["origin"]["model"]["source"]:
-        tracker.model(files.sha256(chosen), lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
-        record = store.record(run["chosen"])
-        if record:
-            tracker.link(point for point in points(record) if "/" in point.name)
-        if run.get("onnx") and tracker.run_id:
-            try:
-                exported = onnx_export.export(chosen, run["model"], run["examples"])
-            except UserError as error:  # it could be exported before the training: no reason to lose what comes after
-                errors.say("warning", *error.args)
-                exported = {}
-            for path, data_of in exported.items():
-                tracker.artifact(path, data_of)
+    if run["chosen"]:
+        _log_model(tracker, run, store, chosen)
     if run.get("register"):
         tracker.register(*registered_as(run["register"]))
     tracker.end("FINISHED")
-    tracker.tag({tracking.COMPLETE: "true"})
+    tracker.tag({tracking.COMPLETE: "false" if tracker.lacks else "true"})
+
+
+def _log_model(tracker: tracking.Tracker, run: dict[str, Any], store: "TrajectoryStore", chosen: bytes | None) -> None:
+    """Log the chosen model, if it isn't there: from its weights, and the code that made them, which a model carries."""
+    if tracker.model_weights != run["weights"]:
+        if chosen is None:
+            tracker.lack("its model", f"its state is gone from {store.path}")
+            return
+        other = _edited(run)
+        if other:
+            commit = run["description"]["tags"].get("mlflow.source.git.commit", "")[:12]
+            mend = "put it back" + (f" (it was made at the commit {commit})" if commit else "")
+            tracker.lack("its model", f"{other} isn't the code that it was trained with, and a model carries its code; {mend}, then run `surefoot sync`")
+            return
+    if chosen is None:
+        return
+    tracker.model(files.sha256(chosen), len(chosen), lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+    record = store.record(run["chosen"])
+    if record:
+        tracker.link(point for point in points(record) if "/" in point.name)
+    if run.get("onnx") and tracker.run_id:
+        try:
+            exported = onnx_export.export(chosen, run["model"], run["examples"])
+        except UserError as error:  # it could be exported before the training: no reason to lose what comes after
+            errors.say("warning", *error.args)
+            tracker.lack("its ONNX export", str(error.args[0]))
+            exported = {}
+        for path, data_of in exported.items():
+            tracker.artifact(path, data_of)
+
+
+def _edited(run: dict[str, Any]) -> str:
+    """The modules of a run's network that aren't as they were when it was trained; empty where all are."""
+    from surefoot.training.origin import sources
+
+    before = run["origin"]["model"]["source"]
+    try:
+        now = sources(run["model"]["factory"])
+    except (UserError, ImportError, OSError, SyntaxError):  # it is gone
+        now = {}
+    return ", ".join(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))

@@ -4,15 +4,15 @@ What a training came to start from is noted in the trajectory store, by `train.s
 tuned starts from the same weights, and `previous` means one model for all runs on the same data.
 """
 
-import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from surefoot import files, lookup, tracking
+from surefoot import documents, files, lookup, mlflow_client, tracking
 from surefoot.data.parts import Range, count, ranges
 from surefoot.data.store import Store
 from surefoot.errors import UserError
@@ -119,7 +119,7 @@ def _previous(store: "TrajectoryStore") -> Start:
     if weights is None:
         with _reaching_mlflow() as client:
             found = tracking.find(client, identity)
-            weights = _artifact(client, found, _chosen(found)) if found else None
+            weights = lookup.artifact(client, found, _chosen(found), files.LARGEST_WEIGHTS) if found else None
         if weights is None or files.sha256(weights) != run["weights"]:
             raise UserError(f"{KEY}: the model of {name} ({identity[:8]}) is neither in {store.path} nor in MLflow any more; name another start, or null")
     return _start(PREVIOUS, weights, name, run=identity, seen=run.get("seen"))
@@ -150,7 +150,7 @@ def _of_run(wanted: str, store: "TrajectoryStore") -> Start:
             *before, last = error.args
             raise UserError(*before, f"{KEY}: {last}, models:/NAME@ALIAS, PATH.safetensors, or {PREVIOUS}") from None
         name = f"the run {run.info.run_name}"
-        weights = _artifact(client, run, _chosen(run))
+        weights = lookup.artifact(client, run, _chosen(run), files.LARGEST_WEIGHTS)
         if weights is None:
             raise UserError(f"{KEY}: {name} ({run.info.run_id}, {run.info.status}) has no artifact {_chosen(run)}, so no model to start from")
         if run.data.tags.get("surefoot.model_weights", digest := files.sha256(weights)) != digest:
@@ -159,43 +159,40 @@ def _of_run(wanted: str, store: "TrajectoryStore") -> Start:
 
 
 def _of_model(wanted: str, store: "TrajectoryStore") -> Start:
-    from ruamel.yaml import YAML
-
     with _reaching_mlflow() as client, tempfile.TemporaryDirectory() as scratch:
         from mlflow.artifacts import download_artifacts
 
-        where = Path(download_artifacts(artifact_uri=wanted, dst_path=scratch))
+        place = Path(scratch)
+        where = Path(mlflow_client.call(lambda: download_artifacts(artifact_uri=wanted, dst_path=scratch), into=place, requests=tracking.MODEL_REQUESTS))
         found = sorted(where.rglob("model.safetensors"))
         if len(found) != 1:
             raise UserError(f"{KEY}: {wanted} holds no model.safetensors, as Surefoot's models do; nothing else is read, as it could run code")
-        weights = found[0].read_bytes()
-        run_id = YAML(typ="safe").load(where / "MLmodel").get("run_id") if (where / "MLmodel").is_file() else None
+        weights = files.read_weights(found[0])
+        try:
+            run_id = documents.parse_mlmodel(files.read_file(where / "MLmodel", documents.LARGEST_YAML))["run_id"]
+        except FileNotFoundError:
+            run_id = None
+        except documents.Malformed as error:
+            raise UserError(f"{KEY}: {wanted}: its MLmodel is damaged: {error}") from None
         more = {"run_id": run_id, **_known_of(client, client.get_run(run_id), store)} if run_id else {}
         return _start(wanted, weights, wanted, **more)
 
 
 def _known_of(client: "MlflowClient", run: "Run", store: "TrajectoryStore") -> dict[str, Any]:
     identity = run.data.tags.get(tracking.IDENTITY)
+    identity = identity if identity and re.fullmatch("[0-9a-f]{64}", identity) else None
     known = store.runs().get(identity or "", {}).get("seen")
-    data = None if known else _artifact(client, run, SEEN)
+    data = None if known else lookup.artifact(client, run, SEEN)
     try:
-        return {"run": identity, "seen": known or (json.loads(data) if data else None)}
-    except ValueError:
-        raise UserError(f"{KEY}: {SEEN} of the run {run.info.run_id} is damaged") from None
+        return {"run": identity, "seen": known or (documents.parse(documents.Seen, data) if data else None)}
+    except documents.Malformed as error:
+        raise UserError(f"{KEY}: {SEEN} of the run {run.info.run_id} is damaged: {error}") from None
 
 
 def _chosen(run: "Run") -> str:
     """The artifact with the chosen model's weights."""
-    return f"checkpoints/{run.data.params.get('train.select', 'best')}.safetensors"
-
-
-def _artifact(client: "MlflowClient", run: "Run", path: str) -> bytes | None:
-    """The bytes of an artifact, or None if there is none."""
-    directory = str(Path(path).parent)
-    if path not in {file.path for file in client.list_artifacts(run.info.run_id, directory)}:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return Path(client.download_artifacts(run.info.run_id, path, scratch)).read_bytes()
+    select = run.data.params.get("train.select")
+    return f"checkpoints/{select if select in get_args(documents.Select) else 'best'}.safetensors"
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """MLflow as a view: writes what a run there lacks, in order, exactly once. A server that fails holds nothing up."""
 
-import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, terminal
+from surefoot import errors, files, mlflow_client, terminal
+from surefoot.mlflow_client import OutOfReach, Refused, active_experiment, configure, experiment_name, sqlite_file, store_uri, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Run
 
-EXPERIMENT = "surefoot"
 IDENTITY = "surefoot.identity"
 COMPLETE = "surefoot.complete"  # the tag of a run that lacks nothing
 MODEL = "surefoot.model_id"  # the tag that names a run's model
+WEIGHTS = "surefoot.model_weights"  # the tag with the digest of its weights
 REGISTERED = "surefoot.registered"  # the tag that says as what the model is in the registry
 NOTE = "mlflow.note.content"
 NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
@@ -28,8 +27,7 @@ SWEEP = "surefoot.sweep"  # the tag that groups the runs of a sweep or a search
 INCOMPLETE = "surefoot.incomplete"  # the tag that says why a run ended before its last epoch; empty where it didn't
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
-# A tracking server must not hold training up; a user's own setting is left as it is.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
 
 
 @dataclass(frozen=True)
@@ -53,28 +51,16 @@ class Point:
     ended: float
 
 
-def store_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite file at the repository's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{files.root() / 'mlflow.db'}"
-
-
-def configure() -> str:
-    """Set MLflow up for this process, before it is imported: the store, no telemetry, short time-outs. Returns the store's URI."""
-    os.environ["MLFLOW_TRACKING_URI"] = store_uri()
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    # "Creating initial MLflow database tables..." and such are no news to the person at the terminal.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name, value in PATIENCE.items():
-        os.environ.setdefault(name, value)
-    return store_uri()
-
-
 class Tracker:
-    """One MLflow run, found by its identity or made. After a failure every method does nothing, until `open` is called again."""
+    """One MLflow run, found by its identity or made.
+
+    Once MLflow is out of reach, every method does nothing, until `open` is called again. What MLflow refuses, the run lacks: the other methods go on.
+    """
 
     def __init__(self, identity: str, description: Description, locks: files.Locks) -> None:
         self.identity = identity
+        self.lacks: dict[str, str] = {}  # what the run can't be given, and why
+        self.deleted = ""  # the id of the run, if it was deleted in MLflow and isn't to come back
         self._description = description
         self._locks = locks
         self._client: MlflowClient | None = None
@@ -83,12 +69,12 @@ class Tracker:
         self._id = ""
         self._points: list[Point] = []
         self._have: set[tuple[str, int]] = set()
-        self._written = 0.0
-        self._warned = False
+        self._next_write = 0.0
+        self._warned: set[str] = set()
 
     @property
     def run_id(self) -> str | None:
-        """The run's id, or None while MLflow is out of reach."""
+        """The run's id, or None where MLflow is out of reach, or doesn't take the run."""
         return self._id if self._client else None
 
     @property
@@ -97,14 +83,21 @@ class Tracker:
         return bool(self._client and self._run and self._run.data.tags.get(COMPLETE) == "true" and self._run.info.status == "FINISHED")
 
     @property
+    def model_weights(self) -> str | None:
+        """The digest of the weights of the model that the run had when it was opened; None if it had none."""
+        return self._run.data.tags.get(WEIGHTS) if self._run else None
+
+    @property
     def incomplete(self) -> str:
         """Why the run had not come to its end when it was opened; empty where it had."""
         return self._run.data.tags.get(INCOMPLETE, "") if self._run else ""
 
-    def open(self, status: str | None = None) -> None:
+    def open(self, status: str | None = None, anew: bool = True) -> None:
         """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is open.
 
-        With a status (RUNNING) it also takes over the tags and texts of this process, such as the Git commit and the patch.
+        Args:
+            status: RUNNING: also take over the tags and texts of this process, such as the Git commit and the patch.
+            anew: make it again where it was deleted in MLflow.
         """
         if self._client is not None:
             return
@@ -118,19 +111,26 @@ class Tracker:
             # The first processes on an empty SQLite file would collide in building its tables, and two processes of
             # one identity would each make a run.
             with self._locks.held("mlflow"):
-                from mlflow import MlflowClient
-
                 _build_tables(uri)
-                client = MlflowClient(uri)
+                client = mlflow_client.connect()
                 found = find(client, self.identity)
+                gone = None if found or anew else find(client, self.identity, deleted=True)
+                if gone:
+                    self.deleted = gone.info.run_id
+                    return
                 self._run = found or self._create(client)
             self._client, self._id = client, self._run.info.run_id
-            self._complement(client, self._run, new=found is None, take_over=bool(status))
-            if status and found:
-                self.tag(self._description.tags)
-                client.update_run(self._id, status=status)
         except Exception as error:
             self._give_up(error)
+            return
+        self._complement(self._run, new=found is None, take_over=bool(status))
+        if status and found:
+            self.tag(self._description.tags)
+            self._try("its status", lambda client: client.update_run(self._id, status=status))
+
+    def lack(self, what: str, why: str) -> None:
+        """Note what the run can't be given now."""
+        self.lacks[what] = why
 
     def continues(self, identity: str, epoch: int) -> str:
         """Say by a tag which run this one goes on from. Returns a line of Markdown with a link to it; `''` where MLflow doesn't have it."""
@@ -142,7 +142,7 @@ class Tracker:
                 self.tag({"surefoot.continues": other.info.run_id})
                 found.append(other)
 
-        self._try(write)
+        self._try("its tags", write)
         return "".join(f"Goes on from {_link(run)} after epoch {epoch}." for run in found)
 
     def note(self, text: str) -> None:
@@ -153,29 +153,27 @@ class Tracker:
             if ours != text and (mark == f"{files.sha256(ours.encode())[:16]} -->" or not mark):
                 self.tag({NOTE: f"{text}{NOTE_MARK}{files.sha256(text.encode())[:16]} -->"})
 
-        self._try(write)
+        self._try("its description", write)
 
     def started(self, start: Mapping[str, Any]) -> str:
         """Say by tags which model this run started from: `from`, and where known `run`, its identity, and `run_id`. Returns a link, in Markdown."""
         others: list[Run] = []
 
         def write(client: "MlflowClient") -> None:
-            from mlflow.exceptions import MlflowException
-
             try:
                 other = client.get_run(start["run_id"]) if start["run_id"] else find(client, start["run"]) if start["run"] else None
-            except MlflowException:  # it was deleted since
+            except Refused:  # it was deleted since
                 other = None
             self.tag({"surefoot.start": other.info.run_id if other else start["from"], "surefoot.start.weights": start["weights"]})
             others.extend([other] if other else [])
 
-        self._try(write)
+        self._try("its tags", write)
         return f"Started from {_link(others[0]) if others else '`' + start['from'] + '`'}."
 
     def add(self, points: Iterable[Point]) -> None:
-        """Take in metrics. They are written about once a second, and by `flush`."""
+        """Take in metrics. They are written about once a second, less often where that takes long, and by `flush`."""
         self._points += points
-        if time.monotonic() > self._written + SECONDS_BETWEEN_WRITES:
+        if time.monotonic() > self._next_write:
             self.flush()
 
     def results(self, metrics: Mapping[str, float]) -> None:
@@ -193,7 +191,7 @@ class Tracker:
                     lacking.append(Point(name, value, 0, (client.get_metric_history(self._id, name)[-1].timestamp + 0.5) / 1000))
             self._log(client, lacking, there.tags.get(MODEL) if known is not None else None)
 
-        self._try(write)
+        self._try("its results", write)
 
     def link(self, points: Iterable[Point]) -> None:
         """Show metrics, which were added to the run, on its model's page, too."""
@@ -205,17 +203,13 @@ class Tracker:
             if known is not None:
                 self._log(client, [point for point in points if known.get((point.name, point.step)) != point.value], model)
 
-        self._try(write)
+        self._try("its model's metrics", write)
 
     def _of_model(self, client: "MlflowClient", model: str | None) -> dict[tuple[str, int], float] | None:
         """The metrics of the model, by name and step; None where there is no model, or it was deleted."""
-        from mlflow.exceptions import MlflowException
-
         try:
             return {(metric.key, metric.step): metric.value for metric in client.get_logged_model(model).metrics or []} if model else None
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+        except Refused:
             return None
 
     def _log(self, client: "MlflowClient", points: list[Point], model: str | None = None) -> None:
@@ -236,9 +230,12 @@ class Tracker:
                 some = lacking[start : start + BATCH]
                 self._log(client, some)
                 self._have |= {(point.name, point.step) for point in some}
-            self._written = time.monotonic()
 
-        self._try(write)
+        began = time.monotonic()
+        self._try("its metrics", write)
+        # A slow server takes a tenth of the time.
+        now = time.monotonic()
+        self._next_write = now + max(SECONDS_BETWEEN_WRITES, 10 * (now - began))
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -248,7 +245,7 @@ class Tracker:
 
             client.log_batch(self._id, tags=[RunTag(name, value) for name, value in tags.items()])
 
-        self._try(write)
+        self._try("its tags", write)
 
     def artifact(self, path: str, data: bytes) -> None:
         """Log `data` as the artifact `path`."""
@@ -259,22 +256,23 @@ class Tracker:
                 file.write_bytes(data)
                 client.log_artifact(self._id, str(file), str(Path(path).parent) if "/" in path else None)
 
-        self._try(write)
+        self._try(path, write)
 
     def artifacts(self, directory: str) -> set[str]:
         """The paths of the artifacts in a directory."""
         found: set[str] = set()
-        self._try(lambda client: found.update(file.path for file in client.list_artifacts(self._id, directory)))
+        self._try(f"what is in {directory}", lambda client: found.update(file.path for file in client.list_artifacts(self._id, directory)))
         return found
 
-    def model(self, digest: str, log_model: Callable[[str], str]) -> None:
-        """Log an MLflow model, once for each digest of its weights, by a function of the run's id that returns the model's id."""
+    def model(self, digest: str, size: int, log_model: Callable[[str], str]) -> None:
+        """Log an MLflow model, once for each digest of its weights of `size` bytes, by a function of the run's id that returns the model's id."""
 
         def write(client: "MlflowClient") -> None:
-            if client.get_run(self._id).data.tags.get("surefoot.model_weights") != digest:
-                self.tag({MODEL: log_model(self._id), "surefoot.model_weights": digest})
+            if client.get_run(self._id).data.tags.get(WEIGHTS) != digest:
+                logged = mlflow_client.call(lambda: log_model(self._id), size=size, requests=MODEL_REQUESTS)
+                self.tag({MODEL: logged, WEIGHTS: digest})
 
-        self._try(write)
+        self._try("its model", write)
 
     def register(self, name: str, alias: str) -> None:
         """Put the run's model into the registry, once, and point the alias to it. The tag comes last: what was cut off before is taken up again."""
@@ -283,6 +281,7 @@ class Tracker:
             tags = client.get_run(self._id).data.tags
             if MODEL not in tags:
                 errors.say("warning", f"the run has no model in MLflow, so none is registered as {name!r}")
+                self.lack(f"its model in the registry as {name}", "it has no model")
                 return
             if tags.get(REGISTERED) == f"{name}@{alias} {tags[MODEL]}":
                 return
@@ -295,48 +294,62 @@ class Tracker:
             client.set_registered_model_alias(name, alias, found.version)
             client.set_tag(self._id, REGISTERED, f"{name}@{alias} {tags[MODEL]}")
 
-        self._try(write)
+        self._try(f"its model in the registry as {name}", write)
 
     def end(self, status: str) -> None:
         """Write what is left and end the run: FINISHED, FAILED or KILLED."""
         self.flush()
-        self._try(lambda client: client.set_terminated(self._id, status))
+        self._try("its end", lambda client: client.set_terminated(self._id, status))
 
     def _create(self, client: "MlflowClient") -> "Run":
         return client.create_run(experiment(client), run_name=self._description.name, tags={**self._description.tags, IDENTITY: self.identity})
 
-    def _complement(self, client: "MlflowClient", run: "Run", new: bool, take_over: bool) -> None:
+    def _complement(self, run: "Run", new: bool, take_over: bool) -> None:
         """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
         from mlflow.entities import DatasetInput, InputTag, Param
 
         run_id, said = run.info.run_id, self._description
         params = [Param(name, str(value)) for name, value in said.params.items() if name not in run.data.params]
         for start in range(0, len(params), 100):
-            client.log_batch(run_id, params=params[start : start + 100])
+            some = params[start : start + 100]
+            self._try("its params", lambda client, some=some: client.log_batch(run_id, params=some))  # type: ignore[misc]
         if not (run.inputs and run.inputs.dataset_inputs):
-            client.log_inputs(run_id, [DatasetInput(_dataset(said), [InputTag("mlflow.data.context", "training")])])
+            inputs = [DatasetInput(_dataset(said), [InputTag("mlflow.data.context", "training")])]
+            self._try("its data set", lambda client: client.log_inputs(run_id, inputs))
         # Tags and texts belong together: those of the last one who made it. An empty text only takes the place of an older one.
-        there = set() if new or take_over else {file.path for path in said.texts for file in client.list_artifacts(run_id, str(Path(path).parent))}
+        there = set() if new or take_over else {path for directory in {str(Path(path).parent) for path in said.texts} for path in self.artifacts(directory)}
         for path, text in said.texts.items():
             if (text or not new) and path not in there:
                 self.artifact(path, text.encode("utf-8", "surrogateescape"))
-        self._have = {(name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(run_id, name)}
 
-    def _try(self, call: Callable[["MlflowClient"], None]) -> None:
+        def known(client: "MlflowClient") -> None:
+            self._have = {(name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(run_id, name)}
+
+        self._try("its metrics", known)
+
+    def _try(self, what: str, call: Callable[["MlflowClient"], Any]) -> None:
+        """Do something with MLflow's client; `what` the run lacks if that is refused."""
         if self._client is None:
             return
         try:
             call(self._client)
-        except Exception as error:
+        except OutOfReach as error:
             self._give_up(error)
+        except Exception as error:  # also by us: a model that can't be made, a disk that is full
+            self.lack(what, mlflow_client.reason(error))
+            self._warn_once(what, f"doesn't take {what} of the run {self._id}: {self.lacks[what]}")
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
-        if self._warned:
-            return
-        self._warned = True
-        reason = without_password(str(error).strip()).splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        errors.say("warning", f"MLflow at {without_password(store_uri())} can't be written, going on without it: {reason}")
+        why = mlflow_client.reason(error)
+        if isinstance(error, Refused):
+            self.lack("the run", why)
+        self._warn_once("", f"can't be written, going on without it: {why}")
+
+    def _warn_once(self, what: str, text: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            errors.say("warning", f"MLflow at {without_password(store_uri())} {text}")
 
 
 def _dataset(said: Description) -> "Dataset":
@@ -362,8 +375,8 @@ def _build_tables(uri: str) -> None:
     """
     from mlflow import MlflowClient
 
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri == f"sqlite:///{path}" and path.name and ":" not in path.name and "?" not in path.name and not path.exists():
+    path = sqlite_file(uri)
+    if path and not path.exists():
         beside = path.with_name(f"{path.name}.partial")
         for leftover in (beside, path.with_name(f"{beside.name}-journal")):
             leftover.unlink(missing_ok=True)
@@ -371,9 +384,13 @@ def _build_tables(uri: str) -> None:
         beside.rename(path)
 
 
-def find(client: "MlflowClient", identity: str) -> "Run | None":
-    """The run of an identity, the latest if there should be several."""
-    runs = client.search_runs([experiment(client)], f"tags.`{IDENTITY}` = '{identity}'", max_results=1, order_by=["attributes.start_time DESC"])
+def find(client: "MlflowClient", identity: str, deleted: bool = False) -> "Run | None":
+    """The run of an identity, the latest if there should be several; or of those that were deleted."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    filtered, order = f"tags.`{IDENTITY}` = '{identity}'", ["attributes.start_time DESC"]
+    runs = client.search_runs([experiment(client)], filtered, run_view_type=view, max_results=1, order_by=order)
     return runs[0] if runs else None
 
 
@@ -382,23 +399,19 @@ def _link(run: "Run") -> str:
 
 
 def experiment(client: "MlflowClient") -> str:
-    """The id of the experiment, which is made if it isn't there."""
-    from mlflow.exceptions import MlflowException
+    """The id of the experiment, which is made if it isn't there.
 
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    found = client.get_experiment_by_name(name)
+    Raises:
+        Refused: it was deleted.
+    """
+    found = active_experiment(client)
     if found is None:
         # A server has its own place for artifacts; the default store's are beside it.
         beside = (files.root() / "mlartifacts").as_uri() if store_uri().startswith("sqlite:") else None
         try:
-            return str(client.create_experiment(name, artifact_location=beside))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # somebody else was quicker
+            return str(client.create_experiment(experiment_name(), artifact_location=beside))
+        except Refused:
+            found = active_experiment(client)  # somebody else was quicker
             if found is None:
                 raise
     return str(found.experiment_id)
-
-
-def without_password(text: str) -> str:
-    """The same text without user and password in the addresses in it."""
-    return re.sub(r"://[^/\s]*@", "://", text)

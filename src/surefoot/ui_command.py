@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, lookup, overview, terminal, tracking
+from surefoot import files, lookup, mlflow_client, overview, terminal, tracking
 from surefoot.errors import Stopped, UserError
 from surefoot.verification.scratch import Scratch
 
@@ -45,14 +45,14 @@ def serve(port: int, *, browser: bool = True) -> None:
     Raises:
         UserError: the port is taken; the server ends by itself.
     """
-    uri = tracking.configure()
+    uri = mlflow_client.configure()
     if uri.startswith("databricks"):
         terminal.say(f"the runs are on the server at {uri}: open it in a browser")
         return
     served = uri.startswith(("http:", "https:"))
     if not served:
         _check_port(port)
-    address = (tracking.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
+    address = (mlflow_client.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
     terminal.say(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)")
     if browser:
         open_later(address)
@@ -124,8 +124,6 @@ def page() -> str:
 
 def _view(client: "MlflowClient", experiment: str, runs: "list[Run]", filtered: str) -> dict[str, str]:
     """The query that opens the charts of these runs; they are saved as a tag of the experiment."""
-    from mlflow.exceptions import MlflowException
-
     sweep = runs[0].data.tags.get(tracking.SWEEP)
     state = charts(runs, filtered)
     key = f"surefoot-{files.sha256((sweep or 'latest').encode())[:16]}"
@@ -133,13 +131,21 @@ def _view(client: "MlflowClient", experiment: str, runs: "list[Run]", filtered: 
     now = time.time_ns() // 1_000_000
     shown = {"compareRunsMode": "CHART", **WORKFLOW}
     try:
-        there = client.get_experiment(experiment).tags.get(VIEW + key)
-        if not there or json.loads(there).get("state") != text:
+        if _saved(client.get_experiment(experiment).tags.get(VIEW + key, "")) != text:
             name = f"Sweep {sweep}" if sweep else "Latest runs"
             client.set_experiment_tag(experiment, VIEW + key, json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": text}))
-    except MlflowException:  # a server on which one may read alone: MLflow's own choice of charts
+    except mlflow_client.Refused:  # a server on which one may read alone: MLflow's own choice of charts
         return shown | {"searchFilter": filtered}
     return shown | {"viewStateShareKey": key}
+
+
+def _saved(view: str) -> Any:
+    """The state in a saved view; None where that is none."""
+    try:
+        found = json.loads(view)
+    except (ValueError, RecursionError):
+        return None
+    return found.get("state") if isinstance(found, dict) else None
 
 
 def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:

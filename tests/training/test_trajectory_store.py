@@ -28,6 +28,10 @@ def names(store):
     return sorted(path.relative_to(store.path).as_posix() for path in store.path.rglob("*") if path.is_file())
 
 
+def mark(**more):
+    return {"description": {"name": "a run"}, "epoch_keys": [], **more}
+
+
 def test_what_is_written_is_read(store):
     assert store.record(KEY) is None
     store.write(record(), STATE)
@@ -67,7 +71,7 @@ def test_a_state_that_is_dropped_leaves_its_record(store):
 def test_each_flipped_byte_and_each_truncation_is_found(store, what, capsys):
     state = STATE[:300]
     store.write(record(state=state), state)
-    store.mark_run("c" * 64, {"last": KEY})
+    store.mark_run("c" * 64, mark(last=KEY))
     path = {"record": store.record_path(KEY), "state": store.state_path(KEY), "mark": store.path / "runs" / f"{'c' * 64}.json"}[what]
     read = {
         "record": lambda store: store.record(KEY),
@@ -224,8 +228,8 @@ def test_what_a_killed_writer_left_is_no_state(store):
 def test_a_state_that_another_process_deletes_meanwhile_is_left_out(store, monkeypatch):
     store.write(record(), STATE)
     store.write(record(OTHER), STATE)
-    store.mark_run(KEY, {"name": "one"})
-    store.mark_run(OTHER, {"name": "other"})
+    store.mark_run(KEY, mark())
+    store.mark_run(OTHER, mark())
     real = Path.glob
 
     def glob(self, pattern):
@@ -242,11 +246,11 @@ def test_a_state_that_another_process_deletes_meanwhile_is_left_out(store, monke
 
 def test_runs_are_read_again_when_they_change(store):
     one, other = TrajectoryStore(store.path), TrajectoryStore(store.path)
-    one.mark_run(KEY, {"last": None})
-    assert other.runs() == {KEY: {"last": None}}
-    one.mark_run(KEY, {"last": OTHER})
-    one.mark_run(OTHER, {"last": None})
-    assert other.runs() == {KEY: {"last": OTHER}, OTHER: {"last": None}}
+    one.mark_run(KEY, mark(last=None))
+    assert other.runs() == {KEY: mark(last=None)}
+    one.mark_run(KEY, mark(last=OTHER))
+    one.mark_run(OTHER, mark(last=None))
+    assert other.runs() == {KEY: mark(last=OTHER), OTHER: mark(last=None)}
     (store.path / "runs" / f"{KEY}.json").unlink()
     assert list(other.runs()) == [OTHER]
 

@@ -23,22 +23,22 @@ def trained(tracked, monkeypatch):
     return tracked, models
 
 
-def meant(here, name):
-    return find(None, here.path / name).run.data.params["train.lr"]
+def meant():
+    return find(None).run.data.params["train.lr"]
 
 
 def test_without_a_name_the_run_is_meant_whose_model_lies_here(trained):
     here, models = trained
-    assert meant(here, "one") == "0.2"
+    assert meant() == "0.2"
     # As DVC does from its run cache, which no stage sees.
     here.edit("train.lr", "0.1")
     files.MODEL.write_bytes(models["0.1"])
-    assert meant(here, "two") == "0.1"
+    assert meant() == "0.1"
     files.MODEL.unlink()
-    assert meant(here, "three") == "0.2"
+    assert meant() == "0.2"
 
 
 def test_a_damaged_store_is_told_of(here):
     (here / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match=r"MLflow at sqlite:.* can't be read: "):
-        find("some run", here.path / "scratch")
+        find("some run")

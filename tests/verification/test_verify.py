@@ -28,13 +28,13 @@ class Project:
     dirty: str = ""  # what `git diff` said when the run was made
     capfd: pytest.CaptureFixture[str] | None = None
 
-    def verify(self, *arguments, **environment):
-        """`surefoot verify` in the workspace, in this process; checks that it leaves no trace."""
+    def verify(self, *arguments, trusted=True, **environment):
+        """`surefoot verify` in the workspace, in this process, of a run with a patch; checks that it leaves no trace."""
         before = self.traces()
         self.capfd.readouterr()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.workspace.path)
-            patch.setattr(sys, "argv", ["surefoot", "verify", *arguments])
+            patch.setattr(sys, "argv", ["surefoot", "verify", *arguments, *["--trust-recorded-code"] * trusted])
             patch.setattr(tempfile, "tempdir", str(self.temporary))
             for name, value in {"MLFLOW_TRACKING_URI": f"sqlite:///{self.workspace.path}/mlflow.db", **environment}.items():
                 patch.setenv(name, value)
@@ -329,7 +329,7 @@ def processes(where):
 )
 def test_stopped_half_way(project, number, code):
     before, tags = project.traces(), project.tags()
-    command = [".venv/bin/python", "-m", "surefoot", "verify", project.run_id]
+    command = [".venv/bin/python", "-m", "surefoot", "verify", project.run_id, "--trust-recorded-code"]
     environment = project.workspace.environment(PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(project.temporary))
     with subprocess.Popen(command, cwd=project.workspace.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:

@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, provenance, runs, start, terminal, tracking, watched
+from surefoot import errors, files, mlflow_client, provenance, runs, start, terminal, watched
 from surefoot.data.normalize import in_own_unit
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
@@ -194,7 +194,7 @@ def _last_commits() -> tuple[str, dict[str, float]] | None:
 
 def _places(run_id: str | None) -> list[str]:
     """Where things are."""
-    by = "make ui" if tracking.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
+    by = "make ui" if mlflow_client.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
     run = f"run {run_id}: {by}" if run_id else "is out of reach; `surefoot sync` brings the run there later"
     return [f"plots   {files.PLOTS}", f"model   {files.MODEL}", f"MLflow  {run}"]
 

@@ -10,7 +10,6 @@
 A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from surefoot import errors, files
+from surefoot import documents, errors, files
 
 Record = dict[str, Any]
 
@@ -33,7 +32,7 @@ class TrajectoryStore:
 
     def record(self, key: str) -> Record | None:
         """The record under a key, or None if it is missing or damaged."""
-        record = self._sealed_json(self.record_path(key))
+        record = self._sealed(self.record_path(key), documents.Record)
         if record and record["key"] != key:
             self._warn(self.record_path(key))
             return None
@@ -56,13 +55,13 @@ class TrajectoryStore:
         """
         with _clear_errors():
             state_path, record_path = self.state_path(record["key"]), self.record_path(record["key"])
-            files.write_durably(state_path.parent, {state_path.name: state, record_path.name: _sealed(record)})
+            files.write_durably(state_path.parent, {state_path.name: state, record_path.name: _seal(record)})
 
     def write_record(self, record: Record) -> None:
         """Write a record whose state isn't at hand."""
         with _clear_errors():
             path = self.record_path(record["key"])
-            files.write_durably(path.parent, {path.name: _sealed(record)})
+            files.write_durably(path.parent, {path.name: _seal(record)})
 
     def drop_state(self, key: str) -> None:
         """Delete a state; its record stays."""
@@ -71,17 +70,17 @@ class TrajectoryStore:
     def mark_run(self, identity: str, run: dict[str, Any]) -> None:
         """Remember a run: its `epoch_keys`, and once it is finished `last` and `best`, whose states are kept from then on."""
         with _clear_errors():
-            files.write_durably(self.path / "runs", {f"{identity}.json": _sealed(run)})
+            files.write_durably(self.path / "runs", {f"{identity}.json": _seal(run)})
 
     def note_start(self, key: str, start: dict[str, Any], weights: bytes | None) -> None:
         """Remember what a training starts from: what is said of it, its `weights` among that by their digest, and these."""
         with _clear_errors():
             named = {self.start_path(start["weights"]).name: weights} if weights is not None else {}
-            files.write_durably(self.path / "starts", named | {f"{key}.json": _sealed(start)})
+            files.write_durably(self.path / "starts", named | {f"{key}.json": _seal(start)})
 
     def start(self, key: str) -> dict[str, Any] | None:
         """What a training started from, or None if that is missing or damaged."""
-        return self._sealed_json(self.path / "starts" / f"{key}.json")
+        return self._sealed(self.path / "starts" / f"{key}.json", documents.Start)
 
     def start_weights(self, digest: str) -> bytes | None:
         """The weights of this digest that a training started from, or None if they are missing or damaged."""
@@ -105,7 +104,7 @@ class TrajectoryStore:
         found = {}
         for path, about in _files(self.path / "runs", "*.json"):
             if self._runs.get(path, (0,))[0] != about.st_mtime_ns:
-                self._runs[path] = (about.st_mtime_ns, self._sealed_json(path))
+                self._runs[path] = (about.st_mtime_ns, self._sealed(path, documents.Mark))
             run = self._runs[path][1]
             if run:
                 found[path.stem] = run
@@ -128,16 +127,18 @@ class TrajectoryStore:
         """Where the state under a key lies."""
         return self.path / "chain" / f"{key}.safetensors"
 
-    def _sealed_json(self, path: Path) -> dict[str, Any] | None:
+    def _sealed(self, path: Path, kind: type[documents.Document]) -> dict[str, Any] | None:
         data = _read(path)
         if data is None:
             return None
         digest, _, body = data.partition(b"\n")
-        if files.sha256(body).encode() != digest:
-            self._warn(path)
-            return None
-        value: dict[str, Any] = json.loads(body)
-        return value
+        try:
+            if files.sha256(body).encode() == digest:
+                return documents.parse(kind, body)
+        except documents.Malformed:
+            pass
+        self._warn(path)
+        return None
 
     def _warn(self, path: Path) -> None:
         if path not in self._warned:
@@ -150,7 +151,7 @@ def needed(run: dict[str, Any]) -> set[str]:
     return {run[name] for name in ("last", "best", "chosen") if run.get(name)}
 
 
-def _sealed(value: dict[str, Any]) -> bytes:
+def _seal(value: dict[str, Any]) -> bytes:
     body = files.canonical_json(value)
     return files.sha256(body).encode() + b"\n" + body
 

@@ -29,6 +29,17 @@ def below_top(workspace: Path) -> str:
     return found
 
 
+def in_history(workspace: Path, commit: str) -> bool:
+    """Whether a branch, a tag, a remote's branch or what else has a name in the repository holds a commit."""
+    return _git(["rev-list", "--max-count=1", commit, "--not", "--all", "HEAD"], workspace) == ""
+
+
+def patched(workspace: Path, patch: bytes) -> list[str]:
+    """The files that a patch changes."""
+    done = subprocess.run([*GIT, "apply", "--numstat", "-z"], cwd=workspace, env=plain_environment(), input=patch, capture_output=True, check=False)
+    return [os.fsdecode(line.split(b"\t", 2)[2]) for line in done.stdout.split(b"\0") if line.count(b"\t") == 2]
+
+
 def check_out(source: Path, target: Path, commit: str, patch: bytes = b"") -> None:
     """Bring the code of a commit of the repository at `source`, changed by a patch, to the new directory `target`.
 

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from surefoot import errors, files, runs, start, terminal
+from surefoot.documents import Machine, Start
 from surefoot.errors import UserError
+from surefoot.mlflow_client import Failure
 from surefoot.training.trajectory_store import TrajectoryStore
-from surefoot.verification import compare, packages
+from surefoot.verification import checkout, compare, packages, trust
+from surefoot.verification.account import check_keys
+from surefoot.verification.account import read as read_account
 from surefoot.verification.compare import CANNOT_SAY, IDENTICAL, Row
 from surefoot.verification.recorded import CannotSay, Recorded, find
 from surefoot.verification.remake import Remake
 from surefoot.verification.scratch import Scratch
+
+REQUIREMENTS = "environment/requirements.txt"
 
 
 @dataclass
@@ -27,9 +33,12 @@ class Findings:
     rows: list[Row]  # the table
     origin: dict[str, Any]  # what determined it, this time
     symptoms: list[str] = field(default_factory=list)
+    made: list[dict[str, Any]] = field(default_factory=list)  # the records of its epochs
 
 
-def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None = None, anyway: bool = False, environment: bool = False) -> int:
+def verify(
+    wanted: str | None, *, epochs: str | None = None, sample: int | None = None, anyway: bool = False, environment: bool = False, trusted: bool = False
+) -> int:
     """Make a run again and compare; prints a table and the verdict, and tags the run with it. Returns the exit code.
 
     Args:
@@ -38,6 +47,7 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
         sample: only so many epochs, drawn at random.
         anyway: go on where the machine or packages differ, and compare what comes of it.
         environment: build the recorded environment if it isn't this one.
+        trusted: run code, too, that MLflow has and this repository's history doesn't.
 
     Raises:
         UserError: there is no such run; wrong options; the temporary directory is full.
@@ -46,17 +56,17 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
         raise UserError("--epochs and --sample: give one of them")
     try:
         with Scratch() as scratch:
-            recorded = find(wanted, scratch.path / "recorded")
+            recorded = find(wanted)
             terminal.say(f"verifying {recorded.title}")
             scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
             try:
-                account = recorded.account()
+                account = read_account(recorded.account(), recorded.run.data.tags)
                 if account.get("incomplete") and not epochs and sample is None:
                     last = len(account["epochs"])
                     raise CannotSay(f"it isn't complete: {account['incomplete']}; `--epochs 1-{last}` makes those again")
                 ranges = _ranges(epochs, sample, account)
                 scope = scope if ranges is None else "epochs " + ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
-                verdict, reasons = _make_again(Remake(scratch), recorded, account, ranges, anyway, environment)
+                verdict, reasons = _make_again(Remake(scratch), recorded, account, ranges, anyway, environment, trusted)
             except CannotSay as reason:
                 verdict, reasons = CANNOT_SAY, list(reason.args)
             terminal.say(f"{verdict}: {reasons[0]}", *reasons[1:])
@@ -70,12 +80,14 @@ def verify(wanted: str | None, *, epochs: str | None = None, sample: int | None 
 
 
 def _make_again(
-    remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]] | None, anyway: bool, build: bool
+    remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]] | None, anyway: bool, build: bool, trusted: bool
 ) -> tuple[str, list[str]]:
     """Print the table; returns the verdict and the reasons for it."""
-    remake.check_out(recorded.commit, recorded.patch)
+    commit, patch = recorded.commit, recorded.patch
+    trust.allow(_foreign(commit, patch), trusted)
+    remake.check_out(commit, patch)
     doubts = [f"files that weren't in Git were too large to be recorded: {recorded.left_out}"] if recorded.left_out else []
-    doubts += _settle_environment(remake, recorded, account, build)
+    doubts += _settle_environment(remake, recorded, account, build, trusted)
     if ranges is None and not doubts:  # with `ranges` the origin that comes of it says so, sooner
         doubts += _other_rounding(remake, account["origin"]["numerics"])
     if doubts and not anyway:
@@ -87,10 +99,19 @@ def _make_again(
     terminal.say("", *compare.table(rows), "")
     causes = compare.causes(account["origin"], found.origin)
     verdict = compare.verdict(rows, causes)
+    check_keys(account, found.made, found.origin)
     if verdict == IDENTICAL:
         return verdict, compare.what_is_identical(rows, list(causes.values()))
     reasons = [*doubts, *other_params, *compare.told(causes, bool(other_params), found.symptoms), *found.symptoms]
     return CANNOT_SAY if doubts else verdict, reasons or compare.unexplained(rows)
+
+
+def _foreign(commit: str, patch: bytes) -> list[str]:
+    """What of a run's code isn't in the history of this repository."""
+    here = Path.cwd()
+    found = [] if checkout.in_history(here, commit) else [f"its commit {commit}, which no branch or tag here holds"]
+    changed = checkout.patched(here, patch) if patch else []
+    return found + ([f"its uncommitted changes, {runs.PATCH} in MLflow, to {trust.some(changed) or 'what git can not read'}"] if patch else [])
 
 
 def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> list[tuple[int, int]] | None:
@@ -112,10 +133,13 @@ def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> 
     return [(epoch, epoch) for epoch in sorted(random.SystemRandom().sample(possible, min(sample, len(possible))))]
 
 
-def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, Any], build: bool) -> list[str]:
+def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, Any], build: bool, trusted: bool) -> list[str]:
     """Choose the environment to run in; returns what speaks against getting the same bits there."""
-    wanted = (recorded.artifact("environment/requirements.txt") or b"").decode()
-    python = json.loads(recorded.artifact("environment/machine.json") or b"{}").get("python")
+    wanted = (recorded.artifact(REQUIREMENTS) or b"").decode(errors="replace")
+    python = (recorded.document(Machine, "environment/machine.json") or {}).get("python")
+    pinned, others_than_pins = packages.pins(wanted)
+    if build and others_than_pins:
+        raise CannotSay(f"{REQUIREMENTS} in MLflow has lines that aren't name==version, which are never handed to pip: {trust.some(others_than_pins)}")
     versions: dict[str, str] = account["origin"]["versions"]
 
     def others(environment: Path, now: str | None) -> list[str]:
@@ -126,10 +150,13 @@ def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, A
     if build and not wanted:
         raise CannotSay("its environment isn't recorded, so it can't be built again")
     if build and doubts:
+        unknown = sorted(pinned.keys() - packages.pins(packages.installed_in(Path(sys.prefix)))[0].keys())
+        trust.allow([f"packages that aren't installed here, but named in {REQUIREMENTS} in MLflow: {trust.some(unknown)}"] if unknown else [], trusted)
         environment = packages.build_environment(remake.scratch, wanted, python or platform.python_version())
         doubts = others(environment, python)
     remake.use_environment(environment)
-    return [f"another version of {package}" for package in doubts]
+    odd = [f"{REQUIREMENTS} in MLflow has lines that aren't name==version: {trust.some(others_than_pins)}"] if others_than_pins else []
+    return odd + [f"another version of {package}" for package in doubts]
 
 
 def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
@@ -163,7 +190,7 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
     data, symptoms = compare.data_row(account["data"], made["data"])
     epochs, first = compare.epochs_row(account["epochs"], made["epochs"], 1, max(len(account["epochs"]), len(made["epochs"])))
     curves, other_curve = compare.curves_row(account["epochs"], recorded.curves())
-    published = recorded.artifact(f"checkpoints/{account['select']}.safetensors")
+    published = recorded.artifact(f"checkpoints/{account['select']}.safetensors", files.LARGEST_WEIGHTS)
     rows = [
         data,
         epochs,
@@ -175,7 +202,7 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
     ]
     if first:
         symptoms.append(_where(recorded, account["epochs"], store, made["epochs"], first))
-    return Findings(rows, made["origin"], [*symptoms, *([other_curve] if other_curve else [])])
+    return Findings(rows, made["origin"], [*symptoms, *([other_curve] if other_curve else [])], made["epochs"])
 
 
 def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Findings:
@@ -191,6 +218,7 @@ def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: 
         said = account["epochs"][first - 1 : last]
         made = [record for record in (store.record(epoch["key"]) for epoch in said) if record]
         found.origin = json.loads((path / "origin.json").read_text())
+        found.made += made
         row, differs = compare.epochs_row(account["epochs"], made, first, last)
         curves, other_curve = compare.curves_row(said, shown[first - 1 : last])
         found.rows += [row] if curves.same else [row, curves]
@@ -204,12 +232,12 @@ def _bring_start(store: TrajectoryStore, recorded: Recorded, account: dict[str, 
     noted = account.get("start")
     if not noted:
         return
-    weights = recorded.artifact(start.WEIGHTS) if noted["weights"] else None
+    weights = recorded.artifact(start.WEIGHTS, files.LARGEST_WEIGHTS) if noted["weights"] else None
     if noted["weights"] and (weights is None or files.sha256(weights) != noted["weights"]):
         what = "isn't in MLflow" if weights is None else "is damaged in MLflow"
         raise CannotSay(f"the model that it started from, {start.WEIGHTS}, {what}")
-    known = recorded.artifact(start.START)
-    store.note_start(noted["key"], noted | {"seen": json.loads(known)["seen"] if known else None, "fixed": True}, weights)
+    known = recorded.document(Start, start.START)
+    store.note_start(noted["key"], noted | {"seen": known.get("seen") if known else None, "fixed": True}, weights)
 
 
 def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -> None:
@@ -274,7 +302,7 @@ def _where(recorded: Recorded, said: list[dict[str, Any]], store: TrajectoryStor
         record = ours.record(said[epoch - 1]["key"])
         before = ours.state(record) if record and record["state"] == said[epoch - 1]["state"] else None
         if before is None:  # MLflow may have a checkpoint: the network without the optimizer
-            before = recorded.artifact(runs.checkpoint(epoch))
+            before = recorded.artifact(runs.checkpoint(epoch), files.LARGEST_WEIGHTS)
             again = network_of(again) if again is not None else None
         tensor = compare.first_tensor(before, again) if before is not None and again is not None else None
         if tensor:
@@ -286,9 +314,7 @@ def _where(recorded: Recorded, said: list[dict[str, Any]], store: TrajectoryStor
 
 
 def _tag(recorded: Recorded, verdict: str, scope: str, reasons: list[str]) -> None:
-    from mlflow.exceptions import MlflowException
-
     try:
         recorded.tag(verdict, scope, "\n".join(reasons))
-    except MlflowException as error:
-        errors.say("warning", f"the verdict can't be written to MLflow: {str(error).splitlines()[0]}")
+    except Failure as error:
+        errors.say("warning", f"the verdict can't be written to MLflow: {error}")

@@ -93,7 +93,7 @@ def data_row(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[Row
         parts = [name for name in recorded[split] if recorded[split][name] != again[split].get(name)]
         if parts:
             found.append(f"the {split} rows' {' and '.join(parts)}")
-    same = recorded["digest"] == again["digest"]
+    same = recorded["digest"] == again["digest"] and all(recorded[split] == again[split] for split in ("train", "validation", "test"))
     if not same and not found:
         found.append("how the data is described: names, classes or scaling in data/batches/index.json")
     return Row("data", _short(recorded["digest"]), _short(again["digest"]), same), found

@@ -15,6 +15,7 @@ from surefoot import provenance, terminal
 from surefoot.verification.recorded import CannotSay
 from surefoot.verification.scratch import Scratch
 
+PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.+!_-]*)")
 NEVER_BUILT = ("pip", "setuptools", "wheel", "surefoot")
 
 
@@ -29,7 +30,7 @@ def other_packages(recorded: str, installed: str, versions: dict[str, str]) -> l
         versions: packages in the origin of the run.
     """
     matter = {_normal(name) for name in versions} | {_normal(Requirement(line).name) for line in requires("surefoot") or [] if "extra ==" not in line}
-    one, other = _parse(recorded), _parse(installed)
+    (one, _), (other, _) = pins(recorded), pins(installed)
     found = []
     for name in sorted(matter & one.keys()):
         if _public(one[name]) != _public(other.get(name, "")):
@@ -60,7 +61,7 @@ def build_environment(scratch: Scratch, recorded: str, python: str) -> Path:
     environment = scratch.path / "environment"
     wanted = scratch.path / "requirements.txt"
     # Without the local part (+cpu): which build of torch fits is for the machine's own settings of pip to say.
-    wanted.write_text("".join(f"{name}=={_public(version)}\n" for name, version in _parse(recorded).items() if name not in NEVER_BUILT))
+    wanted.write_text("".join(f"{name}=={_public(version)}\n" for name, version in pins(recorded)[0].items() if name not in NEVER_BUILT))
     terminal.say(f"building an environment of {len(wanted.read_text().splitlines())} packages")
     pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement", str(wanted)]
     surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -77,9 +78,16 @@ def installed_in(environment: Path) -> str:
     return subprocess.run([str(environment / "bin/python"), "-I", "-c", lister], capture_output=True, check=True, text=True).stdout
 
 
-def _parse(requirements: str) -> dict[str, str]:
-    pairs = (line.partition("==") for line in requirements.splitlines() if "==" in line)
-    return {_normal(name): version for name, _, version in pairs}
+def pins(requirements: str) -> tuple[dict[str, str], list[str]]:
+    """The versions by name, of lines `name==version`; and the other lines, which might be options, paths or addresses to pip."""
+    found, others = {}, []
+    for line in filter(None, requirements.splitlines()):
+        pin = PIN.fullmatch(line)
+        if pin:
+            found[_normal(pin[1])] = pin[2]
+        else:
+            others.append(line)
+    return found, others
 
 
 def _normal(name: str) -> str:

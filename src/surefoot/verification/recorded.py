@@ -1,12 +1,13 @@
 """A run as MLflow has it."""
 
-import json
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, lookup, runs, terminal, tracking
+from surefoot import documents, files, lookup, runs, terminal, tracking
+from surefoot.documents import Document
 from surefoot.errors import UserError
+from surefoot.mlflow_client import Failure
 from surefoot.params import flatten, load
 from surefoot.training.trajectory_store import TrajectoryStore
 
@@ -30,7 +31,6 @@ class Recorded:
 
     run: "Run"
     client: "MlflowClient"
-    scratch: Path
 
     @property
     def title(self) -> str:
@@ -47,6 +47,8 @@ class Recorded:
         commit = self.run.data.tags.get("mlflow.source.git.commit")
         if not commit:
             raise CannotSay("it was made outside of Git, so its code isn't recorded")
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit):
+            raise CannotSay(f"the commit that it was made at is no commit's name: {commit[:100]}")
         return commit
 
     @property
@@ -74,14 +76,12 @@ class Recorded:
         Raises:
             CannotSay: MLflow can't be reached any more.
         """
-        from mlflow.exceptions import MlflowException
-
         found: dict[int, dict[str, float]] = {}
         for name in sorted(name for name in self.run.data.metrics if name in ("lr", "gradient_norm") or name.startswith(("train/", "validation/"))):
             try:
                 history = self.client.get_metric_history(self.run.info.run_id, name)
-            except MlflowException as error:
-                raise CannotSay(f"MLflow can't be read: {str(error).splitlines()[0]}") from None
+            except Failure as error:
+                raise CannotSay(f"MLflow can't be read: {error}") from None
             for metric in history:
                 found.setdefault(metric.step, {})[name] = metric.value
         return [found[step] for step in sorted(found)]
@@ -96,11 +96,11 @@ class Recorded:
         """The ends of the test metrics' intervals."""
         return {name: value for name, value in self.run.data.metrics.items() if name.startswith("test_interval/")}
 
-    def account(self) -> dict[str, Any]:
-        """What was determined, as digests (`runs.account`).
+    def account(self) -> bytes:
+        """`trajectory.json`, as it is (`account.read`).
 
         Raises:
-            CannotSay: the run isn't complete, or that file is damaged.
+            CannotSay: the run isn't complete.
         """
         kind = self.run.data.tags.get(tracking.KIND)
         if kind:
@@ -111,20 +111,30 @@ class Recorded:
             if self.run.info.status == "FINISHED":
                 why = f"it was made by an older Surefoot, or its artifacts at {self.run.info.artifact_uri} are out of reach"
             raise CannotSay(f"it has no {runs.ACCOUNT}, which says what to compare with: {why}")
-        try:
-            account: dict[str, Any] = json.loads(data)
-        except ValueError:
-            raise CannotSay(f"its {runs.ACCOUNT} in MLflow is damaged") from None
-        return account
+        return data
 
-    def artifact(self, path: str) -> bytes | None:
-        """The bytes of an artifact, or None if there is none."""
-        from mlflow.exceptions import MlflowException
+    def artifact(self, path: str, largest: int = files.LARGEST_WHOLE) -> bytes | None:
+        """The bytes of an artifact, or None if there is none.
 
+        Raises:
+            CannotSay: it can't be had.
+        """
         try:
-            return Path(self.client.download_artifacts(self.run.info.run_id, path, str(self.scratch))).read_bytes()
-        except (MlflowException, OSError):
-            return None
+            return lookup.artifact(self.client, self.run, path, largest)
+        except Failure as error:
+            raise CannotSay(f"MLflow can't be read: {error}") from None
+
+    def document(self, kind: type[Document], path: str) -> dict[str, Any] | None:
+        """An artifact that is a JSON document, or None if there is none.
+
+        Raises:
+            CannotSay: it isn't such a document.
+        """
+        data = self.artifact(path)
+        try:
+            return None if data is None else documents.parse(kind, data)
+        except documents.Malformed as error:
+            raise CannotSay(f"its {path} in MLflow is damaged: {error}") from None
 
     def tag(self, verdict: str, scope: str, reason: str) -> None:
         """Set the verdict as tags."""
@@ -134,7 +144,7 @@ class Recorded:
         self.client.log_batch(self.run.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def find(wanted: str | None, scratch: Path) -> Recorded:
+def find(wanted: str | None) -> Recorded:
     """The run that is meant (`lookup.run`); the workspace's last one for None.
 
     Raises:
@@ -142,8 +152,7 @@ def find(wanted: str | None, scratch: Path) -> Recorded:
     """
     with lookup.reading() as client:
         found = lookup.run(client, wanted) if wanted else _last(client)
-        scratch.mkdir()
-        return Recorded(found, client, scratch)
+        return Recorded(found, client)
 
 
 def _last(client: "MlflowClient") -> "Run":
