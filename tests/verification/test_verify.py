@@ -242,7 +242,7 @@ def test_what_cannot_be_said_and_why(project):
     account.write_text("{")
     done = project.verify(project.run_id)
     account.with_name("away").rename(account)
-    assert (done.code, "cannot say: its trajectory.json in MLflow is damaged\n" in done.out) == (3, True), done
+    assert (done.code, "cannot say: its trajectory.json in MLflow is damaged: " in done.out) == (3, True), done
 
 
 def test_the_account_of_an_older_surefoot(project):

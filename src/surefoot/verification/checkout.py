@@ -30,7 +30,12 @@ def below_top(workspace: Path) -> str:
 
 
 def in_history(workspace: Path, commit: str) -> bool:
-    """Whether a branch, a tag, a remote's branch or what else has a name in the repository holds a commit."""
+    """Whether a branch, a tag, a remote's branch or what else has a name in the repository holds a commit.
+
+    Raises:
+        CannotSay: it isn't in the repository at all.
+    """
+    _must_have(workspace, commit)
     return _git(["rev-list", "--max-count=1", commit, "--not", "--all", "HEAD"], workspace) == ""
 
 
@@ -59,8 +64,7 @@ def check_out(source: Path, target: Path, commit: str, patch: bytes = b"") -> No
     # Line ends, filters and the like are to be as they are there.
     _must([*GIT, "-C", str(target), "config", "include.path", str(config)])
     _must([*GIT, "-C", str(target), "config", "core.fsmonitor", "false"])
-    if _git(["cat-file", "-e", f"{commit}^{{commit}}"], target) is None:
-        raise CannotSay(f"its commit {commit} isn't in this repository; `git fetch` it, if there is another that has it")
+    _must_have(target, commit)
     _must([*GIT, "-C", str(target), "checkout", "--quiet", "--detach", commit])
     if patch:
         _must([*GIT, "-C", str(target), "apply", "--index", "--binary", "--whitespace=nowarn"], given=patch)
@@ -69,6 +73,11 @@ def check_out(source: Path, target: Path, commit: str, patch: bytes = b"") -> No
         if about.startswith(SUBMODULE) and (source / name / ".git").exists():
             shutil.rmtree(target / name, ignore_errors=True)
             check_out(source / name, target / name, about.split()[1])
+
+
+def _must_have(repository: Path, commit: str) -> None:
+    if _git(["cat-file", "-e", f"{commit}^{{commit}}"], repository) is None:
+        raise CannotSay(f"its commit {commit} isn't in this repository; `git fetch` it, if there is another that has it")
 
 
 def plain_environment() -> dict[str, str]:
