@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from surefoot import runs, tracking
+from surefoot import mlflow_client, runs
 from tests.helpers import PARAMS
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -251,16 +251,16 @@ def test_a_server_that_breaks_down_in_the_middle(batched):
 def test_a_server_gets_little_time_unless_the_user_says_otherwise(keep_process, monkeypatch):
     names = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     monkeypatch.setenv(names[1], "9")
-    tracking.configure()
+    mlflow_client.configure()
     assert 0 < float(os.environ[names[0]]) <= 10
     assert os.environ[names[1]] == "9"
     monkeypatch.delenv(names[1])
-    tracking.configure()
+    mlflow_client.configure()
     assert int(os.environ[names[1]]) <= 2
 
 
 def test_telemetry_is_off(keep_process, monkeypatch):
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "false")
-    tracking.configure()
+    mlflow_client.configure()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"

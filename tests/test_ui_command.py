@@ -12,22 +12,22 @@ import urllib.request
 import psutil
 import pytest
 
-from surefoot import tracking, ui_command
+from surefoot import mlflow_client, ui_command
 from surefoot.errors import UserError
 from tests.helpers import PROJECT
 
 
 def test_without_a_run_there_is_nothing_to_compare(here, tracked, capfd):
-    assert ui_command.latest_page(tracking.configure()).startswith("/#/experiments?")
+    assert ui_command.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
     (here / "mlflow.db").unlink()
-    assert ui_command.latest_page(tracking.configure()).startswith("/#/experiments?")
+    assert ui_command.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
     assert capfd.readouterr().err.startswith("note: there is no run yet")
 
 
 def test_a_store_that_cannot_be_read(here):
     (here / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="can't be read"):  # no server could, either
-        ui_command.latest_page(tracking.configure())
+        ui_command.latest_page(mlflow_client.configure())
 
 
 def test_a_port_that_is_taken(tracked):
