@@ -23,14 +23,14 @@ class Connection:
     def close(self):
         self._http.close()
 
-    def post(self, body):
-        """The status and what came with it."""
-        self._http.request("POST", "/invocations", json.dumps(body), {"Content-Type": "application/json"})
+    def post(self, body, kind="application/json"):
+        """The status and what came with it; `body` is sent as JSON, or as it is where it is text or bytes."""
+        self._http.request("POST", "/invocations", body if isinstance(body, str | bytes) else json.dumps(body), {"Content-Type": kind})
         answer = self._http.getresponse()
         return answer.status, json.loads(answer.read())
 
-    def predictions(self, body):
-        status, answer = self.post(body)
+    def predictions(self, body, kind="application/json"):
+        status, answer = self.post(body, kind)
         assert status == 200, answer
         return answer["predictions"]
 

@@ -1,16 +1,19 @@
 """The logged model as a server has it, and a model's directory that is damaged or hostile: it runs nothing, and says what is wrong."""
 
+import io
 import json
+import math
 import pickle
 import shutil
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from surefoot import files, serving
+from surefoot import files, predict, serving
 from surefoot.data.store import open_store
 from surefoot.errors import UserError
 from surefoot.params import load
@@ -101,6 +104,116 @@ def test_a_table_with_categories_dates_and_missing_values(tracked, logged):
         status, answer = server.post({"dataframe_records": [{**rows[0], "joined": "tomorrow"}]})
     assert status == 400
     assert "column 'joined' can't be taken as date" in answer["message"]
+
+
+def forms(rows):
+    """The same rows in each form that MLflow's server takes: body and type."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    split = {"columns": list(columns), "data": [list(row.values()) for row in rows]}
+    json_ = {
+        "dataframe_split": split,
+        "dataframe_split with an index": split | {"index": [str(number) for number in range(len(rows))]},
+        "dataframe_records": rows,
+        "instances": rows,
+        "instances by column": columns,
+        "inputs": columns,
+        "inputs by row": rows,
+    }
+    found = {name: ({name.partition(" ")[0]: body}, "application/json") for name, body in json_.items()}
+    parquet = io.BytesIO()
+    with suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # a column of numbers and texts has no place in it
+        pd.DataFrame(rows).to_parquet(parquet)
+        found["parquet"] = (parquet.getvalue(), "application/vnd.apache.parquet")
+    return found | {
+        "csv": (pd.DataFrame(rows).to_csv(index=False), "text/csv"),
+        "csv with an index": (pd.DataFrame(rows).to_csv(), "text/csv; charset=utf-8"),
+    }
+
+
+def raw_rows(path):
+    """Rows of `write_table` as a user's program has them."""
+    texts = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=["churn"])
+    as_ = {"income": float, "active": lambda text: text == "true"}
+    return [{name: None if value == "" else as_.get(name, str)(value) for name, value in row.items()} for row in texts.to_dict("records")]
+
+
+def test_each_form_gives_the_same_answers(tracked, logged):
+    write_table(tracked / "train.csv", 200, 0)
+    write_table(tracked / "test.csv", 60, 1)
+    model, store, said = logged(TABLE)
+    rows = raw_rows(tracked / "test.csv")
+    optional = ("zip", "plan", "income", "joined", "seen")
+    with app(model) as server:
+        for body in forms(rows).values():
+            check(server.predictions(*body), store, said)
+        for body in forms(rows[:1]).values():
+            check(server.predictions(*body), store, said[:1])
+        # What may be missing may be left out of all rows.
+        for name in optional:
+            lacking = [{key: value for key, value in row.items() if key != name} for row in rows]
+            empty = server.predictions({"dataframe_records": [row | {name: None} for row in rows]})
+            for body in forms(lacking).values():
+                assert server.predictions(*body) == empty
+        assert server.predictions({"dataframe_split": {"columns": list(rows[0]), "data": []}}) == []
+        assert server.predictions(",".join(rows[0]) + "\n", "text/csv") == []
+        status, answer = server.post({"dataframe_records": [{key: value for key, value in row.items() if key != "active"} for row in rows]})
+        assert status == 400
+        assert "Model is missing inputs ['active']" in answer["message"]
+
+
+# Each: a column, and a value that prepare, predict and a server refuse.
+REFUSED = [
+    *(("income", value) for value in (math.inf, -math.inf, 1e39, "much")),
+    *(("active", value) for value in (7, 0.5, "perhaps", None)),
+]
+
+
+def test_what_predict_refuses_a_server_refuses(tracked, logged):
+    write_table(tracked / "train.csv", 200, 0)
+    write_table(tracked / "test.csv", 60, 1)
+    model, _, _ = logged(TABLE)
+    good = raw_rows(tracked / "test.csv")[1:3]
+    with app(model) as server:
+        for column, value in REFUSED:
+            rows = [good[0], good[1] | {column: value}]
+            for body in forms(rows).values():
+                status, answer = server.post(*body)
+                assert status == 400, (column, value, body)
+                assert f"column {column!r}" in answer["message"], (column, value, body)
+            pd.DataFrame(rows).to_csv(tracked / "new.csv", index=False)
+            with pytest.raises(UserError, match=f"column {column!r}"):
+                predict.predict(tracked / "new.csv", tracked / "out.csv")
+        for flag in (1, 1.0, "TRUE", " true "):
+            assert server.predictions({"dataframe_records": [good[0] | {"active": flag}]}) == server.predictions(
+                {"dataframe_records": [good[0] | {"active": True}]}
+            )
+
+
+def test_columns_of_texts_alone(tracked, logged):
+    """Of them MLflow makes one row of lists, where they come by column."""
+    lines = [f"{'pq'[row % 2]},{'xyz'[row % 3]},{'ab'[row % 2]}" for row in range(120)]
+    (tracked / "raw.csv").write_text("\n".join(["c,d,kind", *lines]) + "\n")
+    model, store, said = logged("prepare: {source: raw.csv, test_source: raw.csv, target: kind}\n")
+    rows = pd.read_csv(tracked / "raw.csv").drop(columns="kind").to_dict("records")
+    with app(model) as server:
+        for body in forms(rows).values():
+            check(server.predictions(*body), store, said)
+        status, answer = server.post({"inputs": {"c": ["p", "q"], "d": ["x"]}})
+    assert status == 400
+    assert "columns have different numbers of rows: 'c' 2, 'd' 1" in answer["message"]
+
+
+def test_rows_without_a_column_of_the_models_are_refused(tracked, logged):
+    write_table(tracked / "train.csv", 200, 0)
+    write_table(tracked / "test.csv", 60, 1)
+    model, _, _ = logged(TABLE.replace("  kinds:", "  ignore: [active]\n  kinds:"))  # so that each may be missing
+    row = raw_rows(tracked / "test.csv")[0]
+    with app(model) as server:
+        assert len(server.predictions({"inputs": [{"income": row["income"]}]})) == 1
+        for body in ({"inputs": [{"Income": 3}]}, {"instances": [list(row.values())]}, {"dataframe_split": {"data": [list(row.values())]}}):
+            status, answer = server.post(body)
+            assert status == 400
+            assert "none of the model's columns is there: zip, plan, income, joined, seen" in answer["message"]
 
 
 def test_requests_at_once_disturb_no_other(tracked, logged):
@@ -207,7 +320,7 @@ def test_files_that_are_missing_or_no_files(model, name):
     (model / name).unlink()
     says(model, name, "can't be read: No such file")
     (model / name).mkdir()
-    says(model, name, "can't be read: Is a directory")
+    says(model, name, "can't be read: it is a directory")
 
 
 DESCRIPTIONS = {

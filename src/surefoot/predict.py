@@ -27,7 +27,7 @@ from surefoot.data.readers.open import open_rows
 from surefoot.data.readers.source import FILE, INPUT, Source
 from surefoot.data.store import preparation
 from surefoot.errors import UserError
-from surefoot.params import Missing, Params, Prepare, load
+from surefoot.params import Params, Prepare, load
 from surefoot.training import numerics
 
 ENDINGS = (".csv", ".parquet", ".pq")
@@ -150,7 +150,7 @@ def _fetch(uri: str, scratch: Path) -> Path:
 def _batches(model: Model, source: Source, path: Path, prepare: Prepare) -> Iterator[pa.RecordBatch]:
     """The rows with `prediction` and, of a classifier, the probability of each class; in order."""
     columns = _columns(model, source.schema, path)
-    cleaner = Cleaner([column for column in columns if column.kind != "category"], _as_trained(model, prepare))
+    cleaner = Cleaner([column for column in columns if column.kind != "category"], serving.as_trained(model.features, prepare))
     labels = [f"probability_{label}" for label in model.description["classes"]]
     taken = [name for name in ("prediction", *labels) if name in source.schema.names]
     if taken:
@@ -202,13 +202,6 @@ def _columns(model: Model, schema: pa.Schema, path: Path) -> list[Column]:
     return found
 
 
-def _as_trained(model: Model, prepare: Prepare) -> Prepare:
-    """What a missing value is: filled in, where the preparation has what for, or an error."""
-    filled = {feature["kind"] for feature in model.features if feature["fill"] is not None}
-    missing = Missing().model_copy(update=dict.fromkeys(filled, "constant"))
-    return prepare.model_copy(update={"target": "", "missing": missing})
-
-
 def _inputs(model: Model, cleaner: Cleaner, batch: pa.RecordBatch, first: int, where: Callable[[int], str]) -> np.ndarray:
     """The prepared rows of a batch whose first is row `first` of all.
 
@@ -228,12 +221,7 @@ def _inputs(model: Model, cleaner: Cleaner, batch: pa.RecordBatch, first: int, w
         if given[name].null_count and None not in feature["values"]:
             row = int(pc.index(given[name].is_null(), True).as_py())
             raise UserError(f"{where(first + row)}, column {name!r}: empty; a category is needed in every row (or prepare.missing.category: constant)")
-    inputs = transform(given, model.features)
-    if inputs.dtype == np.float32 and not np.isfinite(inputs).all():
-        row, place = (int(at) for at in np.argwhere(~np.isfinite(inputs))[0])
-        name = next(feature["column"] for feature in model.features if feature["first"] <= place < feature["first"] + feature["width"])
-        raise UserError(f"{where(first + row)}, column {name!r}: scaled, the value is more than float32 can hold")
-    return inputs
+    return serving.finite(transform(given, model.features), model.features, lambda row: where(first + row))
 
 
 def _plain(array: pa.Array, feature: dict[str, Any], where: Callable[[int], str], first: int) -> pa.Array:

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from surefoot import files, user_code
 from surefoot.data.arrow import text_array
-from surefoot.data.features import dates_of, natural, transform
+from surefoot.data.cleaning import Cleaner
+from surefoot.data.columns import Column, some
+from surefoot.data.features import date_type, dates_of, natural, transform
 from surefoot.data.normalize import in_own_unit
 from surefoot.data.vocabulary import keys, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.imports import where
-from surefoot.params import Model
+from surefoot.params import Missing, Model, Prepare
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,29 +66,101 @@ class Predictor:
         # Once: requests come in several threads, and `training.model.predict` would bring one's network back to training under another's hands.
         self._model = model.eval()
         self._description = description
+        self._cleaner = cleaner(description["features"])
 
     def predict(self, rows: "pd.DataFrame | np.ndarray") -> "pd.DataFrame":
         """For each raw row the class (`prediction`) and the probability of each class; in regression the number.
 
         Args:
-            rows: a data frame with the columns of the raw data, as pandas reads them, or an array (rows, *shape) where the raw data are arrays.
+            rows: a data frame with the columns of the raw data, as pandas reads them, or an array (rows, *shape) where the raw data are arrays. A column
+                of which values may be missing may be left out.
 
         Raises:
             MlflowException: a column is missing, or holds what it can't; a server answers it with status 400.
         """
         import pandas as pd
 
-        features = self._description["features"]
         try:
-            if isinstance(rows, np.ndarray):
-                given: dict[str, Any] = {features[0]["column"]: rows}
-            else:
-                given = {feature["column"]: as_arrow(rows[feature["column"]], feature) for feature in features if feature["column"] in rows}
-            return pd.DataFrame(answers(self._model, self._description, transform(given, features)))
+            return pd.DataFrame(answers(self._model, self._description, self._inputs(rows)))
         except UserError as error:
             from mlflow.exceptions import MlflowException
 
             raise MlflowException.invalid_parameter_value(str(error)) from None
+
+    def _inputs(self, rows: "pd.DataFrame | np.ndarray") -> np.ndarray:
+        import pyarrow as pa
+
+        features = self._description["features"]
+        if isinstance(rows, np.ndarray):
+            return finite(transform({features[0]["column"]: rows}, features), features, _row)
+        rows = _one_a_row(rows)
+        if not any(feature["column"] in rows for feature in features):
+            raise UserError(f"none of the model's columns is there: {some(feature['column'] for feature in features)}")
+        if not len(rows):
+            return np.empty((0, *self._description["input_shape"]), np.float32)
+        given = {feature["column"]: as_arrow(rows[feature["column"]], feature) for feature in features if feature["column"] in rows}
+        given |= {feature["column"]: pa.nulls(len(rows)) for feature in features if feature["column"] not in rows and _may_miss(feature)}
+        columns = {column.name: trimmed(given[column.name]) for column in self._cleaner.columns if column.name in given}
+        if len(columns) == len(self._cleaner.columns) > 0:  # else `transform` says which isn't there
+            batch, _ = self._cleaner.clean(pa.RecordBatch.from_pydict(columns), 0, _row)
+            given |= zip(batch.schema.names, batch.columns, strict=True)
+        return finite(transform(given, features), features, _row)
+
+
+def _row(number: int) -> str:
+    return f"row {number} (from 0)"
+
+
+def _one_a_row(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Of columns that are lists of texts, `{"inputs": {"a": ["x", "y"]}}`, MLflow makes one row that holds the lists."""
+    import pandas as pd
+
+    if rows.columns.has_duplicates:
+        raise UserError(f"column {rows.columns[rows.columns.duplicated()][0]!r} is there more than once")
+    if len(rows) == 1 and len(rows.columns) and all(isinstance(cell, list) for cell in rows.iloc[0]):
+        lengths = {name: len(cell) for name, cell in rows.iloc[0].items()}
+        if len(set(lengths.values())) > 1:
+            raise UserError(f"columns have different numbers of rows: {', '.join(f'{name!r} {length}' for name, length in lengths.items())}")
+        return pd.DataFrame(rows.iloc[0].to_dict())
+    return rows
+
+
+def cleaner(features: list[dict[str, Any]]) -> Cleaner:
+    """What refuses what prepare refuses, such as an infinite number or a boolean 7; of all but categories, of which any is taken, and arrays."""
+    import pyarrow as pa
+
+    types: dict[str, Callable[[dict[str, Any]], pa.DataType]] = {"numeric": lambda _: pa.float64(), "boolean": lambda _: pa.bool_(), "date": date_type}
+    columns = [Column(feature["column"], feature["kind"], types[feature["kind"]](feature)) for feature in features if feature["kind"] in types]
+    return Cleaner(columns, as_trained(features, Prepare(source="-", target="-")))
+
+
+def as_trained(features: list[dict[str, Any]], prepare: Prepare) -> Prepare:
+    """Of rows to predict: without a target, and what is missing is filled in where the preparation has what for, or an error."""
+    filled = {feature["kind"] for feature in features if feature.get("fill") is not None}
+    missing = Missing().model_copy(update=dict.fromkeys(filled, "constant"))
+    return prepare.model_copy(update={"target": "", "missing": missing})
+
+
+def trimmed(array: "pa.Array") -> "pa.Array":
+    """Texts without spaces around them, as prepare's reader of CSV takes numbers and booleans."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.utf8_trim_whitespace(array) if pa.types.is_string(array.type) else array
+
+
+def finite(inputs: np.ndarray, features: list[dict[str, Any]], where: Callable[[int], str]) -> np.ndarray:
+    """Prepared rows, (rows, width), in which every number is one.
+
+    Raises:
+        UserError: naming the row and the column of one that isn't.
+    """
+    if inputs.dtype == np.float32 and not np.isfinite(inputs).all():
+        row, place = (int(at) for at in np.argwhere(~np.isfinite(inputs))[0])
+        name = next(feature["column"] for feature in features if feature["first"] <= place < feature["first"] + feature["width"])
+        why = "NaN; a number is needed everywhere" if np.isnan(inputs[row, place]) else "scaled, the value is more than float32 can hold"
+        raise UserError(f"{where(row)}, column {name!r}: {why}")
+    return inputs
 
 
 def answers(model: Any, description: dict[str, Any], inputs: np.ndarray) -> dict[str, Any]:
@@ -102,7 +176,7 @@ def answers(model: Any, description: dict[str, Any], inputs: np.ndarray) -> dict
 
     rows = np.require(inputs.reshape(-1, *description["input_shape"]), requirements="W")  # torch warns of others
     try:
-        outputs = predict(model, Stored(rows, description["scale"])).double()
+        outputs = predict(model, Stored(rows, description["scale"])).double() if len(rows) else torch.empty(0, max(1, len(description["classes"])))
     except Exception as error:  # a token that an embedding has no place for
         raise UserError(f"the network fails on these rows: {where(error)}") from None
     if description["task"] == "regression":
@@ -146,12 +220,6 @@ def _as_numeric(array: "pa.Array", _: dict[str, Any]) -> "pa.Array":
     return array.cast(pa.float64(), safe=False) if pa.types.is_integer(array.type) else array
 
 
-def _as_boolean(array: "pa.Array", _: dict[str, Any]) -> "pa.Array":
-    import pyarrow as pa
-
-    return array.cast(pa.bool_()) if pa.types.is_string(array.type) else array
-
-
 def _as_category(array: "pa.Array", feature: dict[str, Any]) -> "pa.Array":
     """Texts; of numbers those that a file would have. Refused where the texts seen in training are others: 01234 is no number's."""
     import pyarrow as pa
@@ -181,7 +249,7 @@ def _as_date(array: "pa.Array", feature: dict[str, Any]) -> "pa.Array":
 
 _AS_ARROW: dict[str, Callable[["pa.Array", dict[str, Any]], "pa.Array"]] = {
     "numeric": _as_numeric,
-    "boolean": _as_boolean,
+    "boolean": lambda array, _: array,
     "category": _as_category,
     "date": _as_date,
 }
@@ -189,7 +257,23 @@ _AS_ARROW: dict[str, Callable[["pa.Array", dict[str, Any]], "pa.Array"]] = {
 
 def _load_pyfunc(path: str) -> Predictor:
     """MLflow's entry point (`loader_module`)."""
+    _let_csv_be_read()
     return Predictor(*load(Path(path)))
+
+
+def _let_csv_be_read() -> None:
+    """MLflow's server asks a signature by which types to read CSV, and fails where they may be any: then they are texts, as in the file (01234)."""
+    from mlflow.types.schema import AnyType, Schema
+
+    types = Schema.pandas_types
+    if types.__module__ == __name__:
+        return
+
+    def texts_for_any(schema: Schema) -> list[Any]:
+        any_ = not schema.is_tensor_spec() and all(isinstance(column.type, AnyType) for column in schema.inputs)
+        return [np.dtype(object)] * len(schema.inputs) if any_ else types(schema)
+
+    Schema.pandas_types = texts_for_any  # type: ignore[method-assign,assignment]
 
 
 def load(directory: Path) -> tuple[Any, dict[str, Any]]:
