@@ -83,8 +83,8 @@ def test_the_end_is_a_summary(reproduced):
     (run,) = reproduced.runs()
     assert f"MLflow  run {run.info.run_id}: make ui" in lines
     assert "plots   reports/plots" in lines and "model   models/model.safetensors" in lines
-    for name, ends in intervals.items():
-        assert [run.data.metrics[f"test_interval/{name}_{end}"] for end in ("low", "high")] == [ends["low"], ends["high"]]
+    assert json.loads(reproduced.artifact(run, "intervals.json").read_text())["test"] == intervals
+    assert not any("interval" in name for name in run.data.metrics), "each would be a chart of one bar"
     plots = {path.name: path.read_bytes() for path in (reproduced / "reports/plots").iterdir()}
     assert {"training.png", "confusion.png", "mistakes.png"} <= plots.keys()
     logged = {path.name: path.read_bytes() for path in reproduced.artifact(run, "plots").iterdir()}
@@ -140,7 +140,11 @@ def test_the_mlflow_run_has_all_of_it(reproduced):
     index = json.loads((reproduced / "data/batches/index.json").read_text())
     (dataset,) = run.inputs.dataset_inputs
     profile = json.loads(dataset.dataset.profile)
-    assert profile["digest"] == index["digest"] == run.data.tags["surefoot.data.digest"]
+    assert profile["batches"] == index["digest"]
+    assert profile["digest"] == run.data.tags["surefoot.data.digest"]
+    assert all(run.data.tags.values()), "no tag is empty"
+    assert max(len(value) for name, value in run.data.tags.items() if name != "mlflow.note.content") <= 250
+    assert reproduced.client().get_logged_model(run.data.tags["surefoot.model_id"]).name == run.info.run_name.replace(".", ",")
     assert profile["dvc_path"] == "data/batches"
     assert dataset.dataset.name == "data/raw/digits.csv"
     requirements = reproduced.artifact(run, "environment/requirements.txt").read_text().splitlines()
@@ -184,7 +188,7 @@ print(json.dumps({
 def test_the_model_can_be_loaded_without_pickle_and_says_what_evaluate_said(reproduced, tmp_path):
     (run,) = reproduced.runs()
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOAD, f"runs:/{run.info.run_id}/model", str(reproduced / "data/prepared/test.parquet"), "digit"],
+        [sys.executable, "-W", "ignore", "-c", LOAD, f"models:/{run.data.tags['surefoot.model_id']}", str(reproduced / "data/prepared/test.parquet"), "digit"],
         cwd=tmp_path,
         env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
         capture_output=True,
@@ -211,7 +215,7 @@ def test_served_over_http_it_says_what_evaluate_computed(reproduced, tmp_path):
     test = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"])
     rows = test.to_pylist()
     settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    with mlflow_serves(f"runs:/{run.info.run_id}/model", tmp_path, tmp_path / "server.log", **settings) as server:
+    with mlflow_serves(f"models:/{run.data.tags['surefoot.model_id']}", tmp_path, tmp_path / "server.log", **settings) as server:
         together = server.predictions({"dataframe_split": {"columns": test.column_names, "data": [list(row.values()) for row in rows]}})
         one_by_one = [server.predictions({"dataframe_records": [row]})[0] for row in rows]
         wrong = [server.post({"dataframe_records": [row]}) for row in ({**rows[0], "pixel_0_0": "dark"}, {**rows[0], "pixel_0_0": None}, {"pixel_0_0": 1})]
@@ -230,7 +234,7 @@ def test_mlflow_predicts_without_pickle(reproduced, tmp_path):
     (run,) = reproduced.runs()
     rows = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"]).to_pylist()
     (tmp_path / "rows.json").write_text(json.dumps({"dataframe_records": rows}))
-    command = ["mlflow", "models", "predict", "-m", f"runs:/{run.info.run_id}/model", "-i", "rows.json", "-o", "out.json", "-t", "json"]
+    command = ["mlflow", "models", "predict", "-m", f"models:/{run.data.tags['surefoot.model_id']}", "-i", "rows.json", "-o", "out.json", "-t", "json"]
     settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     subprocess.run([sys.executable, "-m", *command, "--env-manager", "local"], cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, check=True)
     with (reproduced / "reports/predictions.csv").open(newline="") as file:

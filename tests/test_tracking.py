@@ -50,10 +50,11 @@ def test_a_training_leaves_one_run(batched):
     assert run.data.params["train.model.factory"] == "networks.mlp:mlp"
     assert run.data.params["train.model.arguments.hidden"] == "[5]"
     index = json.loads((batched / "data/batches/index.json").read_text())
-    assert run.data.tags["surefoot.data.digest"] == index["digest"]
+    digest = run.data.tags["surefoot.data.digest"]
     (dataset,) = run.inputs.dataset_inputs
-    assert dataset.dataset.digest == index["digest"][:36]
-    assert json.loads(dataset.dataset.profile)["digest"] == index["digest"]
+    assert dataset.dataset.digest == digest[:36]
+    profile = json.loads(dataset.dataset.profile)
+    assert (profile["digest"], profile["batches"]) == (digest, index["digest"])
     assert re.fullmatch("[0-9a-f]{64}", run.data.tags["surefoot.fingerprint"])
     assert "DVC_EXP_NAME" not in run.data.tags
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot import files, lookup, overview, terminal
+from surefoot import documents, files, lookup, overview, terminal
 from surefoot.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def compare(wanted: list[str], out: Path | None) -> list[str]:
         names = {name for run in runs for name in run.data.metrics}
         if not names:
             raise UserError("none of these runs has a metric yet: wait until an epoch is trained")
-        curves = [_curves(client, run) for run in runs]
+        curves, ranges = [_curves(client, run) for run in runs], [_intervals(client, run) for run in runs]
     params = overview.differing([run.data.params for run in runs])
-    lines = [*_blocks(_rows(runs, params, curves), shutil.get_terminal_size((120, 24)).columns), ""]
+    lines = [*_blocks(_rows(runs, params, curves, ranges), shutil.get_terminal_size((120, 24)).columns), ""]
     if any(curves):
         from surefoot.evaluation.comparison import overlaid
 
@@ -49,6 +49,13 @@ def compare(wanted: list[str], out: Path | None) -> list[str]:
     return lines
 
 
+def _intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
+    try:
+        return lookup.intervals(client, run)
+    except documents.Malformed as error:
+        raise UserError(f"{lookup.INTERVALS} of the run {run.info.run_name} ({run.info.run_id}) in MLflow is damaged: {error}") from None
+
+
 def _curves(client: "MlflowClient", run: "Run") -> "dict[str, Curve]":
     """The metrics that run over epochs, which count from 1."""
     wanted = [name for name in run.data.metrics if name in LAST_PANELS or name.startswith(("train/", "validation/"))]
@@ -56,12 +63,12 @@ def _curves(client: "MlflowClient", run: "Run") -> "dict[str, Curve]":
     return {name: sorted(points) for name, points in found.items() if points}
 
 
-def _rows(runs: "list[Run]", params: list[str], curves: "list[dict[str, Curve]]") -> list[list[str]]:
+def _rows(runs: "list[Run]", params: list[str], curves: "list[dict[str, Curve]]", ranges: list[dict[str, float]]) -> list[list[str]]:
     """A row for each thing said, a column for each run."""
     columns = [{"run": run.info.run_name or "", "id": run.info.run_id[:8], "status": run.info.status} for run in runs]
-    for column, run, of_run in zip(columns, runs, curves, strict=True):
+    for column, run, of_run, intervals in zip(columns, runs, curves, ranges, strict=True):
         column |= {name: run.data.params.get(name, "-") for name in params}
-        column |= {f"test/{name}": text for name, text in overview.figures(run.data.metrics, "test/").items()}
+        column |= {f"test/{name}": text for name, text in overview.figures(run.data.metrics | intervals, "test/").items()}
         for name, points in of_run.items():
             if name.startswith("validation/"):
                 pick = min if name.endswith(("loss", "mae", "rmse")) else max

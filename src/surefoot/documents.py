@@ -229,6 +229,19 @@ class MLmodel(Document):
 Kind = TypeVar("Kind", bound=Document)
 
 
+class Ends(Document):
+    """The ends of an interval."""
+
+    low: Number
+    high: Number
+
+
+class Intervals(Document):
+    """The intervals of a run's test metrics, by name."""
+
+    test: dict[str, Ends]
+
+
 def parse(kind: type[Kind], data: bytes) -> dict[str, Any]:
     """A JSON document as what `kind` says, checked.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot import files, mlflow_client, tracking
+from surefoot import documents, files, mlflow_client, parent_run, tracking
 from surefoot.errors import UserError
 from surefoot.mlflow_client import Failure, Refused
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+INTERVALS = "intervals.json"  # the artifact with the intervals of test metrics, which as metrics would be a chart of one bar for each end
+INTERVAL = "test_interval/"
 LATEST = 20  # runs that are compared where no sweep says which
 
 
@@ -54,20 +56,28 @@ def run(client: "MlflowClient", wanted: str) -> "Run":
         UserError: there is none, or there are several.
     """
     found = _by_name(client, wanted) or _by_start(client, wanted)
+    found = [run for run in found if not _is_parent(run)] or found  # a sweep and a run of one name
     if len(found) > 1:
         ids = ", ".join(run.info.run_id for run in found[:5])
         how = "are called" if wanted in (found[0].info.run_name, found[0].data.tags.get("DVC_EXP_NAME")) else "have an id that starts with"
         raise UserError(f"{len(found)} runs {how} {wanted!r}; give the id of one: {ids}" + (", ..." if len(found) > 5 else ""))
     if not found:
         raise UserError(f"there is no run {wanted!r} in MLflow; give a run's id or name, or a DVC experiment's")
+    if _is_parent(found[0]):
+        sweep = found[0].data.tags.get(parent_run.OF)
+        raise UserError(f"{wanted!r} trained nothing: it is the parent of the runs of {sweep}; name one of those: `make ui` shows them below it")
     return found[0]
+
+
+def _is_parent(run: "Run") -> bool:
+    return bool(run.data.tags.get(tracking.KIND) == parent_run.PARENT_KIND)
 
 
 def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
     """The runs to compare, the latest first, and the filter that finds them: those of the sweep that the latest run is of, or else the latest 20."""
     runs = [run for run in search(client, limit=10 * LATEST) if tracking.KIND not in run.data.tags][:LATEST]
     sweep = runs[0].data.tags.get(tracking.SWEEP) if runs else None
-    quoted = _quoted(sweep) if sweep else None
+    quoted = parent_run.quote(sweep) if sweep else None
     if quoted:
         filtered = f"tags.`{tracking.SWEEP}` = {quoted}"
         return search(client, filtered), filtered
@@ -80,7 +90,7 @@ def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
             return [client.get_run(wanted)]
         except Refused:
             return []
-    quoted = _quoted(wanted)
+    quoted = parent_run.quote(wanted)
     if not quoted:
         return []
     filters = (f"attributes.run_name = {quoted}", f"tags.DVC_EXP_NAME = {quoted}")
@@ -91,10 +101,21 @@ def _by_start(client: "MlflowClient", wanted: str) -> "list[Run]":
     return search(client, f"attributes.run_id LIKE '{wanted}%'") if re.fullmatch("[0-9a-f]{4,31}", wanted) else []
 
 
-def _quoted(text: str) -> str | None:
-    """As MLflow's filters take it, which know no escape; None where it has quotes of both kinds."""
-    quote = '"' if "'" in text else "'"
-    return None if quote in text else f"{quote}{text}{quote}"
+def intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
+    """The ends of the intervals of a run's test metrics, as `test_interval/accuracy_low`.
+
+    Raises:
+        Failure: MLflow is out of reach.
+        Malformed: what it has of them isn't that.
+    """
+    as_metrics = {name: value for name, value in run.data.metrics.items() if name.startswith(INTERVAL)}  # by an older Surefoot
+    data = None if as_metrics else artifact(client, run, INTERVALS)
+    return as_metrics if data is None else interval_ends(documents.parse(documents.Intervals, data)["test"])
+
+
+def interval_ends(ranges: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The ends of the intervals of test metrics by name, as `test_interval/accuracy_low`."""
+    return {f"{INTERVAL}{name}_{end}": value for name, ends in ranges.items() for end, value in ends.items()}
 
 
 def artifact(client: "MlflowClient", run: "Run", path: str, largest: int = files.LARGEST_WHOLE) -> bytes | None:

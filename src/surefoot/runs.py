@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, onnx_export, overview, provenance, serving, start, tracking, user_code
+from surefoot import errors, files, lookup, onnx_export, overview, provenance, serving, start, tracking, user_code
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.parts import Range
 from surefoot.data.store import Store
@@ -243,7 +243,8 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
         dataset={
             "path": preparation["source"],
             "dvc_path": str(files.BATCHES),
-            "digest": batches.index["digest"],
+            "digest": _data_digest(batches),
+            "batches": batches.index["digest"],
             "rows": {split: described["rows"] for split, described in batches.index["splits"].items()},
             "dropped": preparation["dropped"],
         },
@@ -255,8 +256,8 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
             **({tracking.SWEEP: group} if group else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
-            "surefoot.data.digest": batches.index["digest"],
-            **({"surefoot.data.dropped": describe_dropped(preparation["dropped"])[:5000]} if preparation["dropped"] else {}),
+            "surefoot.data.digest": _data_digest(batches),
+            "surefoot.data.dropped": describe_dropped(preparation["dropped"]) if preparation["dropped"] else "",
         },
         texts={
             "environment/requirements.txt": provenance.packages(),
@@ -264,6 +265,13 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             PATCH: source.patch.decode("utf-8", "surrogateescape"),
         },
     )
+
+
+def _data_digest(batches: Store) -> str:
+    """The digest of what was prepared of which data, whatever batches were made of it."""
+    index = batches.index
+    read = [part["digest"] for part in index["parts"]] or {split: described["targets"]["sha256"] for split, described in index["splits"].items()}
+    return files.sha256(files.canonical_json([read, index["features"], index["classes"], index["preparation"]["split"]]))
 
 
 def _optimizer_name(params: Params) -> str:
@@ -317,7 +325,7 @@ def _uncommitted(source: provenance.Source) -> dict[str, str]:
     return {
         "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(),
         "surefoot.git.patch": files.sha256(source.patch),
-        "surefoot.git.left_out": ", ".join(source.left_out)[:5000],
+        "surefoot.git.left_out": ", ".join(source.left_out),
     }
 
 
@@ -403,8 +411,8 @@ def points(record: "Record") -> Iterator[tracking.Point]:
 
 
 def interval_metrics(intervals: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The intervals of test metrics, as they go to MLflow: `test_interval/accuracy_low`. Not below `test/`, where they would stand between the figures."""
-    return {f"test_interval/{name}_{end}": value for name, ends in intervals.items() for end, value in ends.items()}
+    """The ends of the intervals of test metrics by name."""
+    return lookup.interval_ends(intervals)
 
 
 def checkpoint(epoch: int) -> str:
@@ -422,7 +430,15 @@ def publish(identity: str, run: dict[str, Any], store: "TrajectoryStore", locks:
     went_on = tracker.incomplete != (run.get("incomplete") or "")  # while MLflow was out of reach
     if not tracker.complete or went_on or tracker.model_weights != run["weights"]:
         complete(tracker, run, store)
-    tracker.results(run.get("results", {}))
+    results = run.get("results", {})
+    tracker.results({name: value for name, value in results.items() if not name.startswith(lookup.INTERVAL)})
+    ranges: dict[str, dict[str, float]] = {}
+    for name, value in results.items():
+        if name.startswith(lookup.INTERVAL):
+            metric, _, end = name.removeprefix(lookup.INTERVAL).rpartition("_")
+            ranges.setdefault(metric, {})[end] = value
+    if ranges:
+        tracker.artifact(lookup.INTERVALS, files.canonical_json({"test": ranges}))
     describe_in_mlflow(tracker, run)
     for plot in sorted((store.path / "plots" / identity).glob("*.png")):
         path = f"plots/{plot.name}"
@@ -503,7 +519,9 @@ def _log_model(tracker: tracking.Tracker, run: dict[str, Any], store: "Trajector
             return
     if chosen is None:
         return
-    tracker.model(files.sha256(chosen), len(chosen), lambda run_id: serving.log_model(run_id, chosen, run["model"], run["examples"]))
+    tracker.model(
+        files.sha256(chosen), len(chosen), lambda run_id: serving.log_model(run_id, run["description"]["name"], chosen, run["model"], run["examples"])
+    )
     record = store.record(run["chosen"])
     if record:
         tracker.link(point for point in points(record) if "/" in point.name)

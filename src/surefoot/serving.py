@@ -339,7 +339,7 @@ def network(description: dict[str, Any], weights: Path) -> Any:
     return built.eval()
 
 
-def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples: list[Any]) -> str:
+def log_model(run_id: str, name: str, weights: bytes, description: dict[str, Any], examples: list[Any]) -> str:
     """Log the network to an MLflow run, with signature, input example, and the code that it needs; returns the model's id."""
     from importlib.metadata import version
 
@@ -355,7 +355,7 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
         mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
         logged = MlflowModel.log(
             artifact_path=None,
-            name="model",
+            name=model_name(name),
             run_id=run_id,
             flavor=mlflow.pyfunc,
             loader_module="surefoot.serving",
@@ -367,6 +367,11 @@ def log_model(run_id: str, weights: bytes, description: dict[str, Any], examples
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
         )
     return str(logged.model_id)
+
+
+def model_name(run: str) -> str:
+    """The name of a run's model in MLflow: the run's, without the characters that MLflow takes in no model's name."""
+    return run.translate(str.maketrans("./:%", ",---", "\"'"))[:200].strip() or "model"
 
 
 def _signature(description: dict[str, Any]) -> "ModelSignature":

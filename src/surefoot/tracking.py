@@ -1,15 +1,20 @@
 """MLflow as a view: writes what a run there lacks, in order, exactly once. A server that fails holds nothing up."""
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, mlflow_client, terminal
+from surefoot import errors, files, mlflow_client, parent_run, terminal
 from surefoot.mlflow_client import OutOfReach, Refused, active_experiment, configure, experiment_name, sqlite_file, store_uri, without_password
+from surefoot.parent_run import INCOMPLETE as INCOMPLETE
+from surefoot.parent_run import KIND as KIND
+from surefoot.parent_run import SWEEP as SWEEP
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,9 +27,8 @@ WEIGHTS = "surefoot.model_weights"  # the tag with the digest of its weights
 REGISTERED = "surefoot.registered"  # the tag that says as what the model is in the registry
 NOTE = "mlflow.note.content"
 NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
-KIND = "surefoot.kind"  # the tag of a run that is no training: the command that made it
-SWEEP = "surefoot.sweep"  # the tag that groups the runs of a sweep or a search
-INCOMPLETE = "surefoot.incomplete"  # the tag that says why a run ended before its last epoch; empty where it didn't
+TAG = 250  # characters of a tag: a page has many
+SECONDS_TO_STOP = 5  # for the sampler of system metrics
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
@@ -65,12 +69,14 @@ class Tracker:
         self._locks = locks
         self._client: MlflowClient | None = None
         self._run: Run | None = None
+        self._sweep = ""
         self._alone: ExitStack | None = None  # holds this run's lock, until the process ends
         self._id = ""
         self._points: list[Point] = []
         self._have: set[tuple[str, int]] = set()
         self._next_write = 0.0
         self._warned: set[str] = set()
+        self._sampler: Any = None  # of system metrics
 
     @property
     def run_id(self) -> str | None:
@@ -127,6 +133,34 @@ class Tracker:
         if status and found:
             self.tag(self._description.tags)
             self._try("its status", lambda client: client.update_run(self._id, status=status))
+        # That of this process where it takes the run over; a run that is brought later keeps its own.
+        own, said = self._run.data.tags.get(SWEEP), self._description.tags.get(SWEEP)
+        self._sweep = (said or own if status or not found else own) or ""
+        if KIND not in self._description.tags:
+            self._above("its parent", lambda client: parent_run.join(client, experiment(client), client.get_run(self._id), self._sweep))
+
+    def _above(self, what: str, write: Callable[["MlflowClient"], None]) -> None:
+        """Write to the run above this one, one process at a time."""
+        if self._sweep and self._client:
+            with self._locks.held(f"mlflow sweep {self._sweep}"):
+                self._try(what, write)
+
+    def sample_system(self) -> None:
+        """Let MLflow's own sampler log the load of processors, memory, disks and network every ten seconds until the run ends."""
+        if self._client is None or self._sampler or os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in ("false", "0"):
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._sampler = SystemMetricsMonitor(self._id, resume_logging=True)
+        self._sampler.start()
+
+    def _stop_sampler(self) -> None:
+        if self._sampler:
+            # A server that answers no more doesn't hold us up.
+            stopping = Thread(target=self._sampler.finish, daemon=True)
+            stopping.start()
+            stopping.join(SECONDS_TO_STOP)
+            self._sampler = None
 
     def lack(self, what: str, why: str) -> None:
         """Note what the run can't be given now."""
@@ -238,12 +272,16 @@ class Tracker:
         self._next_write = now + max(SECONDS_BETWEEN_WRITES, 10 * (now - began))
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
+        """Set tags; an empty one is none, and takes away that of before."""
 
         def write(client: "MlflowClient") -> None:
             from mlflow.entities import RunTag
 
-            client.log_batch(self._id, tags=[RunTag(name, value) for name, value in tags.items()])
+            given = _short(tags)
+            client.log_batch(self._id, tags=[RunTag(name, value) for name, value in given.items()])
+            there = client.get_run(self._id).data.tags if len(given) < len(tags) else {}
+            for name in (tags.keys() - given.keys()) & there.keys():
+                client.delete_tag(self._id, name)
 
         self._try("its tags", write)
 
@@ -298,11 +336,13 @@ class Tracker:
 
     def end(self, status: str) -> None:
         """Write what is left and end the run: FINISHED, FAILED or KILLED."""
+        self._stop_sampler()
         self.flush()
         self._try("its end", lambda client: client.set_terminated(self._id, status))
+        self._above("the status of its parent", lambda client: parent_run.settle(client, experiment(client), self._sweep))
 
     def _create(self, client: "MlflowClient") -> "Run":
-        return client.create_run(experiment(client), run_name=self._description.name, tags={**self._description.tags, IDENTITY: self.identity})
+        return client.create_run(experiment(client), run_name=self._description.name, tags=_short({**self._description.tags, IDENTITY: self.identity}))
 
     def _complement(self, run: "Run", new: bool, take_over: bool) -> None:
         """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
@@ -315,7 +355,8 @@ class Tracker:
             self._try("its params", lambda client, some=some: client.log_batch(run_id, params=some))  # type: ignore[misc]
         if not (run.inputs and run.inputs.dataset_inputs):
             inputs = [DatasetInput(_dataset(said), [InputTag("mlflow.data.context", "training")])]
-            self._try("its data set", lambda client: client.log_inputs(run_id, inputs))
+            with self._locks.held("mlflow"):  # two runs that are the first of a data set would each make it
+                self._try("its data set", lambda client: client.log_inputs(run_id, inputs))
         # Tags and texts belong together: those of the last one who made it. An empty text only takes the place of an older one.
         there = set() if new or take_over else {path for directory in {str(Path(path).parent) for path in said.texts} for path in self.artifacts(directory)}
         for path, text in said.texts.items():
@@ -350,6 +391,11 @@ class Tracker:
         if what not in self._warned:
             self._warned.add(what)
             errors.say("warning", f"MLflow at {without_password(store_uri())} {text}")
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as a page has room for them; without the empty ones."""
+    return {name: value if name == NOTE else terminal.plain(value, TAG) for name, value in tags.items() if value}
 
 
 def _dataset(said: Description) -> "Dataset":

@@ -150,7 +150,7 @@ def _saved(view: str) -> Any:
 
 def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
     """The state of MLflow's page for these runs: what differs, what came of it, and the curves; the other metrics in folded sections."""
-    metrics = {name for run in runs for name in run.data.metrics}
+    metrics = {name for run in runs for name in run.data.metrics if not name.startswith("system/")}  # those have a section of MLflow's own
     measure = next((name for name in MEASURES if name in metrics), None)
     params = overview.differing([run.data.params for run in runs])
     numbers = [name for name in params if all(_is_number(run.data.params.get(name, "")) for run in runs)]

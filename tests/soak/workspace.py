@@ -19,9 +19,7 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[2]
 COPIED = ("src", "data/raw", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvc/config", ".gitignore", ".dvcignore")
 OUTPUTS = ("models/model.safetensors", "reports/history.csv", "reports/metrics.json")
-TEST_METRICS = {f"test/{name}" for name in ("loss", "accuracy", "precision_macro", "recall_macro", "f1_macro", "ece")} | {
-    f"test_interval/{name}_{end}" for name in ("loss", "accuracy", "precision_macro", "recall_macro", "f1_macro") for end in ("low", "high")
-}
+TEST_METRICS = {f"test/{name}" for name in ("loss", "accuracy", "precision_macro", "recall_macro", "f1_macro", "ece")}
 METRICS = {
     "train/loss",
     "validation/loss",

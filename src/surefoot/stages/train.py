@@ -61,7 +61,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     try:
         tracker.open("RUNNING")
         runs.describe_in_mlflow(tracker, known | {"continues": run["continues"], "start": run["start"]})
-        with _chain(params, batches, plan, store, locks, check) as chain:
+        with _chain(params, batches, plan, store, locks, check, tracker.sample_system) as chain:
             follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
             reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None
             history, run["incomplete"] = _follow(chain, tracker, params.train, reached, judge, runs.remedies(params, batches))
@@ -157,9 +157,15 @@ def _say_lr(train: Train, lr: float, rows: int) -> None:
         terminal.say(f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows} (train.lr_reference_batch)")
 
 
-def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks, check: Callable[[], None]) -> "Chain":
+def _chain(
+    params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks, check: Callable[[], None], sample: Callable[[], None]
+) -> "Chain":
     def lock(key: str) -> AbstractContextManager[None]:
         return locks.held(key, lambda pid: terminal.say(f"waiting: process {pid or 'unknown'} is training these steps"))
+
+    def watch(minibatches: "Batches", segment: "Segment") -> "Batches":
+        sample()
+        return _progress_bar(minibatches, segment, params.train.epochs, params.train.accumulate)
 
     return runs.chain(
         params,
@@ -169,7 +175,7 @@ def _chain(params: Params, batches: Store, plan: runs.Plan, store: "TrajectorySt
         keep_states=params.train.keep_states,
         lock=lock,
         check=check,
-        watch=lambda minibatches, segment: _progress_bar(minibatches, segment, params.train.epochs, params.train.accumulate),
+        watch=watch,
         say=terminal.say,
     )
 

@@ -93,8 +93,17 @@ class Recorded:
 
     @property
     def intervals(self) -> dict[str, float]:
-        """The ends of the test metrics' intervals."""
-        return {name: value for name, value in self.run.data.metrics.items() if name.startswith("test_interval/")}
+        """The ends of the test metrics' intervals.
+
+        Raises:
+            CannotSay: they aren't what they should be, or MLflow can't be reached any more.
+        """
+        try:
+            return lookup.intervals(self.client, self.run)
+        except Failure as error:
+            raise CannotSay(f"MLflow can't be read: {error}") from None
+        except documents.Malformed as error:
+            raise CannotSay(f"its {lookup.INTERVALS} in MLflow is damaged: {error}") from None
 
     def account(self) -> bytes:
         """`trajectory.json`, as it is (`account.read`).
