@@ -12,7 +12,7 @@ import urllib.request
 import psutil
 import pytest
 
-from surefoot import mlflow_client, ui_command
+from surefoot import mlflow_client, sync_command, ui_command
 from surefoot.errors import UserError
 from tests.helpers import PROJECT
 
@@ -98,3 +98,32 @@ def test_no_browser_is_opened_without_a_terminal(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a process was started"))
     ui_command.open_later("http://127.0.0.1:5000/")
+
+
+def test_runs_that_mlflow_lacks_are_brought_first(here, capfd, monkeypatch):
+    here.csv()
+    for stage in ("prepare", "batch", "train", "evaluate"):
+        assert here.stage(stage).code == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'another.db'}")
+    monkeypatch.setattr(ui_command, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
+    capfd.readouterr()
+    for told in (("MLflow lacks 1 run, or parts of it: these first", "up to date: "), ()):
+        with pytest.raises(UserError, match="ended by itself"):
+            ui_command.serve(ui_command.free_port(), browser=False)
+        lines = capfd.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith(("MLflow lacks", "up to date"))] == [line for line in lines if line.startswith(told or "?")]
+        assert len(lines) == len(told) + 1, lines
+        assert "/runs/" in lines[-1]
+    client = mlflow_client.connect()
+    (run,) = client.search_runs([client.get_experiment_by_name("surefoot").experiment_id])
+    client.delete_run(run.info.run_id)
+    assert sync_command.lacking() == set(), "somebody deleted it"
+
+
+def test_what_hinders_that_hinders_no_page(here, capfd, monkeypatch):
+    monkeypatch.setattr(sync_command, "lacking", lambda: {"x"})
+    monkeypatch.setattr(ui_command, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
+    (here / "params.yaml").write_text("seed: [")
+    with pytest.raises(UserError, match="ended by itself"):
+        ui_command.serve(ui_command.free_port(), browser=False)
+    assert "note: params.yaml:" in capfd.readouterr().err

@@ -1,16 +1,20 @@
 """`surefoot sync`: brings to MLflow all that it lacks of the runs in the trajectory store, or says what it still lacks, and why."""
 
+from collections.abc import Collection
 from typing import Any
 
-from surefoot import files, runs, terminal, tracking
+from surefoot import files, lookup, mlflow_client, runs, terminal, tracking
 from surefoot.errors import UserError
 from surefoot.params import load
 from surefoot.training import numerics
 from surefoot.training.trajectory_store import TrajectoryStore
 
 
-def sync() -> None:
+def sync(only: Collection[str] | None = None) -> None:
     """Bring each finished run there, the shorter ones first: a longer one links to the one that it goes on from.
+
+    Args:
+        only: the identities of those to bring; None: of all.
 
     Raises:
         UserError: MLflow is out of reach; or a run still lacks something.
@@ -19,10 +23,35 @@ def sync() -> None:
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     store = TrajectoryStore(files.trajectory())
     locks = files.Locks(store.path / "lock")
-    found = sorted(store.runs().items(), key=lambda item: len(item[1]["epoch_keys"]))
+    chosen = [(identity, run) for identity, run in store.runs().items() if only is None or identity in only]
+    found = sorted(chosen, key=lambda item: len(item[1]["epoch_keys"]))
     lacking = sum(_bring(identity, run, store, locks) for identity, run in found)
     if lacking:
         raise UserError(f"{lacking} of {len(found)} runs {'lacks' if lacking == 1 else 'lack'} something in MLflow, as told above")
+
+
+def lacking() -> set[str]:
+    """The identities of finished runs that MLflow doesn't have whole; those that were deleted there aren't among them.
+
+    Raises:
+        UserError: MLflow can't be read.
+    """
+    finished = {identity for identity, run in TrajectoryStore(files.trajectory()).runs().items() if run["last"] and "chosen" in run}
+    path = mlflow_client.sqlite_file(mlflow_client.configure())
+    if not finished or (path and not path.exists()):
+        return finished
+    from mlflow.entities import ViewType
+
+    with lookup.reading() as client:
+        for filtered, view in ((f"tags.`{tracking.COMPLETE}` = 'true'", ViewType.ACTIVE_ONLY), ("", ViewType.DELETED_ONLY)):
+            experiment, token = lookup.experiment(client), None
+            while experiment and finished:
+                page = client.search_runs([experiment], filtered, run_view_type=view, page_token=token)
+                finished -= {run.data.tags.get(tracking.IDENTITY, "") for run in page}
+                token = page.token
+                if not token:
+                    break
+    return finished
 
 
 def _bring(identity: str, run: dict[str, Any], store: TrajectoryStore, locks: files.Locks) -> bool:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import files, lookup, mlflow_client, overview, terminal, tracking
+from surefoot import files, lookup, mlflow_client, overview, sync_command, terminal, tracking
 from surefoot.errors import Stopped, UserError
 from surefoot.verification.scratch import Scratch
 
@@ -52,12 +52,24 @@ def serve(port: int, *, browser: bool = True) -> None:
     served = uri.startswith(("http:", "https:"))
     if not served:
         _check_port(port)
+    _bring_lacking()
     address = (mlflow_client.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
     terminal.say(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)")
     if browser:
         open_later(address)
     if not served:
         _run_server(uri, port)
+
+
+def _bring_lacking() -> None:
+    """Bring the runs that MLflow lacks, as after an outage; what hinders that is told, and hinders nothing else."""
+    try:
+        lacking = sync_command.lacking()
+        if lacking:
+            terminal.say(f"MLflow lacks {len(lacking)} run{'s' if len(lacking) > 1 else ''}, or parts of {'them' if len(lacking) > 1 else 'it'}: these first")
+            sync_command.sync(lacking)
+    except UserError as error:
+        terminal.say(*error.args, kind="note")
 
 
 def _check_port(port: int) -> None:
