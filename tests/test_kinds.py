@@ -289,12 +289,18 @@ def test_what_dvc_does_not_watch_is_told(here):
 
 def test_numbers_with_a_slip_are_told(here):
     frame = numbers(100, 1).assign(kind=["x", "y"] * 50).astype({"a": object})
-    frame.loc[3, "a"] = "?"
+    frame.loc[3, "a"] = "off"
     frame.to_csv(here / "raw.csv", index=False)
-    assert "column 'a': '?' is not a number, as almost all of the others are: mend it" in prepare(here, source="raw.csv", target="kind").refused()
-    assert "raw.csv: row 5, column 'a': '?' is not a number" in prepare(here, source="raw.csv", target="kind", kinds={"a": "numeric"}).refused()
-    message = prepare(here, source="raw.csv", target="kind", max_categories=50).refused()
-    assert "almost all are numbers: mend '?', and prepare.kinds: {a: numeric} tells its row" in message
+    frame.astype({"a": str}).to_parquet(here / "raw.parquet")
+    for source, row in (("raw.csv", 5), ("raw.parquet", 4)):
+        message = prepare(here, source=source, target="kind").refused()
+        assert f"{source}: row {row}, column 'a': 'off' is not a number, as almost all of the others are\ntexts among its numbers" in message
+        assert "or prepare.kinds: {a: category} where the column holds no numbers" in message
+        assert f"{source}: row {row}, column 'a': 'off' is not a number" in prepare(here, source=source, target="kind", kinds={"a": "numeric"}).refused()
+    message = prepare(here, source="raw.parquet", target="kind", max_categories=50).refused()
+    assert "almost all are numbers: mend 'off', or name it in prepare.missing.values, and set prepare.kinds: {a: numeric}" in message
+    missing = {"numeric": "mean", "values": ["off"]}
+    assert "4 inputs" in prepare(here, source="raw.csv", target="kind", missing=missing).out
 
 
 def test_an_error_in_the_midst_of_a_large_file_ends_the_process_as_any(here):

@@ -231,8 +231,11 @@ def test_a_value_far_down_in_the_second_file(table, wrong, tmp_path):
     frame.to_csv(tmp_path / "parts/a.csv", index=False)
     frame.loc[5000, "income"] = "much"
     frame.to_csv(tmp_path / "parts/b.csv", index=False)
-    assert wrong(tmp_path / "parts") == f"{tmp_path}/parts/b.csv: row 5002, column 'income': 'much' is not a number"
-    assert wrong(tmp_path / "parts", out=False).endswith("'much' is not a number")
+    assert (
+        wrong(tmp_path / "parts")
+        == f"{tmp_path}/parts/b.csv: row 5002, column 'income': 'much' is not a number; where it stands for a missing value, name it in prepare.missing.values"
+    )
+    assert "'much' is not a number" in wrong(tmp_path / "parts", out=False)
 
 
 def test_columns_that_are_missing_or_of_another_kind(table, wrong, tmp_path):

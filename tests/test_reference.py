@@ -37,7 +37,7 @@ def test_what_a_value_may_be_is_in_plain_words():
     assert said["batch.shape"][:2] == ["a list of whole numbers above 0, at least one, or `null`", "`null`"]
     assert said["prepare.images.resize"][0] == "a list of 2 whole numbers above 0, or `null`"
     assert said["numerics"][:2] == ["`portable`, `avx2` or `native`", "`portable`"]
-    assert said["prepare.csv.header"][0] == "`true`, or a list of texts, at least one"
+    assert said["prepare.csv.header"][0] == "`true` or `false`, or a list of texts, at least one"
     assert said["train.schedule"][0] == "a section, or a list of them"
     assert said["train.optimizer.groups[].frozen"][:2] == ["`true` or `false`", "`false`"]
     assert said["train.max_minutes"][0] == "number above 0 and at most 1,000,000,000, or `null`"

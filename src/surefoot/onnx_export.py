@@ -111,7 +111,11 @@ def _inputs(description: dict[str, Any], examples: list[Any]) -> Any:
 
     features = description["features"]
     rows = serving.example(description, examples)
-    given = {features[0]["column"]: rows} if isinstance(rows, np.ndarray) else {f["column"]: serving.as_arrow(rows[f["column"]], f) for f in features}
+    if isinstance(rows, np.ndarray):
+        given: dict[str, Any] = {features[0]["column"]: rows}
+    else:
+        notation = serving.notation_of(description)
+        given = {feature["column"]: serving.as_arrow(rows[feature["column"]], feature, notation) for feature in features}
     inputs = transform(given, features).reshape(-1, *description["input_shape"])
     prepared = Stored(np.concatenate([inputs, inputs]), description["scale"])
     return prepared[:]

@@ -34,6 +34,12 @@ NO_RESULT = ("train.save_every", "train.checkpoint_every", "train.keep_states", 
 # Every class has a method of this name, from `abc`, which nobody calls.
 warnings.filterwarnings("ignore", 'Field name "register" in "Train" shadows', UserWarning)
 
+# What `pandas.read_csv` takes for missing, and a question mark.
+MISSING_VALUES = (
+    *("?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None"),
+    *("n/a", "nan", "null"),
+)
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -58,6 +64,19 @@ def _finite(values: Any) -> Any:
 Arguments = Annotated[dict[str, Any], AfterValidator(_dvc_must_see), AfterValidator(_finite)]
 
 
+def _one_character(text: str) -> str:
+    if text != "auto" and len(text) != 1:
+        raise ValueError(f"must be one character, such as , or ;, or auto, not {text[:20]!r}")
+    return text
+
+
+def _as_texts(given: Any) -> Any:
+    """In a list of texts, YAML's numbers and null as they were written: -999 is what a file has."""
+    if not isinstance(given, list | tuple):
+        return given
+    return ["null" if value is None else f"{value}" if isinstance(value, int | float) and not isinstance(value, bool) else value for value in given]
+
+
 class Section(BaseModel):
     """What every section shares: no unknown keys, no coercion, no NaN or infinity, no change after loading."""
 
@@ -67,12 +86,35 @@ class Section(BaseModel):
 class Csv(Section):
     """prepare.csv: how a CSV file is written."""
 
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    """What stands between two values."""
+    delimiter: Annotated[str, AfterValidator(_one_character)] = "auto"
+    """What stands between two values; `auto`: a tab in a file that is named .tsv, else a comma."""
+    quote: str = Field(default='"', pattern=r"^[!-~]$")
+    """What stands around a value that has a delimiter in it."""
     encoding: str = "utf-8"
-    """As Python names it: utf-8, latin-1, utf-16, ..."""
-    header: Literal[True] | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = True
-    """true: the first row has the names of the columns; or their names, where no row has."""
+    """As Python names it: utf-8, latin-1, utf-16, ... UTF-16 and UTF-32 are also known by their mark."""
+    header: bool | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = True
+    """true: the first row is a header; false: there is none, and `names` has the names; or the names themselves, where there is none."""
+    names: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+    """The columns' names: in place of those in the first row (`header: true`), or where no row has any (`header: false`); null: the first row's."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the decimals of a number."""
+    thousands: Literal[",", ".", "'", "_", " "] | None = None
+    """What stands between the thousands of a number; null: nothing."""
+
+    @property
+    def given(self) -> tuple[str, ...] | None:
+        """The names that the params give."""
+        return self.header if isinstance(self.header, tuple) else self.names
+
+    @model_validator(mode="after")
+    def _names_for_a_file_without(self) -> "Csv":
+        if self.header is False and self.names is None:
+            raise ValueError("header: false says that no row has the names of the columns; then `names` must give them: names: [length, width, species]")
+        if isinstance(self.header, tuple) and self.names is not None:
+            raise ValueError("names: `header` gives the names already; header: true says that row 1 is a header, header: false that it is none")
+        if self.decimal == self.thousands:
+            raise ValueError(f"thousands: {self.thousands!r} can't stand between the thousands and before the decimals, too (decimal)")
+        return self
 
 
 class Images(Section):
@@ -110,6 +152,8 @@ class Missing(Section):
     """The `constant` of numbers and dates."""
     indicator: bool = False
     """Whether a column that says where a value was missing stands beside each that is filled."""
+    values: Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_texts)] = MISSING_VALUES
+    """Texts that stand for a missing value, beside an empty or blank one; a number, say -999, however it is written. The default: those of pandas, and ?."""
 
 
 class Split(Section):

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from surefoot import files, mlflow_client, serving, terminal, tracking
+from surefoot.data.arrow import null_where
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of, some
 from surefoot.data.features import date_type, dates_of, transform
 from surefoot.data.readers.open import open_rows
 from surefoot.data.readers.source import FILE, INPUT, Source
 from surefoot.data.store import preparation
+from surefoot.data.texts import Notation, nullified
 from surefoot.errors import UserError
 from surefoot.params import Params, Prepare, load
 from surefoot.training import numerics
@@ -150,7 +152,9 @@ def _fetch(uri: str, scratch: Path) -> Path:
 def _batches(model: Model, source: Source, path: Path, prepare: Prepare) -> Iterator[pa.RecordBatch]:
     """The rows with `prediction` and, of a classifier, the probability of each class; in order."""
     columns = _columns(model, source.schema, path)
-    cleaner = Cleaner([column for column in columns if column.kind != "category"], serving.as_trained(model.features, prepare))
+    cleaner = Cleaner(
+        [column for column in columns if column.kind != "category"], serving.as_trained(model.features, serving.notation_of(model.description), prepare)
+    )
     labels = [f"probability_{label}" for label in model.description["classes"]]
     taken = [name for name in ("prediction", *labels) if name in source.schema.names]
     if taken:
@@ -197,7 +201,7 @@ def _columns(model: Model, schema: pa.Schema, path: Path) -> list[Column]:
             column = Column(field.name, "date", date_type(feature))
         else:
             kind = Prepare(source=str(path), target="-", kinds={field.name: feature["kind"]})
-            column = column_of(field, kind, str(path))
+            column = replace(column_of(field, kind, str(path)), unit=feature.get("unit"))
         found.append(column)
     return found
 
@@ -208,7 +212,8 @@ def _inputs(model: Model, cleaner: Cleaner, batch: pa.RecordBatch, first: int, w
     Raises:
         UserError: naming the row and the column of a value that can't be.
     """
-    given = {feature["column"]: _plain(batch.column(feature["column"]), feature, where, first) for feature in model.features}
+    notation = serving.notation_of(model.description)
+    given = {feature["column"]: _plain(batch.column(feature["column"]), feature, notation, where, first) for feature in model.features}
     others = {column.name: given[column.name] for column in cleaner.columns}
     cleaned, _ = cleaner.clean(pa.RecordBatch.from_pydict(others), first, where) if others else (None, None)
     for feature in model.features:
@@ -217,31 +222,38 @@ def _inputs(model: Model, cleaner: Cleaner, batch: pa.RecordBatch, first: int, w
             assert cleaned is not None
             given[name] = cleaned.column(name)
             continue
-        given[name] = serving.as_arrow(given[name], feature)
+        given[name] = serving.as_arrow(given[name], feature, notation)
         if given[name].null_count and None not in feature["values"]:
             row = int(pc.index(given[name].is_null(), True).as_py())
             raise UserError(f"{where(first + row)}, column {name!r}: empty; a category is needed in every row (or prepare.missing.category: constant)")
     return serving.finite(transform(given, model.features), model.features, lambda row: where(first + row))
 
 
-def _plain(array: pa.Array, feature: dict[str, Any], where: Callable[[int], str], first: int) -> pa.Array:
-    """Texts as prepare's reader of CSV takes them: without spaces around a number; dates as the model takes them."""
+def _plain(array: pa.Array, feature: dict[str, Any], notation: Notation, where: Callable[[int], str], first: int) -> pa.Array:
+    """Texts as prepare takes them: null where one stands for a missing value; dates as the model takes them."""
+    if pa.types.is_string(array.type):
+        array = nullified(array, notation)
     if feature["kind"] == "date":
         dates, problem = dates_of(array, feature)
         if problem:
             raise UserError(f"{where(first + problem[0])}, column {feature['column']!r}: {problem[1]}")
         return dates
-    if feature["kind"] == "category" or not pa.types.is_string(array.type):
-        return array
-    return pc.utf8_trim_whitespace(array)
+    return array
 
 
 def _beside(batch: pa.RecordBatch, answers: dict[str, Any], first: int, schema: pa.Schema) -> pa.RecordBatch:
     """The rows with their predictions. Arrays have no place in a table: a file's name stands for an image, else the row's number from 1."""
-    columns = {name: batch.column(name) for name in schema.names if not pa.types.is_fixed_size_list(schema.field(name).type)}
+    columns = {name: _empty_as_null(batch.column(name)) for name in schema.names if not pa.types.is_fixed_size_list(schema.field(name).type)}
     if schema.names == [INPUT]:
         columns["row"] = pa.array(range(first + 1, first + batch.num_rows + 1), pa.int64())
     return pa.RecordBatch.from_pydict(columns | {name: pa.array(values) for name, values in answers.items()})
+
+
+def _empty_as_null(column: pa.Array) -> pa.Array:
+    """What CSV writes as nothing, not as quotes."""
+    if not pa.types.is_string(column.type):
+        return column
+    return null_where(pc.equal(column, ""), column)
 
 
 # --- writing -------------------------------------------------------------------------------------

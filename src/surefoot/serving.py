@@ -15,6 +15,7 @@ from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, some
 from surefoot.data.features import date_type, dates_of, natural, transform
 from surefoot.data.normalize import in_own_unit
+from surefoot.data.texts import USUAL, Notation, nullified
 from surefoot.data.vocabulary import keys, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.imports import where
@@ -46,6 +47,16 @@ class Feature(BaseModel):
     dtype: Literal["uint8", "int64", "float32", "float64"] | None = None
 
 
+class TextNotation(BaseModel):
+    """How texts are read: which stand for a missing value, and the signs in numbers."""
+
+    model_config = ConfigDict(strict=True)
+
+    missing: list[str]
+    decimal: Annotated[str, Field(min_length=1, max_length=1)]
+    thousands: Annotated[str, Field(min_length=1, max_length=1)] | None
+
+
 class Description(Model):
     """`description.json`: the network's factory and arguments, and what it needs to know of its inputs and outputs."""
 
@@ -57,6 +68,7 @@ class Description(Model):
     features: Annotated[list[Feature], Field(min_length=1)]
     scale: dict[Literal["subtract", "divide"], list[float]] | None
     target_scale: dict[Literal["subtract", "divide"], Annotated[list[FiniteFloat], Field(min_length=1, max_length=1)]] | None = None
+    notation: TextNotation | None = None
 
 
 class Predictor:
@@ -66,7 +78,8 @@ class Predictor:
         # Once: requests come in several threads, and `training.model.predict` would bring one's network back to training under another's hands.
         self._model = model.eval()
         self._description = description
-        self._cleaner = cleaner(description["features"])
+        self._notation = notation_of(description)
+        self._cleaner = cleaner(description["features"], self._notation)
 
     def predict(self, rows: "pd.DataFrame | np.ndarray") -> "pd.DataFrame":
         """For each raw row the class (`prediction`) and the probability of each class; in regression the number.
@@ -98,9 +111,9 @@ class Predictor:
             raise UserError(f"none of the model's columns is there: {some(feature['column'] for feature in features)}")
         if not len(rows):
             return np.empty((0, *self._description["input_shape"]), np.float32)
-        given = {feature["column"]: as_arrow(rows[feature["column"]], feature) for feature in features if feature["column"] in rows}
+        given = {feature["column"]: as_arrow(rows[feature["column"]], feature, self._notation) for feature in features if feature["column"] in rows}
         given |= {feature["column"]: pa.nulls(len(rows)) for feature in features if feature["column"] not in rows and _may_miss(feature)}
-        columns = {column.name: trimmed(given[column.name]) for column in self._cleaner.columns if column.name in given}
+        columns = {column.name: given[column.name] for column in self._cleaner.columns if column.name in given}
         if len(columns) == len(self._cleaner.columns) > 0:  # else `transform` says which isn't there
             batch, _ = self._cleaner.clean(pa.RecordBatch.from_pydict(columns), 0, _row)
             given |= zip(batch.schema.names, batch.columns, strict=True)
@@ -125,28 +138,25 @@ def _one_a_row(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows
 
 
-def cleaner(features: list[dict[str, Any]]) -> Cleaner:
+def cleaner(features: list[dict[str, Any]], notation: Notation) -> Cleaner:
     """What refuses what prepare refuses, such as an infinite number or a boolean 7; of all but categories, of which any is taken, and arrays."""
     import pyarrow as pa
 
     types: dict[str, Callable[[dict[str, Any]], pa.DataType]] = {"numeric": lambda _: pa.float64(), "boolean": lambda _: pa.bool_(), "date": date_type}
-    columns = [Column(feature["column"], feature["kind"], types[feature["kind"]](feature)) for feature in features if feature["kind"] in types]
-    return Cleaner(columns, as_trained(features, Prepare(source="-", target="-")))
+    columns = [
+        Column(feature["column"], feature["kind"], types[feature["kind"]](feature), unit=feature.get("unit"))
+        for feature in features
+        if feature["kind"] in types
+    ]
+    return Cleaner(columns, as_trained(features, notation, Prepare(source="-", target="-")))
 
 
-def as_trained(features: list[dict[str, Any]], prepare: Prepare) -> Prepare:
+def as_trained(features: list[dict[str, Any]], notation: Notation, prepare: Prepare) -> Prepare:
     """Of rows to predict: without a target, and what is missing is filled in where the preparation has what for, or an error."""
     filled = {feature["kind"] for feature in features if feature.get("fill") is not None}
-    missing = Missing().model_copy(update=dict.fromkeys(filled, "constant"))
-    return prepare.model_copy(update={"target": "", "missing": missing})
-
-
-def trimmed(array: "pa.Array") -> "pa.Array":
-    """Texts without spaces around them, as prepare's reader of CSV takes numbers and booleans."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.utf8_trim_whitespace(array) if pa.types.is_string(array.type) else array
+    missing = Missing().model_copy(update=dict.fromkeys(filled, "constant") | {"values": notation.missing})
+    csv = prepare.csv.model_copy(update={"decimal": notation.decimal, "thousands": notation.thousands})
+    return prepare.model_copy(update={"target": "", "missing": missing, "csv": csv})
 
 
 def finite(inputs: np.ndarray, features: list[dict[str, Any]], where: Callable[[int], str]) -> np.ndarray:
@@ -194,8 +204,14 @@ def answers(model: Any, description: dict[str, Any], inputs: np.ndarray) -> dict
     }
 
 
-def as_arrow(column: "pd.Series", feature: dict[str, Any]) -> "pa.Array":
-    """A column as pandas reads it as what the preparation takes: dates may be texts, categories numbers, and what is missing NaN or None.
+def notation_of(description: dict[str, Any]) -> Notation:
+    """How the values of the raw data were written."""
+    given = description.get("notation")
+    return Notation(tuple(given["missing"]), given["decimal"], given["thousands"]) if given else Notation()
+
+
+def as_arrow(column: "pd.Series", feature: dict[str, Any], notation: Notation = USUAL) -> "pa.Array":
+    """A column as pandas reads it as what the preparation takes: dates may be texts, categories numbers, and what is missing NaN, None or a text for it.
 
     Raises:
         UserError: it holds what it can't.
@@ -209,6 +225,8 @@ def as_arrow(column: "pd.Series", feature: dict[str, Any]) -> "pa.Array":
             array = array.dictionary_decode()
         if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
             array = array.cast(pa.string())
+        if pa.types.is_string(array.type):
+            array = nullified(array, notation)
         return _AS_ARROW[feature["kind"]](array, feature)
     except (pa.ArrowException, OverflowError) as error:
         raise UserError(f"column {feature['column']!r} can't be taken as {feature['kind']}: {str(error).splitlines()[0]}") from None

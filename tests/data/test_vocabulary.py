@@ -17,6 +17,8 @@ def test_a_vocabulary_numbers_texts_as_they_come():
     assert vocabulary.encode(pa.array(["", "a", "c"])).tolist() == [2, 1, 3]
     assert vocabulary.encode(pa.array([], pa.string())).tolist() == []
     assert vocabulary.labels() == ["b", "a", "", "c"]
+    assert vocabulary.encode(pa.array([None, "a", "e", "d", "e"]), row=6).tolist() == [-1, 1, 4, 5, 4]
+    assert vocabulary.firsts == [0, 2, 0, 2, 8, 9], "the row of each, where it came first"
 
 
 def test_a_text_has_one_spelling():

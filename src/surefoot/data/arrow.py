@@ -71,8 +71,13 @@ def is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
 
-def text_array(texts: Sequence[str]) -> pa.Array:
+def text_array(texts: Sequence[str]) -> pa.StringArray:
     """Texts as an array. Not by pa.array, which imports pandas."""
     encoded = [text.encode() for text in texts]
     offsets = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+
+
+def null_where(chosen: pa.BooleanArray, array: pa.Array) -> pa.Array:
+    """The array, with nulls where chosen."""
+    return pc.if_else(chosen, pa.nulls(1, array.type)[0], array)  # pa.scalar imports pandas

@@ -7,14 +7,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from surefoot.data.arrow import mask, numbers, validity, with_nulls
-from surefoot.data.columns import Column, is_number, kind_of_type
+from surefoot.data.arrow import mask, null_where, numbers, validity, with_nulls
+from surefoot.data.columns import UNIT, Column, is_number, kind_of_type
 from surefoot.data.dates import to_type
+from surefoot.data.texts import counted, missing_in, no_number, notation_of, plain, to_numbers, without
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+EXACT = 2.0**53
+"""Up to here float64 has every whole number."""
 EPOCH = date(1970, 1, 1).toordinal()
 Where = Callable[[int], str]
 
@@ -27,7 +30,12 @@ class Cleaner:
         self.vocabularies = {column.name: Vocabulary() for column in columns if column.kind == "category"}
         self.classes = Vocabulary()
         self.dropped: dict[str, int] = {}
+        self.missing: dict[str, dict[str, int]] = {}
+        """How many values are missing, by column and by the text that stands for them; empty: nothing stands there."""
         self._prepare = prepare
+        self._notation = notation_of(prepare)
+        self._table = not any(column.kind == "array" for column in columns)
+        self._first = 0
         types = [(column.name, column.type) for column in columns]
         target = [(prepare.target, pa.float64() if prepare.task == "regression" else pa.int32())] if prepare.target else []
         self.schema = pa.schema([*types, *target])
@@ -45,23 +53,28 @@ class Cleaner:
         def at(bad: NDArray[np.bool_], name: str) -> str:
             return f"{where(first + int(np.flatnonzero(bad)[0]))}, column {name!r}"
 
+        self._first = first
         arrays, drop = [], np.zeros(batch.num_rows, np.bool_)
         for column in self.columns:
-            array, missing = self._input(column, batch.column(column.name), at)
+            given = batch.column(column.name)
+            array, missing = self._input(column, given, at)
             if missing is not None:
                 policy = getattr(self._prepare.missing, "numeric" if column.kind == "array" else column.kind)
                 if policy == "error" or (column.kind == "array" and policy != "drop"):
-                    raise UserError(f"{at(missing, column.name)}: {_empty(column)}")
+                    raise UserError(f"{at(missing, column.name)}: {_what_stands(given, missing)}{_empty(column)}")
                 if policy == "drop":
                     self._drop(f"{column.name!r} is missing", missing & ~drop)
                     drop |= missing
             arrays.append(array)
         if not self._prepare.target:  # rows to predict
             return pa.RecordBatch.from_arrays(arrays, schema=self.schema), None
-        array, missing = self._target(batch.column(self._prepare.target), at)
+        given = batch.column(self._prepare.target)
+        said = batch.schema.field(self._prepare.target).metadata or {}
+        array, missing = self._target(given, at, said.get(UNIT, b"").decode() or None)
         if missing is not None:
             if self._prepare.missing.target == "error":
-                raise UserError(f"{at(missing, self._prepare.target)}: empty; a target is needed in every row (or prepare.missing.target: drop)")
+                told = f"{_what_stands(given, missing)}; a target is needed in every row (or prepare.missing.target: drop)"
+                raise UserError(f"{at(missing, self._prepare.target)}: {told}")
             self._drop(f"{self._prepare.target!r} (the target) is missing", missing & ~drop)
             drop |= missing
         cleaned = pa.RecordBatch.from_arrays([*arrays, array], schema=self.schema)
@@ -74,18 +87,19 @@ class Cleaner:
     def _input(self, column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
         if pa.types.is_null(array.type):
             missing = np.ones(len(array), np.bool_)
+            self._count(column.name, "", len(array))
             return (_codes(np.full(len(array), -1, np.int32)) if column.kind == "category" else pa.nulls(len(array), column.type)), missing
         if column.kind == "array":
             return _arrays(column, array, at)
         if column.kind == "category":
             vocabulary = self.vocabularies[column.name]
-            codes = vocabulary.encode(texts_of_categories(array))
+            codes = vocabulary.encode(self._coded(column.name, array), self._first)
             if len(vocabulary) > self._prepare.max_categories:
                 odd = _no_number(vocabulary.labels())
                 mend = (
                     "leave the column out (prepare.ignore), or raise the limit"
                     if odd is None
-                    else f"almost all are numbers: mend {odd!r}, and prepare.kinds: {{{column.name}: numeric}} tells its row"
+                    else f"almost all are numbers: mend {odd!r}, or name it in prepare.missing.values, and set prepare.kinds: {{{column.name}: numeric}}"
                 )
                 raise UserError(
                     f"{at(codes >= self._prepare.max_categories, column.name)}: the category has more than {self._prepare.max_categories} different values "
@@ -93,25 +107,86 @@ class Cleaner:
                 )
             missing = codes < 0
             return _codes(codes), missing if missing.any() else None
+        array = self._present(column.name, array)
         if column.kind == "numeric":
-            return _numeric(column, array, at, self._limit(column))
+            return self._numbers(column, array, at, self._limit(column))
         if column.kind == "date":
             return _dates(column, array, at)
         cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", f"a {column.kind}")
         return cast, _nulls(cast)
 
+    def _count(self, name: str, text: str, number: int) -> None:
+        if number:
+            of_column = self.missing.setdefault(name, {})
+            of_column[text] = of_column.get(text, 0) + number
+
+    def _coded(self, name: str, array: pa.Array) -> pa.DictionaryArray:
+        """Texts by number, without blanks around them; null where one stands for a missing value."""
+        coded = texts_of_categories(array).dictionary_encode()
+        if not self._table:  # the names of directories, say
+            return coded
+        self._count(name, "", coded.null_count)
+        texts = plain(coded.dictionary)
+        gone = missing_in(texts, self._notation)
+        if gone.true_count:
+            codes, valid = numbers(coded.indices)
+            times = np.bincount(codes if valid is None else codes[valid], minlength=len(texts))
+            for number in np.flatnonzero(numbers(gone)[0]):
+                self._count(name, str(texts[int(number)]), int(times[number]))
+            texts = null_where(gone, texts)
+        return pa.DictionaryArray.from_arrays(coded.indices, texts)
+
+    def _present(self, name: str, array: pa.Array) -> pa.Array:
+        """Values that aren't coded; of texts those that stand for a missing value are nulls."""
+        self._count(name, "", array.null_count)
+        if not (pa.types.is_string(array.type) and self._table):
+            return array
+        texts = plain(array)
+        gone = missing_in(texts, self._notation)
+        if not gone.true_count:
+            return texts
+        for text, number in counted(texts.filter(gone)).items():
+            self._count(name, text, number)
+        return null_where(gone, texts)
+
+    def _numbers(self, column: Column, array: pa.Array, at: Callable[..., str], limit: float) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+        """A column of numbers, given as such or as texts; and which are missing."""
+        if pa.types.is_string(array.type):
+            texts = array
+            array, bad = to_numbers(texts, self._notation, column.unit)
+            if bad.any():
+                text = texts[int(np.flatnonzero(bad)[0])].as_py()
+                raise UserError(f"{at(bad, column.name)}: {no_number(text, self._notation, column.unit)}")
+        codes = self._notation.missing_numbers
+        if len(codes) and not pa.types.is_boolean(array.type):
+            array = self._without(column.name, array, codes)
+        array_nulls = array.null_count
+        array, missing = _numeric(column, array, at, limit)
+        if missing is not None:
+            self._count(column.name, "NaN", int(missing.sum()) - array_nulls)
+        return array, missing
+
+    def _without(self, name: str, array: pa.Array, codes: NDArray[np.float64]) -> pa.Array:
+        """Nulls for the numbers that stand for a missing value."""
+        kept = without(array, self._notation)
+        if kept.null_count > array.null_count:
+            values, valid = numbers(array)
+            for code in codes:
+                self._count(name, f"{code:.10g}", int((values[slice(None) if valid is None else valid] == code).sum()))
+        return kept
+
     def _limit(self, column: Column) -> float:
         # Above 2^24 float32 has no longer every integer: two ids become one. Scaled in float64 first, they keep what matters of them.
-        return 2.0**24 if column.integer and self._prepare.normalize == "none" else FLOAT32_MAX
+        return 2.0**24 if column.integer and self._prepare.normalize == "none" else EXACT if column.integer else FLOAT32_MAX
 
-    def _target(self, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    def _target(self, array: pa.Array, at: Callable[..., str], unit: str | None) -> tuple[pa.Array, NDArray[np.bool_] | None]:
         name = self._prepare.target
         if self._prepare.task == "regression":
             if pa.types.is_null(array.type):
                 return pa.nulls(len(array), pa.float64()), np.ones(len(array), np.bool_)
             if kind_of_type(array.type) not in ("numeric", "boolean", "category"):
                 raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a number is needed for regression")
-            return _numeric(Column(name, "numeric", pa.float64()), array, at, FLOAT32_MAX)
+            return self._numbers(Column(name, "numeric", pa.float64(), unit=unit), self._present(name, array), at, FLOAT32_MAX)
         if pa.types.is_floating(array.type):
             # 1.0 is class 1; 0.5 is none.
             array = _nan_to_null(array)
@@ -120,7 +195,7 @@ class Cleaner:
             )
         elif not pa.types.is_null(array.type) and kind_of_type(array.type) is None:
             raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a text or a whole number is needed")
-        codes = self.classes.encode(texts_of_categories(array))
+        codes = self.classes.encode(self._coded(str(name), array), self._first)
         if self._prepare.task == "binary" and len(self.classes) > 2:
             labels = ", ".join(map(repr, self.classes.labels()[:3]))
             raise UserError(
@@ -143,9 +218,17 @@ def _no_number(texts: list[str]) -> str | None:
 
 def _empty(column: Column) -> str:
     if column.kind == "array":
-        return "holds NaN; a number is needed everywhere (or prepare.missing.numeric: drop)"
+        return "; a number is needed everywhere (or prepare.missing.numeric: drop)"
     what = {"numeric": "a number", "boolean": "true or false", "category": "a category", "date": "a date"}[column.kind]
-    return f"empty; {what} is needed in every row (or another policy, prepare.missing.{column.kind})"
+    return f"; {what} is needed in every row (or another policy, prepare.missing.{column.kind})"
+
+
+def _what_stands(given: pa.Array, missing: NDArray[np.bool_]) -> str:
+    """What is there in place of the first value that is missing."""
+    value = given[int(np.flatnonzero(missing)[0])].as_py()
+    if isinstance(value, list):
+        return "holds NaN"
+    return f"{value!r} stands for a missing value (prepare.missing.values)" if str(value).strip() and value is not None and value == value else "empty"
 
 
 def _codes(codes: NDArray[np.int32]) -> pa.Array:
@@ -235,6 +318,8 @@ def _numeric(column: Column, array: pa.Array, at: Callable[..., str], limit: flo
         value = float(values[np.flatnonzero(large)[0]])
         if np.isinf(value):
             why = f"{value}; a finite number is needed"
+        elif limit == EXACT:
+            why = f"{value:.0f} is not a whole number that float64 can hold (2^53)"
         elif limit < FLOAT32_MAX:
             why = (
                 f"{value:.0f} is more than float32 can tell from its neighbours (2^24); set prepare.normalize: standard, or make it a category (prepare.kinds)"

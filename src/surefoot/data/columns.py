@@ -1,6 +1,7 @@
 """The columns of a source: which are inputs, and what each holds."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +12,9 @@ from surefoot.data.arrow import dtype_of, is_text
 from surefoot.data.dates import FORMAT, type_of
 from surefoot.errors import UserError
 from surefoot.params import Prepare
+
+# What a field's metadata says of a column that comes as texts, or as floats where the first values are whole numbers.
+KIND, UNIT, INTEGER = b"kind", b"unit", b"integer"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Column:
     """Of an array column: dtype and shape of one."""
     format: str | None = None
     """Of a column of dates that are texts: how they are written (`data.dates`)."""
+    unit: str | None = None
+    """Of numbers that come as texts: what stands at each, $ or % say."""
 
 
 def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
@@ -60,7 +66,25 @@ def is_input(name: str, prepare: Prepare) -> bool:
         return False
     if name == prepare.split.column:
         return name in (prepare.columns or ())
-    return prepare.columns is None or matches(name, prepare.columns)
+    return is_chosen(name, prepare)
+
+
+def is_chosen(name: str, prepare: Prepare) -> bool:
+    """Whether `prepare.columns` chooses a column; an index only by its name, or a pattern of its own."""
+    if prepare.columns is None:
+        return not is_index(name)
+    return matches(name, [pattern for pattern in prepare.columns if pattern == name or not is_index(name) or pattern.strip("*")])
+
+
+def is_index(name: str) -> bool:
+    """Whether that is the name of a column which an index came as: pandas' and R's writers give it none, their readers one of these."""
+    return re.fullmatch(r"\s*|Unnamed: \d+(_level_\d+)?(\.\d+)*|__index_level_\d+__|\.\.\.\d+", name) is not None
+
+
+def left_out(names: Iterable[str], prepare: Prepare) -> list[str]:
+    """The columns that are no inputs only because an index is none."""
+    asked = (prepare.target, prepare.split.column)
+    return [name for name in names if is_index(name) and not (name in asked or is_chosen(name, prepare) or matches(name, prepare.ignore))]
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -89,7 +113,8 @@ def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
     name, type_ = field.name, field.type
     if pa.types.is_fixed_size_list(type_):
         return _array_column(field, source)
-    kind = kind_told(name, prepare) or kind_of_type(type_)
+    said = field.metadata or {}
+    kind = kind_told(name, prepare) or said.get(KIND, b"").decode() or kind_of_type(type_)
     if kind is None:
         why = "is empty" if pa.types.is_null(type_) else f"has type {type_}, which can't be an input"
         raise UserError(
@@ -98,8 +123,16 @@ def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
     stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": type_of(type_)}[kind]
     if not (pa.types.is_null(type_) or _can_become(type_, kind)):
         raise UserError(f"{source}: column {name!r} has type {type_}, which can't be a {kind} (prepare.kinds)")
-    form = (field.metadata or {}).get(FORMAT) if kind == "date" else None
-    return Column(name, kind, stored, integer=pa.types.is_integer(type_), format=form.decode() if form else None)
+    unit = said.get(UNIT, b"").decode() or None
+    form = said.get(FORMAT, b"").decode() or None
+    return Column(
+        name,
+        kind,
+        stored,
+        integer=pa.types.is_integer(type_) or INTEGER in said,
+        format=form if kind == "date" else None,
+        unit=unit if kind == "numeric" else None,
+    )
 
 
 def kind_of_type(type_: pa.DataType) -> str | None:
@@ -170,7 +203,12 @@ def is_number(text: str) -> bool:
     return True
 
 
+def shown(name: str) -> str:
+    """A name as a message shows it: in quotes where it would else be misread."""
+    return name if name and name == name.strip() and name.isprintable() and "," not in name else repr(name)
+
+
 def some(names: Iterable[str], most: int = 8) -> str:
     """The first few of the names."""
-    names = list(names)
+    names = list(map(shown, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -7,10 +7,11 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from surefoot.data.arrow import numbers
-from surefoot.data.columns import Column, format_told, is_input, kind_of_type, kind_told, told
+from surefoot.data.arrow import is_text, numbers
+from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told
 from surefoot.data.dates import DATE, FORMAT, INSTANT, KNOWN, MOMENT, TIME, TWO_DIGITS, as_type, convert, read, texts_of
 from surefoot.data.readers.source import Source
+from surefoot.data.texts import Notation, notation_of, nullified
 from surefoot.date_formats import CLOCK, ISO, is_time
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -40,20 +41,22 @@ def with_dates(source: Source, prepare: Prepare, of_main: Sequence[Column] = ())
     if not asked:
         return source
     first = _first_rows(source.batches)
-    forms = {}
+    forms, notation = {}, notation_of(prepare)
     for column in asked:
         if column in given:
             # What is finer than the main source's is cut off when it is cleaned.
             forms[column] = given[column].format or "", MOMENT if given[column].type == DATE else given[column].type
-        elif found := _form(_Texts(first, column), column, prepare, source):
+        elif found := _form(_Texts(first, column, notation), column, prepare, source):
             forms[column] = found
     batches = chain(first, source.batches)
     fields = [_field(field, *forms[field.name]) if field.name in forms else field for field in source.schema]
     schema = pa.schema(fields, source.schema.metadata)
-    return dataclasses.replace(source, schema=schema, batches=_converted(batches, forms, schema, source) if forms else batches)
+    return dataclasses.replace(source, schema=schema, batches=_converted(batches, forms, schema, source, notation) if forms else batches)
 
 
 def _may_hold_dates(field: pa.Field, prepare: Prepare) -> bool:
+    if (field.metadata or {}).get(KIND):  # texts of which the reader knows what they hold
+        return False
     of_time = field.name == prepare.split.column and prepare.split.by == "time"
     if not (of_time or is_input(field.name, prepare)) or kind_told(field.name, prepare) not in (None, "date"):
         return False
@@ -72,14 +75,14 @@ def _field(field: pa.Field, form: str, type_: pa.DataType) -> pa.Field:
     return pa.field(field.name, type_, metadata={FORMAT: form.encode()} if form not in ("", ISO, CLOCK) else None)
 
 
-def _converted(batches: Iterator[pa.RecordBatch], forms: dict[str, Form], schema: pa.Schema, source: Source) -> Iterator[pa.RecordBatch]:
+def _converted(batches: Iterator[pa.RecordBatch], forms: dict[str, Form], schema: pa.Schema, source: Source, notation: Notation) -> Iterator[pa.RecordBatch]:
     row = 0
     for batch in batches:
         arrays = []
         for name, array in zip(schema.names, batch.columns, strict=True):
             if name in forms:
                 form, type_ = forms[name]
-                array, problem = convert(array, type_, form or None)
+                array, problem = convert(nullified(array, notation) if is_text(array.type) else array, type_, form or None)
                 if problem:
                     raise UserError(f"{source.where(row + problem[0])}, column {name!r}: {problem[1]}")
             arrays.append(array)
@@ -93,8 +96,8 @@ def _converted(batches: Iterator[pa.RecordBatch], forms: dict[str, Form], schema
 class _Texts:
     """The different texts of a column in some batches."""
 
-    def __init__(self, batches: list[pa.RecordBatch], column: str) -> None:
-        arrays = [texts_of(batch.column(column)) for batch in batches]
+    def __init__(self, batches: list[pa.RecordBatch], column: str, notation: Notation) -> None:
+        arrays = [nullified(texts_of(batch.column(column)), notation) for batch in batches]
         self._coded = pa.concat_arrays([*arrays, pa.nulls(0, pa.string())]).dictionary_encode()
         self.distinct: pa.Array = self._coded.dictionary
 

@@ -3,6 +3,7 @@
 A list of plain dicts, one a column, as schema.json has it:
 
 column, kind     its name, and numeric, boolean, category, date or array
+unit             of numbers that came as texts: what stood at each, $ or % say
 fill             what stands for a missing value, for each number: [0.0]; null: a missing value is an error
 indicator        whether a feature says where a value was missing
 subtract, divide the scaling of each number
@@ -28,6 +29,7 @@ from surefoot.data.arrow import is_text, numbers, text_array
 from surefoot.data.columns import Column
 from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, convert, date_parts, parts_of
 from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
+from surefoot.data.texts import few_strays
 from surefoot.data.vocabulary import Vocabulary, keys, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -327,11 +329,23 @@ class Categories(Fit):
         # Not by count: a row more would change the features' order.
         return {label: int(count) for label, count in sorted(zip(labels, self._counts, strict=False), key=lambda pair: natural(pair[0])) if count}
 
-    def stray_text(self) -> str | None:
-        """A text that is no number, where nine of ten rows and more hold numbers."""
+    @property
+    def strays(self) -> list[str]:
+        """The texts that are no numbers, where there are but a few of them among numbers."""
         counted = self._counted()
         texts = [label for label in counted if natural(label)[0]]
-        return texts[0] if texts and 10 * sum(counted[label] for label in texts) <= sum(counted.values()) else None
+        rows = sum(counted[label] for label in texts)
+        return texts if few_strays(sum(counted.values()) - rows, rows, len(counted) - len(texts), len(texts)) else []
+
+    @property
+    def numbers(self) -> int:
+        """How many of its values read as numbers."""
+        return sum(not natural(label)[0] for label in self._counted())
+
+    @property
+    def different(self) -> int:
+        """How many values it has."""
+        return int((self._counts > 0).sum())
 
     @property
     def constant(self) -> bool:
@@ -412,7 +426,8 @@ def features(fits: list[Fit], blocks: Callable[[str], Callable[[], Iterable[pa.A
     found, first = [], 0
     for fitted in fits:
         column = fitted.column
-        feature = {"column": column.name, "kind": column.kind, **fitted.feature(blocks(column.name))}
+        unit = {"unit": column.unit} if column.unit else {}
+        feature = {"column": column.name, "kind": column.kind, **unit, **fitted.feature(blocks(column.name))}
         names = feature.pop("names")
         width = int(np.prod(fitted.shape)) if isinstance(fitted, Arrays) else len(names)
         found.append({**feature, "first": first, "width": width, "names": names})

@@ -119,7 +119,8 @@ class Store:
 
 def preparation(index: dict[str, Any]) -> dict[str, Any]:
     """Of an `index.json`: what must be known to bring raw rows to a network, and its outputs to answers."""
-    return {name: index[name] for name in ("task", "classes", "input_shape", "features", "scale", "target_scale") if name != "target_scale" or name in index}
+    known = index | {name: index["preparation"][name] for name in ("notation",) if name in index["preparation"]}
+    return {name: known[name] for name in ("task", "classes", "input_shape", "features", "scale", "target_scale", "notation") if name in known}
 
 
 def write_split(

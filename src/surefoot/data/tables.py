@@ -26,8 +26,9 @@ from surefoot.data.normalize import Statistics, normalize, scaling, select, sort
 from surefoot.data.parts import Parts
 from surefoot.data.readers.source import Source
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
+from surefoot.data.texts import notation_of, nullified
 from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params import MISSING_VALUES, Prepare
 
 GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
@@ -89,7 +90,7 @@ def write_tables(
                     tables[number].write(batch)
                     targets.add(number, batch.column(prepare.target))
     targets.check_splits()
-    _refuse_stray_texts(fits, prepare)
+    _refuse_stray_texts(fits, prepare, cleaner, source)
     described = {
         "source": prepare.source,
         "task": prepare.task,
@@ -97,12 +98,13 @@ def write_tables(
         "classes": targets.classes(),
         "rows": dict(zip(SPLITS, targets.rows, strict=True)),
         "dropped": cleaner.dropped,
-        "split": {"seed": seed} | {f"prepare.{name}": value for name, value in prepare.model_dump(mode="json", include=SPLIT_PARAMS).items()},
+        "split": {"seed": seed} | {f"prepare.{name}": value for name, value in _deciding_splits(prepare).items()},
         "parts": [part for some in (parts, *of_others) for part in some.describe()],
         "features": features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
         **_form(fits),
         **targets.scale(),
         "examples": _examples(out / "train.parquet", columns),
+        "notation": {"missing": list(prepare.missing.values), "decimal": prepare.csv.decimal, "thousands": prepare.csv.thousands},
     }
     if described["shape"] is None:
         last = described["features"][-1]
@@ -214,6 +216,8 @@ class _Rows:
         """The split column, without missing values."""
         name = str(self.prepare.split.column)
         column = raw.column(name)
+        if pa.types.is_string(column.type):
+            column = nullified(column, notation_of(self.prepare))
         values_missing = column.is_null(nan_is_null=True)
         if values_missing.true_count:
             first = int(np.flatnonzero(numbers(values_missing)[0])[0])
@@ -560,15 +564,26 @@ def _plain(array: pa.Array, column: Column) -> list[Any]:
     return [value.isoformat() if isinstance(value, date | time) else value for value in array.to_pylist()]
 
 
-def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare) -> None:
+def _deciding_splits(prepare: Prepare) -> dict[str, Any]:
+    """What a row's split follows from; texts that stand for a missing value where they aren't the usual ones."""
+    given = prepare.model_dump(mode="json", include=SPLIT_PARAMS)
+    if prepare.missing.values == MISSING_VALUES:
+        del given["missing"]["values"]
+    return given
+
+
+def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner, source: Source) -> None:
     """A column of numbers in which some are no numbers would else be taken for a category."""
     for fitted in fits:
         name = fitted.column.name
-        stray = fitted.stray_text() if isinstance(fitted, Categories) and not kind_told(name, prepare) else None
-        if stray is not None:
+        strays = fitted.strays if isinstance(fitted, Categories) and not kind_told(name, prepare) else []
+        if strays:
+            vocabulary = cleaner.vocabularies[name]
+            row = vocabulary.firsts[vocabulary.labels().index(strays[0])]
             raise UserError(
-                f"column {name!r}: {stray!r} is not a number, as almost all of the others are: mend it (prepare.kinds: {{{name}: numeric}} tells its row), "
-                f"or say what the column is (prepare.kinds: {{{name}: category}})"
+                f"{source.where(row)}, column {name!r}: {strays[0]!r} is not a number, as almost all of the others are",
+                f"texts among its numbers: {some([repr(text) for text in strays], 5)}: mend them, or add to prepare.missing.values what stands for a missing "
+                f"value; or prepare.kinds: {{{name}: category}} where the column holds no numbers",
             )
 
 

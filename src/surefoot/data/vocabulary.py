@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from surefoot.data.arrow import is_text, numbers, whole_texts
+from surefoot.data.arrow import is_text, mask, numbers, whole_texts
 
 
 def texts_of_categories(array: pa.Array) -> pa.Array:
@@ -33,24 +33,33 @@ class Vocabulary:
     def __init__(self) -> None:
         self.values: pa.Array = pa.nulls(0, pa.string())
         self._keys: pa.Array = self.values
+        self.firsts: list[int] = []
+        """The row of each text, where it came first."""
 
-    def encode(self, texts: pa.Array) -> NDArray[np.int32]:
-        """The number of each text (a string array), new ones included; -1 for a null."""
-        coded = texts.dictionary_encode()
+    def encode(self, texts: pa.Array, row: int = 0) -> NDArray[np.int32]:
+        """The number of each text (of strings, or a dictionary of them), new ones included; -1 for a null. `row` is that of the first text."""
+        coded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
+        if not len(coded.dictionary):
+            return np.full(len(texts), -1, np.int32)
+        codes, valid = numbers(coded.indices)
         of_coded = keys(coded.dictionary)
         known = pc.index_in(of_coded, value_set=self._keys)
-        if known.null_count:
-            new, new_texts = of_coded.filter(known.is_null()).dictionary_encode(), coded.dictionary.filter(known.is_null())
+        unknown = mask(numbers(known.is_null())[0].astype(np.bool_) & numbers(of_coded.is_valid())[0].astype(np.bool_))
+        if unknown.true_count:
+            new, new_texts = of_coded.filter(unknown).dictionary_encode(), coded.dictionary.filter(unknown)
             first = np.unique(numbers(new.indices)[0], return_index=True)[1]
             first_texts = new_texts.take(pa.Array.from_buffers(pa.int64(), len(first), [None, pa.py_buffer(first)]))
             self.values = pa.concat_arrays([self.values, spelled(first_texts)])
             self._keys = pa.concat_arrays([self._keys, new.dictionary])
             known = pc.index_in(of_coded, value_set=self._keys)
-        codes, valid = numbers(coded.indices)
-        if not len(coded.dictionary):
-            return np.full(len(texts), -1, np.int32)
-        found: NDArray[np.int32] = np.from_dlpack(known)[codes]
-        return found if valid is None else np.where(valid, found, np.int32(-1))
+        number, there = numbers(known)
+        found: NDArray[np.int32] = (number if there is None else np.where(there, number, np.int32(-1))).astype(np.int32)[codes]
+        found = found if valid is None else np.where(valid, found, np.int32(-1))
+        if len(self.firsts) < len(self.values):
+            came, at = np.unique(found, return_index=True)
+            places = dict(zip(came.tolist(), at.tolist(), strict=True))
+            self.firsts += [row + places.get(number, 0) for number in range(len(self.firsts), len(self.values))]
+        return found
 
     def labels(self) -> list[str]:
         """The texts."""

@@ -24,7 +24,7 @@ def main() -> None:
     if params.batch.drop_last and params.batch.size > rows["train"]:
         raise UserError(f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and batch.drop_last leaves none")
     # What a row that comes later needs, so that the model can be used on raw rows.
-    preparation = {key: schema[key] for key in ("source", "dropped", "examples", "split")}
+    preparation = {key: schema[key] for key in ("source", "dropped", "examples", "split", "notation")}
     batch, splits = params.batch, {}
     target_scale = schema.get("target_scale")
     targets_dtype = "int64" if schema["task"] == "classification" else "float64" if target_scale else "float32"

@@ -65,7 +65,9 @@ def test_no_target_and_no_rows(file):
 
 def test_columns_of_one_name(file):
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array(["x"])], names=["a", "a", "kind"]), file)
-    assert refusal(file) == f"{file}: names column 'a' more than once"
+    assert refusal(file) == f"{file}: names column 'a' more than once; rename one, or leave both out (prepare.ignore)"
+    pq.write_table(pa.table([[1], [2], [3], ["x"]], names=["a", "a", "b", "kind"]), file)
+    assert read(file, ignore=["a"])[1] == [{"b": 3, "kind": "x"}], "no fault of columns that are left out"
 
 
 @pytest.mark.parametrize("cut", [0, 3, 100, -1, -50])

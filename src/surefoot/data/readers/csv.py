@@ -1,25 +1,28 @@
 """CSV files as one stream of bytes for Arrow's reader, their header rows taken out, however many the files are."""
 
 import codecs
-import csv as plain
+import csv as python_csv
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 
-from surefoot.data.columns import is_number, kind_told, some
+from surefoot.data.arrow import text_array
+from surefoot.data.columns import kind_told
+from surefoot.data.readers.csv_header import cause, delimiter_of, differing, names_told, read_header
 from surefoot.data.readers.source import Places, Progress, Source, check_columns, naming, open_bytes, read_fully, unreadable
+from surefoot.data.texts import NOTHING, Mixture, elsewhere, missing_in, mixture, no_number, notation_of, nullified, of_any, plain, to_numbers, what_it_may_be
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 BLOCK_BYTES = 1 << 20  # fits a CPU's cache: Arrow is a third slower by blocks of 4 MB
-NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
 KINDS = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "date": pa.string()}
-WANTED = ((pa.types.is_floating, "a number"), (pa.types.is_integer, "a whole number"), (pa.types.is_boolean, "true or false"))
-QUOTE = b'"'
+WANTED = ((pa.types.is_integer, "a whole number"), (pa.types.is_boolean, "true or false"))
 
 
 def open_csv(prepare: Prepare, files: list[Path], _labels: Path | None) -> Source:
@@ -66,25 +69,115 @@ def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
     """The columns that are needed with their types, and which of the types are guessed from the first block."""
     text = _Text(prepare, files, Progress(), joined=True)
     try:
-        needed = check_columns(prepare, text.names, files[0])
-        types = {name: kind for name in needed if (kind := _declared(prepare, name))}
         try:
-            schema = _reader(text, needed, types).schema
-        except pa.ArrowInvalid as error:
-            if "Empty CSV file" not in str(error):
-                raise _find(prepare, files, pa.schema(list(types.items())), set(), _Fault(error, text.names)) from None
-            schema = pa.schema([(name, types.get(name, pa.float64())) for name in needed])
+            needed = check_columns(prepare, text.names, files[0])
+        except UserError as error:
+            raise names_told(error, prepare, files[0], text.decoder) from None
+        strings = dict.fromkeys(needed, pa.string())
+        try:
+            sample = _reader(prepare, text, needed, strings).read_next_batch()
+        except (pa.ArrowInvalid, StopIteration) as error:
+            if isinstance(error, pa.ArrowInvalid) and "Empty CSV file" not in str(error):
+                raise _find(prepare, files, pa.schema(list(strings.items())), set(), _Fault(error, text.names)) from None
+            told = {name: _declared(prepare, name) or pa.float64() for name in needed}
+            return naming(pa.schema(list(told.items())), text.names), set()
     finally:
         text.close()
-    return naming(pa.schema([field.with_type(_usable(field.type)) for field in schema]), text.names), {*needed} - types.keys()
+    types = {name: kind for name in needed if (kind := _declared(prepare, name))}
+    guessed = _guess(prepare, files, needed, types)
+    fields = [_field(prepare, files, guessed.field(name), sample.column(name)) for name in needed]
+    return naming(pa.schema(fields), text.names), {*needed} - types.keys()
 
 
-def _usable(guess: pa.DataType) -> pa.DataType:
-    if pa.types.is_null(guess):
-        return pa.float64()  # an empty column: numbers, if anything comes
-    if pa.types.is_binary(guess):
-        return pa.string()  # text that isn't UTF-8, which is refused when it is read
-    return guess
+def _guess(prepare: Prepare, files: list[Path], needed: list[str], types: dict[str, pa.DataType]) -> pa.Schema:
+    """The types by which Arrow would read the first block; texts where numbers are told, as these may be written in many ways."""
+    text = _Text(prepare, files, Progress(), joined=True)
+    given = {name: pa.string() if pa.types.is_floating(kind) else kind for name, kind in types.items()}
+    try:
+        schema = _reader(prepare, text, needed, given).schema
+    except pa.ArrowInvalid as error:
+        raise _find(prepare, files, pa.schema(list(types.items())), set(), _Fault(error, text.names)) from None
+    finally:
+        text.close()
+    # An empty column: numbers, if anything comes.
+    return pa.schema([field.with_type(types.get(field.name, pa.float64() if pa.types.is_null(field.type) else field.type)) for field in schema])
+
+
+def _field(prepare: Prepare, files: list[Path], field: pa.Field, sample: pa.Array) -> pa.Field:
+    """A column as it is to be read: by Arrow, or as text where its values are written as Arrow can't read them; then the metadata says the kind.
+
+    Raises:
+        UserError: it is one of numbers but for a few texts; or its numbers are written otherwise than params.yaml says.
+    """
+    name, notation = field.name, notation_of(prepare)
+    told = kind_told(name, prepare) or ("numeric" if name == prepare.target and prepare.task == "regression" else None)
+    if told not in (None, "numeric") or (told is None and name in (prepare.target, prepare.split.column)):
+        return field
+    texts = plain(sample)
+    words = nullified(texts, notation)
+    found = mixture(words, notation)
+    if pa.types.is_floating(field.type) or pa.types.is_integer(field.type):
+        integer = {"integer": "true"} if pa.types.is_integer(field.type) else {}
+        marked = missing_in(texts, notation).true_count > missing_in(texts, NOTHING).true_count
+        if marked or found.unit or notation.thousands:
+            return _as_text(name, "numeric", integer | ({"unit": found.unit} if found.unit else {}))
+        # As floats, also whole numbers: later ones may have decimals.
+        return pa.field(name, pa.float64(), metadata=integer)
+    if not pa.types.is_string(field.type) or told or not len(words.drop_null()):
+        return field
+    if found.is_numbers:
+        return _as_text(name, "numeric", {"unit": found.unit} if found.unit else {})
+    if pc.all(pc.is_in(pc.utf8_lower(words.drop_null()), value_set=text_array(["true", "false"]))).as_py():
+        return _as_text(name, "boolean", {})
+    if odd := of_any(words, [notation, *elsewhere(notation)]):
+        raise _numbers_but(prepare, files, name, words, odd)
+    if prepare.csv.quote != "'" and pc.all(pc.match_substring_regex(words.drop_null(), "^'.*'$")).as_py():
+        raise UserError(f'{files[0]}: column {name!r}: its values stand in single quotes: prepare.csv.quote: "\'"')
+    return field
+
+
+def _as_text(name: str, kind: str, more: dict[str, str]) -> pa.Field:
+    return pa.field(name, pa.string(), metadata={"kind": kind, **more})
+
+
+def _numbers_but(prepare: Prepare, files: list[Path], name: str, words: pa.Array, odd: Mixture) -> UserError:
+    """What to tell of a column that seems to hold numbers, but for some texts; or numbers that are written otherwise."""
+    ours = notation_of(prepare)
+    category = f"prepare.kinds: {{{name}: category}} where the column holds no numbers"
+    _, bad = to_numbers(words, ours, odd.unit)
+    first = words[int(np.flatnonzero(bad)[0])].as_py()
+    place = f"{_place(prepare, files, name, first)}, column {name!r}: {first!r} is not a number"
+    if first not in odd.strays:
+        mend = f"but {what_it_may_be(first, ours, odd.unit)}"
+    else:
+        mend = f"as almost all of the others are; {what_it_may_be(first, ours, odd.unit)}".removesuffix("; ")
+    if not odd.strays:
+        return UserError(f"{place}, {mend}; or {category}")
+    strays = [f"{text!r} ({number:,})" for text, number in odd.strays.items()]
+    values = ", ".join(f'"{text}"' for text in list(odd.strays)[:3])
+    header = " (or is row 1 a header? prepare.csv.header: true, and its names in `names`)" * (prepare.csv.header is not True and first == words[0].as_py())
+    return UserError(
+        f"{place}, {mend}{header}",
+        f"texts among its numbers, with their count: {some_texts(strays)}: mend them, or add to prepare.missing.values what stands "
+        f"for a missing value, such as {values}; or {category}",
+    )
+
+
+def some_texts(texts: list[str], most: int = 5) -> str:
+    """The first few."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def _place(prepare: Prepare, files: list[Path], name: str, text: str) -> str:
+    """The file and row of a text, where it first comes."""
+    rows, at = 0, files[0]
+    for file, batch in _read(prepare, files, pa.schema([(name, pa.string())]), Progress()):
+        rows, at = (rows if file == at else 0), file
+        found = pc.index(plain(batch.column(0)), text_array([text])[0]).as_py()
+        if found >= 0:
+            return f"{file}: row {rows + found + 1 + (prepare.csv.header is True)}"
+        rows += batch.num_rows
+    return str(files[0])
 
 
 def _declared(prepare: Prepare, name: str) -> pa.DataType | None:
@@ -99,7 +192,7 @@ def _read(prepare: Prepare, files: list[Path], schema: pa.Schema, progress: Prog
     """Batches, each with the file it is from. Raises _Fault for what Arrow refuses, with its row number across `files`."""
     text = _Text(prepare, files, progress)
     try:
-        for number, batch in enumerate(_reader(text, schema.names, dict(zip(schema.names, schema.types, strict=True)))):
+        for number, batch in enumerate(_reader(prepare, text, schema.names, dict(zip(schema.names, schema.types, strict=True)))):
             yield text.blocks[number], batch  # Arrow gives a batch for each block that it reads
     except pa.ArrowInvalid as error:
         if "Empty CSV file" not in str(error):
@@ -108,13 +201,15 @@ def _read(prepare: Prepare, files: list[Path], schema: pa.Schema, progress: Prog
         text.close()
 
 
-def _reader(text: "_Text", columns: list[str], types: dict[str, pa.DataType]) -> csv.CSVStreamingReader:
+def _reader(prepare: Prepare, text: "_Text", columns: list[str], types: dict[str, pa.DataType]) -> csv.CSVStreamingReader:
+    # Also with a blank before or after; texts keep what stands for a missing value, so that it can be counted, and written beside predictions.
+    nulls = [f"{before}{value}{after}" for value in ("", *prepare.missing.values) for before in ("", " ", "  ") for after in ("", " ")]
     return csv.open_csv(
         pa.PythonFile(text, mode="r"),
         # Threads don't make this reader faster, and without them it knows in which row a fault is.
         read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=text.names),
-        parse_options=csv.ParseOptions(delimiter=text.delimiter, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types=types, include_columns=columns, strings_can_be_null=True, null_values=NULLS),
+        parse_options=csv.ParseOptions(delimiter=text.delimiter, quote_char=prepare.csv.quote, newlines_in_values=True),
+        convert_options=csv.ConvertOptions(column_types=types, include_columns=columns, null_values=nulls, decimal_point=prepare.csv.decimal),
     )
 
 
@@ -125,16 +220,18 @@ class _Text:
 
     def __init__(self, prepare: Prepare, files: list[Path], progress: Progress, joined: bool = False) -> None:
         self._joined = joined
-        self.delimiter = prepare.csv.delimiter
-        if not self.delimiter.isascii() or self.delimiter in '"\r\n':
+        self._prepare = prepare
+        self.delimiter = delimiter_of(prepare.csv, files[0])
+        if not self.delimiter.isascii() or self.delimiter in f"{prepare.csv.quote}\r\n":
             raise UserError(f"params.yaml: prepare.csv.delimiter: {self.delimiter!r} can't stand between values; it must be an ASCII character such as , or ;")
         try:
             "".encode(prepare.csv.encoding)  # fails also for codecs of other things than text, such as hex
             codec = codecs.lookup(prepare.csv.encoding).name
         except (LookupError, UnicodeError):
             raise UserError(f"params.yaml: prepare.csv.encoding: there is no encoding {prepare.csv.encoding!r}; utf-8, latin-1 and utf-16 are some") from None
-        self._encoding = None if codec in ("utf-8", "utf-8-sig") else codec
-        self._given = None if prepare.csv.header is True else list(prepare.csv.header)
+        self._told = codec
+        self._encoding: str | None = None
+        self._quote = prepare.csv.quote.encode()
         self._progress = progress
         self._files = iter(files)
         self._first = files[0]
@@ -142,7 +239,7 @@ class _Text:
         """The file of each block that was read."""
         self._stream: pa.NativeFile | None = None
         self._header = b""
-        self.names = self._given or []
+        self.names: list[str] = []
         self._ahead = self._open_next()
 
     def read(self, size: int) -> bytes:
@@ -167,6 +264,11 @@ class _Text:
                 return block
         return b""
 
+    @property
+    def decoder(self) -> str:
+        """Python's name of the file's encoding."""
+        return self._encoding or "utf-8-sig"
+
     def close(self) -> None:
         self.closed = True
         if self._stream is not None:
@@ -184,18 +286,21 @@ class _Text:
             self._stream, self._raw = open_bytes(file)
         except (OSError, pa.ArrowException) as error:
             raise unreadable(file, error) from None
+        self._encoding = _by_mark(file) if not self._told.startswith(("utf-16", "utf-32")) else None
+        if self._encoding is None and self._told not in ("utf-8", "utf-8-sig"):
+            self._encoding = self._told
         if self._encoding:
             self._stream = pa.transcoding_input_stream(self._stream, self._encoding, "utf-8")
         start = self._read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
-        if self._given:
+        if self._prepare.csv.header is not True and self.names:
             return start
         if not (self._header and start.startswith(self._header)):
-            names, length = _header(file, start, self.delimiter, self._encoding or "UTF-8")
+            names, length = read_header(self._prepare, file, start, len(start) < BLOCK_BYTES, self.delimiter, self._encoding or "UTF-8")
             if not self.names:
                 self.names = names
                 self._header = start[:length] if start[:length].endswith((b"\n", b"\r")) else b""
             elif names != self.names:
-                raise UserError(f"{file}: its columns are {some(names)}; those of {self._first} are {some(self.names)}: {_difference(names, self.names)}")
+                raise differing(names, file, self.names, self._first)
         else:
             length = len(self._header)
         return start[length:]
@@ -208,7 +313,7 @@ class _Text:
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self._file, error) from None
         self._progress.read = self._before + self._raw.tell()
-        self._quotes += part.count(QUOTE)
+        self._quotes += part.count(self._quote)
         self._last = part[-1:] or self._last
         return part
 
@@ -216,39 +321,34 @@ class _Text:
         """A line end, if the file's last row has none, so that the next file's first row isn't part of it."""
         self._raw.close()
         if self._quotes % 2:
-            _check_quotes(self._file, self.delimiter, self._encoding or "utf-8-sig")
+            _check_quotes(self._file, self.delimiter, self._prepare.csv.quote, self.decoder)
         ended, self._last = self._last in b"\r\n", b"\n"
         return b"" if ended else b"\n"
 
 
-def _header(file: Path, start: bytes, delimiter: str, encoding: str) -> tuple[list[str], int]:
-    """The names in the first row that isn't empty, and how many bytes it and what is before it take."""
-    lines = start.splitlines(keepends=True)
-    reader = plain.reader((line.decode() for line in lines), delimiter=delimiter)
-    try:
-        names = next(filter(None, reader), [])
-    except UnicodeDecodeError as error:
-        at = sum(map(len, lines[: reader.line_num])) + error.start
-        raise UserError(f"{file}: byte {at} is not {encoding} text; save it as such, or name its encoding in prepare.csv.encoding") from None
-    except plain.Error as error:
-        raise UserError(f"{file}: row 1: not a CSV header: {error}") from None
-    if not names:
-        raise UserError(f"{file}: is empty; a header row with the column names must come first")
-    if all(map(is_number, names)):
-        raise UserError(f"{file}: row 1 holds numbers only; a header row with the column names must come first, or name the columns in prepare.csv.header")
-    return names, sum(map(len, lines[: reader.line_num]))
+def _by_mark(file: Path) -> str | None:
+    """The encoding that a byte order mark tells, but for UTF-8's."""
+    stream, raw = open_bytes(file)
+    with raw:
+        try:
+            mark = read_fully(stream, 4)
+        except OSError:  # told when it is read
+            return None
+    if mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        return "utf-32"
+    return "utf-16" if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None
 
 
-def _check_quotes(file: Path, delimiter: str, encoding: str) -> None:
+def _check_quotes(file: Path, delimiter: str, quote: str, encoding: str) -> None:
     """Refuse a file that ends inside quotes, which Arrow takes as a value; by Python's slow reader, as an odd quote can be right: 5" pipe."""
     stream, raw = open_bytes(file)
     row = 0
     with raw, io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="") as text:
-        reader = plain.reader(text, delimiter=delimiter, strict=True)
+        reader = python_csv.reader(text, delimiter=delimiter, quotechar=quote, strict=True)
         try:
             for values in reader:
                 row += bool(values)
-        except plain.Error as error:
+        except python_csv.Error as error:
             if "expected after" not in str(error):
                 raise UserError(f"{file}: row {row + 1}: a quote is opened and never closed; the file may be cut short") from None
 
@@ -278,13 +378,17 @@ def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str]
         if value is None:
             return UserError(f"{place}: a text that is not UTF-8; save it as such, or name its encoding in prepare.csv.encoding")
         kind = schema.field(name).type if name in schema.names else pa.float64()
+        hint = f"; or say what the column holds: prepare.kinds: {{{name}: {_wider(kind)}}}" if name in inferred else ""
+        if pa.types.is_floating(kind):
+            return UserError(f"{place}: {no_number(value, notation_of(prepare))}{hint}")
         wanted = next((text for test, text in WANTED if test(kind)), "a date or time such as 2024-12-31 or 2024-12-31 23:59:59")
-        hint = f", as those before it; where it is right, say what the column holds: prepare.kinds: {{{name}: {_wider(kind)}}}" if name in inferred else ""
-        return UserError(f"{place}: {value!r} is not {wanted}{hint}")
+        return UserError(f"{place}: {value!r} is not {wanted}{', as those before it' if name in inferred else ''}{hint}")
     found = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
     if found:
         row, expected, got = found.groups()
-        return UserError(f"{file}: row {int(row) + header}: has {got} values; {'the header' if header else 'prepare.csv.header'} has {expected}")
+        by = "the header" if header else "prepare.csv.names" if prepare.csv.names else "prepare.csv.header"
+        told = cause(prepare, file, _by_mark(file) or prepare.csv.encoding)
+        return UserError(f"{file}: row {int(row) + header}: has {got} values; {by} has {expected}{'; ' * bool(told)}{told}")
     if "straddl" in message:
         return UserError(f"{file}: a row is longer than {BLOCK_BYTES} bytes, or a quote is opened and never closed")
     return UserError(f"{file}: not a CSV table: {message.splitlines()[0]}")
@@ -292,11 +396,3 @@ def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str]
 
 def _wider(kind: pa.DataType) -> str:
     return "numeric" if pa.types.is_integer(kind) else "date" if pa.types.is_date(kind) else "category"
-
-
-def _difference(names: list[str], others: list[str]) -> str:
-    return _these(set(names) - set(others), "additional") or _these(set(others) - set(names), "missing") or "the order differs"
-
-
-def _these(names: set[str], what: str) -> str:
-    return f"{what}: {some(sorted(names))}" if names else ""

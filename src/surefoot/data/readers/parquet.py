@@ -83,7 +83,7 @@ def _check_texts(batch: pa.RecordBatch, path: Path) -> None:
 
 
 def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path) -> None:
-    if twice := next((name for name in found.names if found.names.count(name) > 1), None):
+    if twice := next((name for name in schema.names if found.names.count(name) > 1), None):
         raise UserError(f"{path}: names column {twice!r} more than once")
     if found.names != names and set(found.names) != set(names):
         missing, more = sorted(set(names) - set(found.names)), sorted(set(found.names) - set(names))

@@ -13,7 +13,8 @@ from stat import S_ISDIR
 import numpy as np
 import pyarrow as pa
 
-from surefoot.data.columns import matches, some
+from surefoot.data.arrow import text_array
+from surefoot.data.columns import is_chosen, left_out, matches, some
 from surefoot.errors import UserError
 from surefoot.files import check_regular
 from surefoot.params import Prepare
@@ -93,7 +94,7 @@ def is_needed(prepare: Prepare, column: str) -> bool:
     """Whether a column is an input, the target, or what rows are split by."""
     if column in (prepare.target, prepare.split.column):
         return True
-    return (prepare.columns is None or matches(column, prepare.columns)) and not matches(column, prepare.ignore)
+    return is_chosen(column, prepare) and not matches(column, prepare.ignore)
 
 
 def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list[str]:
@@ -102,18 +103,20 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list
     Raises:
         UserError: one comes twice; the target, or the column to split by, isn't there; there is nothing but the target.
     """
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise UserError(f"{place}: names column {name!r} more than once")
-        seen.add(name)
+    seen = set(names)
     for key, wanted in (("prepare.target", prepare.target), ("prepare.split.column", prepare.split.column)):
         if wanted and wanted not in seen:
             raise UserError(f"{place}: has no column {wanted!r} ({key}); it has {some(names)}")
     needed = [name for name in names if is_needed(prepare, name)]
+    once: set[str] = set()
+    for name in needed:
+        if name in once:
+            raise UserError(f"{place}: names column {name!r} more than once; rename one, or leave both out (prepare.ignore)")
+        once.add(name)
     if not set(needed) - {prepare.target, prepare.split.column}:
         # A column to split by is an input only where prepare.columns names it; prepare sees to that.
-        raise UserError(f"{place}: has no input column beside {' and '.join(map(repr, needed))}, so nothing to learn from; it has {some(names)}")
+        index = f" ({some(left)}: an index, by its name, which is none unless prepare.columns names it)" if (left := left_out(names, prepare)) else ""
+        raise UserError(f"{place}: has no input column beside {' and '.join(map(repr, needed))}, so nothing to learn from; it has {some(names)}{index}")
     return needed
 
 
@@ -225,12 +228,9 @@ def text_column(texts: list[str]) -> pa.Array:
         UserError: one has half a character, as a file name of another encoding has.
     """
     try:
-        encoded = [text.encode() for text in texts]
+        return text_array(texts)
     except UnicodeEncodeError as error:
         raise UserError(f"the text {error.object!r} is not valid Unicode, so it can't be a class; rename it") from None
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 def rows_in_batch(kind: pa.DataType) -> int:

@@ -1,0 +1,190 @@
+"""The first rows of a CSV file: the names of its columns; and, where they don't fit, what may be the cause."""
+
+import csv as plain
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from surefoot.data.columns import is_number, some
+from surefoot.data.readers.source import open_bytes, read_fully
+from surefoot.errors import UserError
+from surefoot.params import Csv, Prepare
+
+ROWS = 50  # that are looked at
+START_BYTES = 1 << 16
+DELIMITERS = (",", ";", "\t", "|", ":", " ")
+
+
+def delimiter_of(csv: Csv, file: Path) -> str:
+    """What stands between two values of a file."""
+    if csv.delimiter != "auto":
+        return csv.delimiter
+    return "\t" if re.search(r"\.tsv(\.gz|\.zst)?$", file.name, re.IGNORECASE) else ","
+
+
+def read_header(prepare: Prepare, file: Path, start: bytes, whole: bool, delimiter: str, encoding: str) -> tuple[list[str], int]:
+    """The names of the columns, one for each value of a row, and how many bytes come before the first row of values.
+
+    `start` is how the file begins, as UTF-8; `whole`: all of it.
+
+    Raises:
+        UserError: there are no names, or no text.
+    """
+    csv = prepare.csv
+    lines = start.splitlines(keepends=True)
+    reader = plain.reader((line.decode() for line in lines), delimiter=delimiter, quotechar=csv.quote)
+    try:
+        first = next(filter(None, reader), []) if csv.header is True else []
+        length = sum(map(len, lines[: reader.line_num])) if csv.header is True else 0
+        body = _whole_rows(reader, len(lines), whole)
+    except UnicodeDecodeError as error:
+        at = sum(map(len, lines[: reader.line_num])) + error.start
+        raise UserError(f"{file}: byte {at} is not {encoding} text; save it as such, or name its encoding in prepare.csv.encoding") from None
+    except plain.Error as error:
+        raise UserError(f"{file}: row 1: not a CSV header: {error}") from None
+    if b"\0" in start[:START_BYTES]:
+        raise UserError(f"{file}: has NUL characters among its text, as UTF-16 has without a mark; name its encoding in prepare.csv.encoding: utf-16-le, say")
+    if csv.header is True:
+        _check_names(prepare, file, first)
+    elif csv.given and body and [value.strip() for value in body[0]] == [name.strip() for name in csv.given]:
+        raise UserError(f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a header")
+    if csv.given and first and len(first) != len(csv.given) and first[-1].strip():
+        raise UserError(f"{file}: row 1: has {len(first)} values; prepare.csv.names has {len(csv.given)}")
+    return _one_for_each(list(csv.given or first), body, row_labels=not csv.given), length
+
+
+def _whole_rows(reader: Iterator[list[str]], lines: int, whole: bool) -> list[list[str]]:
+    """The next rows; without one that may be cut off, or isn't text, which is told with its row when it is read."""
+    rows = []
+    try:
+        for row in islice(filter(None, reader), ROWS):
+            if not whole and reader.line_num == lines:  # type: ignore[attr-defined]
+                break
+            rows.append(row)
+    except (UnicodeDecodeError, plain.Error):
+        pass
+    return rows
+
+
+def _check_names(prepare: Prepare, file: Path, names: list[str]) -> None:
+    if not names:
+        raise UserError(f"{file}: is empty; a header row with the column names must come first")
+    # Years, say, are names where one of them is the target's. Rows to predict have no target, and may have none of their own.
+    if prepare.csv.given is None and all(map(is_number, names)) and prepare.target and prepare.target not in names:
+        raise UserError(
+            f"{file}: row 1 holds numbers only, and none is {prepare.target!r} (prepare.target); a header row with the column names must come first, "
+            "or name the columns in prepare.csv.header"
+        )
+
+
+def _one_for_each(names: list[str], body: list[list[str]], row_labels: bool) -> list[str]:
+    """The names, as many as there are values in a row: R's row labels have none, and a delimiter at the ends of rows makes an empty value."""
+    lengths = {len(row) for row in body}
+    if lengths == {len(names) + 1}:
+        if not any(row[-1].strip() for row in body):
+            return [*names, ""]
+        if row_labels and len({row[0] for row in body}) == len(body):
+            return ["", *names]
+    if lengths == {len(names) - 1} and not names[-1].strip():
+        return names[:-1]
+    return names
+
+
+# --- what may be the cause ------------------------------------------------------------------------
+
+
+def cause(prepare: Prepare, file: Path, encoding: str) -> str:
+    """Why the columns of a file aren't those that are needed, as far as its first rows tell: with what to do; empty where they don't."""
+    stream, raw = open_bytes(file)
+    with raw:
+        text = read_fully(stream, START_BYTES).decode(encoding, errors="replace").removeprefix("\ufeff")
+    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()][:ROWS]
+    if len(text) >= START_BYTES // 4 and len(lines) < ROWS:
+        lines = lines[:-1]
+    return next((told for told in (look(prepare, file, lines) for look in CAUSES) if told), "") if lines else ""
+
+
+def _page(_: Prepare, __: Path, lines: list[str]) -> str:
+    kinds = {"<": "a web page, or XML", "{": "JSON", "[{": "JSON", "PK\x03\x04": "a ZIP archive, or an Excel workbook; save it as CSV"}
+    return next((f"it looks like {kind}" for start, kind in kinds.items() if lines[0].lstrip().startswith(start)), "")
+
+
+def _sep(_: Prepare, __: Path, lines: list[str]) -> str:
+    found = re.fullmatch(r'"?sep=(.)"?', lines[0].strip())
+    return f'row 1 names the delimiter, as Excel writes it; remove the row, and set prepare.csv.delimiter: "{found[1]}"' if found else ""
+
+
+def _comment(_: Prepare, __: Path, lines: list[str]) -> str:
+    row = next((number for number, line in enumerate(lines, 1) if re.match(r"\s*(#|%|//|--)", line)), None)
+    return f"row {row} looks like a comment, which a CSV table has none of: remove such lines" if row else ""
+
+
+def _single_quotes(prepare: Prepare, file: Path, lines: list[str]) -> str:
+    cells = re.split(re.escape(delimiter_of(prepare.csv, file)), lines[-1])
+    quoted = [cell for cell in cells if re.match(r"\s*'|.*'\s*$", cell)]
+    return """its values stand in single quotes: prepare.csv.quote: "'\"""" if 2 * len(quoted) > len(cells) and prepare.csv.quote != "'" else ""
+
+
+def _other_delimiter(prepare: Prepare, file: Path, lines: list[str]) -> str:
+    here = delimiter_of(prepare.csv, file)
+    wanted = {len(prepare.csv.given)} if prepare.csv.given else None
+    ours = _lengths(lines, here, prepare.csv.quote)
+    found = {}
+    for delimiter in DELIMITERS:
+        lengths = _lengths(lines, delimiter, prepare.csv.quote)
+        names = next(plain.reader(lines, delimiter=delimiter, quotechar=prepare.csv.quote))
+        fits = len(set(lengths)) == 1 and lengths[0] > 1 and (wanted is None or set(lengths) == wanted)
+        if delimiter != here and fits and (prepare.target in names or prepare.csv.given or set(ours) == {1} or (ours[0] == 1 and len(set(ours)) > 1)):
+            found[delimiter] = (prepare.target in names, lengths[0])
+    if found:
+        best = max(found, key=lambda delimiter: found[delimiter])
+        return f"its values seem to stand between {_named(best)}: prepare.csv.delimiter: {_yaml(best)}"
+    if here not in "".join(lines) and len(split := {len(line.split()) for line in lines}) == 1 and split > {1}:
+        return "its values seem to stand between blanks, as many as fit; save it with one delimiter"
+    return ""
+
+
+def _lengths(lines: list[str], delimiter: str, quote: str) -> list[int]:
+    try:
+        return [len(row) for row in plain.reader(lines, delimiter=delimiter, quotechar=quote)] or [0]
+    except plain.Error:
+        return [0]
+
+
+def _named(delimiter: str) -> str:
+    return {"\t": "tabs", " ": "blanks"}.get(delimiter, repr(delimiter))
+
+
+def _yaml(delimiter: str) -> str:
+    return '"\\t"' if delimiter == "\t" else f'"{delimiter}"'
+
+
+def _blank_before_quote(prepare: Prepare, file: Path, lines: list[str]) -> str:
+    here, quote = re.escape(delimiter_of(prepare.csv, file)), re.escape(prepare.csv.quote)
+    row = next((number for number, line in enumerate(lines, 1) if re.search(rf"{here}\s+{quote}", line)), None)
+    return f"in row {row} a blank stands between a delimiter and a quote, which then is none: remove such blanks" if row else ""
+
+
+def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
+    lengths = _lengths(lines, delimiter_of(prepare.csv, file), prepare.csv.quote)
+    more = next((number for number, length in enumerate(lengths, 1) if length > 1), None)
+    if prepare.csv.header is not True or lengths[0] > 1 or more is None:
+        return ""
+    return f"row 1, taken for the header, has one value, and row {more} has {lengths[more - 1]}: the header must be the first row"
+
+
+CAUSES = (_page, _sep, _other_delimiter, _comment, _single_quotes, _blank_before_quote, _title)
+
+
+def names_told(error: UserError, prepare: Prepare, file: Path, encoding: str) -> UserError:
+    """The same error, with what may be its cause."""
+    told = cause(prepare, file, encoding)
+    return UserError(f"{error}; {told}") if told else error
+
+
+def differing(names: list[str], file: Path, others: list[str], first: Path) -> UserError:
+    """What to tell of a part file whose columns aren't those of the first."""
+    more, fewer = (sorted(set(one) - set(other)) for one, other in ((names, others), (others, names)))
+    told = f"additional: {some(more)}" if more else f"missing: {some(fewer)}" if fewer else "the order differs"
+    return UserError(f"{file}: its columns are {some(names)}; those of {first} are {some(others)}: {told}")

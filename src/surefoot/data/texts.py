@@ -1,0 +1,227 @@
+"""What texts mean: which stand for a missing value, and which are numbers, as people write them."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from surefoot.data.arrow import mask, null_where, numbers, text_array
+from surefoot.params import MISSING_VALUES, Prepare
+
+# A sign of a currency, its code, or per cent; in front of the number or after it.
+CODES = "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|NOK|NZD|PLN|RON|RUB|SEK|SGD|THB|TRY|USD|ZAR"
+UNIT = rf"(?:\p{{Sc}}|%|{CODES})"
+SIGN = r"[+\-\x{2212}]?"
+# As numbers are written elsewhere: what stands before the decimals, and between the thousands.
+OTHERS = ((".", ","), (",", None), (",", "."), (".", "'"), (".", " "), (",", " "), (".", "_"))
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How values are written: which texts stand for a missing one (beside empty and blank texts), and the signs in numbers."""
+
+    missing: tuple[str, ...] = MISSING_VALUES
+    decimal: str = "."
+    thousands: str | None = None
+
+    @cached_property
+    def missing_numbers(self) -> NDArray[np.float64]:
+        """The numbers that stand for a missing value, -999 say; a text such as NaN is none."""
+        found = [number for text in self.missing if (number := _number(text)) is not None and np.isfinite(number)]
+        return np.array(found, np.float64)
+
+
+USUAL = Notation()
+"""As params.yaml has it where nothing else is said."""
+NOTHING = Notation(missing=())
+"""By which only empty texts stand for a missing value."""
+
+
+def notation_of(prepare: Prepare) -> Notation:
+    """As params.yaml says."""
+    return Notation(prepare.missing.values, prepare.csv.decimal, prepare.csv.thousands)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """Texts as strings, whatever Arrow calls them, without blanks around them."""
+    return pc.utf8_trim_whitespace(array if pa.types.is_string(array.type) else array.cast(pa.string()))
+
+
+def missing_in(texts: pa.Array, notation: Notation) -> pa.Array:
+    """Which of plain texts are there, but stand for a missing value (a null: false)."""
+    return pc.is_in(texts, value_set=text_array(["", *notation.missing]))
+
+
+def nullified(array: pa.Array, notation: Notation) -> pa.Array:
+    """Texts, plain, with nulls for those that stand for a missing value."""
+    texts = plain(array)
+    gone = missing_in(texts, notation)
+    return null_where(gone, texts) if gone.true_count else texts
+
+
+def counted(texts: pa.Array) -> dict[str, int]:
+    """How often each text is there."""
+    return {str(entry["values"]): int(entry["counts"]) for entry in pc.value_counts(texts).to_pylist()}
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def to_numbers(texts: pa.Array, notation: Notation, unit: str | None = None) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Plain texts, nulls among them, as float64; and which of them are no numbers of this notation and unit, for which there are nulls."""
+    bare = texts if unit is None else _without_unit(texts, unit)
+    fits = pc.match_substring_regex(bare, _pattern(notation))
+    if unit is not None:  # the same for all: 5 beside $5 could be anything
+        fits = pc.and_(fits, pc.match_substring_regex(texts, _with_unit(unit)))
+    good, there = numbers(fits)
+    good = good.astype(np.bool_) if there is None else good.astype(np.bool_) & there
+    bad = ~good if there is None else ~good & there
+    bare = null_where(mask(~good), bare)
+    if notation.thousands:
+        bare = pc.replace_substring_regex(bare, _separators(notation.thousands), "")
+    if notation.decimal != ".":
+        bare = pc.replace_substring(bare, notation.decimal, ".")
+    bare = pc.replace_substring(bare, "\u2212", "-")
+    return bare.cast(pa.float64()), bad
+
+
+def _separators(thousands: str) -> str:
+    return r"[ \x{a0}\x{202f}]" if thousands == " " else re.escape(thousands)
+
+
+def _pattern(notation: Notation) -> str:
+    point = re.escape(notation.decimal)
+    grouped = rf"\d{{1,3}}(?:{_separators(notation.thousands)}\d{{2,3}})*{_separators(notation.thousands)}\d{{3}}|" if notation.thousands else ""
+    return rf"(?i)^{SIGN}(?:(?:{grouped}\d+)(?:{point}\d*)?|{point}\d+)(?:e[+\-]?\d+)?$|^{SIGN}(?:inf|infinity|nan)$"
+
+
+def _with_unit(unit: str) -> str:
+    sign = re.escape(unit)
+    return rf"^{SIGN}\s*{sign}|{sign}$"
+
+
+def _without_unit(texts: pa.Array, unit: str) -> pa.Array:
+    sign = re.escape(unit)
+    return pc.replace_substring_regex(pc.replace_substring_regex(texts, rf"^({SIGN})\s*{sign}\s*", r"\1"), rf"\s*{sign}$", "")
+
+
+def unit_of(texts: pa.Array) -> str | None:
+    """The sign of a currency, its code, or per cent, that most of the texts have which have one; None: none has."""
+    present = texts.drop_null()
+    with_digits = present.filter(pc.match_substring_regex(present, r"\d"))
+    found = pc.extract_regex(with_digits, rf"^{SIGN}\s*(?P<front>{UNIT})?[^\p{{Sc}}%]*?(?P<back>{UNIT})?$")
+    signs = [counted(found.field(side)) for side in (0, 1)] if len(found) else []
+    both = {sign: number for side in signs for sign, number in side.items() if sign}
+    return max(both, key=lambda sign: both[sign]) if both else None
+
+
+def elsewhere(notation: Notation) -> Iterator[Notation]:
+    """The other ways in which numbers are written."""
+    yield from (replace(notation, decimal=decimal, thousands=thousands) for decimal, thousands in OTHERS if (decimal, thousands) != _signs(notation))
+
+
+def _signs(notation: Notation) -> tuple[str, str | None]:
+    return notation.decimal, notation.thousands
+
+
+def keys(other: Notation, notation: Notation) -> str:
+    """What to set in prepare.csv for another notation than this one."""
+    names = [name for name in ("decimal", "thousands") if getattr(other, name) != getattr(notation, name)]
+    return ", ".join(f"prepare.csv.{name}: {_yaml(getattr(other, name))}" for name in names)
+
+
+def _yaml(sign: str | None) -> str:
+    return "null" if sign is None else f'"{sign}"'
+
+
+def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> str:
+    """Of a text that is no number: how it would be one, and by which key; empty where it wouldn't."""
+    texts = text_array([text.strip()])
+    given = unit_of(texts)
+    if not to_numbers(texts, notation, given)[1][0]:
+        if given == unit:
+            return ""
+        return f"it is a number with {given!r}, which others don't have" if given else f"it is a number without {unit!r}, which others have"
+    meant: dict[float, Notation] = {}
+    for other in elsewhere(notation):
+        values, bad = to_numbers(texts, other, given)
+        if not bad[0]:
+            meant.setdefault(values[0].as_py(), other)
+    return "it is " + ", or ".join(f"{value:,.10g} with {keys(other, notation)}" for value, other in list(meant.items())[:2]) if meant else ""
+
+
+def no_number(text: str, notation: Notation, unit: str | None = None) -> str:
+    """Of a text where a number should be: what to do."""
+    may_be = what_it_may_be(text, notation, unit)
+    return f"{text!r} is not a number" + (f", but {may_be}" if may_be else "; where it stands for a missing value, name it in prepare.missing.values")
+
+
+def without(array: pa.Array, notation: Notation) -> pa.Array:
+    """Numbers, with nulls for those that stand for a missing value."""
+    codes = notation.missing_numbers
+    if not len(codes) or not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        return array
+    values, valid = numbers(array)
+    gone = np.isin(values, codes) if valid is None else np.isin(values, codes) & valid
+    return null_where(mask(gone), array) if gone.any() else array
+
+
+# --- what a column of texts holds ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Texts, some of which are numbers in a notation."""
+
+    notation: Notation
+    unit: str | None
+    numbers: NDArray[np.bool_]
+    strays: dict[str, int]
+    """The texts that are none, and how often they are there."""
+    different: int
+    """How many different texts are numbers."""
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether all are, and there are some."""
+        return bool(self.numbers.any()) and not self.strays
+
+    @property
+    def is_numbers_but_for_a_few(self) -> bool:
+        """Whether they are numbers but for a few texts: in a tenth of the rows, or few different ones among many different numbers."""
+        return few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
+
+
+def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bool:
+    """Whether a column is one of numbers but for a few texts, by the rows of both kinds, and how many different ones there are of each."""
+    return texts > 0 and (10 * text_rows <= number_rows + text_rows or (text_rows <= number_rows and 4 * texts <= numbers))
+
+
+def mixture(texts: pa.Array, notation: Notation) -> Mixture:
+    """Plain texts, nulls among them: which are numbers, all with one unit, or with none."""
+    found = [_mixture(texts, notation, unit) for unit in dict.fromkeys((unit_of(texts), None))]
+    return max(found, key=lambda one: int(one.numbers.sum()))
+
+
+def _mixture(texts: pa.Array, notation: Notation, unit: str | None) -> Mixture:
+    values, bad = to_numbers(texts, notation, unit)
+    is_number = ~numbers(values.is_null())[0].astype(np.bool_)
+    return Mixture(notation, unit, is_number, counted(texts.filter(mask(bad))), len(texts.filter(mask(is_number)).unique()))
+
+
+def of_any(texts: pa.Array, notations: Iterable[Notation]) -> Mixture | None:
+    """The first notation by which texts are numbers; or else are but for a few texts."""
+    found = [mixture(texts, notation) for notation in notations]
+    return next((one for one in found if one.is_numbers), None) or next((one for one in found if one.is_numbers_but_for_a_few), None)
