@@ -283,8 +283,12 @@ def test_what_dvc_does_not_watch_is_told(here):
         assert done.out.splitlines()[-1].startswith(told.format(source)), done
     assert "DVC" not in prepare(here, source="data/raw/linked.csv", target="kind").out
     assert "DVC" not in prepare(here, source="sklearn:wine", target="kind").out
-    message = prepare(here, source="data/raw/linked.csv", test_source="elsewhere/a/raw.csv", target="kind").out
-    assert told.format("elsewhere/a/raw.csv") in message
+    (here / "elsewhere/b").mkdir()
+    first, *rows = (here / "elsewhere/a/raw.csv").read_text().splitlines()
+    (here / "elsewhere/b/raw.csv").write_text("\n".join([first, *rows[:50]]))
+    message = prepare(here, source="data/raw/linked.csv", test_source="elsewhere/b/raw.csv", target="kind").out
+    assert told.format("elsewhere/b/raw.csv") in message
+    assert "50 of the 50 rows of elsewhere/b/raw.csv (prepare.test_source) are also among those here" in message
 
 
 def test_numbers_with_a_slip_are_told(here):

@@ -219,8 +219,9 @@ def test_rows_without_a_column_of_the_models_are_refused(tracked, logged):
 def test_requests_at_once_disturb_no_other(tracked, logged):
     """A network with dropout: in training mode, no two answers would be the same."""
     tracked.csv(300)
-    model, store, said = logged("prepare: {source: raw.csv, test_source: raw.csv, target: kind}\n")
-    rows = pd.read_csv(tracked / "raw.csv").drop(columns=["kind"]).to_dict("records")
+    pd.read_csv(tracked / "raw.csv").iloc[::-1].to_csv(tracked / "test.csv", index=False)
+    model, store, said = logged("prepare: {source: raw.csv, test_source: test.csv, target: kind}\n")
+    rows = pd.read_csv(tracked / "test.csv").drop(columns=["kind"]).to_dict("records")
     answers = {}
     with app(model) as server:
         port = server._http.port
@@ -245,9 +246,10 @@ def test_a_regression(tracked, logged):
     frame = pd.DataFrame(random.normal(size=(200, 3)), columns=["a", "b", "c"])
     frame["y"] = frame.a - 2 * frame.b + 30
     frame.to_csv(tracked / "train.csv", index=False)
-    model, store, said = logged("prepare: {source: train.csv, test_source: train.csv, target: y, task: regression}\n")
+    frame[100:].to_csv(tracked / "test.csv", index=False)
+    model, store, said = logged("prepare: {source: train.csv, test_source: test.csv, target: y, task: regression}\n")
     with app(model) as server:
-        check(server.predictions({"dataframe_records": frame.drop(columns=["y"]).to_dict("records")}), store, said)
+        check(server.predictions({"dataframe_records": frame[100:].drop(columns=["y"]).to_dict("records")}), store, said)
 
 
 # --- a model's directory, as it shouldn't be -------------------------------------------------------

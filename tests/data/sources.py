@@ -27,5 +27,5 @@ def write(out, rows, *, size=7, seed=0, types=(), metadata=None, validation=None
     for split, theirs in (("validation", validation), ("test", test)):
         if theirs is not None:
             options[f"{split}_source"] = f"{split}.csv"
-            own[split] = source(theirs, size, f"{split}.csv", types, metadata)
+            own[split] = lambda _, theirs=theirs, split=split: source(theirs, size, f"{split}.csv", types, metadata)
     return write_tables(out, prepare_of(**options), seed, source(rows, size, types=types, metadata=metadata), own.get("validation"), own.get("test"))

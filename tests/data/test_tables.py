@@ -206,6 +206,43 @@ def test_a_missing_group_or_time_is_refused(tmp_path, by):
         write(tmp_path, rows, split={"by": by, "column": "t"})
 
 
+def test_a_missing_group_follows_what_missing_says(tmp_path):
+    for column, kind in ([f"p{n % 20}" if n % 5 else None for n in range(200)], "category"), ([n % 20 if n % 5 else None for n in range(200)], "numeric"):
+        rows, by = numbered(200, t=column), {"by": "group", "column": "t"}
+        with pytest.raises(
+            UserError, match=rf"row 2, column 't': empty; .* \(prepare.missing.{kind}: drop leaves such rows out, constant makes a group of them\)"
+        ):
+            write(tmp_path, rows, split=by)
+        schema, _ = write(tmp_path, rows, split=by, missing={kind: "drop"})
+        assert schema["dropped"] == {"'t' (prepare.split.column) is missing": 40}
+        assert sum(schema["rows"].values()) == 160
+        write(tmp_path, rows, split=by, missing={kind: "constant"})
+        of_split = {split: set(pq.read_table(tmp_path / f"{split}.parquet").column("a").to_pylist()) for split in ("train", "validation", "test")}
+        missing = {float(n) for n in range(0, 200, 5)}
+        assert sum(bool(missing & of) for of in of_split.values()) == 1, "one group, so one split"
+        assert sum(map(len, of_split.values())) == 200
+
+
+def test_a_missing_time_is_dropped_or_refused(tmp_path):
+    rows = numbered(30, t=[*range(20), None, *range(9)])
+    schema, _ = write(tmp_path, rows, split={"by": "time", "column": "t"}, missing={"numeric": "drop"})
+    assert sum(schema["rows"].values()) == 29
+    with pytest.raises(UserError, match=r"column 't': empty; .*needs a value in every row \(prepare.missing.numeric: drop leaves such rows out\)"):
+        write(tmp_path, rows, split={"by": "time", "column": "t"}, missing={"numeric": "mean"})
+
+
+def test_a_group_has_one_spelling(tmp_path):
+    by = {"by": "group", "column": "t"}
+    for groups in (
+        [str(n % 9) for n in range(90)] + [f"{n % 9}.0" for n in range(90)],
+        [n % 9 + 10**10 for n in range(180)],
+        [float(n % 9 + 10**10) for n in range(180)],
+    ):
+        schema, _ = write(tmp_path, numbered(180, t=groups), split=by)
+        tables = [pq.read_table(tmp_path / f"{split}.parquet").column("a").to_pylist() for split in ("train", "validation", "test")]
+        assert sorted(len({int(a) % 9 for a in table}) for table in tables) == sorted(schema["rows"][split] // 20 for split in schema["rows"])
+
+
 def test_a_time_that_is_text_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"raw.csv: column 't' \(prepare.split.column\) has type string; a split by time needs dates or numbers"):
         write(tmp_path, numbered(30, t=["yesterday"] * 30), split={"by": "time", "column": "t"})
@@ -336,7 +373,9 @@ def test_a_class_with_too_few_rows_is_refused(tmp_path):
         write(tmp_path, columns(["x"] * 50 + ["y"]))
     message = str(refusal.value)
     assert message.startswith("class 'y' of column 'kind' has 1 rows, too few to split: none is left for ")
-    assert "add rows, or change prepare.validation or prepare.test" in message
+    assert "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or prepare.test" in message
+    schema, _ = write(tmp_path, columns(["x"] * 50 + ["y"]), split={"by": "row"}, seed=1)
+    assert schema["classes"] == ["x", "y"]
 
 
 def test_a_class_without_training_rows_is_refused(tmp_path):

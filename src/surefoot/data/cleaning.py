@@ -63,7 +63,7 @@ class Cleaner:
                 if policy == "error" or (column.kind == "array" and policy != "drop"):
                     raise UserError(f"{at(missing, column.name)}: {_what_stands(given, missing)}{_empty(column)}")
                 if policy == "drop":
-                    self._drop(f"{column.name!r} is missing", missing & ~drop)
+                    self.drop(f"{column.name!r} is missing", missing & ~drop)
                     drop |= missing
             arrays.append(array)
         if not self._prepare.target:  # rows to predict
@@ -75,12 +75,13 @@ class Cleaner:
             if self._prepare.missing.target == "error":
                 told = f"{_what_stands(given, missing)}; a target is needed in every row (or prepare.missing.target: drop)"
                 raise UserError(f"{at(missing, self._prepare.target)}: {told}")
-            self._drop(f"{self._prepare.target!r} (the target) is missing", missing & ~drop)
+            self.drop(f"{self._prepare.target!r} (the target) is missing", missing & ~drop)
             drop |= missing
         cleaned = pa.RecordBatch.from_arrays([*arrays, array], schema=self.schema)
         return (cleaned.filter(mask(~drop)), ~drop) if drop.any() else (cleaned, None)
 
-    def _drop(self, reason: str, rows: NDArray[np.bool_]) -> None:
+    def drop(self, reason: str, rows: NDArray[np.bool_]) -> None:
+        """Count rows that are left out."""
         if number := int(rows.sum()):
             self.dropped[reason] = self.dropped.get(reason, 0) + number
 

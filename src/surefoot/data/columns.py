@@ -175,25 +175,6 @@ def _array_column(field: pa.Field, source: str) -> Column:
     return Column(field.name, "array", pa.binary(field.type.list_size * stored.bit_width // 8), array=(dtype, shape))
 
 
-def check_same(columns: list[Column], schema: pa.Schema, prepare: Prepare, source: str, key: str) -> None:
-    """Check that the separate source `prepare.<key>` has the columns of the main one.
-
-    Raises:
-        UserError: naming a column that is missing, or of another type.
-    """
-    for name in [*(column.name for column in columns), prepare.target]:
-        if name not in schema.names:
-            raise UserError(f"{source}: has no column {name!r}, as {prepare.source} has (prepare.{key}); it has {some(schema.names)}")
-    for column in columns:
-        field = schema.field(column.name)
-        if not pa.types.is_null(field.type):
-            other = column_of(field, prepare, source)
-            if (other.kind, other.type, other.array) != (column.kind, column.type, column.array):
-                what = f"{column.kind} column" if column.array is None else f"{column.array[0]} array of shape {list(column.array[1])}"
-                theirs = field.type if other.array is None else f"{other.array[0]} array of shape {list(other.array[1])}"
-                raise UserError(f"{source}: column {column.name!r} is {theirs}, but in {prepare.source} it is a {what} (prepare.{key}); they must be the same")
-
-
 def is_number(text: str) -> bool:
     """Whether Python reads a text as a number."""
     try:

@@ -181,7 +181,7 @@ def date_parts(dates: pa.Array, parts: Iterable[str]) -> tuple[NDArray[np.float6
 
 def convert(array: pa.Array, type_: pa.DataType, form: str | None) -> tuple[pa.Array, tuple[int, str] | None]:
     """Texts, whole numbers that have a format of digits, dates and times as DATE, TIME, MOMENT or INSTANT; and of the first that can't be its row and why."""
-    if array.null_count == len(array) or pa.types.is_null(array.type):
+    if array.is_null(nan_is_null=True).false_count == 0:
         return pa.nulls(len(array), type_), None
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()

@@ -47,7 +47,7 @@ def split_groups(groups: NDArray[np.uint64], seed: int, validation: float, test:
 
     The fractions are those of the groups, approximately: each group's split is drawn by itself.
     """
-    drawn = _mix(groups + np.uint64(_key(f"{seed}/group")))
+    drawn = mix(groups + np.uint64(_key(f"{seed}/group")))
     tests = int(Fraction(str(test)) * 2**64)
     validations = int(Fraction(str(validation)) * 2**64) + tests
     return np.where(drawn < np.uint64(tests), np.int8(2), np.where(drawn < np.uint64(validations), np.int8(1), np.int8(0)))
@@ -97,10 +97,11 @@ def _key(text: str) -> int:
 
 def _random64(counters: NDArray[np.int64], keys: NDArray[np.uint64] | np.uint64 | int) -> NDArray[np.uint64]:
     """A random 64-bit number for each counter: SplitMix64 (Steele, Lea, Flood 2014) from its key."""
-    return _mix(np.uint64(keys) + counters.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return mix(np.uint64(keys) + counters.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
 
-def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers in which every bit depends on every bit of those given."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

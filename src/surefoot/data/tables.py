@@ -19,14 +19,16 @@ from surefoot import files
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import Column, check_same, choose, kind_told, some
+from surefoot.data.columns import Column, choose, kind_of_type, kind_told, some
 from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.normalize import Statistics, normalize, scaling, select, sortable
 from surefoot.data.parts import Parts
 from surefoot.data.readers.source import Source
+from surefoot.data.separate_sources import Blocks, Open, as_main, count_shared, told_by
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.data.texts import notation_of, nullified
+from surefoot.data.vocabulary import keys, texts_of_categories
 from surefoot.errors import UserError
 from surefoot.params import MISSING_VALUES, Prepare
 
@@ -45,11 +47,11 @@ Item = TypeVar("Item")
 
 
 def write_tables(
-    out: Path, prepare: Prepare, seed: int, source: Source, validation: Source | None = None, test: Source | None = None
+    out: Path, prepare: Prepare, seed: int, source: Source, validation: Open | None = None, test: Open | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Split a source's rows into tables in the directory `out`, and fit the preparation on the training rows.
 
-    Returns what `schema.json` says, and what the user should be warned of.
+    Returns what `schema.json` says, and what the user should be warned of. `validation` and `test` open separate sources, as the main one's columns are.
 
     Raises:
         UserError: the data aren't as params.yaml says, or can't be learned from; the disk is full.
@@ -58,10 +60,11 @@ def write_tables(
     columns = choose(source.schema, prepare, prepare.source)
     _check_arrays(columns, prepare)
     cleaner = Cleaner(columns, prepare)
-    own = {"validation": validation, "test": test}
-    for split, other in own.items():
-        if other is not None:
-            check_same(columns, other.schema, prepare, str(getattr(prepare, f"{split}_source")), f"{split}_source")
+    own: dict[str, Source] = {}
+    for split, opened in (("validation", validation), ("test", test)):
+        if opened is not None:
+            other = with_dates(opened(told_by(prepare, columns)), prepare, columns)
+            own[split] = as_main(other, source.schema, columns, prepare, str(getattr(prepare, f"{split}_source")), f"{split}_source")
     fits = [fit(column, prepare, cleaner.vocabularies) for column in columns]
     targets = Targets(cleaner, prepare)
     parts = Parts(source)
@@ -81,14 +84,13 @@ def write_tables(
                         fitted.add(part.column(fitted.column.name))
         targets.check_source()
         for split, other in own.items():
-            if other is not None:
-                number = SPLITS.index(split)
-                of_others.append(Parts(other))
-                for batch, rows in _clean(other, cleaner, of_others[-1]):
-                    of_others[-1].split(np.full(len(rows), number, np.int8))
-                    targets.check_known(batch.column(prepare.target), rows, other.where, split)
-                    tables[number].write(batch)
-                    targets.add(number, batch.column(prepare.target))
+            number = SPLITS.index(split)
+            of_others.append(Parts(other))
+            for batch, rows in _clean(other, cleaner, of_others[-1]):
+                of_others[-1].split(np.full(len(rows), number, np.int8))
+                targets.check_known(batch.column(prepare.target), rows, other.where, split)
+                tables[number].write(batch)
+                targets.add(number, batch.column(prepare.target))
     targets.check_splits()
     _refuse_stray_texts(fits, prepare, cleaner, source)
     described = {
@@ -111,7 +113,7 @@ def write_tables(
         described["shape"] = [last["first"] + last["width"]]
     files.write_json(out / "statistics.json", targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}})
     files.write_json(out / "schema.json", described)
-    return described, [*_warnings(fits), *_wide(described)]
+    return described, [*_warnings(fits), *_wide(described), *_shared(out, prepare, described["rows"], [*own])]
 
 
 def read_schema(prepared: Path) -> dict[str, Any]:
@@ -174,7 +176,10 @@ def _clean(source: Source, cleaner: Cleaner, parts: Parts) -> Iterator[tuple[pa.
         yield batch, rows
 
 
-def _clean_with_raw(source: Source, cleaner: Cleaner, parts: Parts) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
+def _clean_with_raw(
+    source: Source, cleaner: Cleaner, parts: Parts, chosen: Callable[[pa.RecordBatch], NDArray[np.bool_]] | None = None
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
+    """The same with the batches as they came; of their clean rows those that are chosen."""
     first = 0
     for raw in _gather(source.batches):
         batch, kept = cleaner.clean(raw, first, source.where)
@@ -182,8 +187,14 @@ def _clean_with_raw(source: Source, cleaner: Cleaner, parts: Parts) -> Iterator[
         first += raw.num_rows
         if kept is not None:
             raw, rows = raw.filter(arrow_mask(kept)), rows[kept]
+        if chosen is not None and not (these := chosen(raw)).all():
+            raw, batch, rows = raw.filter(arrow_mask(these)), batch.filter(arrow_mask(these)), rows[these]
         parts.keep(rows)
         yield raw, batch, rows
+
+
+def _missing(array: pa.Array) -> NDArray[np.bool_]:
+    return numbers(array.is_null(nan_is_null=True))[0].astype(np.bool_)
 
 
 def _gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -212,17 +223,35 @@ class _Rows:
     def __init__(self, out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts) -> None:
         self.out, self.prepare, self.seed, self.source, self.cleaner, self.parts = out, prepare, seed, source, cleaner, parts
 
+        name = prepare.split.column
+        kind = None if name is None else kind_told(name, prepare) or kind_of_type(source.schema.field(name).type)
+        self.missing = str(getattr(prepare.missing, kind, "error")) if kind else "error"
+        """What becomes of a row without a value to split by."""
+        self._kind = kind
+
+    def with_raw(self) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
+        """`_clean_with_raw` of the rows that can be split."""
+        return _clean_with_raw(self.source, self.cleaner, self.parts, self._there if self.missing == "drop" else None)
+
+    def _there(self, raw: pa.RecordBatch) -> NDArray[np.bool_]:
+        there = ~_missing(self._values(raw))
+        self.cleaner.drop(f"{self.prepare.split.column!r} (prepare.split.column) is missing", ~there)
+        return there
+
+    def _values(self, raw: pa.RecordBatch) -> pa.Array:
+        column = raw.column(str(self.prepare.split.column))
+        return nullified(column, notation_of(self.prepare)) if pa.types.is_string(column.type) else column
+
     def column(self, raw: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.Array:
-        """The split column, without missing values."""
-        name = str(self.prepare.split.column)
-        column = raw.column(name)
-        if pa.types.is_string(column.type):
-            column = nullified(column, notation_of(self.prepare))
-        values_missing = column.is_null(nan_is_null=True)
-        if values_missing.true_count:
-            first = int(np.flatnonzero(numbers(values_missing)[0])[0])
+        """The split column; where missing values aren't filled in, or it is a time, without any."""
+        name, by = str(self.prepare.split.column), self.prepare.split.by
+        column = self._values(raw)
+        missing = _missing(column)
+        if missing.any() and (self.missing == "error" or by == "time"):
+            ways = "drop leaves such rows out" + (", constant makes a group of them" if by == "group" else "")
             raise UserError(
-                f"{self.source.where(int(rows[first]))}, column {name!r}: empty; prepare.split.by: {self.prepare.split.by} needs a value in every row"
+                f"{self.source.where(int(rows[np.flatnonzero(missing)[0]]))}, column {name!r}: empty; prepare.split.by: {by} needs a value in every row "
+                f"(prepare.missing.{self._kind}: {ways})"
             )
         return column
 
@@ -242,12 +271,12 @@ def _by_row(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.Re
 
 
 def _by_group(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
-    for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner, rows.parts):
+    for raw, batch, numbered in rows.with_raw():
         column = rows.column(raw, numbered)
         if pa.types.is_nested(column.type):
             raise UserError(f"{rows.prepare.source}: column {rows.prepare.split.column!r} (prepare.split.column) holds arrays, which can't be groups")
-        texts = column.cast(pa.string()).dictionary_encode()
-        names = pa.concat_arrays([texts.dictionary, pa.nulls(0, pa.string())])
+        texts = texts_of_categories(column).dictionary_encode("encode")  # all that are missing are one group
+        names = pa.concat_arrays([keys(texts.dictionary), pa.nulls(0, pa.string())])
         _, offsets, data = names.buffers()
         bounds = np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1] if len(names) else np.zeros(1, np.int32)
         hashes = hash_texts(bounds, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8))
@@ -264,7 +293,7 @@ def _by_time(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.R
     schema = rows.cleaner.schema.append(pa.field(key, pa.uint64()))
     total = 0
     with _Writer(aside, schema, []) as writer:
-        for raw, batch, numbered in _clean_with_raw(rows.source, rows.cleaner, rows.parts):
+        for raw, batch, numbered in rows.with_raw():
             image = _time_image(rows.column(raw, numbered), rows)
             times = pa.Array.from_buffers(pa.uint64(), len(image), [None, pa.py_buffer(image)])
             writer.write(pa.RecordBatch.from_arrays([*batch.columns, times], schema=schema))
@@ -367,7 +396,9 @@ class Targets:
                 of_split = dict(zip(SPLITS, counts[label], strict=True))
                 needed = self._drawn if prepare.split.by == "class" else ["train"]
                 if empty := [split for split in needed if not of_split[split]]:
-                    remedy = "add rows, or change prepare.validation or prepare.test" + ("" if prepare.split.by == "class" else ", or prepare.split")
+                    remedy = "add rows, or change prepare.validation or prepare.test, or prepare.split"
+                    if prepare.split.by == "class":
+                        remedy = "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or prepare.test"
                     few = f"class {label!r} of column {target!r} has {sum(of_split.values())} rows, too few to split"
                     raise UserError(f"{few}: none is left for {' and '.join(empty)}; {remedy}")
         for split in self._drawn:
@@ -585,6 +616,23 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner,
                 f"texts among its numbers: {some([repr(text) for text in strays], 5)}: mend them, or add to prepare.missing.values what stands for a missing "
                 f"value; or prepare.kinds: {{{name}: category}} where the column holds no numbers",
             )
+
+
+def _shared(out: Path, prepare: Prepare, rows: dict[str, int], own: list[str]) -> list[str]:
+    """How many rows of separate sources are among the main source's, too."""
+
+    def blocks(split: str) -> Blocks:
+        return lambda: _read(out / f"{split}.parquet")
+
+    found = []
+    for split in own:
+        if count := count_shared(blocks(split), rows[split], [blocks(other) for other in SPLITS if other not in own]):
+            name = getattr(prepare, f"{split}_source")
+            found.append(
+                f"{count:,} of the {rows[split]:,} rows of {name} (prepare.{split}_source) are also among those here, with the same inputs and target: "
+                "of these the figures say nothing about new rows"
+            )
+    return found
 
 
 def _wide(described: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source
 from surefoot.data.readers.source import Source
+from surefoot.data.separate_sources import Open, refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.params import Prepare, load
 
@@ -23,18 +24,11 @@ def main() -> None:
     params = load(files.PARAMS)
     watched.require(params, "prepare")
     prepare = params.prepare
-    opened = [
-        shown(open_source(prepare, source, labels), source) if source else None
-        for source, labels in (
-            (prepare.source, prepare.labels),
-            (prepare.validation_source, prepare.validation_labels),
-            (prepare.test_source, prepare.test_labels),
-        )
-    ]
-    main_source = opened[0]
-    assert main_source is not None
+    refuse_same(prepare)
+    main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
+    separate = [_opener(prepare.validation_source, prepare.validation_labels), _opener(prepare.test_source, prepare.test_labels)]
     with files.new_directory(files.PREPARED) as out:
-        schema, warnings = write_tables(out, prepare, params.seed, main_source, *opened[1:])
+        schema, warnings = write_tables(out, prepare, params.seed, main_source, *separate)
     for warning in warnings:
         terminal.say(f"note: {prepare.source}: {warning}")
     if schema["dropped"]:
@@ -48,6 +42,10 @@ def main() -> None:
             f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the file into {files.RAW}, fetch it with "
             "`dvc import-url`, or name it in dvc.yaml under prepare's deps"
         )
+
+
+def _opener(name: str | None, labels: str | None) -> Open | None:
+    return None if name is None else lambda told: shown(open_source(told, name, labels), name)
 
 
 def unwatched(prepare: Prepare) -> list[str]:
