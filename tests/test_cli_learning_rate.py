@@ -154,7 +154,7 @@ def test_the_range_test(prepared):
 
     (run,) = prepared.runs()
     assert run.info.status == "FINISHED"
-    assert run.info.run_name.startswith("lr-find mlp ")
+    assert run.info.run_name.startswith("digits ") and run.info.run_name.endswith(" lr-find")
     assert run.data.tags["surefoot.kind"] == "lr-find"
     assert "DVC_EXP_NAME" not in run.data.tags
     assert (run.data.params["lr_find.min"], run.data.params["lr_find.steps"], run.data.params["train.epochs"]) == ("1e-06", "100", "2")

@@ -291,7 +291,7 @@ def test_another_batch_size_in_an_experiment_runs_batch_too(again):
     (name,) = again.dvc("exp", "list", "--name-only").out.split()
     (run,) = again.runs()
     assert run.data.tags["DVC_EXP_NAME"] == name
-    assert run.info.run_name == f"{name} lr=0.01 batch=256 epochs=1"
+    assert run.info.run_name == f"digits lr=0.01 batch=256 epochs=1 {name}"
     assert run.data.params["batch.size"] == "256"
     assert "test/accuracy" in run.data.metrics
 

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from surefoot import retrain, terminal
+from surefoot import files, provenance, retrain, terminal
 from tests.helpers import PARAMS
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -94,9 +94,9 @@ def test_a_class_with_too_few_rows(here):
 )
 def test_every_stage_checks_the_params_first(here, stage, before, after, message):
     (here / "params.yaml").write_text(PARAMS.replace(before, after))
-    files = here.files()
+    there = here.files()
     assert message in here.stage(stage).refused()
-    nothing_new(here, files)
+    nothing_new(here, there)
 
 
 def test_a_failed_stage_leaves_the_outputs_of_an_earlier_run(prepared):
@@ -108,6 +108,45 @@ def test_a_failed_stage_leaves_the_outputs_of_an_earlier_run(prepared):
 
 
 # --- batch
+
+
+MEASURED = {"reports/metrics.json", "reports/intervals.json", "reports/predictions.csv", "reports/classes.csv", "reports/plots/training.png"}
+
+
+def test_what_was_measured_stands_beside_no_other_data(batched):
+    """A stage may fail before other figures are there: those of the run before are gone by then."""
+    for name in ("train", "evaluate"):
+        assert batched.stage(name).code == 0
+    assert batched.files() >= MEASURED
+    batched.csv(classes=1)
+    assert batched.stage("prepare").code == 2
+    assert batched.files() >= MEASURED, "there are no other data yet"
+    batched.csv(rows=80)
+    assert batched.stage("prepare").code == 0
+    assert not batched.files() & MEASURED
+
+
+def test_what_was_measured_stands_beside_no_other_model(batched):
+    for name in ("train", "evaluate"):
+        assert batched.stage(name).code == 0
+    batched.edit("train.lr", "1.0e+30")
+    assert batched.stage("train").code == 2
+    assert not batched.files() & MEASURED
+
+
+def test_the_last_commits_figures_are_told_of_the_same_test_rows_alone(batched, monkeypatch):
+    for name in ("train", "evaluate"):
+        assert batched.stage(name).code == 0
+    committed = {str(path): path.read_bytes() for path in (files.METRICS, files.PREDICTIONS)}
+    monkeypatch.setattr(provenance, "committed_output", lambda stage, path, now: ("abc1234", committed[path]))
+    assert "change since abc1234" in batched.stage("evaluate").out
+    batched.csv(rows=120)
+    for name in ("prepare", "batch", "train"):
+        assert batched.stage(name).code == 0
+    assert "change since" not in batched.stage("evaluate").out
+    for damaged in (b"", b"\xff", b"actual\n"):
+        committed[str(files.PREDICTIONS)] = damaged
+        assert "change since" not in batched.stage("evaluate").out
 
 
 def test_a_shape_that_does_not_fit(prepared):

@@ -1,8 +1,10 @@
 """`train.start_from` and `train.rows`, stage by stage: data that keeps coming, as part files in a directory."""
 
+import hashlib
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ from surefoot.errors import Stopped
 from surefoot.params import load
 from surefoot.stages import train
 from surefoot.training.trajectory_store import TrajectoryStore
-from tests.helpers import make_workspace
+from tests.helpers import Workspace, make_workspace, run_queue
 
 PARAMS = """\
 prepare:
@@ -50,7 +52,7 @@ def part(here, name, rows=NEW, first=0, classes="xyz"):
 
 def ran(here, *stages):
     done = None
-    for stage in stages or ("prepare", "batch", "train", "evaluate"):
+    for stage in stages or ("start_from", "prepare", "batch", "train", "evaluate"):
         done = here.stage(stage)
         assert done.code == 0, done
     return done
@@ -72,7 +74,7 @@ def come(coming):
     """After that run a second part file came, and `previous` is to be gone on from."""
     part(coming, "2.csv", NEW, OLD)
     coming.edit("train.start_from", "previous")
-    ran(coming, "prepare", "batch")
+    ran(coming, "start_from", "prepare", "batch")
     return coming
 
 
@@ -89,7 +91,7 @@ def mark():
 def test_a_new_part_moves_no_old_row_to_another_split(coming):
     before = {split: pq.read_table(f"data/prepared/{split}.parquet").to_pylist() for split in ("train", "validation", "test")}
     part(coming, "2.csv", NEW, OLD)
-    ran(coming, "prepare", "batch")
+    ran(coming, "start_from", "prepare", "batch")
     for split, rows in before.items():
         assert pq.read_table(f"data/prepared/{split}.parquet").to_pylist()[: len(rows)] == rows
     store = open_store(files.BATCHES)
@@ -105,7 +107,7 @@ def test_a_new_part_moves_no_old_row_to_another_split(coming):
 def test_goes_on_from_the_previous_run(come):
     first = weights()
     done = ran(come, "train")
-    assert "training starts from the run mlp " in done.out
+    assert "training starts from the run raw mlp " in done.out
     assert "; new: raw/2.csv\n" in done.out
     ran(come, "evaluate")
     run, before = come.runs()
@@ -115,7 +117,7 @@ def test_goes_on_from_the_previous_run(come):
     assert (
         f"Started from [{before.info.run_name}](#/experiments/{before.info.experiment_id}/runs/{before.info.run_id})." in run.data.tags["mlflow.note.content"]
     )
-    assert (Path(run.info.artifact_uri.removeprefix("file://")) / start.WEIGHTS).read_bytes() == first
+    assert (Path(run.info.artifact_uri.removeprefix("file://")) / start.ARTIFACTS / start.WEIGHTS).read_bytes() == first
     metrics = json.loads(files.METRICS.read_text())["test"]
     rows = {part["path"]: part["rows"]["test"] for part in open_store(files.BATCHES).index["parts"]}
     mean = (metrics["old/accuracy"] * rows["raw/1.csv"] + metrics["new/accuracy"] * rows["raw/2.csv"]) / sum(rows.values())
@@ -209,12 +211,16 @@ def test_previous_without_a_run_before(tracked):
     ran(tracked)
     fresh = weights()
     shutil.rmtree(".surefoot")
+    files.MODEL.unlink()
     tracked.edit("train.start_from", "previous")
     tracked.edit("train.rows", "new")
-    done = ran(tracked, "train")
+    done = ran(tracked, "start_from", "prepare", "batch", "train")
     assert "train.start_from: previous: there is no run before this one, so training starts from fresh weights\n" in done.out
     assert weights() == fresh
     done = ran(tracked, "train")
+    assert "fresh weights" in done.out
+    assert weights() == fresh
+    done = ran(tracked, "start_from", "prepare", "batch", "train")  # forced, it doesn't go on from itself
     assert "fresh weights" in done.out
     assert weights() == fresh
 
@@ -232,7 +238,7 @@ def test_starts_that_mlflow_and_files_have(come):
     known = [run.info.run_id, f"'{run.info.run_name}'", f"models:/{run.data.tags['surefoot.model_id']}", "models:/digits@champion"]
     for wanted in [*known, "kept.safetensors"]:
         come.edit("train.start_from", wanted)
-        done = ran(come, "train", "evaluate")
+        done = ran(come, "start_from", "train", "evaluate")
         assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
         assert ("; new: raw/2.csv" in done.out) is False  # evaluate says nothing of it
         assert ("old/accuracy" in json.loads(files.METRICS.read_text())["test"]) is (wanted != "kept.safetensors")
@@ -250,7 +256,7 @@ def refused(here, start_from=None, rows=None):
     if rows:
         here.edit("train.rows", rows)
     before = files.sha256_file(files.MODEL)
-    message = here.stage("train").refused()
+    message = next(done for done in map(here.stage, ("start_from", "prepare", "batch", "train")) if done.code).refused()
     assert files.sha256_file(files.MODEL) == before
     return message.removeprefix("error: ").removeprefix("train.start_from: ").rstrip("\n")
 
@@ -288,7 +294,7 @@ def test_damaged_weights(come):
     good = weights()
     for name, data in (("cut", good[:-7]), ("header", b"\xff" * 8 + good[8:]), ("empty", b""), ("pickle", b"\x80\x04\x95" + good)):
         (come / f"{name}.safetensors").write_bytes(data)
-        assert refused(come, f"{name}.safetensors").startswith(f"{name}.safetensors is no safetensors file, or is damaged: ")
+        assert refused(come, f"{name}.safetensors") == f"{name}.safetensors can't be read: it isn't a safetensors file, or is cut short or damaged"
     tensors = safetensors.torch.load(good)
     name = next(iter(tensors))
     tensors[name][0] = float("nan")
@@ -305,28 +311,243 @@ def test_a_damaged_artifact(come):
     assert "is damaged: its digest is another one than the run has recorded" in refused(come, run.info.run_id)
 
 
-def test_a_noted_start_that_is_damaged_is_taken_from_its_run_again(come):
+def test_a_start_that_is_damaged_is_taken_from_the_store(come):
     ran(come, "train")
-    model = weights()
-    (path,) = Path(".surefoot/starts").glob("*.safetensors")
-    path.write_bytes(b"x" + path.read_bytes()[1:])
+    model, good = weights(), (files.START_FROM / start.WEIGHTS).read_bytes()
+    (files.START_FROM / start.WEIGHTS).write_bytes(b"x" + good[1:])
     ran(come, "train")
     assert weights() == model
-    for gone in (path, *Path(".surefoot/chain").glob("*.safetensors")):
-        gone.unlink()
-    assert "which this training started from, is damaged or gone" in refused(come)
+    (path,) = Path(".surefoot/starts").glob("*.safetensors")
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    damaged = "data/start_from is damaged; `dvc checkout data/start_from` brings it back"
+    assert come.stage("train").err.endswith(f"error: train.start_from: {damaged}\n")
+    assert refused(come) == f"{damaged}, or delete it, so that it is looked up anew"
+    (files.START_FROM / start.WEIGHTS).write_bytes(good)
+    for name, bad in ((start.NOTE, b"[]"), (start.NOTE, b"{"), (start.PREPARATION, b'{"task": 1}'), (start.PREPARATION, b"[" * 10000)):
+        whole = (files.START_FROM / name).read_bytes()
+        (files.START_FROM / name).write_bytes(bad)
+        assert "is damaged" in refused(come), (name, bad)
+        (files.START_FROM / name).write_bytes(whole)
+    ran(come, "start_from", "prepare", "batch", "train")
+    assert weights() == model
+
+
+def test_what_train_is_told_of_must_have_been_looked_up(come):
+    come.edit("train.start_from", "models/model.safetensors")
+    assert come.stage("train").refused() == "error: train.start_from: what models/model.safetensors is wasn't looked up yet: run `dvc repro batch` first\n"
 
 
 def test_a_start_that_does_not_fit(come):
-    part(come, "3.csv", NEW, OLD + NEW, classes="wxyz")
-    ran(come, "prepare", "batch")
-    message, why = refused(come).splitlines()
-    assert message.endswith(
-        "doesn't fit train.model: 3.weight is float32 [3, 5], the network has float32 [4, 5]; 3.bias is float32 [3], the network has float32 [4]"
-    )
-    assert why == "a class or category that is new in the data changes outputs or inputs, as does another train.model; then start from null"
     come.edit("train.model.arguments", "{hidden: [5, 5]}")
-    assert "5.weight is none, the network has float32 [4, 5]; and 1 more" in refused(come)
+    message, why = refused(come).splitlines()
+    assert "doesn't fit train.model: 3.weight is float32 [3, 5], the network has float32 [5, 5]" in message
+    assert "5.weight is none, the network has float32 [3, 5]; and 1 more" in message
+    assert why == "a class or category that is new in the data changes outputs or inputs, as does another train.model; then start from null"
+
+
+# --- the preparation is kept
+
+
+def schema():
+    return json.loads((files.PREPARED / "schema.json").read_text())
+
+
+def test_the_preparation_of_the_start_is_kept(coming):
+    coming.edit("prepare.normalize", "standard")
+    ran(coming)
+    before = schema()
+    part(coming, "2.csv", NEW, 10 * OLD)
+    coming.edit("train.start_from", "previous")
+    done = ran(coming, "start_from", "prepare")
+    assert "note: raw: the preparation of the model that training starts from is kept\n" in done.out
+    assert schema()["features"] == before["features"]
+    assert schema()["rows"] != before["rows"]
+    ran(coming, "batch", "train", "evaluate")
+    assert mark()["start"]["keeps"] is True
+    coming.edit("prepare", "{source: raw, target: kind, refit: true}")
+    done = ran(coming, "prepare", "batch", "train")
+    assert "is kept" not in done.out
+    assert schema()["features"] != before["features"]
+    assert mark()["start"]["keeps"] is False
+
+
+TOWNS = "{source: raw, target: kind, categories: %s, missing: {numeric: mean, category: constant}}"
+
+
+@pytest.fixture
+def towns(coming):
+    """A run on rows with a category and with missing values."""
+    lines = [f"{'' if row % 9 == 0 else row},{('Bonn', 'Ulm', '')[row % 3]},{'xyz'[row * row % 3]}\n" for row in range(OLD)]
+    (coming / "raw/1.csv").write_text("".join(["age,town,kind\n", *lines]))
+    coming.edit("prepare", TOWNS % "onehot")
+    ran(coming)
+    return coming
+
+
+@pytest.mark.parametrize("encode", ["onehot", "codes"])
+def test_new_categories_take_the_unseen_place(towns, encode):
+    if encode == "codes":
+        towns.edit("prepare.categories", encode)
+        towns.edit("train.model", "{factory: 'networks.table:table', arguments: {embedding: 2, hidden: [5]}}")
+        ran(towns)
+    before = schema()
+    lines = [f"{row},{('Köln', 'Ulm', 'Hof')[row % 3]},{'xyz'[row * row % 3]}\n" for row in range(NEW)]
+    (towns / "raw/2.csv").write_text("".join(["age,town,kind\n", *lines]))
+    towns.edit("train.start_from", "previous")
+    done = ran(towns, "start_from", "prepare")
+    assert "is kept; it hasn't seen, and takes for others: 'town': 'Hof', 'Köln' (" in done.out
+    assert {name: schema()[name] for name in ("features", "classes", "shape", "scale")} == {
+        name: before[name] for name in ("features", "classes", "shape", "scale")
+    }
+    ran(towns, "batch", "train", "evaluate")
+    town = before["features"][1]
+    rows, inputs = pq.read_table("data/prepared/test.parquet").to_pylist(), open_store(files.BATCHES).test.inputs
+    other = inputs[:, town["first"]] == (1 if encode == "onehot" else 0)
+    assert other.tolist() == [row["town"] in ("Köln", "Hof") for row in rows]
+
+
+def test_a_class_that_is_new_is_named_with_its_row(come):
+    part(come, "3.csv", NEW, OLD + NEW, classes="wxyz")
+    message, mend = refused(come).splitlines()
+    assert message == "raw/3.csv: row 2, column 'kind': class 'w' is new: the model that training starts from (train.start_from) has outputs for x, y, z"
+    assert mend == "leave such rows out, or train from fresh weights (train.start_from: null)"
+    come.edit("train.start_from", "null")
+    ran(come)
+
+
+def test_a_class_that_is_gone_keeps_its_output(coming):
+    (coming / "raw/1.csv").unlink()
+    part(coming, "2.csv", NEW, OLD, classes="xz")
+    coming.edit("train.start_from", "previous")
+    coming.edit("train.model", "{factory: 'networks.mlp:mlp', arguments: {hidden: [5]}}\n  loss: {class_weights: balanced}")
+    ran(coming)
+    assert schema()["classes"] == ["x", "y", "z"]
+    assert mark()["weights"] == files.sha256(weights())
+
+
+KEEP = "of the model that training starts from (train.start_from), which is kept"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (TOWNS % "codes", f"params.yaml: prepare.categories is codes, but onehot in the preparation {KEEP}"),
+        ("{source: raw, target: kind, task: binary}", f"params.yaml: prepare.task is binary, but classification in the preparation {KEEP}"),
+        (
+            "{source: raw, target: kind, normalize: none, missing: {numeric: mean, category: constant}}",
+            "params.yaml: prepare.normalize is none, but standard in",
+        ),
+        ("{source: raw, target: kind, kinds: {age: category}}", "params.yaml: prepare.kinds: age is category, but numeric in the preparation"),
+        (
+            "{source: raw, target: kind, ignore: [age], missing: {category: constant}}",
+            "raw: 'age': no such input, but the model that training starts from (train.start_from) has it",
+        ),
+    ],
+)
+def test_params_that_say_otherwise_than_what_is_kept(towns, prepare, message):
+    towns.edit("prepare", prepare)
+    said, mend = refused(towns, "previous").splitlines()
+    assert said.startswith(message)
+    assert mend.endswith(("(prepare.refit: true)", "(train.start_from: null)"))
+
+
+def test_something_for_missing_values_that_the_model_has_not(coming):
+    coming.edit("prepare", "{source: raw, target: kind, normalize: none, missing: {numeric: median}}")
+    assert "has nothing for a missing value in column 'a'\nput error or drop, or fit the preparation anew" in refused(coming, "previous")
+
+
+def test_a_new_column(coming):
+    (coming / "raw/1.csv").write_text("".join(["a,b,c,kind\n", *(f"{row},{row * row % 11},{row % 7},{'xyz'[row % 3]}\n" for row in range(OLD))]))
+    assert refused(coming, "previous").startswith("raw: 'c': an input that the model that training starts from (train.start_from) doesn't have\nleave it out")
+    coming.edit("prepare.target", "kind\n  ignore: [c]")
+    ran(coming)
+
+
+def test_the_order_of_the_columns_may_change(coming):
+    model = weights()
+    (coming / "raw/1.csv").write_text("".join(["kind,b,a\n", *(f"{'xyz'[row % 3]},{row * row % 11},{row / 64}\n" for row in range(OLD))]))
+    before = open_store(files.BATCHES).train.inputs[:].copy()
+    coming.edit("train.start_from", "previous")
+    ran(coming)
+    assert (open_store(files.BATCHES).train.inputs == before).all()
+    assert weights() != model
+
+
+# --- which model `previous` is
+
+
+def test_previous_is_the_model_that_lies_here(coming):
+    """Also where another run was finished later, as when DVC's run cache has brought it."""
+    first = weights()
+    coming.edit("train.lr", "0.02")
+    ran(coming, "train", "evaluate")
+    files.MODEL.write_bytes(first)
+    part(coming, "2.csv", NEW, OLD)
+    coming.edit("train.start_from", "previous")
+    ran(coming)
+    assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+    assert mark()["start"]["seen"]["parts"] == [["raw/1.csv", mark()["seen"]["parts"][0][1]]]
+
+
+def test_a_model_that_a_failed_training_took_away_is_the_one_that_dvc_lock_names(coming):
+    first = weights()
+    digest = hashlib.md5(first).hexdigest()
+    Path("dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: models/model.safetensors, md5: {digest}}}]}}}}\n")
+    files.MODEL.unlink()
+    coming.edit("train.start_from", "previous")
+    message, mend = coming.stage("start_from").refused().splitlines()
+    assert message == (
+        "error: train.start_from: previous: models/model.safetensors, which dvc.lock names, isn't here: `dvc pull` brings it where a remote has it"
+    )
+    assert mend == "or train from fresh weights (train.start_from: null), or name another start"
+    assert not files.START_FROM.exists()
+    cached = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(first)
+    ran(coming)
+    assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+
+
+def test_a_model_that_only_dvc_knows_of(coming):
+    """As in a clone: no run of the store made it, but dvc.lock names it, and the batches that it was trained on."""
+    coming.edit("prepare.normalize", "standard")
+    ran(coming)
+    before = schema()["features"]
+    shutil.rmtree(".surefoot")
+    digest, batches = hashlib.md5(weights()).hexdigest(), "0" * 32 + ".dir"
+    Path("dvc.lock").write_text(
+        f"stages: {{batch: {{outs: [{{path: data/batches, md5: {batches}}}]}}, train: {{deps: [{{path: data/batches, md5: {batches}}}], "
+        f"outs: [{{path: models/model.safetensors, md5: {digest}}}]}}}}\n"
+    )
+    part(coming, "2.csv", NEW, 10 * OLD)
+    coming.edit("train.start_from", "previous")
+    done = ran(coming, "start_from", "prepare", "batch", "train")
+    assert "training starts from models/model.safetensors (weights " in done.out
+    assert "; new: raw/2.csv\n" in done.out
+    assert schema()["features"] == before
+
+
+def test_a_file_of_a_run_here_is_known(coming):
+    shutil.copy(files.MODEL, "kept.safetensors")
+    part(coming, "2.csv", NEW, OLD)
+    coming.edit("train.start_from", "kept.safetensors")
+    done = ran(coming, "start_from", "prepare", "batch", "train")
+    assert "; new: raw/2.csv\n" in done.out
+    shutil.rmtree(".surefoot")
+    done = ran(coming, "start_from")
+    assert "how its inputs were prepared isn't known, so the preparation is fitted anew" in done.out
+
+
+def test_another_start_in_between_leaves_nothing(come):
+    """`previous`, tried in vain; then a training from fresh weights; then `previous` is that one's model."""
+    come.edit("train.model.arguments", "{hidden: [5, 5]}")
+    assert come.stage("train").code == 2
+    come.edit("train.start_from", "null")
+    ran(come)
+    fresh = weights()
+    come.edit("train.start_from", "previous")
+    ran(come)
+    assert mark()["origin"]["start"] == {"weights": files.sha256(fresh)}
 
 
 def test_rows_new_without_a_start(come):
@@ -338,12 +559,13 @@ def test_rows_new_without_a_new_row(coming):
     coming.edit("train.start_from", "previous")
     assert refused(coming, rows="new").endswith("has seen every part file of raw; add one, or set rows: all")
     coming.edit("train.start_from", "models/model.safetensors")
+    shutil.rmtree(".surefoot")
     assert refused(coming) == "train.rows: new: which rows models/model.safetensors has seen isn't known; start from a run, or set rows: all"
 
 
 def test_rows_new_of_a_source_without_part_files(coming):
     coming.edit("prepare.source", "sklearn:iris")
-    ran(coming, "prepare", "batch")
+    ran(coming)
     coming.edit("train.start_from", "previous")
     assert "sklearn:iris has no part files, so which rows are new can't be told" in refused(coming, rows="new")
 
@@ -357,24 +579,24 @@ def test_fewer_new_rows_than_a_whole_batch(come):
 
 def test_a_part_that_sorts_before_those_that_were_seen(coming):
     part(coming, "0.csv", NEW, OLD)
-    ran(coming, "prepare", "batch")
+    ran(coming, "start_from", "prepare", "batch")
     message = refused(coming, "previous")
     assert message.startswith("raw/0.csv is new, and its name sorts before raw/1.csv, so rows that the run ")
     assert message.endswith("a row's split depends on the rows before it (prepare.split.by)\nrename it so that it sorts last, or start from null")
     Path("raw/0.csv").rename("raw/2.csv")
-    ran(coming, "prepare", "batch", "train")
+    ran(coming, "start_from", "prepare", "batch", "train")
 
 
 def test_a_part_that_was_seen_and_is_gone(come):
     ran(come, "train")
     part(come, "1.csv", OLD + 1)
-    ran(come, "prepare", "batch")
+    ran(come, "start_from", "prepare", "batch")
     assert refused(come).startswith("raw/1.csv isn't there as it was, so rows that the run ")
 
 
 def test_another_split(come):
     come.edit("seed", "1")
-    ran(come, "prepare", "batch")
+    ran(come, "start_from", "prepare", "batch")
     assert refused(come).startswith("seed was 0, so rows that the run ")
 
 
@@ -399,7 +621,70 @@ def test_verify_makes_such_a_run_again(tmp_path):
     assert done.code == 0, done
     assert "identical: " in done.out
     assert "test/new/accuracy" in done.out
-    (files_of := workspace.artifact(run, start.WEIGHTS)).write_bytes(b"x" + files_of.read_bytes()[1:])
+    (files_of := workspace.artifact(run, f"{start.ARTIFACTS}/{start.WEIGHTS}")).write_bytes(b"x" + files_of.read_bytes()[1:])
     done = workspace.run(".venv/bin/surefoot", "verify", run.info.run_id, PYTHONPATH="src", check=False, TMPDIR=str(tmp_path))
     assert done.code == 3, done
     assert "the model that it started from, start/weights.safetensors, is damaged in MLflow" in done.out
+
+
+# --- by DVC
+
+
+def weekly(workspace, *weeks):
+    """Parts of the digits, a file a week; the source is their directory."""
+    lines = (workspace / "data/raw/digits.csv").read_text().splitlines(keepends=True)
+    (workspace / "data/raw/weeks").mkdir(exist_ok=True)
+    for week in weeks:
+        (workspace / f"data/raw/weeks/{week}.csv").write_text("".join([lines[0], *lines[1 + 400 * week : 401 + 400 * week]]))
+    workspace.edit("prepare.source", "data/raw/weeks")
+
+
+def starts(workspace):
+    return [run["origin"].get("start") for run in TrajectoryStore(workspace / ".surefoot").runs().values() if run["last"]]
+
+
+@pytest.mark.slow
+def test_previous_by_dvc(workspace, tmp_path):
+    model, reports = workspace / "models/model.safetensors", workspace / "reports"
+    weekly(workspace, 0)
+    workspace.dvc("repro")
+    first = files.sha256_file(model)
+    workspace.git("add", "--all")
+    workspace.git("commit", "--quiet", "--message=week 0")
+    # A try that fails leaves no figures of the run before, and nothing that the next try meets.
+    weekly(workspace, 0, 1)
+    workspace.edit("train.start_from", "previous")
+    workspace.edit("train.lr", "1.0e+30")
+    assert workspace.dvc("repro", check=False).code != 0
+    assert not model.exists()
+    assert [path.name for path in reports.rglob("*") if path.is_file()] == []
+    weekly(workspace, 0, 1, 2)
+    workspace.edit("train.lr", "0.02")
+    done = workspace.dvc("repro")
+    assert "change since" not in done.out
+    assert starts(workspace).count({"weights": first}) == 1
+    # Forced, it's the same.
+    lock = (workspace / "dvc.lock").read_bytes()
+    workspace.dvc("repro", "--force")
+    assert (workspace / "dvc.lock").read_bytes() == lock
+    # So it is in a clone that has what DVC tracks, and elsewhere it is refused.
+    workspace.git("add", "--all")
+    workspace.git("commit", "--quiet", "--message=week 2")
+    workspace.git("clone", "--quiet", str(workspace.path), str(tmp_path / "clone"))
+    clone = Workspace(tmp_path / "clone")
+    (clone / ".venv").symlink_to(Path(sys.prefix))
+    refused = clone.dvc("repro", check=False)
+    assert "models/model.safetensors, which dvc.lock names, isn't here: `dvc pull` brings it" in refused.err
+    clone.dvc("remote", "add", "--default", "--local", "far", str(workspace / ".dvc/cache"))
+    clone.git("checkout", "--quiet", ".")
+    clone.dvc("pull")
+    assert "Data and pipelines are up to date." in clone.dvc("repro").out
+    # Two at once, each with a start of its own.
+    weekly(workspace, 0, 1, 2, 3)
+    last = files.sha256_file(model)
+    workspace.git("add", "--all")
+    for lr in ("0.03", "0.04"):
+        workspace.dvc("exp", "run", "--queue", "-S", f"train.lr={lr}", "-S", "train.epochs=1")
+    assert run_queue(workspace, jobs=2).count("Success") == 2
+    assert starts(workspace).count({"weights": last}) == 2
+    assert files.sha256_file(model) == last

@@ -43,7 +43,7 @@ def test_six_runs_by_two_workers(tmp_path):
     assert run_queue(clone, jobs=2).count("Success") == 6
     found = {run.info.run_name: run for run in clone.runs()}
     expected = [(lr, size) for lr in ("0.01", "0.03", "0.1") for size in ("32", "64")]
-    assert set(found) == {f"lr-batch-{number} lr={lr} batch={size}" for number, (lr, size) in enumerate(expected, 1)}
+    assert set(found) == {f"digits lr={lr} batch={size} lr-batch-{number}" for number, (lr, size) in enumerate(expected, 1)}
     for run in found.values():
         assert run.info.status == "FINISHED"
         assert run.data.tags["surefoot.sweep"] == "lr-batch"

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from surefoot import mlflow_client, runs
+from surefoot.params import load
 from tests.helpers import PARAMS
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -35,6 +36,26 @@ def train(here, **environment):
 def history(here):
     with (here / "reports/history.csv").open(newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("edits", "label", "name"),
+    [
+        ({}, None, "raw mlp lr=0.1 momentum=0 batch=4 epochs=2"),
+        ({"train.lr": "0.05"}, None, "raw lr=0.05 mlp momentum=0 batch=4 epochs=2"),
+        ({"batch.size": "8", "train.epochs": "3"}, None, "raw batch=8 epochs=3 mlp lr=0.1 momentum=0"),
+        ({"train.model.arguments": "{hidden: [7, 7]}"}, None, "raw model.arguments.hidden=[7,7] mlp lr=0.1 momentum=0 batch=4 epochs=2"),
+        ({"train.epochs": "3"}, "puffy-oats", "raw lr=0.1 batch=4 epochs=3 puffy-oats"),
+        ({"prepare.source": "data/raw/flowers.csv.gz"}, None, "flowers mlp lr=0.1 momentum=0 batch=4 epochs=2"),
+        ({"prepare.source": "'sklearn:wine'"}, None, "wine mlp lr=0.1 momentum=0 batch=4 epochs=2"),
+        ({"prepare.source": "sources.mine:rows"}, None, "sources.mine:rows mlp lr=0.1 momentum=0 batch=4 epochs=2"),
+    ],
+)
+def test_a_runs_name_begins_with_the_data_and_what_differs(here, monkeypatch, edits, label, name):
+    monkeypatch.setattr(runs.provenance, "committed", lambda path: PARAMS.encode())
+    for key, value in edits.items():
+        here.edit(key, value)
+    assert runs._name(load(here / "params.yaml"), label) == name
 
 
 # --- the default store
@@ -83,7 +104,7 @@ def test_the_store_lies_at_the_root_that_dvc_names(batched, tmp_path_factory):
     batched.path = root
     (run,) = batched.runs()
     assert run.data.tags["DVC_EXP_NAME"] == "puffy-oats"
-    assert run.info.run_name == "puffy-oats lr=0.1 batch=4"
+    assert run.info.run_name == "raw lr=0.1 batch=4 puffy-oats"
     assert "surefoot.sweep" not in run.data.tags
     assert run.info.artifact_uri.startswith((root / "mlartifacts").as_uri())
 

@@ -379,7 +379,7 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
     done = workspace.dvc("exp", "run", "--temp", "--set-param", "train.epochs=5", "--name", "longer")
     assert "\nepochs 1-3 restored, training 4-5\n" in done.out
     long, short = workspace.runs()
-    assert (long.info.run_name, long.info.status) == ("longer lr=0.01 batch=64 epochs=5", "FINISHED")
+    assert (long.info.run_name, long.info.status) == ("digits lr=0.01 batch=64 epochs=5 longer", "FINISHED")
     assert long.data.tags["surefoot.continues"] == short.info.run_id
     check_history(workspace.path, long, 5)
     assert outputs(workspace) == before
@@ -390,7 +390,7 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
     assert status.count("Success") == 2, status
     found = {run.info.run_name: run for run in workspace.runs()}
     assert len(workspace.runs()) == len(found) == 4
-    for name in ("lr-2 lr=0.02 batch=64", "lr-3 lr=0.03 batch=64"):
+    for name in ("digits lr=0.02 batch=64 lr-2", "digits lr=0.03 batch=64 lr-3"):
         assert found[name].info.status == "FINISHED"
         check_history(workspace.path, found[name], 3)
         assert "test/accuracy" in found[name].data.metrics

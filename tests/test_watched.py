@@ -68,8 +68,9 @@ def test_a_reader_from_elsewhere_is_refused_until_dvc_is_told_of_it(project):
 
 
 def test_what_has_a_default_and_dvc_must_find_is_added(project):
-    assert "params.yaml: added seed: 0, batch.size: 64: the default, which DVC needs to find there" in project.checked.splitlines()
-    assert (project / "params.yaml").read_text() == "seed: 0\n" + PREPARED.replace("{shape", "{size: 64, shape")
+    assert "params.yaml: added seed: 0, batch.size: 64, train.start_from: null: the default, which DVC needs to find there" in project.checked.splitlines()
+    added = PREPARED.replace("{shape", "{size: 64, shape").replace("train:\n", "train:\n  start_from: null\n")
+    assert (project / "params.yaml").read_text() == "seed: 0\n" + added
 
 
 def test_an_edit_of_each_is_seen_by_the_stages_that_call_it(project):
@@ -80,6 +81,7 @@ def test_an_edit_of_each_is_seen_by_the_stages_that_call_it(project):
         path = project / name
         path.write_text(f"{text}\n")
         wanted = readers if name.startswith("src/sources/") or name == "src/reading.py" else all_three
+        wanted = wanted | {"start_from"} if name.startswith("src/sources/") else wanted  # other rows may come of it
         assert {stage.rpartition(":")[2] for stage in repo.status()} == wanted, name
         path.write_text(text)
     assert repo.status() == {}
@@ -150,7 +152,7 @@ def test_a_params_file_without_what_has_a_default(repo, monkeypatch, text):
     given = YAML(typ="safe").load(text)
     assert (params.seed, params.batch.size) == (given.get("seed", 0), given.get("batch", {}).get("size", 64))
     written = (repo / "params.yaml").read_text()
-    assert set(text.splitlines()) - set(written.splitlines()) <= {"batch: {}"}
+    assert set(text.splitlines()) - set(written.splitlines()) <= {"batch: {}", f"train: {json.dumps(LEAST['train'])}"}
     assert watched.complete() == []
 
 

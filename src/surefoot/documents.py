@@ -104,6 +104,7 @@ class Start(Document):
     run: Digest | None = None
     run_id: RunId | None = None
     seen: Seen | None = None
+    keeps: bool | None = None
 
 
 class NoStart(Document):
@@ -116,6 +117,7 @@ class Account(Document):
     """`trajectory.json`: all that was determined in a run (`runs.account`). One of an older Surefoot lacks what has a default here."""
 
     identity: Digest
+    params: dict[str, Any] = {}
     origin: Origin
     data: Data
     epochs: Annotated[list[Epoch], Field(min_length=1)]

@@ -18,6 +18,7 @@ from surefoot.errors import UserError
 
 PARAMS = Path("params.yaml")
 RAW = Path("data/raw")
+START_FROM = Path("data/start_from")
 PREPARED = Path("data/prepared")
 BATCHES = Path("data/batches")
 MODEL = Path("models/model.safetensors")
@@ -27,6 +28,7 @@ INTERVALS = Path("reports/intervals.json")
 PREDICTIONS = Path("reports/predictions.csv")
 CLASSES = Path("reports/classes.csv")
 PLOTS = Path("reports/plots")
+MEASURED = (METRICS, INTERVALS, PREDICTIONS, CLASSES, PLOTS)  # what evaluate says of a model and its data
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -168,6 +170,19 @@ def unwritable(path: Path | str, error: OSError) -> UserError:
     """What to tell the user of a file that can't be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return UserError(f"{path} can't be written: {error.strerror}", f"what was stored before is whole{': free some space, then run again' if full else ''}")
+
+
+def remove_measured() -> None:
+    """Delete what was measured of the last model: it mustn't stand beside other data, or another model, should a stage fail before it is measured anew.
+
+    Raises:
+        UserError: it can't be deleted.
+    """
+    for path in MEASURED:
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}, which is of the run before, can't be deleted: {error.strerror}") from None
 
 
 def write_durably(directory: Path, contents: dict[str, bytes]) -> None:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INTERVALS = "intervals.json"  # the artifact with the intervals of test metrics, which as metrics would be a chart of one bar for each end
 INTERVAL = "test_interval/"
+ID = re.compile("[0-9a-f]{1,64}")  # or the start of one
 LATEST = 20  # runs that are compared where no sweep says which
 
 
@@ -50,18 +51,21 @@ def experiment(client: "MlflowClient") -> str | None:
 
 
 def run(client: "MlflowClient", wanted: str) -> "Run":
-    """The run of an id, a unique start of one, a name, or the DVC experiment of that name.
+    """The run of a name, of an id, or of the DVC experiment of that name. An id is MLflow's or the run's identity, which `surefoot store` lists; or its start.
 
     Raises:
         UserError: there is none, or there are several.
     """
-    found = _by_name(client, wanted) or _by_start(client, wanted)
+    found = _by_name(client, wanted) or _by_id(client, wanted)
     found = [run for run in found if not _is_parent(run)] or found  # a sweep and a run of one name
     if len(found) > 1:
         ids = ", ".join(run.info.run_id for run in found[:5])
         how = "are called" if wanted in (found[0].info.run_name, found[0].data.tags.get("DVC_EXP_NAME")) else "have an id that starts with"
         raise UserError(f"{len(found)} runs {how} {wanted!r}; give the id of one: {ids}" + (", ..." if len(found) > 5 else ""))
     if not found:
+        known = identities(wanted)
+        if known:
+            raise UserError(f"the run {wanted} is in {files.trajectory()}, but not in MLflow; `surefoot sync` brings it there, once it is finished")
         raise UserError(f"there is no run {wanted!r} in MLflow; give a run's id or name, or a DVC experiment's")
     if _is_parent(found[0]):
         sweep = found[0].data.tags.get(parent_run.OF)
@@ -71,6 +75,11 @@ def run(client: "MlflowClient", wanted: str) -> "Run":
 
 def _is_parent(run: "Run") -> bool:
     return bool(run.data.tags.get(tracking.KIND) == parent_run.PARENT_KIND)
+
+
+def identities(wanted: str) -> list[str]:
+    """The runs of the trajectory store whose identity starts so."""
+    return sorted(path.stem for path in (files.trajectory() / "runs").glob("*.json") if ID.fullmatch(wanted) and path.stem.startswith(wanted))
 
 
 def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
@@ -85,20 +94,27 @@ def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
 
 
 def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
-    if re.fullmatch("[0-9a-f]{32}", wanted):
-        try:
-            return [client.get_run(wanted)]
-        except Refused:
-            return []
     quoted = parent_run.quote(wanted)
-    if not quoted:
+    return _all(client, f"attributes.run_name = {quoted}", f"tags.DVC_EXP_NAME = {quoted}") if quoted else []
+
+
+def _by_id(client: "MlflowClient", wanted: str) -> "list[Run]":
+    if not ID.fullmatch(wanted):
         return []
-    filters = (f"attributes.run_name = {quoted}", f"tags.DVC_EXP_NAME = {quoted}")
+    if len(wanted) == 32:  # a whole one of MLflow's: of any experiment
+        with suppress(Refused):
+            return [client.get_run(wanted)]
+    found = _all(client, f"attributes.run_id LIKE '{wanted}%'", f"tags.`{tracking.IDENTITY}` LIKE '{wanted}%'")
+    # Several of one identity are one run, the latest: only an id of MLflow's means an older one.
+    latest: dict[str, Run] = {}
+    for run in found:
+        own = run.info.run_id.startswith(wanted)
+        latest.setdefault(run.info.run_id if own else run.data.tags[tracking.IDENTITY], run)
+    return list({run.info.run_id: run for run in latest.values()}.values())
+
+
+def _all(client: "MlflowClient", *filters: str) -> "list[Run]":
     return list({run.info.run_id: run for filtered in filters for run in search(client, filtered)}.values())
-
-
-def _by_start(client: "MlflowClient", wanted: str) -> "list[Run]":
-    return search(client, f"attributes.run_id LIKE '{wanted}%'") if re.fullmatch("[0-9a-f]{4,31}", wanted) else []
 
 
 def intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:

@@ -118,7 +118,7 @@ def _track(params: Params, batches: Store, plan: runs.Plan, settings: dict[str, 
     tags = {name: value for name, value in said.tags.items() if name != "DVC_EXP_NAME"} | {tracking.KIND: "lr-find", "mlflow.source.name": "surefoot lr-find"}
     described = replace(
         said,
-        name=f"lr-find {said.name}",
+        name=f"{said.name[:190]} lr-find",
         tags=tags,
         params={**said.params, **{f"lr_find.{name}": value for name, value in settings.items()}},
     )

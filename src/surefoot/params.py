@@ -204,6 +204,8 @@ class Prepare(Section):
     """`standard` brings every number to mean 0 and deviation 1, as measured on the training rows."""
     normalize_target: Literal["standard", "none"] = "standard"
     """In regression: the target in training, and so its loss. Metrics, plots and predictions are in its own unit. `none`: it is trained on as it is."""
+    refit: bool = False
+    """Where training starts from another model (`train.start_from`), that one's preparation is kept: its classes, categories, means. `true` fits it anew."""
     validation: float = Field(default=0.15, gt=0, lt=1)
     """Fraction of the rows for the validation set; unless it has a source of its own."""
     test: float = Field(default=0.15, gt=0, lt=1)

@@ -123,13 +123,13 @@ def committed_output(stage: str, path: str, now: bytes) -> tuple[str, bytes] | N
         md5 = next(str(out["md5"]) for out in YAML(typ="safe").load(lock)["stages"][stage]["outs"] if out["path"] == path)
         if not re.fullmatch("[0-9a-f]{32}", md5):
             return None
-        found = now if hashlib.md5(now, usedforsecurity=False).hexdigest() == md5 else (_cache() / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
+        found = now if hashlib.md5(now, usedforsecurity=False).hexdigest() == md5 else (cache() / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
     except (OSError, YAMLError, configparser.Error, UnicodeDecodeError, KeyError, TypeError, StopIteration):
         return None
     return commit.decode().strip(), found
 
 
-def _cache() -> Path:
+def cache() -> Path:
     """DVC's cache, as its settings here name it. Importing dvc to ask would take a second."""
     place = Path(".dvc/cache")
     for file in (Path(".dvc/config"), Path(".dvc/config.local")):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surefoot import errors, files, lookup, onnx_export, overview, provenance, serving, start, tracking, user_code
+from surefoot.data import new_rows
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.parts import Range
 from surefoot.data.store import Store
 from surefoot.errors import UserError
-from surefoot.params import Params, flatten, parse, registered_as
+from surefoot.params import NO_RESULT, Params, flatten, parse, registered_as
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Plan:
     schedule: "Callable[[], Schedule]"
     make: "Callable[[], Trainer]"
     start: dict[str, Any] | None  # what is said of the model that it starts from
+    weights: bytes | None  # of that model
     only: tuple[Range, ...] | None  # the training rows that are trained on, if not all
 
     def epoch_keys(self) -> list[str]:
@@ -50,8 +52,8 @@ class Plan:
         return [segment.key for segment in segments(self.origin, epochs(schedule), 0, self.steps_per_epoch)]
 
 
-def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
-    """The chain of a training. Numerics must be pinned; the network is built and tried on one batch. `anew` goes to `start.find`.
+def plan(params: Params, batches: Store) -> Plan:
+    """The chain of a training. Numerics must be pinned; the network is built and tried on one batch.
 
     Raises:
         UserError: the network can't be built, or doesn't fit the data; the model that it is to start from isn't there, or doesn't fit it.
@@ -66,9 +68,9 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     from surefoot.training.sgd import Step, Trainer
     from surefoot.training.trajectory_store import TrajectoryStore
 
-    begin = start.find(params, batches, TrajectoryStore(files.trajectory()), anew)
-    batches = start.rows(params, batches, begin)
-    weights = networks.saved(begin.weights, begin.said["name"]) if begin and begin.weights is not None else None
+    begin = start.load(params, TrajectoryStore(files.trajectory()))
+    batches = new_rows.select(params.train.rows, batches, begin.said if begin else None)
+    weights = networks.saved(begin.weights, str(begin.note.name)) if begin and begin.weights is not None else None
     train, device = params.train, params.device
     index = batches.index
     numerics.check_precision(train.precision, params.numerics, device)
@@ -100,7 +102,7 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
         model = networks.build(train.model.factory, train.model.arguments, batches.input_shape, batches.outputs, params.seed, schema, device)
         if begin and weights is not None:
             try:
-                networks.start_from(model, weights, begin.said["name"])
+                networks.start_from(model, weights, str(begin.note.name))
             except UserError as error:  # a line each, which aren't told apart there: that module is part of each run's identity
                 raise UserError(*str(error.args[0]).rsplit("\n", 1)) from None
         return model, optimizers.optimizer(model, lr=lr, own=own, **of_optimizer)
@@ -147,7 +149,7 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
         | {"batch_size": batches.batch_size, "drop_last": index["drop_last"], "classes": len(batches.classes), "scale": index["scale"], **shuffle, **told}
         | ({"target_scale": batches.target_scale} if batches.target_scale else {})
         | ({"only": batches.only} if batches.only is not None else {}),
-        start={"weights": begin.said["weights"]} if begin and weights is not None else None,
+        start={"weights": begin.note.weights} if begin and weights is not None else None,
     )
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
     ends = train.model_dump(mode="json", include={"epochs", "max_steps", "early_stopping", "schedule", "select"})
@@ -155,7 +157,9 @@ def plan(params: Params, batches: Store, anew: bool = False) -> Plan:
     scheduled = user_code.functions_in(ends["schedule"])
     theirs = [sources(*scheduled)] if scheduled else []
     identity = files.sha256(files.canonical_json([first, lr, ends, batches.index["digest"], *theirs]))
-    return Plan(identity, first, lr, steps_per_epoch, schedule, make, begin.said if begin else None, batches.only)
+    # Whether the preparation of the model was kept, too (`surefoot.data.kept`).
+    said = begin.said | {"keeps": begin.preparation is not None and not params.prepare.refit} if begin else None
+    return Plan(identity, first, lr, steps_per_epoch, schedule, make, said, begin.weights if begin else None, batches.only)
 
 
 def _check_codes(factory: str, features: list[dict[str, Any]], knows_schema: bool) -> None:
@@ -227,18 +231,13 @@ def choose(select: str, history: "list[Record]") -> "Record":
 
 def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description:
     """What the run in MLflow says of itself."""
-    train = params.train
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     group = sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
-    network = train.model.factory.partition(":")[2]
     source = provenance.source()
     preparation = batches.index["preparation"]
     commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
     return tracking.Description(
-        name=f"{trial or experiment} {_varied(params, batches.batch_size)}"[:200]
-        if trial or experiment
-        else f"{network} {_optimizer_name(params)} batch={batches.batch_size} epochs={train.epochs}"
-        + (f" from {train.start_from[:32]}" if train.start_from else ""),
+        name=_name(params, trial or experiment),
         params=flatten(params.model_dump(mode="json")),
         dataset={
             "path": preparation["source"],
@@ -274,15 +273,6 @@ def _data_digest(batches: Store) -> str:
     return files.sha256(files.canonical_json([read, index["features"], index["classes"], index["preparation"]["split"]]))
 
 
-def _optimizer_name(params: Params) -> str:
-    """What of the optimizer and its schedule tells one run from another, shortly."""
-    train = params.train
-    optimizer = [] if train.optimizer.name == "SGD" else [train.optimizer.name]
-    momentum = [f"momentum={train.momentum:g}"] if train.optimizer.name == "SGD" or train.momentum else []
-    schedule = [part.name.rpartition(":")[2] for part in train.schedule if part.name != "constant"]
-    return " ".join([*optimizer, f"lr={train.lr:g}", *momentum, *schedule])
-
-
 def group_names(params: Params) -> list[str]:
     """What to call each group of the optimizer: its pattern. The last are the parameters of no pattern, if there are any."""
     return [*(group.parameters for group in params.train.optimizer.groups if not group.frozen), "all others"]
@@ -295,14 +285,40 @@ def schedule_title(params: Params) -> str:
     return ", then ".join(f"{part.name}{length}" for part, length in zip(parts, lengths, strict=True))
 
 
-def _varied(params: Params, batch: int) -> str:
-    """What tells one run of a sweep from another: lr, batch, and whatever else isn't as it is committed."""
+def _name(params: Params, label: str | None) -> str:
+    """What a run is called: its data set, what differs from the last commit, and what it is otherwise; at the end the experiment's or trial's name."""
     now = flatten(params.model_dump(mode="json"))
-    base = parse(provenance.committed(str(files.PARAMS)) or b"")
-    before = flatten(base.model_dump(mode="json")) if base else now
-    others = [key for key, value in now.items() if before.get(key, NOT_GIVEN) != value and key not in ("train.lr", "batch.size")]
-    texts = [f"{key.partition('.')[2] or key}={_short(now[key])}" for key in others]
-    return " ".join([f"lr={params.train.lr:g}", f"batch={batch}", *texts])
+    committed = parse(provenance.committed(str(files.PARAMS)) or b"")
+    before = flatten(committed.model_dump(mode="json")) if committed else now
+    told = _told(params)
+    differs = [key for key, value in now.items() if key not in ("prepare.source", *NO_RESULT) and before.get(key, NOT_GIVEN) != value]
+    if label:  # in a sweep what others vary is told, too
+        differs = list(dict.fromkeys(["train.lr", "batch.size", *differs]))
+    texts = [told.get(key, f"{key.partition('.')[2] or key}={_short(now[key])}") for key in differs]
+    others = [] if label else [text for key, text in told.items() if key not in differs]
+    return " ".join(text[:60] for text in dict.fromkeys([_data_set(params.prepare.source), *texts, *others, label or ""]) if text)[:200]
+
+
+def _data_set(source: str) -> str:
+    """What the data are called: `digits` for data/raw/digits.csv and for sklearn:digits."""
+    name = Path(source.removeprefix("sklearn:")).name
+    return name.partition(".")[0] if ":" not in name and not name.startswith(".") else name
+
+
+def _told(params: Params) -> dict[str, str]:
+    """What tells one run from another, shortly, by the key that says it."""
+    train = params.train
+    schedules = " ".join(part.name.rpartition(":")[2] for part in train.schedule if part.name != "constant")
+    return {
+        "train.model.factory": train.model.factory.partition(":")[2],
+        "train.optimizer.name": "" if train.optimizer.name == "SGD" else train.optimizer.name,
+        "train.lr": f"lr={train.lr:g}",
+        "train.momentum": f"momentum={train.momentum:g}" if train.optimizer.name == "SGD" or train.momentum else "",
+        "train.schedule.name": schedules,
+        "batch.size": f"batch={params.batch.size}",
+        "train.epochs": f"epochs={train.epochs}",
+        "train.start_from": f"from {train.start_from[:32]}" if train.start_from else "",
+    }
 
 
 NOT_GIVEN = object()
@@ -364,7 +380,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         },
         "examples": preparation["examples"],
         "start": plan.start,
-        "seen": start.seen(batches, plan.start),
+        "seen": new_rows.seen(batches.index, (plan.start or {}).get("seen")),
         "continues": [],
         "last": None,
         "best": None,
@@ -380,6 +396,7 @@ def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dic
         return None
     return {
         "identity": identity,
+        "params": run["description"]["params"],  # whole: MLflow cuts long ones
         "origin": run["origin"],
         "data": run["data"],
         "epochs": [{name: record[name] for name in ("epoch", "step", "key", "state", "metrics")} for record in records if record],

@@ -1,9 +1,9 @@
 """`surefoot store`: what lies in the trajectory store, what runs share, and freeing space."""
 
 import os
-from pathlib import Path
 from typing import Any
 
+from surefoot import lookup, tracking
 from surefoot.errors import UserError
 from surefoot.training.trajectory_store import TrajectoryStore, needed
 
@@ -47,18 +47,32 @@ def prune(store: TrajectoryStore) -> tuple[int, int]:
     return len(dropped), sum(sizes[key] for key in dropped)
 
 
-def forget(store: TrajectoryStore, start: str) -> str:
-    """Forget the run whose id starts so; its states go with the next pruning unless another run needs them. Returns its name.
+def forget(store: TrajectoryStore, wanted: str) -> str:
+    """Forget a run, by an id as `lookup.run` takes it; its states go with the next pruning unless another run needs them. Returns its name.
 
     Raises:
         UserError: there is no such run, or more than one.
     """
     runs = store.runs()
-    found = [identity for identity in runs if identity.startswith(start)]
-    if len(found) != 1:
-        raise UserError(f"--forget {start}: {len(found) or 'no'} runs of the store start so; `surefoot store` lists them")
-    Path(store.path / "runs" / f"{found[0]}.json").unlink()
+    found = [identity for identity in runs if wanted and identity.startswith(wanted)] or _of_mlflow(wanted)
+    if len(found) != 1 or found[0] not in runs:
+        raise UserError(f"--forget {wanted}: {len(found) if len(found) > 1 else 'no'} runs of the store start so; `surefoot store` lists them")
+    store.run_path(found[0]).unlink()
     return str(runs[found[0]]["description"]["name"])
+
+
+def _of_mlflow(wanted: str) -> list[str]:
+    """The identity of the run that MLflow knows by this id."""
+    if not lookup.ID.fullmatch(wanted):
+        return []
+    try:
+        with lookup.reading() as client:
+            identity = lookup.run(client, wanted).data.tags.get(tracking.IDENTITY)
+    except UserError as error:
+        if str(error).startswith(("there is no run", "MLflow at ")):
+            return []
+        raise
+    return [identity] if identity else []
 
 
 def _epochs_done(store: TrajectoryStore, run: dict[str, Any]) -> int:

@@ -29,6 +29,7 @@ NOTE = "mlflow.note.content"
 NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
 TAG = 250  # characters of a tag: a page has many
 SECONDS_TO_STOP = 5  # for the sampler of system metrics
+SCRATCH = "SUREFOOT_SCRATCH"  # the variable that is set where a run is made again only to be compared
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files

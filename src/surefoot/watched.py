@@ -1,6 +1,7 @@
 """What DVC must be told of, as it looks at nothing but what dvc.yaml names: code of the user's, and keys of params.yaml that have a default."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from surefoot.errors import UserError
 from surefoot.params import Params, load, parse
 
 PIPELINE = Path("dvc.yaml")
-BY_NAME = ("seed", "batch.size")  # what a stage that doesn't depend on all of params.yaml, or on a section that is always there, names
+BY_NAME = ("seed", "batch.size", "train.start_from")  # what a stage that doesn't depend on all of params.yaml, or on a section that is always there, names
 
 
 def complete() -> list[str]:
@@ -94,10 +95,11 @@ def _lacking() -> list[str]:
     return [key for key in BY_NAME if (key not in values if "." not in key else key.partition(".")[2] not in values.get(key.partition(".")[0], {}))]
 
 
-def _default(key: str) -> Any:
+def _default(key: str) -> str:
+    """As YAML."""
     section, _, name = key.rpartition(".")
     kind: Any = Params.model_fields[section].annotation if section else Params
-    return kind.model_fields[name].default
+    return json.dumps(kind.model_fields[name].default)
 
 
 def _shown(keys: list[str]) -> str:
@@ -113,7 +115,7 @@ def _with_defaults(text: str, keys: list[str]) -> str:
         if node is None:
             node, name, value = top, section, f"{{{name}: {_default(key)}}}"
         else:
-            value = str(_default(key))
+            value = _default(key)
         text = _before_all(text, node, f"{name}: {value}")
     return text
 

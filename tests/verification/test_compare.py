@@ -115,6 +115,21 @@ def test_params_are_compared_by_value():
     assert lines == ["train.lr (recorded 1e-05, now 0.1)", "batch.shape (recorded [1, 8, 8], now None)"]
 
 
+def test_a_long_param_is_compared_whole_where_it_was_recorded_so():
+    names = [f"pixel_{number:04}" for number in range(1000)]
+    other = [*names[:-1], "another"]
+    assert compare.params_row({"prepare.columns": names}, {"prepare.columns": list(names)})[0].same
+    row, (line,) = compare.params_row({"prepare.columns": names}, {"prepare.columns": other})
+    assert row.same is False
+    assert "'pixel_0999']" in line and "'another']" in line, "what differs is shown"
+    assert len(line) < 600
+    # MLflow keeps 6,000 characters of a text.
+    cut = str(names)[: compare.PARAM_LENGTH]
+    assert compare.params_row({"prepare.columns": cut}, {"prepare.columns": names})[0].same
+    assert not compare.params_row({"prepare.columns": cut}, {"prepare.columns": ["another", *names]})[0].same
+    assert not compare.params_row({"prepare.columns": cut[:-1]}, {"prepare.columns": names})[0].same
+
+
 def test_params_that_change_no_bit_dont_count():
     row, lines = compare.params_row(
         {"train.save_every": "1", "train.keep_states": "1", "seed": "0"}, {"train.save_every": 2, "train.keep_states": 2, "seed": 0}

@@ -142,6 +142,8 @@ def test_a_run_of_a_dirty_tree_is_identical_though_the_code_was_changed_later(pr
     )
     assert project.tags() == ("identical", "run", last.removeprefix("identical: "))
     assert done.err == ""
+    # Nothing of the places that are gone when it has ended.
+    assert not any(line.startswith(("plots ", "model   models", "MLflow ")) for line in done.out.splitlines())
 
 
 def test_some_epochs(project):

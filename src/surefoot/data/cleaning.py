@@ -1,6 +1,6 @@
 """A source's batches made clean: one type a kind, nothing infinite, missing values as nulls or, by policy, refused or dropped with their row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import numpy as np
@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import mask, null_where, numbers, validity, with_nulls
-from surefoot.data.columns import UNIT, Column, is_number, kind_of_type
+from surefoot.data.columns import UNIT, Column, is_number, kind_of_type, some
 from surefoot.data.dates import to_type
 from surefoot.data.texts import counted, missing_in, no_number, notation_of, plain, to_numbers, without
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
@@ -25,10 +25,11 @@ Where = Callable[[int], str]
 class Cleaner:
     """Makes a source's batches clean; categories and classes get numbers, which the sources of one preparation share."""
 
-    def __init__(self, columns: list[Column], prepare: Prepare) -> None:
+    def __init__(self, columns: list[Column], prepare: Prepare, known: Sequence[str] | None = None) -> None:
         self.columns = columns
         self.vocabularies = {column.name: Vocabulary() for column in columns if column.kind == "category"}
         self.classes = Vocabulary()
+        self._known = known  # the classes of the model that training starts from: there can't be another one
         self.dropped: dict[str, int] = {}
         self.missing: dict[str, dict[str, int]] = {}
         """How many values are missing, by column and by the text that stands for them; empty: nothing stands there."""
@@ -202,6 +203,14 @@ class Cleaner:
             raise UserError(
                 f"{at(codes == 2, name)}: a third class; prepare.task: binary needs two, found {labels} (prepare.task: classification takes any number)"
             )
+        if self._known is not None:
+            for number, label in enumerate(self.classes.labels()):
+                if label not in self._known:
+                    raise UserError(
+                        f"{at(codes == number, name)}: class {label!r} is new: the model that training starts from (train.start_from) has outputs for "
+                        f"{some(self._known)}",
+                        "leave such rows out, or train from fresh weights (train.start_from: null)",
+                    )
         missing = codes < 0
         return _codes(codes), missing if missing.any() else None
 

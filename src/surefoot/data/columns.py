@@ -39,13 +39,17 @@ def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
     Raises:
         UserError: a name or pattern that matches no column, a target or split column that isn't there, a column of a type that can't be an input.
     """
-    # A reader may leave out columns that are no inputs; then the schema says which there were.
-    names = json.loads((schema.metadata or {}).get(b"columns", b"null")) or schema.names
+    names = names_in(schema)
     _check_patterns(names, prepare, source)
     chosen = [name for name in schema.names if is_input(name, prepare)]
     if not chosen:
         raise UserError(f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {some(names)}")
     return [column_of(schema.field(name), prepare, source) for name in chosen]
+
+
+def names_in(schema: pa.Schema) -> list[str]:
+    """The names of a source's columns. A reader may leave out columns that are no inputs; then the schema says which there were."""
+    return list(json.loads((schema.metadata or {}).get(b"columns", b"null")) or schema.names)
 
 
 def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:

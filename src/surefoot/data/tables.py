@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from surefoot import files
+from surefoot.data import kept
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import Column, choose, kind_of_type, kind_told, some
+from surefoot.data.columns import Column, choose, kind_of_type, kind_told, names_in, some
 from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
+from surefoot.data.kept import Kept
 from surefoot.data.normalize import Statistics, normalize, scaling, select, sortable
 from surefoot.data.parts import Parts
 from surefoot.data.readers.source import Source
@@ -47,19 +49,22 @@ Item = TypeVar("Item")
 
 
 def write_tables(
-    out: Path, prepare: Prepare, seed: int, source: Source, validation: Open | None = None, test: Open | None = None
+    out: Path, prepare: Prepare, seed: int, source: Source, validation: Open | None = None, test: Open | None = None, keep: Kept | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Split a source's rows into tables in the directory `out`, and fit the preparation on the training rows.
+    """Split a source's rows into tables in the directory `out`, and fit the preparation on the training rows, or keep one (`kept.as_kept` has given `prepare`).
 
     Returns what `schema.json` says, and what the user should be warned of. `validation` and `test` open separate sources, as the main one's columns are.
 
     Raises:
         UserError: the data aren't as params.yaml says, or can't be learned from; the disk is full.
     """
+    if keep:
+        kept.check_there(keep, names_in(source.schema), prepare.source)
     source = with_dates(source, prepare)
     columns = choose(source.schema, prepare, prepare.source)
     _check_arrays(columns, prepare)
-    cleaner = Cleaner(columns, prepare)
+    columns = kept.columns(keep, columns, prepare.source) if keep else columns
+    cleaner = Cleaner(columns, prepare, keep.classes if keep else None)
     own: dict[str, Source] = {}
     for split, opened in (("validation", validation), ("test", test)):
         if opened is not None:
@@ -102,18 +107,22 @@ def write_tables(
         "dropped": cleaner.dropped,
         "split": {"seed": seed} | {f"prepare.{name}": value for name, value in _deciding_splits(prepare).items()},
         "parts": [part for some in (parts, *of_others) for part in some.describe()],
-        "features": features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
+        "features": keep.plain()["features"]
+        if keep
+        else features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
         **_form(fits),
-        **targets.scale(),
+        **({} if keep else targets.scale()),
         "examples": _examples(out / "train.parquet", columns),
         "notation": {"missing": list(prepare.missing.values), "decimal": prepare.csv.decimal, "thousands": prepare.csv.thousands},
     }
+    if keep:
+        described |= {"classes": keep.classes, "scale": keep.scale, **({"target_scale": keep.plain()["target_scale"]} if keep.target_scale else {})}
     if described["shape"] is None:
         last = described["features"][-1]
         described["shape"] = [last["first"] + last["width"]]
     files.write_json(out / "statistics.json", targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}})
     files.write_json(out / "schema.json", described)
-    return described, [*_warnings(fits), *_wide(described), *_shared(out, prepare, described["rows"], [*own])]
+    return described, [*_warnings(fits), *_wide(described), *(_kept_notes(keep, fits) if keep else []), *_shared(out, prepare, described["rows"], [*own])]
 
 
 def read_schema(prepared: Path) -> dict[str, Any]:
@@ -656,6 +665,12 @@ def size_text(count: int) -> str:
         if count >= size:
             return f"{count / size:.{1 if count < 100 * size else 0}f} {unit}"
     return f"{count} bytes"
+
+
+def _kept_notes(keep: Kept, fits: Iterable[Fit]) -> list[str]:
+    counted = {fitted.column.name: fitted.statistics()["counts"] for fitted in fits if isinstance(fitted, Categories)}
+    unseen = "; ".join(kept.unseen(keep, counted))
+    return ["the preparation of the model that training starts from is kept" + (f"; it hasn't seen, and takes for others: {unseen}" if unseen else "")]
 
 
 def _warnings(fits: Iterable[Fit]) -> list[str]:

@@ -91,7 +91,7 @@ def _run(home: Path, name: str, space: dict[str, Distribution], base: str, setti
         else:
             question = {"metric": settings["metric"], "rises": up, "bars": study.bars(done) if settings["prune"] == "median" else []}
             trial = _try(home, place, f"{name}-{len(done) + 1}", found["base"], values, question, data)
-            data = trial["state"] == "failed" or any(not key.startswith("train.") for key in space)
+            data = trial["state"] == "failed" or any(not key.startswith("train.") or key == "train.start_from" for key in space)
         done.append(trial)
         files.write_json(journal, found)
         say(f"trial {len(done)}/{wanted}  {_spell(values)}  {_outcome(trial, settings['metric'])}")

@@ -64,7 +64,7 @@ def main() -> None:
 
 def _scale(scale: dict[str, list[float]] | None, before: tuple[int, ...], shape: tuple[int, ...]) -> dict[str, list[float]] | None:
     """The scale of images for the shape that they are given: where channels aren't its first axis any more, a number for each value."""
-    if scale is None or len(scale["subtract"]) in (1, shape[0]):
+    if scale is None or len(scale["subtract"]) in (1, shape[0], prod(shape)):
         return scale
     each = prod(before) // before[0]
     return {name: [value for value in values for _ in range(each)] for name, values in scale.items()}

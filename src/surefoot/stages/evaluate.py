@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import math
+import os
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, mlflow_client, provenance, runs, start, terminal, watched
+from surefoot import errors, files, mlflow_client, provenance, runs, start, terminal, tracking, watched
+from surefoot.data import new_rows
 from surefoot.data.normalize import in_own_unit
 from surefoot.data.store import Store, open_store
 from surefoot.errors import UserError
@@ -27,12 +29,14 @@ ROWS_AT_ONCE = 10_000  # whose losses are computed
 def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics, tables and plots; add them to the MLflow run; print a summary."""
     params = load(files.PARAMS)
+    files.remove_measured()
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     watched.require(params, "evaluate")
     from surefoot.evaluation import intervals, metrics, reports, summary
     from surefoot.training import model as networks
     from surefoot.training.objective import objective
     from surefoot.training.rows import Stored
+    from surefoot.training.trajectory_store import TrajectoryStore
 
     store = open_store(files.BATCHES)
     network, loss = params.train.model, params.train.loss
@@ -55,7 +59,8 @@ def main() -> None:
         raise UserError(f"{what} on the test rows is {told}, though on the validation rows it wasn't: are there values far from all those in training?")
     tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
     found = {"loss": value, **metrics.measure(tested)}
-    found |= start.old_and_new(params, store, tested.actual, tested.predicted)
+    begin = start.load(params, TrajectoryStore(files.trajectory()))
+    found |= new_rows.old_and_new(begin.said if begin else None, store, tested.actual, tested.predicted)
     ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
     history = _history()
     chosen = _chosen(history, params.train.select)
@@ -71,7 +76,7 @@ def main() -> None:
         for name, picture in pictures.items():
             files.write_bytes(out / name, picture)
     run_id = _track(params, store, found, ends, pictures, history)
-    terminal.say("", *summary.table(len(targets), found, ranges, _last_commits()), "", *_places(run_id))
+    terminal.say("", *summary.table(len(targets), found, ranges, _last_commits()), *_places(run_id))
 
 
 def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weights: "np.ndarray | None") -> "Scored":
@@ -184,19 +189,28 @@ def _track(
 
 
 def _last_commits() -> tuple[str, dict[str, float]] | None:
-    """The last commit and its test metrics, if they can be had."""
-    found = provenance.committed_output("evaluate", str(files.METRICS), files.METRICS.read_bytes())
+    """The last commit and its test metrics, if they can be had, and are of the same test rows."""
+    found, predictions = (provenance.committed_output("evaluate", str(path), path.read_bytes()) for path in (files.METRICS, files.PREDICTIONS))
     try:
-        return (found[0], {name: float(value) for name, value in json.loads(found[1])["test"].items()}) if found else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+        if not found or not predictions or _actual(predictions[1]) != _actual(files.PREDICTIONS.read_bytes()):
+            return None
+        return found[0], {name: float(value) for name, value in json.loads(found[1])["test"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error):
         return None
 
 
+def _actual(predictions: bytes) -> list[str]:
+    """The targets of the test rows, in order."""
+    return [row[0] for row in csv.reader(io.StringIO(predictions.decode(), newline=""))]
+
+
 def _places(run_id: str | None) -> list[str]:
-    """Where things are."""
+    """Where things are, after an empty line; nothing where `surefoot verify` makes a run again, as they will be gone."""
+    if os.environ.get(tracking.SCRATCH):
+        return []
     by = "make ui" if mlflow_client.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
     run = f"run {run_id}: {by}" if run_id else "is out of reach; `surefoot sync` brings the run there later"
-    return [f"plots   {files.PLOTS}", f"model   {files.MODEL}", f"MLflow  {run}"]
+    return ["", f"plots   {files.PLOTS}", f"model   {files.MODEL}", f"MLflow  {run}"]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from surefoot import errors, files, terminal, user_code, watched
+from surefoot.data import kept
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source
@@ -23,12 +24,14 @@ def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
     params = load(files.PARAMS)
     watched.require(params, "prepare")
-    prepare = params.prepare
+    keep = kept.read(params.prepare)
+    prepare = kept.as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)
     main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
     separate = [_opener(prepare.validation_source, prepare.validation_labels), _opener(prepare.test_source, prepare.test_labels)]
     with files.new_directory(files.PREPARED) as out:
-        schema, warnings = write_tables(out, prepare, params.seed, main_source, *separate)
+        schema, warnings = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
+    files.remove_measured()
     for warning in warnings:
         terminal.say(f"note: {prepare.source}: {warning}")
     if schema["dropped"]:

@@ -36,6 +36,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     """
     check = _parent_check()  # before the imports, which take seconds
     params = load(files.PARAMS)
+    files.remove_measured()
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     watched.require(params, "train")
     from surefoot.training.model import to_bytes
@@ -43,11 +44,13 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     from surefoot.training.trajectory_store import TrajectoryStore
 
     batches = open_store(files.BATCHES)
-    plan = runs.plan(params, batches, anew=True)
+    plan = runs.plan(params, batches)
     if plan.start:
         terminal.say(start.describe(plan.start, batches, plan.only))
     _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
     store = TrajectoryStore(files.trajectory())
+    if plan.start and plan.weights is not None:  # for the run in MLflow, now or by `surefoot sync`
+        store.keep_start(plan.start["weights"], plan.weights)
     locks = files.Locks(store.path / "lock")
     run = runs.mark(params, batches, plan)
     run["continues"] = _continued(store, run["epoch_keys"])

@@ -183,7 +183,9 @@ def _weights(class_weights: str | Sequence[float] | None, class_counts: Sequence
     if not class_counts:
         raise UserError("train.loss.class_weights: there are no classes in regression; give null")
     if class_weights == "balanced":
-        return [sum(class_counts) / (len(class_counts) * count) for count in class_counts]
+        # Of a model that training starts from there may be classes that no row has now.
+        there = sum(count > 0 for count in class_counts)
+        return [sum(class_counts) / (there * count) if count else 0.0 for count in class_counts]
     weights = [float(weight) for weight in class_weights]
     if len(weights) != len(class_counts):
         raise UserError(f"train.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes; one for each is needed")

@@ -3,8 +3,7 @@
     .surefoot/chain/KEY.json           a line with the digest of the rest, then the record as JSON
     .surefoot/chain/KEY.safetensors    the state; its digest is in the record
     .surefoot/runs/IDENTITY.json       what a run is: its epochs' keys, its best and last one, its view in MLflow
-    .surefoot/starts/KEY.json          what a training started from (train.start_from), by that param and the raw data
-    .surefoot/starts/DIGEST.safetensors    the weights
+    .surefoot/starts/DIGEST.safetensors    weights that a training started from (train.start_from), for its run in MLflow
     .surefoot/lock                     a byte a key: who trains it holds that byte's lock
 
 A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
@@ -72,15 +71,17 @@ class TrajectoryStore:
         with _clear_errors():
             files.write_durably(self.path / "runs", {f"{identity}.json": _seal(run)})
 
-    def note_start(self, key: str, start: dict[str, Any], weights: bytes | None) -> None:
-        """Remember what a training starts from: what is said of it, its `weights` among that by their digest, and these."""
-        with _clear_errors():
-            named = {self.start_path(start["weights"]).name: weights} if weights is not None else {}
-            files.write_durably(self.path / "starts", named | {f"{key}.json": _seal(start)})
+    def keep_start(self, digest: str, weights: bytes) -> None:
+        """Keep the weights of this digest, which a training starts from."""
+        path = self.start_path(digest)
+        if not path.is_file() or path.stat().st_size != len(weights) or files.sha256_file(path) != digest:
+            with _clear_errors():
+                files.write_durably(path.parent, {path.name: weights})
 
-    def start(self, key: str) -> dict[str, Any] | None:
-        """What a training started from, or None if that is missing or damaged."""
-        return self._sealed(self.path / "starts" / f"{key}.json", documents.Start)
+    def note_start(self, key: str, start: dict[str, Any]) -> None:
+        """Note what a training starts from as an older Surefoot looks for it, whose code `surefoot verify` may run."""
+        with _clear_errors():
+            files.write_durably(self.path / "starts", {f"{key}.json": _seal(start)})
 
     def start_weights(self, digest: str) -> bytes | None:
         """The weights of this digest that a training started from, or None if they are missing or damaged."""

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from surefoot import errors, files, runs, start, terminal
-from surefoot.documents import Machine, Start
+from surefoot.data import kept
+from surefoot.documents import Machine
 from surefoot.errors import UserError
 from surefoot.mlflow_client import Failure
 from surefoot.training.trajectory_store import TrajectoryStore
@@ -93,7 +96,7 @@ def _make_again(
     if doubts and not anyway:
         more = "; --environment builds its packages first" if any("another version" in doubt for doubt in doubts) and not build else ""
         raise CannotSay(*doubts, f"--anyway makes it again and shows the differences{more}")
-    params, other_params = compare.params_row(recorded.run.data.params, remake.params)
+    params, other_params = compare.params_row(account.get("params") or recorded.run.data.params, remake.params)
     found = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)
     rows = [params, *found.rows]
     terminal.say("", *compare.table(rows), "")
@@ -177,7 +180,7 @@ def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
 def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findings:
     """All stages, from the raw data to the test metrics."""
     store = TrajectoryStore(remake.scratch.path / "store")
-    _bring_start(store, recorded, account)
+    _bring_start(remake, store, recorded, account)
     remake.reproduce("evaluate", store=store.path)
     made = next((runs.account(identity, run, store) for identity, run in store.runs().items() if run["last"]), None)
     if made is None:
@@ -207,8 +210,8 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
 
 def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Findings:
     """Some epochs, each range of them from the stored state before it, in parallel processes."""
+    _bring_start(remake, TrajectoryStore(remake.path / ".surefoot"), recorded, account)
     _bring_data(remake, account)
-    _bring_start(TrajectoryStore(remake.path / ".surefoot"), recorded, account)
     tasks = [_seed(remake.scratch.path / f"epochs-{first}-{last}", account, first, last) for first, last in ranges]
     _retrain(remake, tasks, account["origin"]["numerics"]["threads"])
     shown = recorded.curves()
@@ -227,17 +230,32 @@ def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: 
     return found
 
 
-def _bring_start(store: TrajectoryStore, recorded: Recorded, account: dict[str, Any]) -> None:
-    """The model that it started from (`train.start_from`), as a store there has it: the runs and files of this workspace aren't there."""
+def _bring_start(remake: Remake, store: TrajectoryStore, recorded: Recorded, account: dict[str, Any]) -> None:
+    """The model that it started from (`train.start_from`), where its stages look for it: the runs and files of this workspace aren't there."""
     noted = account.get("start")
     if not noted:
         return
-    weights = recorded.artifact(start.WEIGHTS, files.LARGEST_WEIGHTS) if noted["weights"] else None
+    weights = recorded.artifact(f"{start.ARTIFACTS}/{start.WEIGHTS}", files.LARGEST_WEIGHTS) if noted["weights"] else None
     if noted["weights"] and (weights is None or files.sha256(weights) != noted["weights"]):
         what = "isn't in MLflow" if weights is None else "is damaged in MLflow"
-        raise CannotSay(f"the model that it started from, {start.WEIGHTS}, {what}")
-    known = recorded.document(Start, start.START)
-    store.note_start(noted["key"], noted | {"seen": known.get("seen") if known else None, "fixed": True}, weights)
+        raise CannotSay(f"the model that it started from, {start.ARTIFACTS}/{start.WEIGHTS}, {what}")
+    try:
+        said = recorded.artifact(f"{start.ARTIFACTS}/{start.NOTE}")
+        note = (start.Note.model_validate_json(said) if said else start.Note.model_validate(noted)).model_copy(update={"fixed": True})
+        given = recorded.artifact(f"{start.ARTIFACTS}/{start.PREPARATION}", kept.BYTES) if noted.get("keeps") else None
+        preparation = kept.Kept.model_validate_json(given) if given else None
+    except ValidationError:
+        raise CannotSay(f"what MLflow has of the model that it started from, {start.ARTIFACTS}/, is damaged") from None
+    if noted.get("keeps") and not preparation:
+        raise CannotSay(f"how the inputs of the model that it started from were prepared, {start.ARTIFACTS}/{start.PREPARATION}, isn't in MLflow")
+    if "keeps" not in noted:  # a run of an older Surefoot, which looks for it in the store
+        store.note_start(noted["key"], note.said())
+        if weights is not None:
+            store.keep_start(noted["weights"], weights)
+        return
+    with files.new_directory(remake.path / files.START_FROM) as out:
+        for name, data in start.Start(note, weights, preparation).contents().items():
+            files.write_bytes(out / name, data)
 
 
 def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -> None:

@@ -11,6 +11,9 @@ from surefoot.params import NO_RESULT, flatten
 IDENTICAL, DIFFERS, CANNOT_SAY = "identical", "differs", "cannot say"
 EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}
 
+PARAM_LENGTH = 6000  # characters of a param that MLflow keeps
+SHOWN = 200  # of a param that differs
+
 # What in a run's origin lies in the machine and its packages rather than in the run. By prefix of the dotted key.
 SURROUNDINGS = ("numerics.fingerprint", "versions.")
 # What in an origin is a param, and named as such.
@@ -68,19 +71,38 @@ def causes(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, s
     return found
 
 
-def params_row(recorded: Mapping[str, str], again: Mapping[str, Any]) -> tuple[Row, list[str]]:
-    """The params as MLflow has them (texts) against those in params.yaml, and a line for each that differs."""
+def params_row(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[Row, list[str]]:
+    """The params that were recorded, or those that MLflow has (texts, cut if they are long), against those in params.yaml; and a line for each that differs."""
     both = [key for key in again if key in recorded and key not in NO_RESULT]
-    lines = [f"{key} (recorded {recorded[key]}, now {again[key]})" for key in both if not _same_text(recorded[key], str(again[key]))]
+    lines = [
+        f"{key} (recorded {_cut(recorded[key], again[key])}, now {_cut(again[key], recorded[key])})"
+        for key in both
+        if not _same_param(recorded[key], again[key])
+    ]
     count = f"{len(both)} params"
     return Row("params", count, f"{len(lines)} others" if lines else count, not lines if both else None), lines
 
 
-def _same_text(one: str, other: str) -> bool:
+def _same_param(recorded: Any, now: Any) -> bool:
+    if recorded == now and type(recorded) is type(now):
+        return True
+    one, other = str(recorded), str(now)
+    if isinstance(recorded, str) and len(recorded) == PARAM_LENGTH:
+        other = other[:PARAM_LENGTH]
     try:
         return one == other or float(one) == float(other)
     except ValueError:
         return False
+
+
+def _cut(value: Any, other: Any) -> str:
+    """A param, of a long one what is around the first character that differs."""
+    one, two = str(value), str(other)
+    if len(one) <= SHOWN:
+        return one
+    at = next((place for place, (left, right) in enumerate(zip(one, two, strict=False)) if left != right), min(len(one), len(two)))
+    start = max(0, at - SHOWN // 4)
+    return f"{'...' if start else ''}{one[start : start + SHOWN]}{'...' if start + SHOWN < len(one) else ''}"
 
 
 def data_row(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[Row, list[str]]:

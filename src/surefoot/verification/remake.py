@@ -9,7 +9,8 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from surefoot.params import flatten
+from surefoot import tracking
+from surefoot.params import flatten, parse
 from surefoot.verification import checkout
 from surefoot.verification.recorded import CannotSay
 from surefoot.verification.scratch import Process, Scratch
@@ -48,7 +49,7 @@ class Remake:
             CannotSay: one of them fails.
         """
         lacking = self._bring_data()
-        stores = {"SUREFOOT_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{self.scratch.path / 'mlflow.db'}"}
+        stores = {"SUREFOOT_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{self.scratch.path / 'mlflow.db'}", tracking.SCRATCH: "true"}
         # --quiet: DVC would say to commit its dvc.lock. What the stages print is shown.
         code = self._dvc("repro", "--quiet", "--force", "--no-commit", stage, variables=stores)
         if code and lacking:
@@ -58,14 +59,16 @@ class Remake:
 
     @property
     def params(self) -> dict[str, Any]:
-        """The params there, by dotted key, as they are written.
+        """The params there, by dotted key: with defaults, as a run records them; as they are written where this Surefoot doesn't know a key any more.
 
         Raises:
             CannotSay: they aren't YAML.
         """
         try:
-            return flatten(dict(YAML(typ="safe").load(self.path / "params.yaml")))
-        except (YAMLError, TypeError, ValueError):
+            text = (self.path / "params.yaml").read_bytes()
+            params = parse(text)
+            return flatten(params.model_dump(mode="json") if params else dict(YAML(typ="safe").load(text)))
+        except (OSError, YAMLError, TypeError, ValueError):
             raise CannotSay("at its commit params.yaml can't be read") from None
 
     def python(self, *arguments: str, out: IO[str] | None = None) -> Process:

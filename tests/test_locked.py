@@ -1,0 +1,63 @@
+"""What dvc.lock names, and DVC's cache has of it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from surefoot import locked
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest()
+
+
+def cache(data, ending=""):
+    """Put bytes into DVC's cache; their MD5."""
+    digest = md5(data) + ending
+    path = Path(".dvc/cache/files/md5") / digest[:2] / digest[2:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return digest
+
+
+@pytest.fixture
+def lock(here):
+    """Writes dvc.lock with an output of a stage."""
+
+    def write(stage, path, digest):
+        Path("dvc.lock").write_text(f"schema: '2.0'\nstages:\n  {stage}:\n    cmd: x\n    outs:\n    - path: {path}\n      md5: {digest}\n")
+
+    return write
+
+
+def test_a_file_and_the_files_of_a_directory(lock):
+    one, two = cache(b"one"), cache(b"two")
+    listing = cache(json.dumps([{"md5": one, "relpath": "a"}, {"md5": two, "relpath": "b/c"}, {"md5": "0" * 32, "relpath": "gone"}]).encode(), ".dir")
+    lock("batch", "data/batches", listing)
+    digest = locked.md5("batch", "outs", Path("data/batches"))
+    assert digest == listing
+    assert {name: path.read_bytes() for name, path in locked.within(digest).items()} == {"a": b"one", "b/c": b"two"}
+    assert locked.cached(one).read_bytes() == b"one"
+    assert locked.cached(None) is None
+    assert locked.cached("0" * 32) is None
+    assert locked.md5("batch", "deps", Path("data/batches")) is None
+    assert locked.md5("train", "outs", Path("data/batches")) is None
+
+
+@pytest.mark.parametrize("digest", ["../../../etc/passwd", "0", "[1]", "null"])
+def test_what_is_no_md5(lock, digest):
+    lock("batch", "data/batches", digest)
+    assert locked.md5("batch", "outs", Path("data/batches")) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "stages: 1", "stages: {batch: {outs: [1]}}", "stages: {batch: {outs: [{path: data/batches}]}}", "{"])
+def test_a_damaged_lock(here, text):
+    Path("dvc.lock").write_text(text)
+    assert locked.md5("batch", "outs", Path("data/batches")) is None
+
+
+@pytest.mark.parametrize("listing", [b"1", b"{", b'{"a": 1}', b'[{"md5": 1, "relpath": "a"}]', b"\xff"])
+def test_a_damaged_listing(here, listing):
+    assert locked.within(cache(listing, ".dir")) == {}

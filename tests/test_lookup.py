@@ -1,0 +1,71 @@
+"""One kind of id: what `surefoot store` lists, MLflow's own, or the start of either, wherever a run is named."""
+
+import pytest
+
+from surefoot import files, lookup, store_command, tracking
+from surefoot.errors import UserError
+from surefoot.training.trajectory_store import TrajectoryStore
+
+ONE, TWO, THREE = "a" * 64, "abcd" + "1" * 60, "abcd" + "2" * 60
+RUN = {"epoch_keys": [], "last": None, "description": {"name": "kept"}}
+
+
+@pytest.fixture
+def runs(tracked):
+    client = tracked.client()
+    experiment = client.create_experiment("surefoot")
+    return {
+        identity: client.create_run(experiment, run_name=f"run {number}", tags={tracking.IDENTITY: identity}).info.run_id
+        for number, identity in enumerate((ONE, TWO, THREE), 1)
+    }
+
+
+def found(wanted):
+    with lookup.reading() as client:
+        return lookup.run(client, wanted).info.run_id
+
+
+def test_ids_of_both_kinds_and_their_starts(runs):
+    for identity, run_id in runs.items():
+        for wanted in (identity, identity[:12] if identity == ONE else identity[:8], run_id, run_id[:8]):
+            assert found(wanted) == run_id, wanted
+    assert found("aaaa") == runs[ONE]
+    assert found("abcd1") == runs[TWO]
+    assert found("run 2") == runs[TWO]
+
+
+def test_a_start_that_several_have(runs):
+    with pytest.raises(UserError, match=r"^2 runs have an id that starts with 'abcd'; give the id of one: ") as error:
+        found("abcd")
+    assert all(runs[identity] in str(error.value) for identity in (TWO, THREE))
+
+
+def test_a_start_that_none_has(runs):
+    for wanted in ("abce", "b" * 64, "b" * 65, "ABCD1111", "a%", ""):
+        with pytest.raises(UserError, match=r"^there is no run "):
+            found(wanted)
+
+
+def test_runs_of_one_identity_are_one(runs, tracked):
+    """As where a run was lost and brought again."""
+    client = tracked.client()
+    later = client.create_run(client.get_run(runs[ONE]).info.experiment_id, run_name="again", tags={tracking.IDENTITY: ONE}, start_time=2**42).info.run_id
+    assert found(ONE[:8]) == later
+    assert found(runs[ONE]) == runs[ONE]
+
+
+def test_a_run_that_mlflow_lacks(runs):
+    TrajectoryStore(files.trajectory()).mark_run("ef" * 32, RUN)
+    with pytest.raises(UserError, match=r"^the run efef is in .*, but not in MLflow; `surefoot sync` brings it there, once it is finished$"):
+        found("efef")
+
+
+def test_the_store_forgets_by_either(runs):
+    store = TrajectoryStore(files.trajectory())
+    for identity in runs:
+        store.mark_run(identity, RUN)
+    assert store_command.forget(store, runs[ONE][:8]) == "kept"
+    assert store_command.forget(store, TWO[:8]) == "kept"
+    assert list(store.runs()) == [THREE]
+    with pytest.raises(UserError, match=r"lists them$"):
+        store_command.forget(store, runs[ONE])
