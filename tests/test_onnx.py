@@ -1,5 +1,6 @@
 """`train.onnx`: the chosen network as an ONNX file. What needs the extra is skipped without it: `pip install -e '.[onnx]'`."""
 
+import csv
 import importlib.util
 import json
 
@@ -73,6 +74,27 @@ def test_a_network_that_torch_can_not_export_is_told_before_training(project):
     said = project.stage("train").refused()
     assert "train.onnx: torch can't export this network: " in said
     assert not project.runs()
+
+
+@installed
+@pytest.mark.slow
+def test_a_number_comes_in_its_own_unit(tracked):
+    import onnxruntime
+
+    rows = [f"{number / 7},{number * number % 11},{1.6e9 + number / 50}\n" for number in range(60)]
+    (tracked / "raw.csv").write_text("".join(["a,b,kind\n", *rows]))
+    params = (tracked / "params.yaml").read_text()
+    (tracked / "params.yaml").write_text(params.replace("  target: kind\n", "  target: kind\n  task: regression\n"))
+    set_train(tracked, onnx="true")
+    for stage in ("prepare", "batch", "train", "evaluate"):
+        ran(tracked, stage)
+    (run,) = tracked.runs()
+    session = onnxruntime.InferenceSession(str(tracked / "mlartifacts" / run.info.run_id / "artifacts/onnx/model.onnx"), providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {"input": np.array(open_store(tracked / "data/batches").test.inputs)})
+    with (tracked / "reports/predictions.csv").open(newline="") as file:
+        said = [float(row["predicted"]) for row in csv.DictReader(file)]
+    assert given.dtype == np.float64
+    assert given[:, 0] == pytest.approx(said, abs=1e-5, rel=0)  # float32 would be off by up to 64
 
 
 def description(factory, arguments, features, shape, **more):

@@ -92,15 +92,18 @@ def main() -> None:
 
 def _in_own_unit(network: Any, scale: dict[str, list[float]]) -> Any:
     """A network whose number is in the target's own unit: float64, as a large one with little spread would lose its last digits else."""
+    import torch
     from torch import Tensor, nn
 
     class InOwnUnit(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
+            for name, numbers in scale.items():  # tensors, as the exporter makes float32 of a plain number
+                self.register_buffer(name, torch.tensor(numbers, dtype=torch.float64))
 
         def forward(self, rows: Tensor) -> Any:
-            return self.network(rows).double() * scale["divide"][0] + scale["subtract"][0]
+            return self.network(rows).double() * self.divide + self.subtract
 
     return InOwnUnit()
 

@@ -39,6 +39,8 @@ def main() -> None:
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
+    if scale := schema.get("target_scale"):
+        what += f" (mean {scale['subtract'][0]:.5g}, deviation {scale['divide'][0]:.5g}, by which it is scaled in training)"
     terminal.say(f"prepared {prepare.source}: {inputs} inputs, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
         terminal.say(
