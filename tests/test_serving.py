@@ -364,3 +364,69 @@ def test_descriptions_that_want_something_else(model, name):
     file = model / "description.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     says(model, told)
+
+
+# --- the same values, however they come ------------------------------------------------------------
+
+DATES = """\
+prepare:
+  source: train.parquet
+  test_source: test.parquet
+  target: kind
+  kinds: {year: category}
+  missing: {numeric: mean, category: constant}
+"""
+
+
+def dated(rows, seed):
+    """Instants in a zone, days as Americans write them, times without a leading 0, and years that are categories."""
+    random = np.random.default_rng(seed)
+    at = pd.Timestamp("2024-03-29", tz="UTC") + pd.to_timedelta(random.integers(0, 4 * 24 * 60, rows), unit="min")
+    days = pd.Timestamp("2020-01-01") + pd.to_timedelta(random.integers(0, 1500, rows), unit="D")
+    return pd.DataFrame(
+        {
+            "at": at.tz_convert("Europe/Berlin"),
+            "day": [f"{day:%m/%d/%Y}" for day in days],
+            "opens": [f"{hour}:{minute:02}" for hour, minute in zip(random.integers(0, 24, rows), random.integers(0, 60, rows), strict=True)],
+            "year": random.integers(2005, 2009, rows),
+            "kind": np.where(at.hour >= 12, "late", "early"),
+        }
+    )
+
+
+def test_dates_and_years_mean_the_same_from_everywhere(tracked, logged):
+    dated(400, 0).to_parquet(tracked / "train.parquet")
+    frame = dated(80, 1)
+    frame.to_parquet(tracked / "test.parquet")
+    model, store, said = logged(DATES)
+    frame = frame.drop(columns=["kind"])
+    texts = frame.assign(at=[at.isoformat() for at in frame["at"]])
+    elsewhere = frame.assign(
+        at=frame["at"].dt.tz_convert("Asia/Kolkata"), day=pd.to_datetime(frame["day"]), opens=pd.to_datetime(frame["opens"], format="%H:%M").dt.time
+    )
+    iso = texts.assign(at=[f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in frame["at"].dt.tz_convert("UTC")], day=[f"{day:%Y-%m-%d}" for day in elsewhere["day"]])
+    as_floats = pd.concat([frame, frame.iloc[:1].assign(year=np.nan)], ignore_index=True)
+    assert as_floats["year"].dtype == "float64"
+    for rows in (frame, frame.assign(at=frame["at"].dt.tz_convert("UTC")), elsewhere, texts, iso, frame.astype({"year": str})):
+        check(model.predict(rows).to_dict("records"), store, said)
+    check(model.predict(as_floats).iloc[:80].to_dict("records"), store, said)
+    with app(model) as server:
+        check(server.predictions({"dataframe_records": iso.to_dict("records")}), store, said)
+        check(server.predictions({"dataframe_split": json.loads(as_floats.assign(at=as_floats["at"].astype(str)).to_json(orient="split"))})[:80], store, said)
+    ways = {
+        "utc.parquet": frame.assign(at=frame["at"].dt.tz_convert("UTC")),
+        "else.parquet": elsewhere,
+        "texts.csv": texts,
+        "iso.csv": iso,
+        "floats.csv": as_floats,
+    }
+    for name, rows in ways.items():
+        (rows.to_parquet if name.endswith("parquet") else rows.to_csv)(tracked / name, index=False)
+        predict.predict(tracked / name, tracked / f"out-{name}.csv")
+        check(pd.read_csv(tracked / f"out-{name}.csv").iloc[:80].to_dict("records"), store, said)
+    naive = frame.assign(at=frame["at"].dt.tz_localize(None))
+    with pytest.raises(Exception, match="column 'at' can't be taken as date: in row 0 .* has no time zone, and the others have one"):
+        model.predict(naive)
+    naive.to_csv(tracked / "naive.csv", index=False)
+    with pytest.raises(UserError, match="naive.csv: row 2, column 'at': .* has no time zone, and the others have one: write them with their distance from UTC"):
+        predict.predict(tracked / "naive.csv", tracked / "out.csv")

@@ -219,8 +219,10 @@ def as_arrow(column: "pd.Series", feature: dict[str, Any], notation: Notation = 
     import pyarrow as pa
 
     try:
-        array = pa.array(column, from_pandas=True)
+        zoned = getattr(getattr(column, "dtype", None), "tz", None) is not None  # of such pandas gives Arrow no values any more
+        array = pa.array(column.dt.tz_convert(None) if zoned else column, from_pandas=True)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        array = array.cast(pa.timestamp(array.type.unit, "UTC")) if zoned else array
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
