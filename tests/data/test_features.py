@@ -179,10 +179,11 @@ def test_constants_and_ids_are_warned_of(tmp_path):
         price=[n / 7 for n in range(60)],
         count=[n % 50 for n in range(60)],
     )
-    schema, (constant, ids) = write(tmp_path, rows, missing={"numeric": "mean"})
+    schema, (constant, ids, counter) = write(tmp_path, rows, missing={"numeric": "mean"})
     assert constant.startswith("the same value in every training row, from which nothing is learned: 'v', 'text', ")
     assert "'day' (prepare.ignore leaves a column out)" in constant
-    assert ids.startswith("another value in every training row, as in an id, from which nothing is learned: 'id', 'name' (")
+    assert ids.startswith("another value in every training row, as in an id, from which nothing is learned: 'name' (")
+    assert "may give the target away, and of new rows it says nothing: 'id' (" in counter
     assert [feature["column"] for feature in schema["features"]][:2] == ["v", "text"], "they stay"
 
 

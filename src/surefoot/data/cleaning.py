@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import mask, null_where, numbers, validity, with_nulls
-from surefoot.data.columns import UNIT, Column, is_number, kind_of_type, some
+from surefoot.data.columns import Column, is_number, kind_of_type, some, unit_of
 from surefoot.data.dates import to_type
 from surefoot.data.texts import counted, missing_in, no_number, notation_of, plain, to_numbers, without
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
@@ -58,7 +58,7 @@ class Cleaner:
         arrays, drop = [], np.zeros(batch.num_rows, np.bool_)
         for column in self.columns:
             given = batch.column(column.name)
-            array, missing = self._input(column, given, at)
+            array, missing = self._input(column, given, at, unit_of(batch.schema.field(column.name)) or column.unit)
             if missing is not None:
                 policy = getattr(self._prepare.missing, "numeric" if column.kind == "array" else column.kind)
                 if policy == "error" or (column.kind == "array" and policy != "drop"):
@@ -70,8 +70,7 @@ class Cleaner:
         if not self._prepare.target:  # rows to predict
             return pa.RecordBatch.from_arrays(arrays, schema=self.schema), None
         given = batch.column(self._prepare.target)
-        said = batch.schema.field(self._prepare.target).metadata or {}
-        array, missing = self._target(given, at, said.get(UNIT, b"").decode() or None)
+        array, missing = self._target(given, at, unit_of(batch.schema.field(self._prepare.target)))
         if missing is not None:
             if self._prepare.missing.target == "error":
                 told = f"{_what_stands(given, missing)}; a target is needed in every row (or prepare.missing.target: drop)"
@@ -86,7 +85,7 @@ class Cleaner:
         if number := int(rows.sum()):
             self.dropped[reason] = self.dropped.get(reason, 0) + number
 
-    def _input(self, column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    def _input(self, column: Column, array: pa.Array, at: Callable[..., str], unit: str | None) -> tuple[pa.Array, NDArray[np.bool_] | None]:
         if pa.types.is_null(array.type):
             missing = np.ones(len(array), np.bool_)
             self._count(column.name, "", len(array))
@@ -111,7 +110,7 @@ class Cleaner:
             return _codes(codes), missing if missing.any() else None
         array = self._present(column.name, array)
         if column.kind == "numeric":
-            return self._numbers(column, array, at, self._limit(column))
+            return self._numbers(column, array, at, self._limit(column), unit)
         if column.kind == "date":
             return _dates(column, array, at)
         cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", f"a {column.kind}")
@@ -151,14 +150,14 @@ class Cleaner:
             self._count(name, text, number)
         return null_where(gone, texts)
 
-    def _numbers(self, column: Column, array: pa.Array, at: Callable[..., str], limit: float) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    def _numbers(self, column: Column, array: pa.Array, at: Callable[..., str], limit: float, unit: str | None) -> tuple[pa.Array, NDArray[np.bool_] | None]:
         """A column of numbers, given as such or as texts; and which are missing."""
         if pa.types.is_string(array.type):
             texts = array
-            array, bad = to_numbers(texts, self._notation, column.unit)
+            array, bad = to_numbers(texts, self._notation, unit)
             if bad.any():
                 text = texts[int(np.flatnonzero(bad)[0])].as_py()
-                raise UserError(f"{at(bad, column.name)}: {no_number(text, self._notation, column.unit)}")
+                raise UserError(f"{at(bad, column.name)}: {no_number(text, self._notation, unit)}")
         codes = self._notation.missing_numbers
         if len(codes) and not pa.types.is_boolean(array.type):
             array = self._without(column.name, array, codes)
@@ -188,7 +187,7 @@ class Cleaner:
                 return pa.nulls(len(array), pa.float64()), np.ones(len(array), np.bool_)
             if kind_of_type(array.type) not in ("numeric", "boolean", "category"):
                 raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a number is needed for regression")
-            return self._numbers(Column(name, "numeric", pa.float64(), unit=unit), self._present(name, array), at, FLOAT32_MAX)
+            return self._numbers(Column(name, "numeric", pa.float64()), self._present(name, array), at, FLOAT32_MAX, unit)
         if pa.types.is_floating(array.type):
             # 1.0 is class 1; 0.5 is none.
             array = _nan_to_null(array)

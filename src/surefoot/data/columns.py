@@ -14,7 +14,7 @@ from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 # What a field's metadata says of a column that comes as texts, or as floats where the first values are whole numbers.
-KIND, UNIT, INTEGER = b"kind", b"unit", b"integer"
+KIND, UNIT, INTEGER, ZEROS = b"kind", b"unit", b"integer", b"zeros"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Column:
     """Of a column of dates that are texts: how they are written (`data.dates`)."""
     unit: str | None = None
     """Of numbers that come as texts: what stands at each, $ or % say."""
+    zeros: bool = False
+    """Whether some of its numbers are written with a 0 in front, as codes are."""
 
 
 def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
@@ -50,6 +52,12 @@ def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
 def names_in(schema: pa.Schema) -> list[str]:
     """The names of a source's columns. A reader may leave out columns that are no inputs; then the schema says which there were."""
     return list(json.loads((schema.metadata or {}).get(b"columns", b"null")) or schema.names)
+
+
+def index_names(schema: pa.Schema) -> list[str]:
+    """The columns that a file calls an index, and that its reader has left out."""
+    found: list[str] = json.loads((schema.metadata or {}).get(b"index", b"[]"))
+    return found
 
 
 def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
@@ -85,10 +93,15 @@ def is_index(name: str) -> bool:
     return re.fullmatch(r"\s*|Unnamed: \d+(_level_\d+)?(\.\d+)*|__index_level_\d+__|\.\.\.\d+", name) is not None
 
 
-def left_out(names: Iterable[str], prepare: Prepare) -> list[str]:
-    """The columns that are no inputs only because an index is none."""
+def left_out(names: Iterable[str], prepare: Prepare, index: Iterable[str] = ()) -> list[str]:
+    """The columns that are no inputs only because an index is none; `index` has those that their file calls one."""
     asked = (prepare.target, prepare.split.column)
-    return [name for name in names if is_index(name) and not (name in asked or is_chosen(name, prepare) or matches(name, prepare.ignore))]
+    named = [pattern for pattern in prepare.columns or () if pattern.strip("*")]
+    return [
+        name
+        for name in names
+        if (is_index(name) or name in index) and not (name in asked or name in named or matches(name, named) or matches(name, prepare.ignore))
+    ]
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -127,7 +140,6 @@ def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
     stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": type_of(type_)}[kind]
     if not (pa.types.is_null(type_) or _can_become(type_, kind)):
         raise UserError(f"{source}: column {name!r} has type {type_}, which can't be a {kind} (prepare.kinds)")
-    unit = said.get(UNIT, b"").decode() or None
     form = said.get(FORMAT, b"").decode() or None
     return Column(
         name,
@@ -135,8 +147,14 @@ def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
         stored,
         integer=pa.types.is_integer(type_) or INTEGER in said,
         format=form if kind == "date" else None,
-        unit=unit if kind == "numeric" else None,
+        unit=unit_of(field) if kind == "numeric" else None,
+        zeros=kind == "numeric" and not kind_told(name, prepare) and ZEROS in said,
     )
+
+
+def unit_of(field: pa.Field) -> str | None:
+    """What stands at the numbers of a column of texts, as its reader has found."""
+    return (field.metadata or {}).get(UNIT, b"").decode() or None
 
 
 def kind_of_type(type_: pa.DataType) -> str | None:
@@ -191,6 +209,12 @@ def is_number(text: str) -> bool:
 def shown(name: str) -> str:
     """A name as a message shows it: in quotes where it would else be misread."""
     return name if name and name == name.strip() and name.isprintable() and "," not in name else repr(name)
+
+
+def quoted(names: Iterable[str], most: int = 8) -> str:
+    """The first few of the names, in quotes."""
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def some(names: Iterable[str], most: int = 8) -> str:

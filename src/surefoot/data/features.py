@@ -26,7 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import is_text, numbers, text_array
-from surefoot.data.columns import Column
+from surefoot.data.columns import Column, kind_told
 from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, convert, date_parts, parts_of
 from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
 from surefoot.data.texts import few_strays
@@ -38,7 +38,7 @@ Feature = dict[str, Any]
 
 TILE = 1 << 16
 ID_ROWS = 1 << 12
-"""A column whose first so many training values are all different is taken for an id; and fewer than twenty say nothing."""
+"""A column of so many training values at most that are all different is taken for an id; and fewer than twenty say nothing."""
 
 
 # --- applying it ---------------------------------------------------------------------------------
@@ -245,6 +245,11 @@ class Fit:
         return False
 
     @property
+    def empty(self) -> bool:
+        """Whether it had no value in any row."""
+        return False
+
+    @property
     def distinct(self) -> bool:
         """Whether it had another value in every row, as an id has."""
         return False
@@ -257,7 +262,10 @@ class Numbers(Fit):
         super().__init__(column, prepare)
         self._parts = parts_of(column.type) if column.kind == "date" else None
         self._measured = Statistics(len(self._parts or [None]))
-        self._ids: NDArray[np.float64] | None = np.zeros(0) if column.integer and column.kind == "numeric" else None
+        whole = column.integer and column.kind == "numeric"
+        self._ids: NDArray[np.float64] | None = np.zeros(0) if whole else None
+        # Of more values than are kept for that, only whether they rise.
+        self._rises, self._last = whole, -np.inf
 
     def _values(self, array: pa.Array) -> NDArray[np.float64]:
         values, valid = date_parts(array, self._parts) if self._parts else numbers(array)
@@ -268,9 +276,12 @@ class Numbers(Fit):
         values = self._values(array)
         self.missing += len(array) - len(values)
         self._measured.add(values)
-        if self._ids is not None and len(self._ids) < ID_ROWS:
-            ids = np.append(self._ids, values[: ID_ROWS - len(self._ids), 0])
-            self._ids = ids if len(np.unique(ids)) == len(ids) else None
+        if self._rises and len(values):
+            self._rises = bool(values[0, 0] > self._last and (np.diff(values[:, 0]) > 0).all())
+            self._last = float(values[-1, 0])
+        if self._ids is not None and len(values):
+            ids = np.append(self._ids, values[:, 0]) if len(self._ids) + len(values) <= ID_ROWS else np.zeros(0)
+            self._ids = ids if len(ids) and len(np.unique(ids)) == len(ids) else None
 
     @property
     def constant(self) -> bool:
@@ -278,8 +289,12 @@ class Numbers(Fit):
         return bool((self._measured.minimum >= self._measured.maximum).all()) and not (self.missing and self._measured.count)
 
     @property
+    def empty(self) -> bool:
+        return not self._measured.count
+
+    @property
     def distinct(self) -> bool:
-        return self._ids is not None and len(self._ids) >= 20 and not self.missing
+        return (self._rises or self._ids is not None) and self._measured.count >= 20 and not self.missing
 
     def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
         name, measured = self.column.name, self._measured
@@ -350,6 +365,15 @@ class Categories(Fit):
     @property
     def constant(self) -> bool:
         return int((self._counts > 0).sum()) + (self.missing > 0) < 2
+
+    @property
+    def empty(self) -> bool:
+        return not self._counts.any()
+
+    @property
+    def told(self) -> bool:
+        """Whether params.yaml says that it is a category."""
+        return kind_told(self.column.name, self._prepare) is not None
 
     @property
     def distinct(self) -> bool:

@@ -20,7 +20,7 @@ from surefoot.data import kept
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import Column, choose, kind_of_type, kind_told, names_in, some
+from surefoot.data.columns import Column, choose, index_names, kind_of_type, kind_told, left_out, names_in, some
 from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.kept import Kept
@@ -29,6 +29,7 @@ from surefoot.data.parts import Parts
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Blocks, Open, as_main, count_shared, told_by
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
+from surefoot.data.taken_as import doubtful
 from surefoot.data.texts import notation_of, nullified
 from surefoot.data.vocabulary import keys, texts_of_categories
 from surefoot.errors import UserError
@@ -105,6 +106,8 @@ def write_tables(
         "classes": targets.classes(),
         "rows": dict(zip(SPLITS, targets.rows, strict=True)),
         "dropped": cleaner.dropped,
+        "missing": cleaner.missing,
+        "left_out": left_out(names_in(source.schema), prepare, index_names(source.schema)),
         "split": {"seed": seed} | {f"prepare.{name}": value for name, value in _deciding_splits(prepare).items()},
         "parts": [part for some in (parts, *of_others) for part in some.describe()],
         "features": keep.plain()["features"]
@@ -122,7 +125,8 @@ def write_tables(
         described["shape"] = [last["first"] + last["width"]]
     files.write_json(out / "statistics.json", targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}})
     files.write_json(out / "schema.json", described)
-    return described, [*_warnings(fits), *_wide(described), *(_kept_notes(keep, fits) if keep else []), *_shared(out, prepare, described["rows"], [*own])]
+    notes = [*doubtful(fits, described["left_out"]), *_wide(described), *(_kept_notes(keep, fits) if keep else [])]
+    return described, [*notes, *_shared(out, prepare, described["rows"], [*own])]
 
 
 def read_schema(prepared: Path) -> dict[str, Any]:
@@ -671,14 +675,3 @@ def _kept_notes(keep: Kept, fits: Iterable[Fit]) -> list[str]:
     counted = {fitted.column.name: fitted.statistics()["counts"] for fitted in fits if isinstance(fitted, Categories)}
     unseen = "; ".join(kept.unseen(keep, counted))
     return ["the preparation of the model that training starts from is kept" + (f"; it hasn't seen, and takes for others: {unseen}" if unseen else "")]
-
-
-def _warnings(fits: Iterable[Fit]) -> list[str]:
-    constant = [repr(fitted.column.name) for fitted in fits if fitted.constant]
-    distinct = [repr(fitted.column.name) for fitted in fits if fitted.distinct]
-    found = []
-    if constant:
-        found.append(f"the same value in every training row, from which nothing is learned: {some(constant)} (prepare.ignore leaves a column out)")
-    if distinct:
-        found.append(f"another value in every training row, as in an id, from which nothing is learned: {some(distinct)} (prepare.ignore leaves a column out)")
-    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from surefoot import errors, files, terminal, user_code, watched
-from surefoot.data import kept
+from surefoot.data import kept, taken_as
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source
@@ -30,10 +30,12 @@ def main() -> None:
     main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
     separate = [_opener(prepare.validation_source, prepare.validation_labels), _opener(prepare.test_source, prepare.test_labels)]
     with files.new_directory(files.PREPARED) as out:
-        schema, warnings = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
+        schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
     files.remove_measured()
-    for warning in warnings:
-        terminal.say(f"note: {prepare.source}: {warning}")
+    for doubt in doubtful:
+        terminal.say(f"note: {prepare.source}: {doubt}")
+    for line in taken_as.lines(schema):
+        terminal.say(line)
     if schema["dropped"]:
         terminal.say(f"dropped {sum(schema['dropped'].values()):,} rows: {describe_dropped(schema['dropped'])}")
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())

@@ -14,7 +14,7 @@ import pyarrow.csv as csv
 
 from surefoot.data.arrow import text_array
 from surefoot.data.columns import kind_told
-from surefoot.data.readers.csv_header import cause, delimiter_of, differing, names_told, read_header
+from surefoot.data.readers.csv_header import cause, comment, delimiter_of, differing, names_told, read_header
 from surefoot.data.readers.source import Places, Progress, Source, check_columns, naming, open_bytes, read_fully, unreadable
 from surefoot.data.texts import NOTHING, Mixture, elsewhere, missing_in, mixture, no_number, notation_of, nullified, of_any, plain, to_numbers, what_it_may_be
 from surefoot.errors import UserError
@@ -47,7 +47,7 @@ def open_csv(prepare: Prepare, files: list[Path], _labels: Path | None) -> Sourc
                     places.start(file, rows)
                     at = file
                 rows += batch.num_rows
-                yield batch
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)  # with what the metadata says of a column
         except _Fault as fault:
             raise _find(prepare, files, schema, inferred, fault) from None
         if not rows:
@@ -118,6 +118,8 @@ def _field(prepare: Prepare, files: list[Path], field: pa.Field, sample: pa.Arra
     found = mixture(words, notation)
     if pa.types.is_floating(field.type) or pa.types.is_integer(field.type):
         integer = {"integer": "true"} if pa.types.is_integer(field.type) else {}
+        if pc.any(pc.match_substring_regex(words, r"^[+-]?0\d")).as_py():
+            integer |= {"zeros": "true"}
         marked = missing_in(texts, notation).true_count > missing_in(texts, NOTHING).true_count
         if marked or found.unit or notation.thousands:
             return _as_text(name, "numeric", integer | ({"unit": found.unit} if found.unit else {}))
@@ -140,12 +142,12 @@ def _as_text(name: str, kind: str, more: dict[str, str]) -> pa.Field:
     return pa.field(name, pa.string(), metadata={"kind": kind, **more})
 
 
-def _numbers_but(prepare: Prepare, files: list[Path], name: str, words: pa.Array, odd: Mixture) -> UserError:
+def _numbers_but(prepare: Prepare, files: list[Path], name: str, texts: pa.Array, odd: Mixture) -> UserError:
     """What to tell of a column that seems to hold numbers, but for some texts; or numbers that are written otherwise."""
     ours = notation_of(prepare)
     category = f"prepare.kinds: {{{name}: category}} where the column holds no numbers"
-    _, bad = to_numbers(words, ours, odd.unit)
-    first = words[int(np.flatnonzero(bad)[0])].as_py()
+    _, bad = to_numbers(texts, ours, odd.unit)
+    first = texts[int(np.flatnonzero(bad)[0])].as_py()
     place = f"{_place(prepare, files, name, first)}, column {name!r}: {first!r} is not a number"
     if first not in odd.strays:
         mend = f"but {what_it_may_be(first, ours, odd.unit)}"
@@ -154,12 +156,13 @@ def _numbers_but(prepare: Prepare, files: list[Path], name: str, words: pa.Array
     if not odd.strays:
         return UserError(f"{place}, {mend}; or {category}")
     strays = [f"{text!r} ({number:,})" for text, number in odd.strays.items()]
-    values = ", ".join(f'"{text}"' for text in list(odd.strays)[:3])
-    header = " (or is row 1 a header? prepare.csv.header: true, and its names in `names`)" * (prepare.csv.header is not True and first == words[0].as_py())
+    words = [text for text in odd.strays if not what_it_may_be(text, ours, odd.unit)]
+    values = f", such as {', '.join(map(repr, words[:3]))}" if words else ""
+    header = " (or is row 1 a header? prepare.csv.header: true, and its names in `names`)" * (prepare.csv.header is not True and first == texts[0].as_py())
     return UserError(
         f"{place}, {mend}{header}",
         f"texts among its numbers, with their count: {some_texts(strays)}: mend them, or add to prepare.missing.values what stands "
-        f"for a missing value, such as {values}; or {category}",
+        f"for a missing value{values}; or {category}",
     )
 
 
@@ -387,7 +390,7 @@ def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str]
     if found:
         row, expected, got = found.groups()
         by = "the header" if header else "prepare.csv.names" if prepare.csv.names else "prepare.csv.header"
-        told = cause(prepare, file, _by_mark(file) or prepare.csv.encoding)
+        told = comment(message.partition(f"got {got}: ")[2]) or cause(prepare, file, _by_mark(file) or prepare.csv.encoding)
         return UserError(f"{file}: row {int(row) + header}: has {got} values; {by} has {expected}{'; ' * bool(told)}{told}")
     if "straddl" in message:
         return UserError(f"{file}: a row is longer than {BLOCK_BYTES} bytes, or a quote is opened and never closed")

@@ -51,6 +51,9 @@ def read_header(prepare: Prepare, file: Path, start: bytes, whole: bool, delimit
         raise UserError(f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a header")
     if csv.given and first and len(first) != len(csv.given) and first[-1].strip():
         raise UserError(f"{file}: row 1: has {len(first)} values; prepare.csv.names has {len(csv.given)}")
+    for number, row in enumerate([first, *body] if first else body, 1):
+        if any(value != value.lstrip() and value.lstrip().startswith(csv.quote) for value in row):
+            raise UserError(f"{file}: row {number}: a blank stands between a delimiter and a quote, which then is none; remove such blanks")
     return _one_for_each(list(csv.given or first), body, row_labels=not csv.given), length
 
 
@@ -116,8 +119,18 @@ def _sep(_: Prepare, __: Path, lines: list[str]) -> str:
 
 
 def _comment(_: Prepare, __: Path, lines: list[str]) -> str:
-    row = next((number for number, line in enumerate(lines, 1) if re.match(r"\s*(#|%|//|--)", line)), None)
-    return f"row {row} looks like a comment, which a CSV table has none of: remove such lines" if row else ""
+    return comment(lines[0])
+
+
+def comment(line: str) -> str:
+    """What to tell of a row that has the look of a comment; empty where it hasn't."""
+    return f"{line[:40]!r} looks like a comment, of which a CSV table has none: remove such lines" if re.match(r"\s*(#|%|//|--)", line) else ""
+
+
+def _blanks_around(prepare: Prepare, file: Path, lines: list[str]) -> str:
+    names = next(plain.reader(lines, delimiter=delimiter_of(prepare.csv, file), quotechar=prepare.csv.quote))
+    name = next((name for name in names if name != prepare.target and name.strip() == prepare.target), None)
+    return f"blanks belong to a name: prepare.target: {name!r}" if name else ""
 
 
 def _single_quotes(prepare: Prepare, file: Path, lines: list[str]) -> str:
@@ -134,13 +147,13 @@ def _other_delimiter(prepare: Prepare, file: Path, lines: list[str]) -> str:
     for delimiter in DELIMITERS:
         lengths = _lengths(lines, delimiter, prepare.csv.quote)
         names = next(plain.reader(lines, delimiter=delimiter, quotechar=prepare.csv.quote))
-        fits = len(set(lengths)) == 1 and lengths[0] > 1 and (wanted is None or set(lengths) == wanted)
+        fits = len(set(lengths)) == 1 and lengths[0] > 1 and (wanted is None or set(lengths) == wanted) and not (delimiter == " " and here in lines[0])
         if delimiter != here and fits and (prepare.target in names or prepare.csv.given or set(ours) == {1} or (ours[0] == 1 and len(set(ours)) > 1)):
             found[delimiter] = (prepare.target in names, lengths[0])
     if found:
         best = max(found, key=lambda delimiter: found[delimiter])
         return f"its values seem to stand between {_named(best)}: prepare.csv.delimiter: {_yaml(best)}"
-    if here not in "".join(lines) and len(split := {len(line.split()) for line in lines}) == 1 and split > {1}:
+    if here not in "".join(lines) and len(split := {len(line.split()) for line in lines}) == 1 and max(split) > 1:
         return "its values seem to stand between blanks, as many as fit; save it with one delimiter"
     return ""
 
@@ -160,12 +173,6 @@ def _yaml(delimiter: str) -> str:
     return '"\\t"' if delimiter == "\t" else f'"{delimiter}"'
 
 
-def _blank_before_quote(prepare: Prepare, file: Path, lines: list[str]) -> str:
-    here, quote = re.escape(delimiter_of(prepare.csv, file)), re.escape(prepare.csv.quote)
-    row = next((number for number, line in enumerate(lines, 1) if re.search(rf"{here}\s+{quote}", line)), None)
-    return f"in row {row} a blank stands between a delimiter and a quote, which then is none: remove such blanks" if row else ""
-
-
 def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
     lengths = _lengths(lines, delimiter_of(prepare.csv, file), prepare.csv.quote)
     more = next((number for number, length in enumerate(lengths, 1) if length > 1), None)
@@ -174,7 +181,7 @@ def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
     return f"row 1, taken for the header, has one value, and row {more} has {lengths[more - 1]}: the header must be the first row"
 
 
-CAUSES = (_page, _sep, _other_delimiter, _comment, _single_quotes, _blank_before_quote, _title)
+CAUSES = (_page, _sep, _blanks_around, _other_delimiter, _comment, _single_quotes, _title)
 
 
 def names_told(error: UserError, prepare: Prepare, file: Path, encoding: str) -> UserError:

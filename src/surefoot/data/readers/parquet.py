@@ -1,12 +1,13 @@
 """Parquet files."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surefoot.data.columns import some
+from surefoot.data.columns import left_out, some
 from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema, to_schema
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -23,7 +24,8 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
     progress, places = Progress(), Places()
     with _open(files[0]) as first:
         names = first.schema_arrow.names
-        needed = check_columns(prepare, names, files[0])
+        index = left_out(names, prepare, _index_of(first.schema_arrow))
+        needed = check_columns(prepare, names, files[0], index)
         schema = plain_schema(pa.schema([first.schema_arrow.field(name) for name in needed]), files[0])
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -42,7 +44,16 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
         if not rows:
             raise UserError(f"{files[0] if len(files) == 1 else files[0].parent}: has no rows")
 
-    return Source(naming(schema, names), _gathered(batches()), places, None, lambda: progress.read, places)
+    return Source(naming(schema, names, index), _gathered(batches()), places, None, lambda: progress.read, places)
+
+
+def _index_of(schema: pa.Schema) -> list[str]:
+    """The columns that pandas has written for the index of its frame."""
+    try:
+        given = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    except (ValueError, AttributeError):  # of another program's
+        return []
+    return [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
 
 
 def _open(path: Path) -> pq.ParquetFile:

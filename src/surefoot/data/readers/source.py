@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -97,8 +97,8 @@ def is_needed(prepare: Prepare, column: str) -> bool:
     return is_chosen(column, prepare) and not matches(column, prepare.ignore)
 
 
-def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list[str]:
-    """Those of `names` that are needed, in order.
+def check_columns(prepare: Prepare, names: list[str], place: Path | str, index: Collection[str] = ()) -> list[str]:
+    """Those of `names` that are needed, in order; those in `index` aren't.
 
     Raises:
         UserError: one comes twice; the target, or the column to split by, isn't there; there is nothing but the target.
@@ -107,7 +107,7 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list
     for key, wanted in (("prepare.target", prepare.target), ("prepare.split.column", prepare.split.column)):
         if wanted and wanted not in seen:
             raise UserError(f"{place}: has no column {wanted!r} ({key}); it has {some(names)}")
-    needed = [name for name in names if is_needed(prepare, name)]
+    needed = [name for name in names if is_needed(prepare, name) and name not in index]
     once: set[str] = set()
     for name in needed:
         if name in once:
@@ -115,14 +115,14 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str) -> list
         once.add(name)
     if not set(needed) - {prepare.target, prepare.split.column}:
         # A column to split by is an input only where prepare.columns names it; prepare sees to that.
-        index = f" ({some(left)}: an index, by its name, which is none unless prepare.columns names it)" if (left := left_out(names, prepare)) else ""
+        index = f" ({some(left)}: an index, by its name, which is none unless prepare.columns names it)" if (left := left_out(names, prepare, index)) else ""
         raise UserError(f"{place}: has no input column beside {' and '.join(map(repr, needed))}, so nothing to learn from; it has {some(names)}{index}")
     return needed
 
 
-def naming(schema: pa.Schema, names: list[str]) -> pa.Schema:
-    """The schema of a source that leaves columns out; its metadata has the names of all of them, which patterns in params.yaml may mean."""
-    return schema.with_metadata({"columns": json.dumps(names)})
+def naming(schema: pa.Schema, names: list[str], index: list[str] | None = None) -> pa.Schema:
+    """The schema of a source that leaves columns out; its metadata names all, which patterns in params.yaml may mean, and those left out as an index."""
+    return schema.with_metadata({"columns": json.dumps(names), "index": json.dumps(index or [])})
 
 
 def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
