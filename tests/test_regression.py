@@ -150,6 +150,24 @@ def test_the_scale_is_part_of_what_determines_a_run(project):
     assert files.MODEL.read_bytes() != before
 
 
+def test_a_training_that_goes_on_keeps_the_scale(project):
+    """New rows have another mean and deviation, by which the weights of before would say something else."""
+    parts = project / "data/raw/parts"
+    parts.mkdir()
+    project.change("prepare", source="data/raw/parts")
+    project.change("train", epochs=8)
+    write(project, lambda value: 100 + 10 * value).to_csv(parts / "1.csv", index=False)
+    project.run("start_from", *STAGES)
+    scale = open_store(files.BATCHES).target_scale
+    write(project, lambda value: 400 + 10 * value).to_csv(parts / "2.csv", index=False)
+    project.change("train", start_from="previous", epochs=1)
+    project.run("start_from", *STAGES)
+    store = open_store(files.BATCHES)
+    assert store.target_scale == scale
+    assert len(store.train.targets) == 420
+    assert store.train.targets.mean() > 2 * scale["subtract"][0]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -192,9 +192,10 @@ def test_what_predict_refuses_a_server_refuses(tracked, logged):
 def test_columns_of_texts_alone(tracked, logged):
     """Of them MLflow makes one row of lists, where they come by column."""
     lines = [f"{'pq'[row % 2]},{'xyz'[row % 3]},{'ab'[row % 2]}" for row in range(120)]
-    (tracked / "raw.csv").write_text("\n".join(["c,d,kind", *lines]) + "\n")
-    model, store, said = logged("prepare: {source: raw.csv, test_source: raw.csv, target: kind}\n")
-    rows = pd.read_csv(tracked / "raw.csv").drop(columns="kind").to_dict("records")
+    for name, some in (("train", lines), ("test", lines[:30])):
+        (tracked / f"{name}.csv").write_text("\n".join(["c,d,kind", *some]) + "\n")
+    model, store, said = logged("prepare: {source: train.csv, test_source: test.csv, target: kind}\n")
+    rows = pd.read_csv(tracked / "test.csv").drop(columns="kind").to_dict("records")
     with app(model) as server:
         for body in forms(rows).values():
             check(server.predictions(*body), store, said)
