@@ -426,8 +426,10 @@ def test_dates_and_years_mean_the_same_from_everywhere(tracked, logged):
         predict.predict(tracked / name, tracked / f"out-{name}.csv")
         check(pd.read_csv(tracked / f"out-{name}.csv").iloc[:80].to_dict("records"), store, said)
     naive = frame.assign(at=frame["at"].dt.tz_localize(None))
-    with pytest.raises(Exception, match="column 'at' can't be taken as date: in row 0 .* has no time zone, and the others have one"):
+    with pytest.raises(Exception, match=r"column 'at' can't be taken as date: in row 0 .* has no time zone, and the others have one"):
         model.predict(naive)
     naive.to_csv(tracked / "naive.csv", index=False)
-    with pytest.raises(UserError, match="naive.csv: row 2, column 'at': .* has no time zone, and the others have one: write them with their distance from UTC"):
+    with pytest.raises(
+        UserError, match=r"naive.csv: row 2, column 'at': .* has no time zone, and the others have one: write them with their distance from UTC"
+    ):
         predict.predict(tracked / "naive.csv", tracked / "out.csv")
