@@ -303,6 +303,12 @@ def test_a_model_that_is_not_there_or_does_not_fit(table, wrong, tmp_path, monke
     assert "data/batches/index.json: is damaged" in wrong("test.csv")
     (files.BATCHES / "index.json").write_text((table[0] / files.BATCHES / "index.json").read_text())
     assert "models/model.safetensors: holds the weights of another network than networks.mlp:mlp" in wrong("test.csv")
+    # The batches were made anew since, and the training failed, say.
+    one, other = ("path: data/batches, md5: " + digit * 32 + ".dir" for digit in "12")
+    (here / "dvc.lock").write_text(f"stages: {{train: {{deps: [{{{one}}}]}}, batch: {{outs: [{{{other}}}]}}}}\n")
+    assert wrong("test.csv") == (
+        "models/model.safetensors was trained on other batches than data/batches has now: `make repro` trains on these, or give a run (--run)"
+    )
 
 
 def test_mlflow_that_has_no_such_model(table, wrong, empty_store, monkeypatch):

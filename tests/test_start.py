@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
@@ -347,6 +348,8 @@ def test_a_start_that_does_not_fit(come):
 
 # --- the preparation is kept
 
+KEEP = "of the model that training starts from (train.start_from), which is kept"
+
 
 def schema():
     return json.loads((files.PREPARED / "schema.json").read_text())
@@ -406,6 +409,44 @@ def test_new_categories_take_the_unseen_place(towns, encode):
     assert other.tolist() == [row["town"] in ("Köln", "Hof") for row in rows]
 
 
+def test_the_scale_of_a_number_to_predict_is_kept(coming):
+    """The price has risen tenfold: the model's unit stays, and figures are in the price's own."""
+    (coming / "raw/1.csv").write_text("".join(["a,price\n", *(f"{row % 7},{100 * (row % 7) + row}\n" for row in range(OLD))]))
+    coming.edit("prepare", "{source: raw, target: price, task: regression}")
+    ran(coming)
+    before = schema()["target_scale"]
+    (coming / "raw/2.csv").write_text("".join(["a,price\n", *(f"{row % 7},{1000 * (row % 7) + row}\n" for row in range(NEW))]))
+    coming.edit("train.start_from", "previous")
+    ran(coming)
+    assert schema()["target_scale"] == before == open_store(files.BATCHES).target_scale
+    coming.edit("prepare", "{source: raw, target: price, task: regression, normalize_target: none}")
+    assert refused(coming).startswith(f"params.yaml: prepare.normalize_target is none, but standard in the preparation {KEEP}")
+    coming.edit("prepare", "{source: raw, target: price, task: regression, refit: true}")
+    ran(coming)
+    assert schema()["target_scale"]["subtract"][0] > 2 * before["subtract"][0]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
+def test_the_scale_of_arrays_is_kept(coming, dtype):
+    def written(seed, shape):
+        random = np.random.default_rng(seed)
+        np.savez(coming / "data.npz", x=random.integers(0, 200, (60, *shape)).astype(dtype), y=np.arange(60) % 3)
+
+    written(0, (3, 4, 4))
+    coming.edit("prepare", "{source: data.npz, target: kind}")
+    ran(coming)
+    before = {name: schema()[name] for name in ("features", "scale", "shape", "dtype")}
+    written(1, (3, 4, 4))
+    coming.edit("train.start_from", "previous")
+    coming.edit("batch.size", "8, shape: [48]")
+    ran(coming)
+    assert {name: schema()[name] for name in before} == before
+    written(2, (3, 2, 2))
+    assert refused(coming).startswith(
+        f"data.npz: its rows are {dtype} of 12 values, but the model that training starts from (train.start_from) takes {dtype} of 48"
+    )
+
+
 def test_a_class_that_is_new_is_named_with_its_row(come):
     part(come, "3.csv", NEW, OLD + NEW, classes="wxyz")
     message, mend = refused(come).splitlines()
@@ -423,9 +464,6 @@ def test_a_class_that_is_gone_keeps_its_output(coming):
     ran(coming)
     assert schema()["classes"] == ["x", "y", "z"]
     assert mark()["weights"] == files.sha256(weights())
-
-
-KEEP = "of the model that training starts from (train.start_from), which is kept"
 
 
 @pytest.mark.parametrize(

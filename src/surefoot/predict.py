@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from surefoot import files, mlflow_client, serving, terminal, tracking
+from surefoot import files, locked, mlflow_client, serving, terminal, tracking
 from surefoot.data.arrow import null_where
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of, some
@@ -103,6 +103,9 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
         raise UserError(f"{files.BATCHES} isn't there, which has the preparation of {path}; `make repro` makes it") from None
     except ValueError:
         raise UserError(f"{files.BATCHES / 'index.json'}: is damaged; remove it, then `make repro`") from None
+    trained, made = locked.md5("train", "deps", files.BATCHES), locked.md5("batch", "outs", files.BATCHES)
+    if weights is None and trained and made and trained != made:
+        raise UserError(f"{path} was trained on other batches than {files.BATCHES} has now: `make repro` trains on these, or give a run (--run)")
     chosen = params.train.model
     description = {"factory": chosen.factory, "arguments": chosen.arguments, **preparation(index)}
     return Model(str(path), serving.network(description, path), description)
