@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from surefoot import mlflow_client, runs
+from surefoot import mlflow_client, runs, tracking
 from surefoot.params import load
 from tests.helpers import PARAMS
 
@@ -36,6 +36,16 @@ def train(here, **environment):
 def history(here):
     with (here / "reports/history.csv").open(newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("column", ["price ($)", "a#b", "größe", "", "/", "a//b", "a/../b", "../a", ".", "a/", "x" * 300, "a\nb", "名前", "a:b"])
+def test_the_param_of_any_column_has_a_name_that_mlflow_takes(column):
+    from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
+
+    name = tracking.param_name(f"prepare.kinds.{column}")
+    _validate_param_name(name)
+    assert len(name) <= MAX_ENTITY_KEY_LENGTH
+    assert tracking.param_name("train.model.arguments.hidden") == "train.model.arguments.hidden"
 
 
 @pytest.mark.parametrize(

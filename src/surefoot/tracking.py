@@ -1,6 +1,8 @@
 """MLflow as a view: writes what a run there lacks, in order, exactly once. A server that fails holds nothing up."""
 
 import os
+import posixpath
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +32,7 @@ NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it 
 TAG = 250  # characters of a tag: a page has many
 SECONDS_TO_STOP = 5  # for the sampler of system metrics
 SCRATCH = "SUREFOOT_SCRATCH"  # the variable that is set where a run is made again only to be compared
+PARAM_NAME = 250  # characters of a param's name
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
@@ -350,7 +353,8 @@ class Tracker:
         from mlflow.entities import DatasetInput, InputTag, Param
 
         run_id, said = run.info.run_id, self._description
-        params = [Param(name, str(value)) for name, value in said.params.items() if name not in run.data.params]
+        named = {param_name(name): str(value) for name, value in said.params.items()}
+        params = [Param(name, value) for name, value in named.items() if name not in run.data.params]
         for start in range(0, len(params), 100):
             some = params[start : start + 100]
             self._try("its params", lambda client, some=some: client.log_batch(run_id, params=some))  # type: ignore[misc]
@@ -397,6 +401,12 @@ class Tracker:
 def _short(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags as a page has room for them; without the empty ones."""
     return {name: value if name == NOTE else terminal.plain(value, TAG) for name, value in tags.items() if value}
+
+
+def param_name(name: str) -> str:
+    """A param's name as MLflow takes it: that of a column (`prepare.kinds`) may hold anything. `trajectory.json` has the params as they are."""
+    found = re.sub(r"[^/\w.\- :]", "_", name)[:PARAM_NAME]
+    return found if posixpath.normpath(found) == found else found.replace("/", "_")
 
 
 def _dataset(said: Description) -> "Dataset":
