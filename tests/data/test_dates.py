@@ -146,8 +146,9 @@ def test_times_of_one_digit(tmp_path):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([f"0{1 + n % 8}/0{1 + n % 9}/2020" for n in range(60)], ["row 10, column 'v': '01/09/2020' can be 9 January or 1 September", "category"]),
+        ([f"0{1 + n % 8}/0{1 + n % 9}/2020" for n in range(60)], ["row 10, column 'v': '01/09/2020' can be 9 January or 1 September, and none", "category"]),
         ([f"0{1 + n % 9}.0{1 + n % 8}.2020" for n in range(60)], ['prepare.dates: {v: "%m.%d.%Y" or "%d.%m.%Y"}']),
+        (["02/02/2020"] * 60, ["row 2, column 'v': '02/02/2020' and the others of the first rows don't tell whether days or months come first"]),
         ([f"{day:%m/%d/%y}" for day in DAYS], ["row 2, column 'v': '01/01/20'", "a year of two digits", 'prepare.dates: {v: "%m/%d/%y"}', "category"]),
         ([f"{day:%d-%b-%y}" for day in DAYS], ["a year of two digits", '"%d-%b-%y"']),
         ([f"{DAYS[2]:%d/%m/%Y}", *(f"{day:%m/%d/%Y}" for day in DAYS[1:])], ["row 2", "'15/03/2020' is a date that is written otherwise than '02/07/2020'"]),

@@ -161,11 +161,12 @@ def _find(texts: _Texts, column: str, are_dates: bool, source: Source) -> str | 
 def _two_ways(texts: _Texts, column: str, forms: list[str], source: Source) -> str:
     either = [as_type(read(texts.distinct, form), MOMENT) for form in forms]
     number = next((number for number in range(len(texts.distinct)) if len({days[number].as_py() for days in either}) > 1), None)
-    can_be = "" if number is None else " can be " + " or ".join(f"{days[number].as_py():%-d %B}" for days in either) + ", and"
-    return (
-        f"{texts.where(number or 0, source, column)}{can_be} doesn't tell whether days or months come first, nor do the others of the first rows; "
-        f"say it: prepare.dates: {{{column}: {_quoted(forms)}{_or_else(column)}"
-    )
+    place = texts.where(number or 0, source, column)
+    if number is None:
+        what = "and the others of the first rows don't tell whether days or months come first"
+    else:
+        what = f"can be {' or '.join(f'{days[number].as_py():%-d %B}' for days in either)}, and none of the first rows tells which"
+    return f"{place} {what}; say it: prepare.dates: {{{column}: {_quoted(forms)}{_or_else(column)}"
 
 
 def _two_digits(texts: _Texts, column: str, forms: list[str], source: Source) -> str:

@@ -43,7 +43,7 @@ def refuse_same(prepare: Prepare) -> None:
                 if other_key == "test_source"
                 else "then the epoch is chosen by rows that are trained on"
             )
-            what = "is the same" if shared == other else f"has the same rows, in {shared},"
+            what = "is the same" if Path(shared) == Path(other) else f"has the same rows, in {shared},"
             raise UserError(
                 f"{other} (prepare.{other_key}) {what} as {name} (prepare.{key}); {why}. Name other rows, or give null: then a fraction is kept apart"
             )
