@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pyarrow as pa
@@ -114,8 +115,52 @@ def test_parts_whose_schemas_differ_are_named(tmp_path):
     assert refusal(tmp_path) == f"{second}: its columns aren't those of {first}: additional: b"
     pq.write_table(table().rename_columns(["c", "kind"]), second)
     assert refusal(tmp_path) == f"{second}: its columns aren't those of {first}: missing: a; additional: c"
-    pq.write_table(table().set_column(0, "a", [[0.5] * 10]), second)
-    assert refusal(tmp_path) == f"{second}: column 'a' is of type double; in {first} it is of type int64"
+    pq.write_table(table().set_column(0, "a", [["x"] * 10]), second)
+    assert refusal(tmp_path) == f"{second}: column 'a' is of type string; in {first} it is of type int64"
+
+
+MOMENTS = [datetime(2024, 1, 1 + number, 12) for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "type_", "wanted"),
+    [
+        (range(10), [0.5] * 10, pa.float64(), [float(number) for number in range(10)] + [0.5] * 10),
+        (pa.array(range(10), pa.int8()), range(10), pa.int64(), [*range(10), *range(10)]),
+        (pa.array(range(10), pa.uint64()), range(10), pa.float64(), [*map(float, range(10))] * 2),
+        (pa.array([0.5] * 10, pa.float32()), [0.25] * 10, pa.float64(), [0.5] * 10 + [0.25] * 10),
+        (pa.nulls(10), ["x"] * 10, pa.string(), [None] * 10 + ["x"] * 10),
+        ([float("nan")] * 10, ["x"] * 10, pa.string(), [None] * 10 + ["x"] * 10),
+        ([None] * 10, MOMENTS, pa.timestamp("us"), [None] * 10 + MOMENTS),
+        (pa.array([None] * 10, pa.float64()), [True] * 10, pa.bool_(), [None] * 10 + [True] * 10),
+        ([day.date() for day in MOMENTS], MOMENTS, pa.timestamp("us"), [day.replace(hour=0) for day in MOMENTS] + MOMENTS),
+        (pa.array(MOMENTS, pa.timestamp("ns")), pa.array(MOMENTS, pa.timestamp("s")), pa.timestamp("us"), MOMENTS * 2),
+        (
+            *(pa.array(MOMENTS, pa.timestamp("us", zone)) for zone in ("Asia/Tokyo", "UTC")),
+            pa.timestamp("us", "UTC"),
+            [moment.replace(tzinfo=UTC) for moment in MOMENTS] * 2,
+        ),
+    ],
+)
+def test_parts_of_different_types_agree_on_one(tmp_path, one, other, type_, wanted):
+    one, other = (values if isinstance(values, pa.Array) else pa.array(list(values)) for values in (one, other))
+    for order in ((one, other), (other, one)):
+        for name, values in zip("ab", order, strict=True):
+            pq.write_table(table().set_column(0, "a", values), tmp_path / f"{name}.parquet")
+        _, rows = read(tmp_path)
+        assert [row["a"] for row in rows] == (wanted if order[0] is one else wanted[10:] + wanted[:10])
+        assert source_of(tmp_path).schema.field("a").type == type_
+
+
+def test_numbers_that_are_names_are_texts_where_another_part_has_texts(tmp_path):
+    years = ([2001.0, None] * 5, ["2001", "old"] * 5)
+    for name, values in zip("ab", years, strict=True):
+        pq.write_table(table().set_column(0, "a", [values]), tmp_path / f"{name}.parquet")
+    assert [row["a"] for row in read(tmp_path, kinds={"a": "category"})[1]] == ["2001", None] * 5 + ["2001", "old"] * 5
+    assert [row["a"] for row in read(tmp_path, target="a")[1]] == ["2001", None] * 5 + ["2001", "old"] * 5
+    assert "column 'a' is of type double; in the other files it is of type string" in refusal(tmp_path)
+    pq.write_table(table().set_column(0, "a", [[datetime(2024, 1, 1)] * 10]), tmp_path / "b.parquet")
+    assert "column 'a' is of type" in refusal(tmp_path)
 
 
 def test_parts_may_differ_in_order_in_dictionaries_and_where_all_is_missing(tmp_path):

@@ -7,8 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surefoot.data.columns import left_out, some
-from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema, to_schema
+from surefoot.data.columns import kind_of_type, kind_told, left_out, some
+from surefoot.data.dates import DATE, to_type, type_of
+from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema
+from surefoot.data.vocabulary import texts_of_categories
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -26,7 +28,7 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
         names = first.schema_arrow.names
         index = left_out(names, prepare, _index_of(first.schema_arrow))
         needed = check_columns(prepare, names, files[0], index)
-        schema = plain_schema(pa.schema([first.schema_arrow.field(name) for name in needed]), files[0])
+        schema = _agreed_by_all(pa.schema([first.schema_arrow.field(name) for name in needed]), files, prepare)
 
     def batches() -> Iterator[pa.RecordBatch]:
         rows, same = 0, None
@@ -35,9 +37,9 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
             with _open(path) as file:
                 found = file.schema_arrow
                 if found != same:
-                    _check_same(found, path, schema, names, files[0])
+                    _check_same(found, path, schema, names, files[0], prepare)
                     same = found
-                for batch in _rows(file, path, schema):
+                for batch in _rows(file, path, schema, prepare):
                     rows += batch.num_rows
                     yield batch
             progress.read += path.stat().st_size
@@ -63,7 +65,7 @@ def _open(path: Path) -> pq.ParquetFile:
         raise _damaged(path, error) from None
 
 
-def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema, prepare: Prepare) -> Iterator[pa.RecordBatch]:
     metadata = file.metadata
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     count = max(1, BATCH_BYTES * metadata.num_rows // max(1, size))
@@ -75,7 +77,9 @@ def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.Re
     )
     while True:
         try:
-            batch = to_schema(next(batches), schema)
+            batch = next(batches)
+            columns = [_brought(batch.column(field.name), field, path, _is_text_too(field.name, prepare)) for field in schema]
+            batch = pa.RecordBatch.from_arrays(columns, schema=schema)
         except StopIteration:
             return
         except (OSError, pa.ArrowException) as error:
@@ -93,7 +97,7 @@ def _check_texts(batch: pa.RecordBatch, path: Path) -> None:
                 raise UserError(f"{path}: column {field.name!r} holds a text that is not UTF-8; save it as such") from None
 
 
-def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path) -> None:
+def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path, prepare: Prepare) -> None:
     if twice := next((name for name in schema.names if found.names.count(name) > 1), None):
         raise UserError(f"{path}: names column {twice!r} more than once")
     if found.names != names and set(found.names) != set(names):
@@ -103,8 +107,65 @@ def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str
             + "; ".join(f"{what}: {some(which)}" for what, which in (("missing", missing), ("additional", more)) if which)
         )
     for field in plain_schema(pa.schema([found.field(name) for name in schema.names]), path):
-        if field.type != schema.field(field.name).type and not pa.types.is_null(found.field(field.name).type):
-            raise UserError(f"{path}: column {field.name!r} is of type {field.type}; in {first} it is of type {schema.field(field.name).type}")
+        wanted = schema.field(field.name).type
+        if not pa.types.is_null(found.field(field.name).type) and _agreed(field.type, wanted, _is_text_too(field.name, prepare)) != wanted:
+            raise UserError(f"{path}: column {field.name!r} is of type {field.type}; in {first} it is of type {wanted}")
+
+
+# --- parts of different types ----------------------------------------------------------------------
+
+
+def _agreed_by_all(first: pa.Schema, files: list[Path], prepare: Prepare) -> pa.Schema:
+    """The columns of the first file, in types that hold what the other files have: whole numbers and floats are floats, and what is empty is anything."""
+    schema = plain_schema(first, files[0])
+    types = {field.name: None if pa.types.is_null(first.field(field.name).type) else field.type for field in schema}
+    for path in files[1:]:
+        with _open(path) as file:
+            found = file.schema_arrow
+        fields = [found.field(name) for name in types if found.names.count(name) == 1]
+        for field, given in zip(plain_schema(pa.schema(fields), path), fields, strict=True):
+            if not pa.types.is_null(given.type):
+                # Where they don't agree, it is told when that file is read.
+                types[field.name] = _agreed(types[field.name], field.type, _is_text_too(field.name, prepare)) or types[field.name]
+    return pa.schema([field if types[field.name] is None else field.with_type(types[field.name]) for field in schema])
+
+
+def _is_text_too(name: str, prepare: Prepare) -> bool:
+    """Whether a column's numbers are names of something, so that 1 and the text "1" are one."""
+    return kind_told(name, prepare) == "category" if name != prepare.target else prepare.task != "regression"
+
+
+def _agreed(one: pa.DataType | None, other: pa.DataType, text_too: bool) -> pa.DataType | None:
+    """A type for the values of both; None: there is none."""
+    if one is None or one == other:
+        return other
+    kinds = {kind_of_type(one), kind_of_type(other)}
+    if kinds == {"numeric"}:
+        return pa.int64() if pa.types.is_signed_integer(one) and pa.types.is_signed_integer(other) else pa.float64()
+    if kinds == {"date"} and pa.types.is_time(one) == pa.types.is_time(other):
+        found = {type_of(one), type_of(other)} - {DATE}
+        return found.pop() if len(found) == 1 else None if found else DATE
+    if kinds == {"numeric", "category"} and text_too:
+        return pa.string()
+    # pandas has floats where a column of texts, say, is empty; if it isn't, that is told when it is read.
+    floats = [pa.types.is_floating(kind) for kind in (one, other)]
+    return (other if floats[0] else one) if any(floats) and not pa.types.is_fixed_size_list(one) and not pa.types.is_fixed_size_list(other) else None
+
+
+def _brought(column: pa.Array, field: pa.Field, path: Path, text_too: bool) -> pa.Array:
+    """A column in the type on which the parts agree."""
+    if column.type == field.type:
+        return column
+    if pa.types.is_temporal(column.type) and pa.types.is_temporal(field.type):
+        return to_type(column, field.type)
+    if pa.types.is_floating(column.type) and not pa.types.is_floating(field.type):
+        if column.is_null(nan_is_null=True).false_count == 0:
+            return pa.nulls(len(column), field.type)
+        if not (pa.types.is_string(field.type) and text_too) and kind_of_type(field.type) != "numeric":
+            raise UserError(f"{path}: column {field.name!r} is of type {column.type}; in the other files it is of type {field.type}")
+    if pa.types.is_string(field.type) and kind_of_type(column.type) == "numeric":
+        return texts_of_categories(column)
+    return column.cast(field.type)
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
