@@ -169,6 +169,7 @@ def test_the_page_compares_the_latest_sweep(tracked):
         write(tracked, "run", lr, 0.9, **{"surefoot.sweep": "it's a sweep"})
     query, name, state, tag = view(tracked, ui_command.page())
     assert query["compareRunsMode"] == "CHART"
+    assert state["selectedColumns"] == ["params.`train.lr`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`validation/loss`"]
     assert name == "Sweep it's a sweep"
     assert state["searchFilter"] == """tags.`surefoot.sweep` = "it's a sweep\""""
     cards = [(card["type"], card["displayName"]) for card in state["compareRunCharts"]]

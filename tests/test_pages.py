@@ -143,6 +143,19 @@ def test_a_sweep_is_compared_without_a_click(browser, tracked):
         browser.save_screenshot(str(tracked / "sweep.png"))
 
 
+def test_the_list_shows_the_columns_that_matter_and_a_sweep_below_its_parent(browser, tracked):
+    sweep(tracked, "lr x batch")
+    with ui(tracked) as address:
+        text = opened(browser, address.replace("=CHART", "=TABLE"), lambda text: "12 matching runs" in text)
+        assert all(name in text for name in ("test/accuracy", "batch.size", "train.lr")), text
+        assert "train.save_every" not in text, "it changes no result"
+        browser.get("about:blank")  # another address of the same page wouldn't be loaded anew
+        every = f"{address.partition('?')[0]}?compareRunsMode=TABLE&workflowType=machine_learning"
+        text = opened(browser, every, lambda text: "13 matching runs" in text)
+        names = [line for line in text.splitlines() if line.startswith(("lr x batch", "mlp lr="))]
+        assert names == ["lr x batch"], "the others are folded below it"
+
+
 def test_one_run_opens_on_its_page(browser, tiny):
     (run,) = tiny.runs()
     accuracy = run.data.metrics["test/accuracy"]
@@ -159,3 +172,5 @@ def test_one_run_opens_on_its_page(browser, tiny):
         assert "validation/loss" in text
         assert "raw.csv" in text
         browser.save_screenshot(str(tiny / "model.png"))
+        text = opened(browser, address.replace("?", "/model-metrics?"), lambda text: "validation" in text)
+        assert "interval" not in text

@@ -31,6 +31,7 @@ CURVES = {"validation/loss": "log", "train/loss": "log", "validation/accuracy": 
 WORKFLOW = {"workflowType": "machine_learning"}  # without it MLflow opens its pages for language models
 EXPERIMENTS = f"/#/experiments?{urllib.parse.urlencode(WORKFLOW)}"
 SECONDS_TO_START = 60
+COLUMNS = 12  # params in MLflow's list
 HOST = "127.0.0.1"
 SERVER = [sys.executable, "-m", "mlflow", "server"]
 
@@ -196,7 +197,7 @@ def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [f"params.`{name}`" for name in params] + ([f"metrics.`{measure}`"] if measure else []),
+        "selectedColumns": _columns(runs, params, [measure, "test/loss", "validation/loss"], metrics),
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": cards,
         "compareRunSections": [
@@ -206,6 +207,14 @@ def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
         "hideEmptyCharts": True,
         "autoRefreshEnabled": True,
     }
+
+
+def _columns(runs: "list[Run]", params: list[str], figures: list[str | None], metrics: set[str]) -> list[str]:
+    """The columns of MLflow's list: what the runs were trained by that differs, what everybody asks for first, and what came of it."""
+    known = sorted(params, key=lambda name: not name.startswith(overview.SHOWN))[:COLUMNS]
+    data = {(given.dataset.name, given.dataset.digest) for run in runs if run.inputs for given in run.inputs.dataset_inputs}
+    found = [f"metrics.`{name}`" for name in dict.fromkeys(figures) if name in metrics]
+    return ["attributes.`Dataset`"] * (len(data) > 1) + [f"params.`{name}`" for name in known] + found
 
 
 def _is_number(text: str) -> bool:
