@@ -41,7 +41,13 @@ def reading() -> "Iterator[MlflowClient]":
 def search(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "list[Run]":
     """The runs that a filter of MLflow's leaves, the latest first."""
     found = experiment(client)
-    return list(client.search_runs([found], filtered, order_by=["attributes.start_time DESC"], max_results=limit)) if found else []
+    return [_checked(run) for run in client.search_runs([found], filtered, order_by=["attributes.start_time DESC"], max_results=limit)] if found else []
+
+
+def _checked(run: "Run") -> "Run":
+    if not re.fullmatch(r"[\w-]{1,64}", run.info.run_id or ""):
+        raise Refused(f"it answers with a run whose id is {run.info.run_id!r}")
+    return run
 
 
 def experiment(client: "MlflowClient") -> str | None:
@@ -102,8 +108,11 @@ def _by_id(client: "MlflowClient", wanted: str) -> "list[Run]":
     if not ID.fullmatch(wanted):
         return []
     if len(wanted) == 32:  # a whole one of MLflow's: of any experiment
+        found = []
         with suppress(Refused):
-            return [client.get_run(wanted)]
+            found = [client.get_run(wanted)]
+        if found:
+            return [_checked(found[0])]
     found = _all(client, f"attributes.run_id LIKE '{wanted}%'", f"tags.`{tracking.IDENTITY}` LIKE '{wanted}%'")
     # Several of one identity are one run, the latest: only an id of MLflow's means an older one.
     latest: dict[str, Run] = {}

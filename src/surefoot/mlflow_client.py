@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -42,7 +42,7 @@ SETTINGS = {
 }
 # A file's URI with a relative path: of SQLite, or of MLflow's older store, which needs no scheme.
 RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///|file:(?!/)|(?![a-z][a-z\d+.-]*:|databricks$|uc$))((?![/~:]|file:).+)", re.IGNORECASE | re.DOTALL)
-WAITS = 4  # a call may take so many times what a request may wait for a byte
+WAITS = 3  # a call may take so many times what a request may wait for a byte
 BYTES = 5_000_000  # so many bytes of an artifact may take that long again
 REQUESTS = 50  # and so many requests, where a call makes many
 LARGEST = 1 << 34  # bytes of an artifact, or of a model's files, that are fetched
@@ -192,7 +192,8 @@ def _in_time(what: Callable[[], Result], size: int, into: Path | None, requests:
             left = bound() * (1 + moved / BYTES + requests / REQUESTS) - waited
             if moved > LARGEST or left < 0:
                 threading.Thread(target=_hang_up, args=(thread,), daemon=True).start()
-                raise _Unclear(f"more than {LARGEST:,} bytes came" if moved > LARGEST else f"no whole answer came in {waited:.0f} s")
+                why = f"more than {LARGEST:,} bytes came" if moved > LARGEST else f"no whole answer came in {waited:.0f} s"
+                raise _Unclear(why) if size or into or requests > 1 else OutOfReach(why)
             wait([done], min(left, 0.5) + 0.01 if into else left + 0.01)
     finally:
         _waited_for.discard(thread)
@@ -231,7 +232,8 @@ def _failure(error: Exception) -> Exception:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
-    text = reason(error)
+    # Of what failed on the way the first cause: "Connection refused", "too many 503 error responses".
+    text = reason(chain[-1] if any(isinstance(found, requests.RequestException) for found in chain[1:]) else error)
     statuses = [found.response.status_code for found in chain if isinstance(found, requests.HTTPError) and found.response is not None]
     status = statuses[0] if statuses else error.get_http_status_code() if isinstance(error, MlflowException) else 0
     if status in LATER or any(isinstance(found, requests.ConnectionError | requests.Timeout) for found in chain):
@@ -244,7 +246,9 @@ def _failure(error: Exception) -> Exception:
 def reason(error: BaseException) -> str:
     """What an exception says, in a line, without a password."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    plain = type(error).__module__.startswith(("mlflow", "sqlalchemy", "requests")) or isinstance(error, OSError | Failure | _Unclear)
+    plain = type(error).__module__.startswith(("mlflow", "sqlalchemy", "requests", "urllib3")) or isinstance(
+        error, OSError | HTTPException | Failure | _Unclear
+    )
     return without_password(said if said and plain else f"{type(error).__name__}: {said}".rstrip(": "))[:300]
 
 

@@ -1,0 +1,187 @@
+"""Calls to MLflow end, whatever a server answers, and say in a line why they failed."""
+
+import json
+import os
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from surefoot import lookup, mlflow_client
+from surefoot.errors import UserError
+from surefoot.mlflow_client import OutOfReach, Refused
+
+RUN = "0123456789abcdef" * 2
+
+
+@contextmanager
+def server(answer):
+    """An HTTP server on 127.0.0.1; `answer(handler, gone)` answers a request, `gone` is set when the test is over."""
+    gone = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            try:
+                answer(self, gone)
+            except OSError:  # the client hung up
+                self.close_connection = True
+
+        do_POST = do_PATCH = do_PUT = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, request, address):
+            pass
+
+    with Quiet(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_address[1]}"
+        finally:
+            gone.set()
+            http.shutdown()
+            thread.join()
+
+
+def send(handler, body, status=200, **headers):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    handler.send_response(status)
+    for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def says(status):
+    return lambda handler, gone: send(handler, {"error_code": "", "message": "no"}, status, Retry_After="3600")
+
+
+def never(handler, gone):
+    gone.wait()
+
+
+def drips(handler, gone):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    while not gone.wait(0.1):
+        handler.wfile.write(b" ")
+
+
+def drips_headers(handler, gone):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while not gone.wait(0.1):
+        handler.wfile.write(b"x")
+
+
+def turns_in_a_circle(handler, gone):
+    send(handler, b"", 302, Location=handler.path)
+
+
+def hangs_up(handler, gone):
+    handler.close_connection = True
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """Reads from a server, in a hurry; what came of it."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+
+    def reach(answer, what=lambda client: lookup.run(client, RUN)):
+        with server(answer) as address:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//somebody:secret@"))
+            with pytest.raises(UserError) as error, lookup.reading() as client:
+                what(client)
+            assert "secret" not in str(error.value)
+            assert "\n" not in str(error.value)
+            return str(error.value)
+
+    return reach
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 413, 418, 429, 500, 501, 502, 503, 504, 599])
+def test_each_status_is_told(reached, status):
+    assert "can't be read: " in reached(says(status), lambda client: lookup.search(client))
+
+
+@pytest.mark.parametrize("answer", [never, drips, drips_headers, turns_in_a_circle, hangs_up])
+def test_a_server_that_gives_no_answer(reached, answer):
+    assert "can't be read: " in reached(answer, lambda client: lookup.search(client))
+
+
+@pytest.mark.parametrize("answer", [says(503), drips])
+def test_artifacts_have_no_other_patience(reached, tmp_path, answer):
+    def only_artifacts_fail(handler, gone):
+        if "artifacts" in handler.path:
+            answer(handler, gone)
+        else:
+            send(handler, {"run": {"info": {"run_id": RUN, "status": "FINISHED", "artifact_uri": f"mlflow-artifacts:/1/{RUN}/artifacts"}}})
+
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    for act in (
+        lambda client: client.download_artifacts(RUN, "file", str(tmp_path)),
+        lambda client: client.log_artifact(RUN, str(file)),
+        lambda client: lookup.artifact(client, client.get_run(RUN), "a/file"),
+    ):
+        assert "can't be read: " in reached(only_artifacts_fail, act)
+
+
+# Of other JSON types than MLflow's, and other texts than JSON.
+ANSWERS = [
+    *(b"", b"null", b"[]", b'"x"', b"5", b"[[[[", b"\xff\xfe", b"<html>", b"[" * 100_000),
+    *({"experiment": wrong, "run": wrong, "runs": wrong} for wrong in (5, "x", [], [[]], {"info": 3}, {"info": {"run_id": [], "status": {}}}, {"data": "x"})),
+    {"experiment": {"experiment_id": "1", "name": "surefoot"}, "runs": [{}], "run": {}},
+    {"experiment": {"experiment_id": {}, "name": []}, "runs": [{"info": {"run_id": "../..", "status": "FINISHED"}}]},
+    {"experiment": {"experiment_id": "1"}, "runs": [{"info": {"run_id": RUN, "status": "FINISHED"}, "data": {"metrics": [{"key": 1, "value": "x"}]}}]},
+]
+
+
+@pytest.mark.parametrize("body", ANSWERS, ids=range(len(ANSWERS)))
+def test_answers_of_other_types_are_told(reached, body):
+    assert reached(lambda handler, gone: send(handler, body), lambda client: lookup.run(client, "a name"))
+
+
+def test_a_refusal_is_no_outage(monkeypatch):
+    def refuses_one(handler, gone):
+        known = {"experiments": []} if "search" in handler.path else None
+        send(handler, known or {"error_code": "INTERNAL_ERROR", "message": "this one never"}, 200 if known else 500)
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+    for answer, failure in ((refuses_one, Refused), (says(500), OutOfReach)):
+        with server(answer) as address:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+            with pytest.raises(failure):
+                mlflow_client.connect().get_run(RUN)
+
+
+@pytest.mark.parametrize(
+    ("uri", "meant"),
+    [
+        (None, "sqlite:///ROOT/mlflow.db"),
+        ("sqlite:///x.db", "sqlite:///ROOT/x.db"),
+        ("sqlite:///sub/x.db?timeout=20", "sqlite:///ROOT/sub/x.db?timeout=20"),
+        ("sqlite+pysqlite:///./x.db", "sqlite+pysqlite:///ROOT/x.db"),
+        ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("sqlite://", "sqlite://"),
+        ("./mlruns", "ROOT/mlruns"),
+        ("file:mlruns", "file:ROOT/mlruns"),
+        ("file:///tmp/mlruns", "file:///tmp/mlruns"),
+        ("/tmp/mlruns", "/tmp/mlruns"),
+        *((uri, uri) for uri in ("http://127.0.0.1:5000", "https://x/y", "postgresql://u:p@h/d", "mysql+pymysql://h/d", "databricks", "databricks://profile")),
+    ],
+)
+def test_a_relative_store_is_at_the_root_that_dvc_names(monkeypatch, tmp_path, uri, meant):
+    """As in the copies of `dvc exp run --temp` and of the queue."""
+    root = tmp_path / "root"
+    (monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False) if uri is None else monkeypatch.setenv("MLFLOW_TRACKING_URI", uri))
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    monkeypatch.chdir(tmp_path)
+    assert mlflow_client.store_uri() == meant.replace("ROOT", str(root))
+    assert mlflow_client.configure() == mlflow_client.store_uri() == os.environ["MLFLOW_TRACKING_URI"]
