@@ -167,7 +167,7 @@ def test_a_deleted_experiment_is_told_with_what_brings_it_back(trained, capfd, m
     experiment = client.get_experiment_by_name("surefoot").experiment_id
     client.delete_experiment(experiment)
     remedy = f".venv/bin/mlflow experiments restore --experiment-id {experiment}` brings it back with its runs"
-    lines, error = said(capfd)
+    lines, _error = said(capfd)
     assert remedy in lines[0]
     done = trained.stage("train")
     assert (done.code, remedy in done.err) == (0, True), done

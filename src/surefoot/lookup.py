@@ -118,7 +118,7 @@ def _by_id(client: "MlflowClient", wanted: str) -> "list[Run]":
     latest: dict[str, Run] = {}
     for run in found:
         own = run.info.run_id.startswith(wanted)
-        latest.setdefault(run.info.run_id if own else run.data.tags[tracking.IDENTITY], run)
+        latest.setdefault(run.info.run_id if own else run.data.tags.get(tracking.IDENTITY, run.info.run_id), run)
     return list({run.info.run_id: run for run in latest.values()}.values())
 
 
