@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from surefoot import predict
 from tests.helpers import PROJECT
 
 DROPPED = "surefoot.data.dropped"
@@ -323,3 +324,65 @@ def test_an_error_in_the_midst_of_a_large_file_ends_the_process_as_any(here):
         )
         told = "error: raw.csv: row 22, column 'a': empty; a number is needed in every row (or another policy, prepare.missing.numeric)\n"
         assert (done.returncode, done.stderr) == (2, told)
+
+
+# --- the same values mean the same everywhere
+
+
+def as_people_write(rows):
+    """An index without a name, ? for what is missing, $ and thousands, per cent; what decides the class is in each."""
+    random = np.random.default_rng(0)
+    strength = random.integers(50, 250, rows)
+    frame = pd.DataFrame(
+        {
+            "": range(rows),
+            "strength": strength.astype(object),
+            "price": [f"${value:,.2f}" for value in strength * 37.5],
+            "share": [f"{value / 10}%" for value in strength],
+            "colour": random.choice(["red", " red", "blue", "?"], rows),
+            "kind": np.where(strength > 150, "high", "low"),
+        }
+    )
+    frame.loc[::13, "strength"] = "?"
+    return frame
+
+
+@pytest.mark.parametrize("columns", [None, ["", "strength", "price", "share", "colour"]])
+def test_texts_mean_the_same_to_prepare_predict_and_the_model_in_mlflow(tracked, pipeline, columns):
+    as_people_write(240).to_csv(tracked / "raw.csv", index=False)
+    keys = {"columns": columns, "csv": {"thousands": ","}, "missing": {"numeric": "mean", "category": "constant"}}
+    _, model, _ = pipeline(MLP, source="raw.csv", target="kind", **keys)
+    assert len(json.loads((tracked / "data/prepared/schema.json").read_text())["features"]) == (5 if columns else 4)
+    predict.predict(tracked / "raw.csv", tracked / "out.csv")
+    predicted = pd.read_csv(tracked / "out.csv")
+    assert predicted["colour"].tolist() == pd.read_csv(tracked / "raw.csv")["colour"].tolist(), "written as they were given"
+    raw = pd.read_csv(tracked / "raw.csv")
+    assert "Unnamed: 0" in raw, "pandas' name of what has none"
+    plain = raw.replace("?", np.nan).assign(
+        strength=lambda frame: frame["strength"].astype(float),
+        price=lambda frame: frame["price"].str.replace("[$,]", "", regex=True).astype(float),
+        share=lambda frame: frame["share"].str.rstrip("%").astype(float),
+        colour=lambda frame: frame["colour"].str.strip(),
+    )
+    for frame in (raw, plain):
+        given = model.predict(frame)
+        assert np.abs(given["probability_high"] - predicted["probability_high"]).max() < 1e-6
+    with pytest.raises(Exception, match="column 'price': '5 EUR' is not a number"):
+        model.predict(raw.assign(price="5 EUR"))
+
+
+def test_prepare_says_what_it_took_each_column_for(here):
+    frame = as_people_write(240).assign(doors=["2", "3", "4", "5more"] * 60, zip=[f"0{number % 9}12" for number in range(240)], none=None, land="DE")
+    frame.to_csv(here / "raw.csv", index=False)
+    done = prepare(here, source="raw.csv", target="kind", csv={"thousands": ","}, missing={"numeric": "mean", "category": "constant"})
+    assert done.code == 0, done
+    assert done.out.splitlines()[:8] == [
+        "note: raw.csv: left out, as without a name, or by its name, it is an index: '' (prepare.columns takes what it names)",
+        "note: raw.csv: empty in every training row: 'none' (prepare.ignore leaves a column out)",
+        "note: raw.csv: the same value in every training row, from which nothing is learned: 'land' (prepare.ignore leaves a column out)",
+        "note: raw.csv: taken as numbers, though some begin with 0, as codes do: 'zip' (prepare.kinds: category keeps them as they are)",
+        "note: raw.csv: taken as a category, though most of its values are numbers: 'doors' (prepare.kinds: numeric, or prepare.missing.values)",
+        "numeric: 'strength', 'price' (written with $), 'share' (written with %), 'zip', 'none'",
+        "category: 'colour' (2 values: blue, red), 'doors' (4 values: 2, 3, 4, ...), 'land' (1 values: DE)",
+        f"missing values: 19 in 'strength' ('?'), {(frame['colour'] == '?').sum()} in 'colour' ('?'), 240 in 'none'",
+    ]

@@ -106,7 +106,7 @@ class Predictor:
         features = self._description["features"]
         if isinstance(rows, np.ndarray):
             return finite(transform({features[0]["column"]: rows}, features), features, _row)
-        rows = _one_a_row(rows)
+        rows = _nameless_as_here(_one_a_row(rows), features)
         if not any(feature["column"] in rows for feature in features):
             raise UserError(f"none of the model's columns is there: {some(feature['column'] for feature in features)}")
         if not len(rows):
@@ -136,6 +136,14 @@ def _one_a_row(rows: "pd.DataFrame") -> "pd.DataFrame":
             raise UserError(f"columns have different numbers of rows: {', '.join(f'{name!r} {length}' for name, length in lengths.items())}")
         return pd.DataFrame(rows.iloc[0].to_dict())
     return rows
+
+
+def _nameless_as_here(rows: "pd.DataFrame", features: list[dict[str, Any]]) -> "pd.DataFrame":
+    """A column without a name, which pandas' reader calls `Unnamed: 0`, under its own empty one."""
+    if "" in rows or all(feature["column"] for feature in features):
+        return rows
+    called = [name for name in rows.columns if isinstance(name, str) and name.startswith("Unnamed: ")]
+    return rows.rename(columns={called[0]: ""}) if len(called) == 1 else rows
 
 
 def cleaner(features: list[dict[str, Any]], notation: Notation) -> Cleaner:
@@ -395,13 +403,16 @@ def model_name(run: str) -> str:
 
 
 def _signature(description: dict[str, Any]) -> "ModelSignature":
+    """What MLflow checks of inputs and outputs; nothing of inputs where a column has an empty name, which its schema takes for none."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
     from mlflow.types.schema import AnyType
 
     features = description["features"]
     if features[0]["kind"] == "array":
-        inputs = Schema([TensorSpec(np.dtype(features[0]["dtype"]), (-1, *description["input_shape"]))])
+        inputs: Schema | None = Schema([TensorSpec(np.dtype(features[0]["dtype"]), (-1, *description["input_shape"]))])
+    elif not all(feature["column"] for feature in features):
+        inputs = None
     else:
         # Of any type, as pandas reads the same column as integers or as floats, as texts or as dates: `as_arrow` takes each, MLflow only one.
         inputs = Schema([ColSpec(AnyType(), feature["column"], required=not _may_miss(feature)) for feature in features])

@@ -96,7 +96,7 @@ def is_index(name: str) -> bool:
 def left_out(names: Iterable[str], prepare: Prepare, index: Iterable[str] = ()) -> list[str]:
     """The columns that are no inputs only because an index is none; `index` has those that their file calls one."""
     asked = (prepare.target, prepare.split.column)
-    named = [pattern for pattern in prepare.columns or () if pattern.strip("*")]
+    named = [pattern for pattern in prepare.columns or () if not pattern or pattern.strip("*")]
     return [
         name
         for name in names
