@@ -106,7 +106,7 @@ def test_a_lock_is_released_when_its_block_fails(tmp_path):
 
 def test_a_place_that_cannot_hold_locks_is_a_mistake_of_the_users(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/store/lock can't be written: Not a directory$"):
+    with pytest.raises(UserError, match=r"file/store/lock can't be written, which has the locks: Not a directory; move it away$"):
         files.Locks(tmp_path / "file" / "store" / "lock")
 
 

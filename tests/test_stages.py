@@ -1,16 +1,20 @@
 """What a user may do wrong, seen as they see it: an exit code, one or two lines, and nothing half-written."""
 
 import csv
+import errno
 import json
+import os
 import resource
 import shutil
+import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from surefoot import files, provenance, retrain, terminal
-from tests.helpers import PARAMS
+from tests.helpers import PARAMS, PROJECT, mlflow_client
 
 NETWORKS = "tests.training.networks_for_tests"
 
@@ -205,7 +209,8 @@ def test_no_space_left_to_batch(prepared):
         message = prepared.stage("batch").refused()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert message == "error: data/batches can't be written: File too large\nwhat was stored before is whole: free some space, then run again\n"
+    limit = "the limit on the size of a file is reached: `ulimit -f` is 0; raise it"
+    assert message == f"error: data/batches can't be written: {limit}\nwhat was stored before is whole\n"
     assert {file: (prepared / file).read_bytes() for file in prepared.files()} == before
 
 
@@ -388,3 +393,87 @@ def test_the_model_that_is_kept(batched, select):
     assert (batched / "models/model.safetensors").read_bytes() == (checkpoints / f"epoch-{wanted[select]:04}.safetensors").read_bytes()
     for name, epoch in wanted.items():
         assert (checkpoints / f"{name}.safetensors").read_bytes() == (checkpoints / f"epoch-{epoch:04}.safetensors").read_bytes()
+
+
+# --- what isn't there, is damaged, or can't be written
+
+
+MADE = {
+    "batch": ("data/prepared/schema.json", "data/prepared/train.parquet"),
+    "train": ("data/batches/index.json", "data/batches/train/inputs.npy"),
+    "evaluate": ("data/batches/index.json", "models/model.safetensors", "reports/history.csv"),
+}
+
+
+@pytest.mark.parametrize(("stage", "name"), [(stage, name) for stage, names in MADE.items() for name in names])
+def test_what_an_earlier_stage_has_made_is_gone_or_damaged(batched, stage, name):
+    if stage == "evaluate":
+        assert batched.stage("train").code == 0
+    path = batched / name
+    path.write_bytes(b"odd")
+    assert f"error: {name}: is damaged" in batched.stage(stage).refused()
+    path.unlink()
+    by = {"data/prepared": "prepare", "data/batches": "batch"}.get("/".join(name.split("/")[:2]), "train")
+    assert batched.stage(stage).refused() == f"error: {name} isn't there; `dvc repro {by}` makes it\n"
+    path.symlink_to("/dev/zero")
+    assert batched.stage(stage).refused() == f"error: {name}: can't be read: it is a device, not a file\n"
+
+
+def test_a_disk_that_fails(batched, monkeypatch):
+    import pyarrow.parquet as pq
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Error reading bytes from file. Detail: [errno 5] Input/output error")
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", fail)
+    assert batched.stage("batch").refused() == "error: data/prepared/train.parquet: can't be read: Input/output error: the disk fails\n"
+
+
+@pytest.mark.parametrize(("stage", "name"), [("batch", "data/batches"), ("train", "reports/history.csv"), ("evaluate", "reports/metrics.json")])
+def test_a_directory_that_cannot_be_written(batched, monkeypatch, stage, name):
+    if stage == "evaluate":
+        assert batched.stage("train").code == 0
+    replace, rename = Path.replace, Path.rename
+
+    def refuse(path, target):
+        if str(target) == name:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return (replace if path.is_file() else rename)(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert f"error: {name} can't be written: Read-only file system\nwhat was stored before is whole\n" in batched.stage(stage).refused()
+
+
+def test_a_lock_that_is_a_directory(batched):
+    (batched / ".surefoot/lock").mkdir(parents=True)
+    message = batched.stage("train").refused()
+    assert "/.surefoot/lock can't be written, which has the locks: Is a directory; move it away\n" in message
+
+
+@pytest.mark.parametrize("damage", [b"no database" * 1000, None, "directory"])
+def test_a_damaged_mlflow_db(batched, damage):
+    """Training goes on; and once it is deleted, sync brings its runs back."""
+    assert batched.stage("train").code == 0
+    (run,) = batched.runs()
+    database = batched / "mlflow.db"
+    if damage == "directory":
+        database.unlink()
+        database.mkdir()
+    else:
+        database.write_bytes(damage or database.read_bytes()[:40_000])
+    done = batched.stage("train")
+    assert done.code == 0
+    assert "mlflow.db can't be written, going on without it: " in done.err
+    if damage == "directory":
+        assert "it is a directory, not a file" in done.err
+        return
+    assert "mlflow.db is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory store back" in done.err
+    database.unlink()
+    # In a copy, and a process of its own: this one holds the run's lock, and has the deleted file open.
+    shutil.copytree(batched.path, batched / "copy")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "DVC_ROOT": str(batched / "copy"), "MLFLOW_TRACKING_URI": ""}
+    subprocess.run([sys.executable, "-m", "surefoot", "sync"], cwd=batched / "copy", env=environment, check=True, capture_output=True, timeout=120)
+    client = mlflow_client(batched / "copy")
+    (again,) = client.search_runs([client.get_experiment_by_name("surefoot").experiment_id])
+    assert again.data.tags["surefoot.identity"] == run.data.tags["surefoot.identity"]

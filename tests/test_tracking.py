@@ -175,7 +175,8 @@ def test_evaluate_without_a_run_goes_on(batched):
 
 def test_a_store_that_is_no_store_is_warned_of_once(batched):
     (batched / "mlflow.db").write_bytes(b"not a database" * 100)
-    warned_once(train(batched))
+    warned_once(done := train(batched))
+    assert "mlflow.db is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory store back" in done.err
     trained(batched)
 
 

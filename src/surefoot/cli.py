@@ -30,6 +30,7 @@ def main() -> None:
         for option, settings in OPTIONS.get(name, {}).items():
             sub.add_argument(option, **settings)
     arguments = parser.parse_args()
+    errors.begin()
     errors.run(lambda: _at_root(arguments))
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from surefoot import limits
 from surefoot.errors import UserError
 
 PARAMS = Path("params.yaml")
@@ -106,6 +107,35 @@ def read_file(path: Path, largest: int = LARGEST_WHOLE) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)
 
 
+def read_made(path: Path, stage: str, largest: int = LARGEST_WHOLE) -> bytes:
+    """The bytes of a file that a stage has made.
+
+    Raises:
+        UserError: it isn't there, or can't be read.
+    """
+    try:
+        return read_file(path, largest)
+    except FileNotFoundError:
+        raise UserError(f"{path} isn't there; `dvc repro {stage}` makes it") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
+
+
+def read_made_json(path: Path, stage: str) -> dict[str, Any]:
+    """The mapping in a JSON file that a stage has made.
+
+    Raises:
+        UserError: it isn't there, can't be read, or is damaged.
+    """
+    try:
+        value = json.loads(read_made(path, stage))
+        if isinstance(value, dict):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    raise UserError(f"{path}: is damaged; remove it, and `dvc repro {stage}` makes it again")
+
+
 def read_weights(path: Path) -> bytes:
     """The bytes of a safetensors file that came from elsewhere: read only where its header says that it is as long as it is.
 
@@ -162,14 +192,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         raise unwritable(path, error) from None
     finally:
-        with suppress(NotADirectoryError):
+        with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
 def unwritable(path: Path | str, error: OSError) -> UserError:
     """What to tell the user of a file that can't be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return UserError(f"{path} can't be written: {error.strerror}", f"what was stored before is whole{': free some space, then run again' if full else ''}")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return UserError(f"{path} can't be written: {limits.cause(error)}", f"what was stored before is whole{': free some space, then run again' if full else ''}")
 
 
 def remove_measured() -> None:
@@ -223,8 +253,9 @@ class Locks:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Never closed but by the end of the process: closing any descriptor of the file would drop all its locks.
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            check_regular(path, os.fstat(self._descriptor))
         except OSError as error:
-            raise UserError(f"{path} can't be written: {error.strerror}") from None
+            raise UserError(f"{path} can't be written, which has the locks: {limits.cause(error)}; move it away") from None
 
     @contextmanager
     def held(self, name: str, waiting: Callable[[int], None] = lambda pid: None) -> Iterator[None]:
@@ -253,6 +284,14 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def _remove(path: Path) -> None:
+    """Delete what lies at `path`, be it a directory, a file, a link or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """A directory to fill; it takes the place of `path` when the block ends well, and vanishes when not.
@@ -261,18 +300,22 @@ def new_directory(path: Path) -> Iterator[Path]:
         UserError: it can't be made; the disk is full, or a limit of the system's is reached.
     """
     beside = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
     try:
+        _remove(beside)
         beside.mkdir(parents=True)
     except OSError as error:
         raise unwritable(path, error) from None
     try:
         yield beside
-        shutil.rmtree(path, ignore_errors=True)
-        beside.rename(path)
     except OSError as error:
         if error.errno in NO_SPACE:
             raise unwritable(path, error) from None
         raise
+    else:
+        try:
+            _remove(path)
+            beside.rename(path)
+        except OSError as error:
+            raise unwritable(path, error) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)

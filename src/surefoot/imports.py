@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from surefoot import limits
 from surefoot.errors import UserError
 
 HERE = str(Path(__file__).parent)
@@ -44,6 +45,8 @@ def where(error: BaseException) -> str:
     if refused:
         return f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs may then differ"
     said = " ".join(str(error).split())
+    if system := limits.told(error):
+        return f"{system}{at}"
     return f"{type(error).__name__}: {said if len(said) <= LONG else f'{said[:LONG]} ...'}{at}"
 
 

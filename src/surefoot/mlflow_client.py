@@ -17,7 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from surefoot import files
+from surefoot import files, limits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +48,7 @@ REQUESTS = 50  # and so many requests, where a call makes many
 LARGEST = 1 << 34  # bytes of an artifact, or of a model's files, that are fetched
 # MLflow's names of what it says of one request. Whatever else it says, a simple question shows whether it is there at all.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
+DAMAGED = ("file is not a database", "disk image is malformed", "no such table", "no such column")  # SQLite of its file
 LATER = (401, 408, 429, 502, 503, 504)  # also a wrong login: no other request will do better
 
 
@@ -98,6 +99,7 @@ def connect() -> "MlflowClient":
         Failure: the store can't be opened.
     """
     uri = configure()
+    check_file(uri)
 
     def made() -> "MlflowClient":
         from mlflow import MlflowClient
@@ -105,6 +107,20 @@ def connect() -> "MlflowClient":
         return MlflowClient(uri)
 
     return cast("MlflowClient", _Client(call(made)))
+
+
+def check_file(uri: str) -> None:
+    """See that the file of an SQLite store, if it is there, is a file: MLflow would try a directory or a pipe for minutes.
+
+    Raises:
+        OutOfReach: it isn't.
+    """
+    path = sqlite_file(uri)
+    if path and path.exists():
+        try:
+            files.check_regular(path, path.stat())
+        except OSError as error:
+            raise OutOfReach(f"{path}: {limits.cause(error)}") from None
 
 
 class _Client:
@@ -245,7 +261,12 @@ def _failure(error: Exception) -> Exception:
 
 def reason(error: BaseException) -> str:
     """What an exception says, in a line, without a password."""
+    if isinstance(error, Exception) and (by_system := limits.told(error)):
+        return without_password(by_system)
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    path = sqlite_file(store_uri())
+    if path and any(text in said for text in DAMAGED):
+        return f"{path} is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory store back ({said[:100]})"
     plain = type(error).__module__.startswith(("mlflow", "sqlalchemy", "requests", "urllib3")) or isinstance(
         error, OSError | HTTPException | Failure | _Unclear
     )

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
+from surefoot import limits
 from surefoot.date_formats import check_format
 from surefoot.errors import UserError
 from surefoot.files import read_file
@@ -543,7 +544,7 @@ def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
     try:
         text = read_file(path).decode("utf-8")
     except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+        raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from surefoot import files, user_code
+from surefoot import files, limits, user_code
 from surefoot.data.arrow import text_array
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, some
@@ -325,7 +325,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     try:
         text = files.read_file(path, DESCRIPTION_BYTES)
     except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}; is this a model that Surefoot logged?") from None
+        raise UserError(f"{path}: can't be read: {limits.cause(error)}; is this a model that Surefoot logged?") from None
     try:
         checked: dict[str, Any] = Description.model_validate_json(text).model_dump(exclude_unset=True)
     except (ValidationError, RecursionError) as error:
@@ -359,7 +359,7 @@ def network(description: dict[str, Any], weights: Path) -> Any:
     try:
         networks.load(built, files.read_weights(weights))
     except OSError as error:
-        raise UserError(f"{weights}: can't be read: {error.strerror}") from None
+        raise UserError(f"{weights}: can't be read: {limits.cause(error)}") from None
     except safetensors.SafetensorError as error:
         raise UserError(f"{weights}: isn't a safetensors file, or is cut short or damaged: {error}") from None
     except RuntimeError as error:

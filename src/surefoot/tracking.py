@@ -121,6 +121,7 @@ class Tracker:
             # The first processes on an empty SQLite file would collide in building its tables, and two processes of
             # one identity would each make a run.
             with self._locks.held("mlflow"):
+                mlflow_client.check_file(uri)
                 _build_tables(uri)
                 client = mlflow_client.connect()
                 found = find(client, self.identity)

@@ -162,7 +162,9 @@ class TestNoSpaceLeft:
                 read.append(number)
                 yield np.zeros((1000, 4), np.float32), np.zeros(1000, np.int64)
 
-        wanted = rf"^{tmp_path}/batches can't be written: File too large\nwhat was stored before is whole: free some space, then run again$"
+        wanted = (
+            rf"^{tmp_path}/batches can't be written: the limit on the size of a file is reached: `ulimit -f` is 97; raise it\nwhat was stored before is whole$"
+        )
         with pytest.raises(UserError, match=wanted), files.new_directory(tmp_path / "batches") as out:
             write_split(out / "train", blocks(), 20_000, (4,), Order(20_000, 0, 0))
         assert [path.name for path in tmp_path.iterdir()] == ["batches"]

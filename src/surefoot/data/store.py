@@ -8,7 +8,6 @@ validation/..., test/...   the same, in file order
 
 import errno
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 
-from surefoot import files
+from surefoot import files, limits
 from surefoot.data.order import Order, OrderAmong
 from surefoot.data.parts import Range, count
 from surefoot.data.split import SPLITS
+from surefoot.errors import UserError
 
 Block = tuple[np.ndarray, np.ndarray]
 Arrays = tuple["_Array", "_Array"]
@@ -395,11 +395,27 @@ def open_store(path: Path) -> Store:
     store = open_store(Path("data/batches"))
     rows = store.order(seed=0, epoch=1)[: store.batch_size].indices()
     inputs, targets = store.train.inputs[rows], store.train.targets[rows]
+
+    Raises:
+        UserError: it isn't there, can't be read, or is damaged.
     """
-    index = json.loads((path / "index.json").read_text())
+    index = files.read_made_json(path / "index.json", "batch")
 
     def opened(split: str) -> Split:
-        # Mode "c", copy on write: torch warns of arrays that it could not write to.
-        return Split(*(np.load(path / split / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in ("inputs", "targets")))
+        return Split(*(_mapped(path / split / f"{name}.npy") for name in ("inputs", "targets")))
 
     return Store(index, opened("train"), opened("validation"), opened("test"))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """An array of the store. Mode "c", copy on write: torch warns of arrays that it could not write to."""
+    try:
+        files.open_file(path).close()
+        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+        return array
+    except (ValueError, EOFError):
+        raise UserError(f"{path}: is damaged; remove it, and `dvc repro batch` makes it again") from None
+    except FileNotFoundError:
+        raise UserError(f"{path} isn't there; `dvc repro batch` makes it") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None

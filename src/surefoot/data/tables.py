@@ -1,7 +1,5 @@
 """Prepared tables: a Parquet file a split, with `schema.json` and `statistics.json` beside them."""
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -15,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from surefoot import files
+from surefoot import files, limits
 from surefoot.data import kept
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
@@ -130,9 +128,12 @@ def write_tables(
 
 
 def read_schema(prepared: Path) -> dict[str, Any]:
-    """What `write_tables` said of the tables in the directory `prepared`."""
-    schema: dict[str, Any] = json.loads((prepared / "schema.json").read_text())
-    return schema
+    """What `write_tables` said of the tables in the directory `prepared`.
+
+    Raises:
+        UserError: it isn't there, can't be read, or is damaged.
+    """
+    return files.read_made_json(prepared / "schema.json", "prepare")
 
 
 def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -478,8 +479,7 @@ def _telling_of_full_disks() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Arrow's own text is a long one.
-        raise files.unwritable(files.PREPARED, OSError(error.errno, os.strerror(error.errno) if error.errno else str(error).splitlines()[0])) from None
+        raise files.unwritable(files.PREPARED, error) from None
 
 
 class _Writer:
@@ -561,9 +561,23 @@ def group_rows(schema: pa.Schema) -> int:
 
 
 def _read(table: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(table) as file:
-        for group in range(file.num_row_groups):  # not iter_batches, which keeps what it has read until the end
-            yield from file.read_row_group(group, columns).combine_chunks().to_batches()
+    try:
+        files.open_file(table).close()
+        with pq.ParquetFile(table) as file:
+            for group in range(file.num_row_groups):  # not iter_batches, which keeps what it has read until the end
+                yield from file.read_row_group(group, columns).combine_chunks().to_batches()
+    except FileNotFoundError:
+        raise UserError(f"{table} isn't there; `dvc repro prepare` makes it") from None
+    except OSError as error:
+        if error.errno:
+            raise UserError(f"{table}: can't be read: {limits.cause(error)}") from None
+        raise _damaged(table) from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise _damaged(table) from None
+
+
+def _damaged(table: Path) -> UserError:
+    return UserError(f"{table}: is damaged; remove {table.parent}, and `dvc repro prepare` makes it again")
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

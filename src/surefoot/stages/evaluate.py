@@ -32,6 +32,8 @@ def main() -> None:
     files.remove_measured()
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     watched.require(params, "evaluate")
+    from safetensors import SafetensorError
+
     from surefoot.evaluation import intervals, metrics, reports, summary
     from surefoot.training import model as networks
     from surefoot.training.objective import objective
@@ -41,7 +43,10 @@ def main() -> None:
     store = open_store(files.BATCHES)
     network, loss = params.train.model, params.train.loss
     model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema, params.device)
-    networks.load(model, files.MODEL.read_bytes())
+    try:
+        networks.load(model, files.read_made(files.MODEL, "train", files.LARGEST_WEIGHTS))
+    except (RuntimeError, ValueError, KeyError, SafetensorError):
+        raise UserError(f"{files.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again") from None
     of_data = {"class_counts": store.index["splits"]["train"]["class_counts"], "unit": store.target_unit}
     aim = objective(store.task, **loss.model_dump(), **of_data, device=params.device)
 
@@ -146,9 +151,11 @@ def _table(rows: list[tuple[str, str]]) -> bytes:
 
 def _history() -> dict[str, list[float]]:
     """The columns of history.csv; NaN for an empty cell."""
-    with files.HISTORY.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
+    rows = list(csv.DictReader(io.StringIO(files.read_made(files.HISTORY, "train").decode("utf-8", "replace"), newline="")))
+    try:
+        return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
+    except (IndexError, ValueError, TypeError):
+        raise UserError(f"{files.HISTORY}: is damaged; remove it, and `dvc repro train` makes it again") from None
 
 
 def _chosen(history: dict[str, list[float]], select: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from surefoot import limits
 from surefoot.data.columns import some
 from surefoot.data.readers.arrays import open_npy, open_npz
 from surefoot.data.readers.bundled import open_bundled
@@ -71,7 +72,7 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
         if isinstance(error, FileNotFoundError):
             missing = error.filename or path
             raise UserError(f"{missing}: there is no such file or directory; {key} must name a file, a directory, sklearn:NAME or module:function") from None
-        raise UserError(f"{error.filename or path}: can't be read: {error.strerror}") from None
+        raise UserError(f"{error.filename or path}: can't be read: {limits.cause(error)}") from None
 
 
 def open_rows(prepare: Prepare, path: Path) -> Source:
@@ -90,7 +91,7 @@ def open_rows(prepare: Prepare, path: Path) -> Source:
         given = {"format": form, "target": "", "columns": None, "ignore": (), "kinds": {"*": "category"}, "split": Split()}
         return _open_path(prepare.model_copy(update=given), "prepare.source", path, None)
     except OSError as error:
-        what = "there is no such file or directory" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
+        what = "there is no such file or directory" if isinstance(error, FileNotFoundError) else f"can't be read: {limits.cause(error)}"
         raise UserError(f"{error.filename or path}: {what}") from None
 
 
@@ -166,7 +167,7 @@ def _unchanged(batches: Iterator[pa.RecordBatch], path: Path, before: dict[Path,
     except (UserError, OSError) as error:
         check()
         if isinstance(error, OSError):
-            raise UserError(f"{error.filename or path}: can't be read: {error.strerror or error}") from None
+            raise UserError(f"{error.filename or path}: can't be read: {limits.cause(error)}") from None
         raise
     check()
 

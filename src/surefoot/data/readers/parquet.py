@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from surefoot.data.columns import kind_of_type, kind_told, left_out, some
 from surefoot.data.dates import DATE, to_type, type_of
-from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema
+from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema, unreadable
 from surefoot.data.vocabulary import texts_of_categories
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -183,4 +183,6 @@ def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
+    if isinstance(error, OSError) and error.errno:
+        return unreadable(path, error)
     return UserError(f"{path}: isn't a Parquet file, or is cut short or damaged: {str(error).splitlines()[0]}")

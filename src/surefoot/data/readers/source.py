@@ -13,6 +13,7 @@ from stat import S_ISDIR
 import numpy as np
 import pyarrow as pa
 
+from surefoot import limits
 from surefoot.data.arrow import text_array
 from surefoot.data.columns import is_chosen, left_out, matches, some
 from surefoot.errors import UserError
@@ -290,6 +291,6 @@ def unreadable(path: Path | str, error: Exception) -> UserError:
     """What to tell of a file whose bytes can't be had."""
     if "compressed stream" in str(error) or "inflate" in str(error) or "decompress" in str(error).lower():
         return UserError(f"{path}: its compressed data is damaged or cut short: {error}")
-    if isinstance(error, OSError) and error.strerror and error.errno:
-        return UserError(f"{path}: can't be read: {os.strerror(error.errno)}")
+    if isinstance(error, OSError):
+        return UserError(f"{path}: can't be read: {limits.cause(error)}")
     return UserError(f"{path}: can't be read: {str(error).splitlines()[0]}")
