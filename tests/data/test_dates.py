@@ -6,6 +6,8 @@ import pytest
 
 from surefoot.data.dates import CLOCK, DATE, INSTANT, ISO, MOMENT, TIME, as_type, read
 from surefoot.data.features import transform
+from surefoot.data.kept import as_kept, parse
+from surefoot.data.tables import write_tables
 from surefoot.date_formats import check_format
 from surefoot.errors import UserError
 from tests.data import sources
@@ -270,3 +272,21 @@ def test_finer_than_a_microsecond_is_cut_off_the_same_way(tmp_path):
     assert kept[:2] == [-2, 86_400_000_001]
     assert transform({"v": in_file}, schema["features"]).tolist() == transform({"v": in_file.cast(pa.string())}, schema["features"]).tolist()
     assert DATE != MOMENT
+
+
+def test_a_kept_preparation_keeps_formats_and_zones(tmp_path):
+    """Of a model that training starts from."""
+    days = rows([f"{day:%m/%d/%Y}" for day in DAYS], at=[f"{day}T12:00:00Z" for day in DAYS])
+    schema, _ = write(tmp_path, days, kinds={"at": "date"})
+    kept = parse({name: schema[name] for name in ("task", "classes", "features", "scale")})
+    assert kept.plain()["features"] == schema["features"]
+    new = rows([f"{n % 12 + 1:02}/02/2024" for n in range(60)], at=[f"{day}T12:00:00+02:00" for day in DAYS])
+    prepare = as_kept(sources.prepare_of(kinds={"at": "date"}), kept)
+    write_tables(tmp_path, prepare, 0, sources.source(new), keep=kept)
+    import pyarrow.parquet as pq
+
+    assert set(pq.read_table(tmp_path / "train.parquet").column("v").to_pylist()) <= {datetime(2024, month, 2) for month in range(1, 13)}, "not both ways"
+    with pytest.raises(UserError, match="column 'at' holds times without a zone, but with one in the model"):
+        write_tables(tmp_path, prepare, 0, sources.source({**new, "at": [f"{day}T12:00" for day in DAYS]}), keep=kept)
+    with pytest.raises(UserError, match=r"prepare.dates: v"):
+        as_kept(sources.prepare_of(dates={"v": "%d/%m/%Y"}), kept)

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from surefoot import files
-from surefoot.data.columns import Column, kind_told, some
+from surefoot.data.columns import Column, format_told, kind_told, some
+from surefoot.data.dates import INSTANT
+from surefoot.date_formats import check_format
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
@@ -37,6 +39,9 @@ class Feature(BaseModel):
     subtract: list[Number] | None = None
     divide: list[Annotated[Number, Field(gt=0)]] | None = None
     parts: list[Literal["year", "month", "day", "weekday", "hour", "minute", "second"]] = []
+    unit: str | None = None
+    zone: Literal["UTC"] | None = None
+    format: Annotated[str, AfterValidator(check_format)] | None = None
     values: list[str | None] = []
     encode: Literal["onehot", "codes"] = "onehot"
     dtype: Literal["uint8", "int64", "float32", "float64"] | None = None
@@ -123,7 +128,9 @@ def as_kept(prepare: Prepare, kept: Kept) -> Prepare:
     if prepare.task != kept.task:
         _refuse("prepare.task", prepare.task, kept.task)
     for feature in kept.features:
-        told = kind_told(feature.column, prepare)
+        told, form = kind_told(feature.column, prepare), format_told(feature.column, prepare)
+        if feature.kind == "date" and form and form != feature.format:
+            _refuse(f"prepare.dates: {feature.column}", form, feature.format)
         if told and told != feature.kind:
             _refuse(f"prepare.kinds: {feature.column}", told, feature.kind)
         if feature.kind == "category" and feature.encode != prepare.categories:
@@ -134,7 +141,8 @@ def as_kept(prepare: Prepare, kept: Kept) -> Prepare:
     if prepare.task == "regression" and prepare.normalize_target != scaled:
         _refuse("prepare.normalize_target", prepare.normalize_target, scaled)
     kinds = {feature.column: feature.kind for feature in kept.features if feature.kind != "array"}
-    return prepare.model_copy(update={"kinds": prepare.kinds | kinds})
+    dates = {feature.column: feature.format for feature in kept.features if feature.format}
+    return prepare.model_copy(update={"kinds": prepare.kinds | kinds, "dates": prepare.dates | dates})
 
 
 def _refuse(key: str, now: object, before: object) -> None:
@@ -188,6 +196,9 @@ def columns(kept: Kept, chosen: list[Column], source: str) -> list[Column]:
     for feature in kept.features:
         if feature.kind == "date" and pa.types.is_time(there[feature.column].type) != ("year" not in feature.parts):
             now, before = ("times of day", "dates") if "year" in feature.parts else ("dates", "times of day")
+            raise UserError(f"{source}: column {feature.column!r} holds {now}, but {before} in {whose}", f"bring it to that, {FRESH}")
+        if feature.kind == "date" and (there[feature.column].type == INSTANT) != (feature.zone is not None):
+            now, before = ("times without a zone", "with one") if feature.zone else ("times with a zone", "without one")
             raise UserError(f"{source}: column {feature.column!r} holds {now}, but {before} in {whose}", f"bring it to that, {FRESH}")
         array = there[feature.column].array
         size = 1
