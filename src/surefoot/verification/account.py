@@ -19,18 +19,9 @@ def read(data: bytes, tags: Mapping[str, str]) -> dict[str, Any]:
         account = documents.parse(documents.Account, data)
     except documents.Malformed as error:
         raise CannotSay(f"its {runs.ACCOUNT} in MLflow is damaged: {error}") from None
-    why = _at_odds(account) or next(
-        (
-            f"its {what} isn't that of the run's tag {tag}"
-            for what, tag, said in (
-                ("identity", tracking.IDENTITY, account["identity"]),
-                ("model", tracking.WEIGHTS, account["model"]),
-                ("data digest", "surefoot.data.digest", account["data"]["digest"]),
-            )
-            if tags.get(tag, said) != said
-        ),
-        None,
-    )
+    said = {"identity": (tracking.IDENTITY, account["identity"]), "model": (tracking.WEIGHTS, account["model"])}
+    others = [f"its {what} isn't that of the run's tag {tag}" for what, (tag, value) in said.items() if tags.get(tag, value) != value]
+    why = _at_odds(account) or next(iter(others), None)
     if why:
         raise CannotSay(f"its {runs.ACCOUNT} in MLflow doesn't hold together: {why}")
     return account
