@@ -58,3 +58,11 @@ def test_a_class_and_a_category_by_two_spellings_in_parts(here, order):
     schema = read_schema(here / "data/prepared")
     assert schema["classes"] == ["0", "1"]
     assert schema["features"][0]["values"] == ["2000", "2001", "2002", "2003", "2004"]
+
+
+def test_classes_and_categories_that_are_written_alike_are_told(here):
+    lines = [f"{['Oslo', 'oslo', 'Bergen', 'New  York', 'new york'][number % 5]},{number % 7},{['Yes', 'yes', 'no'][number % 3]}" for number in range(120)]
+    (here / "raw.csv").write_text("\n".join(["city,a,kind", *lines]) + "\n")
+    out = here.stage("prepare").out
+    assert "note: raw.csv: classes of 'kind' that differ only in case or blanks: 'Yes', 'yes'\n" in out
+    assert "note: raw.csv: categories of 'city' that differ only in case or blanks: 'New  York', 'new york', and 1 more such\n" in out

@@ -98,7 +98,7 @@ class Cleaner:
             if len(vocabulary) > self._prepare.max_categories:
                 odd = _no_number(vocabulary.labels())
                 mend = (
-                    "leave the column out (prepare.ignore), or raise the limit"
+                    "leave the column out (prepare.ignore), or raise the limit, best with prepare.categories: codes and networks.table:table, which embeds them"
                     if odd is None
                     else f"almost all are numbers: mend {odd!r}, or name it in prepare.missing.values, and set prepare.kinds: {{{column.name}: numeric}}"
                 )

@@ -27,7 +27,7 @@ from surefoot.data.parts import Parts
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Blocks, Open, as_main, count_shared, told_by
 from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
-from surefoot.data.taken_as import doubtful
+from surefoot.data.taken_as import alike, doubtful, wide
 from surefoot.data.texts import notation_of, nullified
 from surefoot.data.vocabulary import keys, texts_of_categories
 from surefoot.errors import UserError
@@ -35,8 +35,6 @@ from surefoot.params import MISSING_VALUES, Prepare
 
 GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
-WIDE = 100
-"""As many inputs of one-hot categories are worth a note."""
 GATHER_BYTES = 8 << 20
 GATHER_ROWS = 1 << 12
 
@@ -123,7 +121,7 @@ def write_tables(
         described["shape"] = [last["first"] + last["width"]]
     files.write_json(out / "statistics.json", targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}})
     files.write_json(out / "schema.json", described)
-    notes = [*doubtful(fits, described["left_out"]), *_wide(described), *(_kept_notes(keep, fits) if keep else [])]
+    notes = [*doubtful(fits, described["left_out"]), *wide(described), *alike(described), *(_kept_notes(keep, fits) if keep else [])]
     return described, [*notes, *_shared(out, prepare, described["rows"], [*own])]
 
 
@@ -660,29 +658,6 @@ def _shared(out: Path, prepare: Prepare, rows: dict[str, int], own: list[str]) -
                 "of these the figures say nothing about new rows"
             )
     return found
-
-
-def _wide(described: dict[str, Any]) -> list[str]:
-    """What one-hot categories will cost in data/batches, where they become many inputs."""
-    onehot = [feature for feature in described["features"] if feature.get("encode") == "onehot"]
-    width, rows = sum(feature["width"] for feature in onehot), sum(described["rows"].values())
-    if width < WIDE:
-        return []
-    widest = sorted(((feature["width"], feature["column"]) for feature in onehot), key=lambda pair: -pair[0])[:3]
-    many = f"{len(onehot)} columns become {width:,} inputs" if len(onehot) > 1 else f"column {onehot[0]['column']!r} becomes {width:,} inputs"
-    named = f" ({', '.join(f'{column!r} {inputs:,}' for inputs, column in widest)})" if len(onehot) > 1 else ""
-    return [
-        f"by one-hot {many}{named}, which will take {size_text(4 * rows * width)} in {files.BATCHES}; prepare.categories: codes takes "
-        f"{size_text(4 * rows * len(onehot))}, with a network that embeds them, train.model.factory: networks.table:table"
-    ]
-
-
-def size_text(count: int) -> str:
-    """Bytes in the unit that suits them."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.{1 if count < 100 * size else 0}f} {unit}"
-    return f"{count} bytes"
 
 
 def _kept_notes(keep: Kept, fits: Iterable[Fit]) -> list[str]:

@@ -1,12 +1,15 @@
 """What prepare took each column for, in lines: the doubtful ones first."""
 
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from surefoot.data.columns import quoted
+from surefoot import files
+from surefoot.data.columns import quoted, some
 from surefoot.data.features import Categories, Fit, natural
 
-WIDE = 50  # different values
+WIDE = 100
+"""As many inputs of one-hot categories are worth a note."""
 KINDS = ("numeric", "boolean", "category", "date")
 
 
@@ -33,6 +36,45 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
         ],
     }
     return [told.format(quoted(names)) for told, names in groups.items() if names]
+
+
+def alike(described: dict[str, Any]) -> list[str]:
+    """Classes, and categories of a column, that are written alike: by people they may be meant as one."""
+    named = {f"classes of {described['target']!r}": described["classes"]}
+    named |= {f"categories of {feature['column']!r}": feature["values"] for feature in described["features"] if feature["kind"] == "category"}
+    found = []
+    for what, values in named.items():
+        by_look: dict[str, list[str]] = {}
+        for value in values:
+            if value is not None:
+                by_look.setdefault(" ".join(unicodedata.normalize("NFKC", value).casefold().split()), []).append(value)
+        if same := next((looks for looks in by_look.values() if len(looks) > 1), None):
+            more = sum(len(looks) > 1 for looks in by_look.values()) - 1
+            found.append(f"{what} that differ only in case or blanks: {some(map(repr, same))}" + (f", and {more} more such" if more else ""))
+    return found
+
+
+def wide(described: dict[str, Any]) -> list[str]:
+    """What one-hot categories will cost in data/batches, where they become many inputs."""
+    onehot = [feature for feature in described["features"] if feature.get("encode") == "onehot"]
+    width, rows = sum(feature["width"] for feature in onehot), sum(described["rows"].values())
+    if width < WIDE:
+        return []
+    widest = sorted(((feature["width"], feature["column"]) for feature in onehot), key=lambda pair: -pair[0])[:3]
+    many = f"{len(onehot)} columns become {width:,} inputs" if len(onehot) > 1 else f"column {onehot[0]['column']!r} becomes {width:,} inputs"
+    named = f" ({', '.join(f'{column!r} {inputs:,}' for inputs, column in widest)})" if len(onehot) > 1 else ""
+    return [
+        f"by one-hot {many}{named}, which will take {_bytes(4 * rows * width)} in {files.BATCHES}; prepare.categories: codes takes "
+        f"{_bytes(4 * rows * len(onehot))}, with a network that embeds them, train.model.factory: networks.table:table"
+    ]
+
+
+def _bytes(count: int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.{1 if count < 100 * size else 0}f} {unit}"
+    return f"{count} bytes"
 
 
 def lines(schema: dict[str, Any]) -> list[str]:
