@@ -26,8 +26,8 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
         "another value in every training row, as in an id, from which nothing is learned: {} (prepare.ignore leaves a column out)": [
             fitted.column.name for fitted in fits if fitted.distinct and isinstance(fitted, Categories)
         ],
-        "another whole number in every training row, as an id or a row's number is: where the rows are sorted it may give the target away, and of new rows "
-        "it says nothing: {} (prepare.ignore leaves a column out)": [fitted.column.name for fitted in counter],
+        "another whole number in every training row: {}; if that is an id or a row's number, leave it out (prepare.ignore): of new rows it says nothing, and "
+        "where rows are sorted it gives the target away": [fitted.column.name for fitted in counter],
         "taken as numbers, though some begin with 0, as codes do: {} (prepare.kinds: category keeps them as they are)": [
             fitted.column.name for fitted in fits if fitted.column.zeros
         ],

@@ -154,6 +154,10 @@ def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> st
         if given == unit:
             return ""
         return f"it is a number with {given!r}, which others don't have" if given else f"it is a number without {unit!r}, which others have"
+    if bracketed := re.fullmatch(r"\((.+)\)|(.+)-", text.strip()):
+        inner = text_array([bracketed[1] or bracketed[2]])
+        if not to_numbers(inner, notation, unit_of(inner))[1][0]:
+            return f"it is a number below 0, to be written as -{inner[0]}"
     meant: dict[float, Notation] = {}
     for other in elsewhere(notation):
         values, bad = to_numbers(texts, other, given)
@@ -192,6 +196,8 @@ class Mixture:
     """The texts that are none, and how often they are there."""
     different: int
     """How many different texts are numbers."""
+    mixed: bool = False
+    """Whether those that are none are numbers, too, but with another unit, or without one."""
 
     @property
     def is_numbers(self) -> bool:
@@ -201,7 +207,7 @@ class Mixture:
     @property
     def is_numbers_but_for_a_few(self) -> bool:
         """Whether they are numbers but for a few texts: in a tenth of the rows, or few different ones among many different numbers."""
-        return few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
+        return self.mixed or few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
 
 
 def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bool:
@@ -212,7 +218,9 @@ def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bo
 def mixture(texts: pa.Array, notation: Notation) -> Mixture:
     """Plain texts, nulls among them: which are numbers, all with one unit, or with none."""
     found = [_mixture(texts, notation, unit) for unit in dict.fromkeys((unit_of(texts), None))]
-    return max(found, key=lambda one: int(one.numbers.sum()))
+    best = max(found, key=lambda one: int(one.numbers.sum()))
+    either = np.logical_or.reduce([one.numbers for one in found])
+    return replace(best, mixed=bool(best.strays) and int(either.sum()) == len(texts) - texts.null_count)
 
 
 def _mixture(texts: pa.Array, notation: Notation, unit: str | None) -> Mixture:

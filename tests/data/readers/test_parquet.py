@@ -1,6 +1,8 @@
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -168,3 +170,18 @@ def test_parts_may_differ_in_order_in_dictionaries_and_where_all_is_missing(tmp_
     pq.write_table(table(c=pa.array(["w"] * 10).dictionary_encode()).select(["kind", "c", "a"]), tmp_path / "b.parquet")
     pq.write_table(table(c=pa.nulls(10)), tmp_path / "c.parquet")
     assert [row["c"] for row in read(tmp_path)[1]] == [*["u", "v"] * 5, *["w"] * 10, *[None] * 10]
+
+
+def test_an_index_of_pandas_is_no_input_unless_it_is_named(file):
+    frame = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", "y"]})
+    for index, name in ((pd.Index([5, 3]), "__index_level_0__"), (pd.Index([5, 3], name="id"), "id")):
+        frame.set_index(index).to_parquet(file)
+        assert read(file)[0] == ["a", "kind"]
+        assert read(file, columns=["*"])[0] == ["a", "kind"]
+        assert read(file, columns=[name, "a"])[0] == ["a", "kind", name]
+        assert read(file, split={"by": "group", "column": name})[0] == ["a", "kind", name]
+        assert json.loads(source_of(file).schema.metadata[b"index"]) == [name]
+    frame.to_parquet(file)
+    assert json.loads(source_of(file).schema.metadata[b"index"]) == []
+    pq.write_table(table().replace_schema_metadata({"pandas": "[1"}), file)
+    assert "a" in read(file)[0]

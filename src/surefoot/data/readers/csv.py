@@ -148,7 +148,11 @@ def _numbers_but(prepare: Prepare, files: list[Path], name: str, texts: pa.Array
     category = f"prepare.kinds: {{{name}: category}} where the column holds no numbers"
     _, bad = to_numbers(texts, ours, odd.unit)
     first = texts[int(np.flatnonzero(bad)[0])].as_py()
-    place = f"{_place(prepare, files, name, first)}, column {name!r}: {first!r} is not a number"
+    at = f"{_place(prepare, files, name, first)}, column {name!r}: {first!r}"
+    if odd.mixed:
+        other = texts[int(np.flatnonzero(odd.numbers)[0])].as_py()
+        return UserError(f"{at} is a number of another unit than {other!r}, or one of them has none: write all in one way; or {category}")
+    place = f"{at} is not a number"
     if first not in odd.strays:
         mend = f"but {what_it_may_be(first, ours, odd.unit)}"
     else:

@@ -32,6 +32,8 @@ def read_header(prepare: Prepare, file: Path, start: bytes, whole: bool, delimit
         UserError: there are no names, or no text.
     """
     csv = prepare.csv
+    if start.startswith(b"PK\x03\x04"):
+        raise UserError(f"{file}: is a ZIP archive, or an Excel workbook; save it as CSV")
     lines = start.splitlines(keepends=True)
     reader = plain.reader((line.decode() for line in lines), delimiter=delimiter, quotechar=csv.quote)
     try:
@@ -109,7 +111,7 @@ def cause(prepare: Prepare, file: Path, encoding: str) -> str:
 
 
 def _page(_: Prepare, __: Path, lines: list[str]) -> str:
-    kinds = {"<": "a web page, or XML", "{": "JSON", "[{": "JSON", "PK\x03\x04": "a ZIP archive, or an Excel workbook; save it as CSV"}
+    kinds = {"<": "a web page, or XML", "{": "JSON", "[{": "JSON"}
     return next((f"it looks like {kind}" for start, kind in kinds.items() if lines[0].lstrip().startswith(start)), "")
 
 
