@@ -173,8 +173,8 @@ def test_parts_may_differ_in_order_in_dictionaries_and_where_all_is_missing(tmp_
 
 
 def test_an_index_of_pandas_is_no_input_unless_it_is_named(file):
-    frame = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", "y"]})
-    for index, name in ((pd.Index([5, 3]), "__index_level_0__"), (pd.Index([5, 3], name="id"), "id")):
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "kind": ["x", "y", "x"]})
+    for index, name in ((pd.Index([5, 3, 9]), "__index_level_0__"), (pd.Index([5, 3, 9], name="id"), "id")):
         frame.set_index(index).to_parquet(file)
         assert read(file)[0] == ["a", "kind"]
         assert read(file, columns=["*"])[0] == ["a", "kind"]
