@@ -31,6 +31,7 @@ PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "safetensors", "pyd
 
 DESCRIPTION, WEIGHTS = "description.json", "model.safetensors"
 Size = Annotated[int, Field(gt=0, lt=2**31)]
+BOTH = Field(min_length=2)  # of the names that there may be
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 DESCRIPTION_BYTES = 256 << 20  # more than any: it has a text for each category
 
@@ -66,8 +67,8 @@ class Description(Model):
     classes: list[str]
     input_shape: Annotated[list[Size], Field(min_length=1, max_length=32)]
     features: Annotated[list[Feature], Field(min_length=1)]
-    scale: dict[Literal["subtract", "divide"], list[float]] | None
-    target_scale: dict[Literal["subtract", "divide"], Annotated[list[FiniteFloat], Field(min_length=1, max_length=1)]] | None = None
+    scale: Annotated[dict[Literal["subtract", "divide"], list[float]], BOTH] | None
+    target_scale: Annotated[dict[Literal["subtract", "divide"], Annotated[list[FiniteFloat], Field(min_length=1, max_length=1)]], BOTH] | None = None
     notation: TextNotation | None = None
 
 
