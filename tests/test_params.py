@@ -227,6 +227,16 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(file):
     assert file.refused(line=file.line("prepare:")).startswith("prepare: validation 0.15 and test 0.85 leave nothing to train on")
 
 
+def test_formats_of_dates_are_checked(file):
+    set_param(file.path, "prepare.dates", "{day: '%d.%Q.%Y'}")
+    assert file.refused(line=file.line("dates:")).startswith("prepare.dates.day: %Q isn't known in a format of dates; these are: %a %A %b")
+    set_param(file.path, "prepare.dates", "{day: '%d.%m.%Y'}")
+    set_param(file.path, "prepare.kinds", "{day: category}")
+    assert "dates has a format for 'day', but by kinds it is a category" in file.refused(line=file.line("prepare:"))
+    set_param(file.path, "prepare.kinds", "{day: date}")
+    load(file.path)
+
+
 def test_more_than_two_faults_are_cut_short(file):
     file.path.write_text("a: 1\nb: 2\nc: 3\n")
     lines = file.refused().splitlines()

@@ -222,6 +222,13 @@ class Prepare(Section):
     split: Split = Field(default_factory=Split)
 
     @model_validator(mode="after")
+    def _dates_are_dates(self) -> "Prepare":
+        other = next((name for name in self.dates if self.kinds.get(name, "date") != "date"), None)
+        if other is not None:
+            raise ValueError(f"dates has a format for {other!r}, but by kinds it is a {self.kinds[other]}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _leave_rows_to_train_on(self) -> "Prepare":
         shares = {"validation": self.validation * (self.validation_source is None), "test": self.test * (self.test_source is None)}
         if sum(shares.values()) >= 1:

@@ -155,6 +155,7 @@ def test_times_of_one_digit(tmp_path):
         ([f"{day:%d-%b-%y}" for day in DAYS], ["a year of two digits", '"%d-%b-%y"']),
         ([f"{DAYS[2]:%d/%m/%Y}", *(f"{day:%m/%d/%Y}" for day in DAYS[1:])], ["row 2", "'15/03/2020' is a date that is written otherwise than '02/07/2020'"]),
         ([*(f"{day:%m/%d/%Y}" for day in DAYS[:-1]), "unknown"], ["row 61, column 'v': 'unknown' is not a date", "prepare.missing.values", "category"]),
+        ([*(f"{day:%m/%d/%Y}" for day in [DAYS[2]] * 57), "closed", "open", "closed"], ["row 59, column 'v': 'closed' is not a date"]),
         ([*(f"{day:%Y-%m-%d}" for day in DAYS[:-1]), "2020-02-30"], ["row 61, column 'v': '2020-02-30' is not a date"]),
     ],
 )

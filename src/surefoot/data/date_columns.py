@@ -11,14 +11,14 @@ from surefoot.data.arrow import is_text, numbers
 from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told
 from surefoot.data.dates import DATE, FORMAT, INSTANT, KNOWN, MOMENT, TIME, TWO_DIGITS, as_type, convert, read, texts_of
 from surefoot.data.readers.source import Source
-from surefoot.data.texts import Notation, notation_of, nullified
+from surefoot.data.texts import Notation, few_strays, notation_of, nullified
 from surefoot.date_formats import CLOCK, ISO, is_time
 from surefoot.errors import UserError
 from surefoot.params import Prepare
 
 SAMPLE_ROWS = 1 << 12
 """The first rows, or a batch, in which formats are looked for."""
-LOOKS = 5
+LOOKS = 20
 """If none of so many texts is a date, the column isn't looked through."""
 
 Form = tuple[str, pa.DataType]
@@ -100,6 +100,8 @@ class _Texts:
         arrays = [nullified(texts_of(batch.column(column)), notation) for batch in batches]
         self._coded = pa.concat_arrays([*arrays, pa.nulls(0, pa.string())]).dictionary_encode()
         self.distinct: pa.Array = self._coded.dictionary
+        codes, valid = numbers(self._coded.indices)
+        self.counts = np.bincount(codes if valid is None else codes[valid], minlength=len(self.distinct))
 
     def where(self, number: int, source: Source, column: str) -> str:
         """File, row, column and text of one of them, by its number."""
@@ -149,7 +151,7 @@ def _find(texts: _Texts, column: str, are_dates: bool, source: Source) -> str | 
         )
     if are_dates:
         return best
-    if 10 * int((~some).sum()) > len(distinct):
+    if not few_strays(int(texts.counts[some].sum()), int(texts.counts[~some].sum()), int(some.sum()), int((~some).sum())):
         return None
     odd = int(np.flatnonzero(~some)[0])
     raise UserError(
