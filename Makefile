@@ -5,7 +5,7 @@ SEED ?= 0
 BIN := .venv/bin
 DEBIAN := qemu-user chromium chromium-driver postgresql
 
-.PHONY: setup repro test test-slow soak check ui tutorial bench lock
+.PHONY: setup in-git repro test test-slow soak check ui tutorial bench lock
 .DEFAULT_GOAL := repro
 
 setup: .venv/.installed
@@ -16,9 +16,18 @@ setup: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[dev]'
 	@touch $@
 
-repro: setup        ## run the pipeline: whatever changed, and what depends on it
+repro: in-git       ## run the pipeline: whatever changed, and what depends on it
+	@$(MAKE) --no-print-directory setup
 	@$(BIN)/surefoot check
 	$(BIN)/dvc repro
+
+# DVC works in Git alone. That another user owns the repository doesn't hinder it; `surefoot check` tells of that.
+in-git:
+	@command -v git > /dev/null || { echo "git isn't installed; DVC needs it, and so does the record of each run" >&2; exit 2; }
+	@said=$$(LC_ALL=C git rev-parse --git-dir 2>&1) || case $$said in *"dubious ownership"*) ;; *) \
+	  echo "$$said" >&2; \
+	  echo "This directory is no clone, a ZIP download perhaps. Make a repository of it, then try again:" >&2; \
+	  echo "    git init --quiet && git add --all && git commit --quiet --message start" >&2; exit 2;; esac
 
 test: setup         ## run the tests
 	$(BIN)/python -m pytest

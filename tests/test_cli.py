@@ -1,10 +1,14 @@
 import json
+import os
+import shutil
+import subprocess
 import sys
 
 import pytest
 
 from surefoot import cli
 from surefoot.params import json_schema
+from tests.helpers import PROJECT
 
 
 @pytest.fixture
@@ -73,3 +77,22 @@ def test_a_command_that_is_not_there(surefoot, arguments):
     code, out, err = surefoot(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("usage: surefoot")
+
+
+def test_check_says_that_git_is_out_of_reach(here, monkeypatch, capfd):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(here.path.parent))
+    (here / "params.yaml").write_text("seed: 0\n" + (here / "params.yaml").read_text())
+    shutil.copy(PROJECT / "dvc.yaml", here.path)
+    monkeypatch.setattr(sys, "argv", ["surefoot", "check"])
+    cli.main()
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1, out
+    assert err.startswith("warning: Git is out of reach, so a run would be recorded without its commit") and "not a git repository" in err
+
+
+def test_make_repro_without_git_ends_before_it_installs(tmp_path):
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    done = subprocess.run(["make", "repro"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)})
+    assert done.returncode == 2
+    assert "git init --quiet && git add --all && git commit" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]

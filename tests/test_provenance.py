@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import subprocess
 from importlib.metadata import version
 
@@ -51,7 +52,7 @@ def applied(repository, tmp_path, source):
 def test_a_clean_tree(repository):
     source = provenance.source()
     assert source.commit == git(repository, "rev-parse", "HEAD").strip()
-    assert (source.patch, source.left_out) == (b"", [])
+    assert (source.patch, source.left_out, source.data) == (b"", (), ())
 
 
 def test_a_dirty_tree_can_be_made_again(repository, tmp_path):
@@ -78,9 +79,19 @@ def test_a_dirty_tree_can_be_made_again(repository, tmp_path):
 
     assert (repository / ".git" / "index").read_bytes() == index, "the user's index is left alone"
     assert git(repository, "status", "--porcelain=v2") == status
-    assert source.left_out == []
+    assert source.left_out == ()
     wanted = {name: what for name, what in tree(repository).items() if name != "ignored"}
     assert tree(applied(repository, tmp_path, source)) == wanted
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_the_lock_file_is_no_change_of_the_code(repository, committed):
+    (repository / "dvc.lock").write_text("stages: {}\n")
+    if committed:
+        git(repository, "add", "dvc.lock")
+        git(repository, "commit", "--quiet", "--message=run")
+        (repository / "dvc.lock").write_text("stages: {a: {}}\n")
+    assert provenance.source() == provenance.Source(git(repository, "rev-parse", "HEAD").strip())
 
 
 def test_only_an_untracked_file(repository, tmp_path):
@@ -107,7 +118,7 @@ def test_what_is_large_is_named_and_left_out(repository, monkeypatch):
     (repository / "deep" / "large").write_bytes(b"x" * 1001)
     (repository / "small").write_bytes(b"x" * 1000)
     source = provenance.source()
-    assert source.left_out == ["deep/large", "large"]
+    assert source.left_out == ("deep/large", "large")
     assert b"+++ b/small\n" in source.patch
     assert b"large" not in source.patch
 
@@ -120,21 +131,129 @@ def test_from_a_directory_below_the_top(repository, monkeypatch):
     assert provenance.source() == whole
 
 
+def without_commit(why):
+    source = provenance.source()
+    assert (source.commit, source.patch, source.left_out, source.data) == (None, b"", (), ())
+    assert why in source.trouble
+
+
 def test_outside_of_git(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance.source() == provenance.Source(None, b"", [])
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    without_commit("not a git repository")
 
 
 def test_without_git(repository, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.source() == provenance.Source(None, b"", [])
+    without_commit("git isn't installed")
 
 
 def test_before_the_first_commit(tmp_path, monkeypatch):
     git(tmp_path, "init", "--quiet")
     monkeypatch.chdir(tmp_path)
-    assert provenance.source().commit is None
+    without_commit("HEAD names no commit: none was made yet")
+
+
+def test_a_repository_of_another_user(repository, monkeypatch):
+    """As of a mount in a container: Git refuses to look into it."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    without_commit(f"detected dubious ownership in repository at '{repository}' To add an exception for this directory, call: git config --global --add")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("HEAD", "nonsense\n", "not a git repository"),
+        ("HEAD", "ref: refs/heads/gone\n", "HEAD names no commit"),
+        ("HEAD", "1" * 40 + "\n", "HEAD names no commit"),
+        ("index", "nonsense", "index file"),
+        ("config", "[core]\nbare = true\nrepositoryformatversion = 0\n", "this operation must be run in a work tree"),
+        ("config", "[core\n", "bad config line"),
+    ],
+)
+def test_a_damaged_or_bare_repository(repository, name, text, why, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+    (repository / ".git" / name).write_text(text)
+    without_commit(why)
+
+
+def test_a_commit_whose_files_are_gone(repository):
+    shutil.rmtree(repository / ".git/objects")
+    (repository / ".git/objects").mkdir()
+    without_commit("HEAD names no commit")
+
+
+def test_a_shallow_clone(repository, tmp_path, monkeypatch):
+    (repository / "modified").write_text("again\n")
+    git(repository, "commit", "--quiet", "--all", "--message=more")
+    git(tmp_path, "clone", "--quiet", "--depth=1", repository.as_uri(), "shallow")
+    monkeypatch.chdir(tmp_path / "shallow")
+    assert provenance.source().commit == git(repository, "rev-parse", "HEAD").strip()
+
+
+# --- data, which Git doesn't have
+
+
+def test_raw_data_are_no_part_of_the_patch(repository, monkeypatch):
+    raw = repository / "data/raw"
+    (raw / "deep").mkdir(parents=True)
+    (raw / "deep/new.csv").write_text("a\n1\n")
+    (raw / "ignored.csv").write_text("b\n")
+    (raw / "large.csv").write_text("c" * 2_000_000)
+    (raw / "tracked.csv").write_text("d\n")
+    (repository / ".gitignore").write_text("/ignored\n/data/raw/ignored.csv\n/data/raw/kept.csv\n")
+    git(repository, "add", "data/raw/tracked.csv", ".gitignore")
+    git(repository, "commit", "--quiet", "--message=data")
+    (raw / "kept.csv").write_text("DVC has it\n")
+    (raw / "kept.csv.dvc").write_text("outs: []\n")
+    (raw / "tracked.csv").write_text("d\n2\n")
+    (repository / "code.py").write_text("new = 1\n")
+    source = provenance.source()
+    assert source.data == ("data/raw/deep/new.csv", "data/raw/ignored.csv", "data/raw/large.csv")
+    assert source.left_out == ()
+    assert [line for line in source.patch.decode().splitlines() if line.startswith("+++")] == [
+        "+++ b/code.py",
+        "+++ b/data/raw/kept.csv.dvc",
+        "+++ b/data/raw/tracked.csv",
+    ]
+    before = provenance.data_digest(source.data)
+    assert provenance.data_digest(source.data) == before != ""
+    with monkeypatch.context() as patched:
+        patched.setattr(provenance.files, "sha256_file", None)
+        assert provenance.data_digest(source.data) == before, "what was read once isn't read again"
+    (raw / "ignored.csv").write_text("other\n")
+    assert provenance.data_digest(source.data) != before
+    assert provenance.data_digest(()) == ""
+
+
+def test_a_source_elsewhere_is_data_too(repository, tmp_path):
+    (repository / "mine.csv").write_text("a\n")
+    (tmp_path / "outside.csv").write_text("a\n")
+    params = {
+        "prepare.source": "mine.csv",
+        "prepare.test_source": str(tmp_path / "outside.csv"),
+        "prepare.labels": None,
+        "prepare.validation_source": "sklearn:wine",
+    }
+    source = provenance.source(provenance.raw_places(params))
+    assert (source.data, source.patch) == (("mine.csv",), b"")
+    assert provenance.source().data == ()
+
+
+def test_a_patch_is_kept_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digest = provenance.keep_patch(b"diff")
+    assert provenance.keep_patch(b"diff") == digest
+    assert provenance.kept_patch(digest) == b"diff"
+    (kept,) = (tmp_path / ".surefoot/patches").iterdir()
+    kept.write_bytes(b"damaged")
+    assert provenance.kept_patch(digest) is None
+    assert provenance.keep_patch(b"diff") == digest
+    assert provenance.kept_patch(digest) == b"diff"
+    provenance.keep_patch(b"")
+    assert provenance.kept_patch("../../etc/passwd") is None
+    assert len(list(kept.parent.iterdir())) == 1
 
 
 def test_a_users_own_way_to_show_differences_has_no_part_in_it(repository, tmp_path):

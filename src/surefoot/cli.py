@@ -42,10 +42,12 @@ def _at_root(arguments: argparse.Namespace) -> None:
 
 def check(_arguments: argparse.Namespace) -> None:
     """Check params.yaml; bring what DVC must know to it and to dvc.yaml."""
-    from surefoot import watched
+    from surefoot import provenance, watched
 
     for line in watched.complete():
         terminal.say(line)
+    if watched.PIPELINE.is_file() and (why := provenance.trouble()):
+        errors.say("warning", f"Git is out of reach, so a run would be recorded without its commit, and `surefoot verify` couldn't make it again: {why}")
 
 
 def schema(arguments: argparse.Namespace) -> None:

@@ -236,7 +236,7 @@ def _about(client: "MlflowClient", run: "Run", store: "TrajectoryStore") -> tupl
     """The preparation of a run's model, where the store knows it, and what a note says of the run."""
     identity = run.data.tags.get(tracking.IDENTITY)
     identity = identity if identity and re.fullmatch("[0-9a-f]{64}", identity) else None
-    known = store.runs().get(identity or "")
+    known = store.run(identity) if identity else None
     if known:
         return kept.parse(known.get("model")), {"run": identity, "seen": _seen(known.get("seen"))}
     data = lookup.artifact(client, run, SEEN)

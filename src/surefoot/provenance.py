@@ -2,19 +2,24 @@
 
 import configparser
 import hashlib
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from surefoot import files
 
 UNTRACKED_BYTES = 1 << 20
 # Whatever the user's own settings are: `git apply` must take it.
@@ -26,36 +31,130 @@ PLAIN = (
 
 @dataclass(frozen=True)
 class Source:
-    """The state of the code: commit (None outside of Git), a patch of what differs from it, files left out of that."""
+    """The state of the code: commit, a patch of what differs from it, files left out of that, files of data; or why Git can't say."""
 
     commit: str | None
-    patch: bytes
-    left_out: list[str]
+    patch: bytes = b""
+    left_out: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()  # below the repository's top, as `left_out`
+    trouble: str = ""
 
 
-def source() -> Source:
+class GitError(Exception):
+    """Git isn't there, or refuses, and why."""
+
+
+def source(raw: Sequence[Path] = (files.RAW,)) -> Source:
     """The state of the code in the current directory.
 
-    The patch (`git apply` takes it) has every change to tracked files, and untracked files up to 1 MiB each; larger
+    The patch (`git apply` takes it) has every change to tracked files but dvc.lock, and untracked files up to 1 MiB each; larger
     ones are named in `left_out`, as are submodules with changes of their own. Nothing in the repository changes, its index included.
+
+    Args:
+        raw: where data lie: what Git doesn't have of them is named in `data`, and is no part of the patch.
     """
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return Source(None, b"", [])
-    top = Path((_git("rev-parse", "--show-toplevel") or b".").decode().strip())
-    untracked = [os.fsdecode(name) for name in (_git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", cwd=top) or b"").split(b"\0") if name]
-    small = [name for name in untracked if (top / name).is_file() and (top / name).stat().st_size <= UNTRACKED_BYTES]
+    try:
+        return _source(raw)
+    except GitError as error:
+        return Source(None, trouble=str(error))
+
+
+def trouble() -> str:
+    """Why Git can't say at which commit the current directory is; `''` where it can."""
+    try:
+        _must("rev-parse", "--verify", "HEAD^{commit}")
+        _must("rev-parse", "--show-toplevel")
+    except GitError as error:
+        return str(error)
+    return ""
+
+
+def _source(raw: Sequence[Path]) -> Source:
+    commit = _must("rev-parse", "--verify", "HEAD^{commit}").decode().strip()
+    top = Path(_must("rev-parse", "--show-toplevel").decode().strip())
+    data = _data(raw, top)
+    lock = os.fsdecode(_must("rev-parse", "--show-prefix").rstrip(b"\n")) + "dvc.lock"  # what came of it, which is other each time
+    untracked = set(_names(_must("ls-files", "--others", "--exclude-standard", "-z", "--full-name", cwd=top))) - {*data, lock}
+    small = sorted(name for name in untracked if (top / name).is_file() and (top / name).stat().st_size <= UNTRACKED_BYTES)
     with tempfile.TemporaryDirectory() as scratch:
         # A copy of the index, so that adding untracked files to the diff leaves the user's own alone.
         index = Path(scratch) / "index"
-        original = top / (_git("rev-parse", "--git-path", "index", cwd=top) or b"").decode().strip()
+        original = top / _must("rev-parse", "--git-path", "index", cwd=top).decode().strip()
         if original.is_file():
             # With its time: Git looks into files that were changed in the second in which the index was written.
             shutil.copy2(original, index)
         if small:
-            _git("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul", index=index, cwd=top, given="\0".join(small).encode())
-        patch = _git("diff", *PLAIN, "--binary", "HEAD", index=index, cwd=top) or b""
-    return Source(commit.decode().strip(), patch, sorted({*untracked, *_changed_submodules(top)} - set(small)))
+            _must("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul", index=index, cwd=top, given="\0".join(small).encode())
+        patch = _must("diff", *PLAIN, "--binary", "HEAD", "--", ".", f":(top,exclude,literal){lock}", index=index, cwd=top)
+    return Source(commit, patch, tuple(sorted({*untracked, *_changed_submodules(top)} - set(small))), tuple(data))
+
+
+def raw_places(params: Mapping[str, Any]) -> list[Path]:
+    """Where raw data lie, by params of dotted keys: data/raw, and sources elsewhere."""
+    named = (params.get(f"prepare.{split}{what}") for split in ("", "validation_", "test_") for what in ("source", "labels"))
+    return [files.RAW, *(Path(name) for name in named if isinstance(name, str) and "\0" not in name and Path(name).exists())]
+
+
+def _data(raw: Sequence[Path], top: Path) -> list[str]:
+    """The files of data that neither Git nor DVC has, ignored ones, too."""
+    there = [path for path in raw if path.exists() and path.resolve().is_relative_to(top.resolve())]
+    if not there:
+        return []
+    places = [name for path in there for name in (str(path), f"{path}.dvc")]
+    found, tracked = (_names(_must("ls-files", *kind, "-z", "--full-name", "--", *places)) for kind in (["--others"], ["--cached"]))
+    by_dvc = [Path(name).with_suffix("") for name in (*found, *tracked) if name.endswith(".dvc")]
+    return sorted(name for name in found if not name.endswith(".dvc") and (top / name).is_file() and not any(Path(name).is_relative_to(out) for out in by_dvc))
+
+
+def top() -> Path:
+    """The top of the Git repository that the current directory is in; the current directory where there is none."""
+    return Path((_git("rev-parse", "--show-toplevel") or b".").decode().strip())
+
+
+def data_digest(names: Sequence[str], remember: bool = True) -> str:
+    """A digest of files below the repository's top, their names and bytes; what was read once isn't read again while its size and time stay."""
+    if not names:
+        return ""
+    cache, place = files.trajectory() / "digests.json", top()
+    try:
+        known = json.loads(cache.read_bytes())
+    except (OSError, ValueError):
+        known = {}
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        with suppress(FileNotFoundError):  # it was there when it was listed
+            about = (place / name).stat()
+            stamp = [about.st_size, about.st_mtime_ns, about.st_ino]
+            before = known.get(name) if isinstance(known, dict) else None
+            found[name] = before if isinstance(before, list) and before[:-1] == stamp else [*stamp, files.sha256_file(place / name)]
+    if remember and found != known:
+        files.write_json(cache, found)
+    return files.sha256(files.canonical_json([[name, found[name][-1]] for name in sorted(found)]))
+
+
+def keep_patch(patch: bytes) -> str:
+    """Keep a patch in the trajectory store, once, however many runs have it; returns its digest."""
+    digest = files.sha256(patch)
+    if patch and kept_patch(digest) is None:
+        files.write_bytes(_patch_path(digest), patch)
+    return digest
+
+
+def kept_patch(digest: str) -> bytes | None:
+    """The patch of this digest, or None if it isn't here, or damaged."""
+    try:
+        patch = _patch_path(digest).read_bytes() if re.fullmatch("[0-9a-f]{64}", digest) else b""
+    except OSError:
+        return None
+    return patch if files.sha256(patch) == digest else None
+
+
+def _patch_path(digest: str) -> Path:
+    return files.trajectory() / "patches" / f"{digest}.patch"
+
+
+def _names(listed: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
 
 
 def committed(path: str) -> bytes | None:
@@ -140,11 +239,23 @@ def cache() -> Path:
     return place
 
 
-def _git(*arguments: str, index: Path | None = None, cwd: Path | None = None, given: bytes = b"") -> bytes | None:
-    environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
+def _git(*arguments: str, cwd: Path | None = None) -> bytes | None:
+    """What Git prints, or None if it can't say."""
+    try:
+        return _must(*arguments, cwd=cwd)
+    except GitError:
+        return None
+
+
+def _must(*arguments: str, index: Path | None = None, cwd: Path | None = None, given: bytes = b"") -> bytes:
+    environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {}) | {"LC_ALL": "C"}
     command = ["git", "-c", "core.quotepath=off", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         done = subprocess.run(command, cwd=cwd, env=environment, input=given, capture_output=True, check=False)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+    except OSError as error:
+        raise GitError("git isn't installed" if isinstance(error, FileNotFoundError) else f"git can't be run: {error.strerror}") from None
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split()).removeprefix("fatal: ")
+        unborn = "Needed a single revision" in said
+        raise GitError("HEAD names no commit: none was made yet, or the repository is damaged" if unborn else said[:500] or f"git {arguments[0]} fails")
+    return done.stdout

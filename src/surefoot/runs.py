@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from surefoot.training.trajectory import Chain
     from surefoot.training.trajectory_store import Record, TrajectoryStore
 
-PATCH = "source/uncommitted.patch"
 ACCOUNT = "trajectory.json"  # the artifact that `surefoot verify` compares with
 
 
@@ -233,9 +232,11 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
     """What the run in MLflow says of itself."""
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     group = sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
-    source = provenance.source()
+    source = provenance.source(provenance.raw_places(flatten(params.model_dump(mode="json"))))
     preparation = batches.index["preparation"]
-    commit = {"mlflow.source.git.commit": source.commit, **_uncommitted(source)} if source.commit else {}
+    git = {tracking.NO_GIT: source.trouble}
+    if source.commit:
+        git |= {"mlflow.source.git.commit": source.commit, **_uncommitted(source)}
     return tracking.Description(
         name=_name(params, trial or experiment),
         params=flatten(params.model_dump(mode="json")),
@@ -251,7 +252,7 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
             "mlflow.source.name": "src/surefoot/stages/train.py",
             "mlflow.source.type": "LOCAL",
             "mlflow.user": _user(),
-            **commit,
+            **git,
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
             **({tracking.SWEEP: group} if group else {}),
             "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
@@ -261,7 +262,6 @@ def describe(params: Params, batches: Store, plan: Plan) -> tracking.Description
         texts={
             "environment/requirements.txt": provenance.packages(),
             "environment/machine.json": json.dumps(provenance.machine(), indent=2) + "\n",
-            PATCH: source.patch.decode("utf-8", "surrogateescape"),
         },
     )
 
@@ -337,11 +337,13 @@ def sweep(experiment: str, baseline: str) -> str:
 
 
 def _uncommitted(source: provenance.Source) -> dict[str, str]:
+    """Tags of what isn't committed; the patch itself goes to the trajectory store, and from there to MLflow."""
     # Each of them in any case: a run that is made again, from a clean tree, takes the tags over.
     return {
         "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(),
-        "surefoot.git.patch": files.sha256(source.patch),
+        tracking.PATCH_DIGEST: provenance.keep_patch(source.patch),
         "surefoot.git.left_out": ", ".join(source.left_out),
+        "surefoot.git.data": provenance.data_digest(source.data),
     }
 
 

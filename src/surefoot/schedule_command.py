@@ -105,7 +105,7 @@ def _history(plan: runs.Plan) -> "list[Metrics]":
     from surefoot.training.trajectory_store import TrajectoryStore
 
     store = TrajectoryStore(files.trajectory())
-    run = store.runs().get(plan.identity, {"epoch_keys": []})
+    run = store.run(plan.identity) or {"epoch_keys": []}
     records = [store.record(key) for key in run["epoch_keys"]]
     return [record["metrics"] for record in records if record]
 

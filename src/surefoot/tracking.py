@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, mlflow_client, parent_run, terminal
+from surefoot import errors, files, mlflow_client, parent_run, provenance, terminal
 from surefoot.mlflow_client import OutOfReach, Refused, active_experiment, configure, experiment_name, sqlite_file, store_uri, without_password
 from surefoot.parent_run import INCOMPLETE as INCOMPLETE
 from surefoot.parent_run import KIND as KIND
@@ -33,6 +33,10 @@ TAG = 250  # characters of a tag: a page has many
 SECONDS_TO_STOP = 5  # for the sampler of system metrics
 SCRATCH = "SUREFOOT_SCRATCH"  # the variable that is set where a run is made again only to be compared
 PARAM_NAME = 250  # characters of a param's name
+NO_GIT = "surefoot.git.missing"  # the tag that says why a run has no commit
+PATCH = "source/uncommitted.patch"
+PATCH_DIGEST = "surefoot.git.patch"
+PATCH_RUN = "surefoot.git.patch_run"  # the tag that names the run whose artifact the patch is: one of those with the same
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
@@ -373,6 +377,25 @@ class Tracker:
             self._have = {(name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(run_id, name)}
 
         self._try("its metrics", known)
+        self._try("what wasn't committed", lambda client: self._complement_patch(client, run, take_over))
+
+    def _complement_patch(self, client: "MlflowClient", run: "Run", take_over: bool) -> None:
+        """Bring what wasn't committed, unless a run in MLflow has the same: many of a sweep are made by one state of the code."""
+        digest = self._description.tags.get(PATCH_DIGEST)
+        if not digest or (PATCH_RUN in run.data.tags and not take_over):
+            return
+        patch = provenance.kept_patch(digest)
+        own = _has_patch(client, run.info.run_id)
+        if patch is None:
+            if own and take_over:  # that of another time
+                self.artifact(PATCH, b"")
+            return
+        same = [] if own else client.search_runs([run.info.experiment_id], f"tags.`{PATCH_DIGEST}` = '{digest}'", max_results=100)
+        others = {other.data.tags[PATCH_RUN] for other in same if PATCH_RUN in other.data.tags}
+        where = next((other for other in sorted(others) if _has_patch(client, other)), None)
+        if where is None:
+            self.artifact(PATCH, patch)
+        self.tag({PATCH_RUN: where or run.info.run_id})
 
     def _try(self, what: str, call: Callable[["MlflowClient"], Any]) -> None:
         """Do something with MLflow's client; `what` the run lacks if that is refused."""
@@ -408,6 +431,10 @@ def param_name(name: str) -> str:
     """A param's name as MLflow takes it: that of a column (`prepare.kinds`) may hold anything. `trajectory.json` has the params as they are."""
     found = re.sub(r"[^/\w.\- :]", "_", name)[:PARAM_NAME]
     return found if posixpath.normpath(found) == found else found.replace("/", "_")
+
+
+def _has_patch(client: "MlflowClient", run_id: str) -> bool:
+    return any(file.path == PATCH for file in client.list_artifacts(run_id, str(Path(PATCH).parent)))
 
 
 def _dataset(said: Description) -> "Dataset":

@@ -24,7 +24,9 @@ def complete() -> list[str]:
         UserError: they can't be written, or in no simple way.
     """
     params = load(files.PARAMS)
-    said = []
+    said: list[str] = []
+    if not PIPELINE.is_file():
+        return said
     if lacking := _lacking():
         text = _with_defaults(files.PARAMS.read_bytes().decode(), lacking)
         # A value may stand there in a way that no text can be put before, such as an alias.

@@ -166,16 +166,16 @@ def test_submodules(repository, tmp_path):
     git(library, "commit", "--quiet", "--all", "--message=later")
     git(repository / "lib", "pull", "--quiet")
     make_dirty(repository)  # beside another commit of the submodule
-    assert provenance.source().left_out == []
+    assert provenance.source().left_out == ()
     assert tree(remade(repository, tmp_path)) == tree(repository)
     (repository / "lib/kept").write_text("not committed there\n")
-    assert provenance.source().left_out == ["lib"]
+    assert provenance.source().left_out == ("lib",)
 
 
 def test_outside_of_git(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(CannotSay, match="isn't in a Git repository"):
+    with pytest.raises(CannotSay, match="Git is out of reach here, so the run's code can't be had: not a git repository"):
         checkout.below_top(tmp_path)
 
 

@@ -157,7 +157,7 @@ def _check_out(home: Path, source: provenance.Source, start: dict[str, Any]) -> 
             top = workspace / "/".join([".."] * len(Path(below).parts))
             with files.new_directory(repository) as beside:
                 checkout.check_out(top, beside, source.commit, source.patch)
-                for name in source.left_out:  # too large for the patch
+                for name in (*source.left_out, *source.data):  # which the patch doesn't have
                     if (top / name).is_file():
                         (beside / name).parent.mkdir(parents=True, exist_ok=True)
                         shutil.copy2(top / name, beside / name)

@@ -181,7 +181,7 @@ def _track(
     trajectories = TrajectoryStore(files.trajectory())
     plan = runs.plan(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
-    known = trajectories.runs().get(plan.identity)
+    known = trajectories.run(plan.identity)
     results = {f"test/{name}": value for name, value in metrics.items()} | runs.interval_metrics(intervals)
     run = (known or runs.mark(params, batches, plan)) | {"results": results}
     if known:

@@ -54,10 +54,12 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     locks = files.Locks(store.path / "lock")
     run = runs.mark(params, batches, plan)
     run["continues"] = _continued(store, run["epoch_keys"])
+    if why := run["description"]["tags"].get(tracking.NO_GIT):
+        errors.say("warning", f"this run is recorded without its commit and changes, so `surefoot verify` can't make it again: {why}")
     if params.train.onnx:  # before hours of training: can it be exported?
         onnx_export.export(network_of(to_bytes(plan.make().state())), run["model"], run["examples"])
     tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
-    known = store.runs().get(plan.identity, run)
+    known = store.run(plan.identity) or run
     run["results"] = known.get("results", {})
     store.mark_run(plan.identity, known)
     check = _time_check(check, params.train.max_minutes)

@@ -26,7 +26,7 @@ from surefoot.errors import UserError
 from surefoot.training.model import to_bytes
 from surefoot.training.rows import Order
 from surefoot.training.sgd import Batches, Diverged, Progress, Trainer
-from surefoot.training.trajectory_store import Record, TrajectoryStore, needed
+from surefoot.training.trajectory_store import Record, TrajectoryStore
 
 # The share of the free disk that the states of one run may take.
 DISK_SHARE = 0.1
@@ -343,7 +343,7 @@ class Chain:
             ended = next((segment.key for segment in reversed(self.segments[: index + 1]) if segment.ends_epoch), "")
             old -= {ended, *(best["key"] for best in self._bests.values())}
             if old:
-                old -= {key for run in self._store.runs().values() for key in needed(run)}
+                old -= self._store.needed()
             for key in old:
                 self._store.drop_state(key)
                 del self._held[key]

@@ -3,6 +3,7 @@
     .surefoot/chain/KEY.json           a line with the digest of the rest, then the record as JSON
     .surefoot/chain/KEY.safetensors    the state; its digest is in the record
     .surefoot/runs/IDENTITY.json       what a run is: its epochs' keys, its best and last one, its view in MLflow
+    .surefoot/patches/DIGEST.patch     what differed from the commit that runs were made at
     .surefoot/starts/DIGEST.safetensors    weights that a training started from (train.start_from), for its run in MLflow
     .surefoot/lock                     a byte a key: who trains it holds that byte's lock
 
@@ -27,7 +28,7 @@ class TrajectoryStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._warned: set[Path] = set()
-        self._runs: dict[Path, tuple[int, dict[str, Any] | None]] = {}  # by file: when it was written, and what it says
+        self._needed: dict[Path, tuple[int, set[str]]] = {}  # by file of a run: when it was written, and whose states it needs
 
     def record(self, key: str) -> Record | None:
         """The record under a key, or None if it is missing or damaged."""
@@ -100,16 +101,20 @@ class TrajectoryStore:
         """Where a run is remembered."""
         return self.path / "runs" / f"{identity}.json"
 
+    def run(self, identity: str) -> dict[str, Any] | None:
+        """What is remembered of a run, or None if that is missing or damaged."""
+        return self._sealed(self.run_path(identity), documents.Mark)
+
     def runs(self) -> dict[str, dict[str, Any]]:
-        """All runs by identity."""
-        found = {}
+        """All runs by identity; `run` reads one alone."""
+        return {path.stem: run for path, _ in _files(self.path / "runs", "*.json") if (run := self._sealed(path, documents.Mark))}
+
+    def needed(self) -> set[str]:
+        """The keys of the states that all finished runs need."""
         for path, about in _files(self.path / "runs", "*.json"):
-            if self._runs.get(path, (0,))[0] != about.st_mtime_ns:
-                self._runs[path] = (about.st_mtime_ns, self._sealed(path, documents.Mark))
-            run = self._runs[path][1]
-            if run:
-                found[path.stem] = run
-        return found
+            if self._needed.get(path, (0,))[0] != about.st_mtime_ns:
+                self._needed[path] = (about.st_mtime_ns, needed(self._sealed(path, documents.Mark) or {}))
+        return set().union(*(keys for path, (_, keys) in self._needed.items() if path.exists()))
 
     def state_sizes(self) -> dict[str, int]:
         """The size of each stored state in bytes, by key."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from surefoot import provenance
 from surefoot.verification.recorded import CannotSay
 
 # No hook of the user's, no daemon that watches the directory, and all files.
@@ -25,7 +26,7 @@ def below_top(workspace: Path) -> str:
     """
     found = _git(["rev-parse", "--show-prefix"], workspace)
     if found is None:
-        raise CannotSay("this directory isn't in a Git repository, so the run's code can't be had")
+        raise CannotSay(f"Git is out of reach here, so the run's code can't be had: {provenance.trouble()}")
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from surefoot import errors, files, runs, start, terminal
+from surefoot import errors, files, runs, start, terminal, tracking
 from surefoot.data import kept
 from surefoot.documents import Machine
 from surefoot.errors import UserError
@@ -88,7 +88,7 @@ def _make_again(
     """Print the table; returns the verdict and the reasons for it."""
     commit, patch = recorded.commit, recorded.patch
     trust.allow(_foreign(commit, patch), trusted)
-    remake.check_out(commit, patch)
+    remake.check_out(commit, patch, recorded.untracked_data)
     doubts = [f"files that weren't in Git were too large to be recorded: {recorded.left_out}"] if recorded.left_out else []
     doubts += _settle_environment(remake, recorded, account, build, trusted)
     if ranges is None and not doubts:  # with `ranges` the origin that comes of it says so, sooner
@@ -114,7 +114,7 @@ def _foreign(commit: str, patch: bytes) -> list[str]:
     here = Path.cwd()
     found = [] if checkout.in_history(here, commit) else [f"its commit {commit}, which no branch or tag here holds"]
     changed = checkout.patched(here, patch) if patch else []
-    return found + ([f"its uncommitted changes, {runs.PATCH} in MLflow, to {trust.some(changed) or 'what git can not read'}"] if patch else [])
+    return found + ([f"its uncommitted changes, {tracking.PATCH} in MLflow, to {trust.some(changed) or 'what git can not read'}"] if patch else [])
 
 
 def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> list[tuple[int, int]] | None:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from surefoot import documents, files, lookup, runs, terminal, tracking
+from surefoot import documents, files, lookup, provenance, runs, terminal, tracking
 from surefoot.documents import Document
 from surefoot.errors import UserError
 from surefoot.mlflow_client import Failure
@@ -46,7 +46,10 @@ class Recorded:
         """
         commit = self.run.data.tags.get("mlflow.source.git.commit")
         if not commit:
-            raise CannotSay("it was made outside of Git, so its code isn't recorded")
+            why = self.run.data.tags.get(tracking.NO_GIT)
+            raise CannotSay(
+                f"its code isn't recorded: Git was out of reach when it was made ({why})" if why else "it was made outside of Git, so its code isn't recorded"
+            )
         if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit):
             raise CannotSay(f"the commit that it was made at is no commit's name: {commit[:100]}")
         return commit
@@ -60,15 +63,31 @@ class Recorded:
         """
         if self.run.data.tags.get("surefoot.git.dirty") != "true":
             return b""
-        patch, digest = self.artifact(runs.PATCH) or b"", self.run.data.tags.get("surefoot.git.patch")
-        if digest and digest != files.sha256(patch):
-            raise CannotSay(f"its uncommitted changes, {runs.PATCH} in MLflow, " + ("aren't those of its commit" if patch else "can't be had"))
-        return patch
+        digest = self.run.data.tags.get(tracking.PATCH_DIGEST)
+        patch = self.artifact(tracking.PATCH) or b""
+        if not digest or digest == files.sha256(patch):
+            return patch
+        # Kept once: by another run that was made of the same code, and in the store of where it was made.
+        kept = self._patch_of(self.run.data.tags.get(tracking.PATCH_RUN, "")) or provenance.kept_patch(digest)
+        if kept is None or files.sha256(kept) != digest:
+            raise CannotSay(f"its uncommitted changes, {tracking.PATCH} in MLflow, " + ("aren't those of its commit" if patch else "can't be had"))
+        return kept
+
+    def _patch_of(self, run_id: str) -> bytes | None:
+        try:
+            return lookup.artifact(self.client, self.client.get_run(run_id), tracking.PATCH) if re.fullmatch("[0-9a-f]{32}", run_id) else None
+        except Failure:
+            return None
 
     @property
     def left_out(self) -> str:
         """Files that weren't in Git and too large to be recorded; `''` if there were none."""
         return str(self.run.data.tags.get("surefoot.git.left_out", ""))
+
+    @property
+    def untracked_data(self) -> str:
+        """The digest of the raw data that neither Git nor DVC had; `''` if there were none."""
+        return str(self.run.data.tags.get("surefoot.git.data", ""))
 
     def curves(self) -> list[dict[str, float]]:
         """The metrics of each epoch, from the first, as MLflow shows them.

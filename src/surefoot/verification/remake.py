@@ -9,7 +9,7 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from surefoot import tracking
+from surefoot import provenance, tracking
 from surefoot.params import flatten, parse
 from surefoot.verification import checkout
 from surefoot.verification.recorded import CannotSay
@@ -26,8 +26,8 @@ class Remake:
         self.workspace = Path.cwd()
         self.path = scratch.path / "repository" / checkout.below_top(self.workspace)
 
-    def check_out(self, commit: str, patch: bytes) -> None:
-        """Bring in the code of a commit, with uncommitted changes.
+    def check_out(self, commit: str, patch: bytes, data: str = "") -> None:
+        """Bring in the code of a commit, with uncommitted changes; `data` is the digest of the raw data that neither Git nor DVC had.
 
         Raises:
             CannotSay: the commit isn't in this repository, or has no pipeline.
@@ -37,6 +37,7 @@ class Remake:
         for name in ("dvc.yaml", "params.yaml"):
             if not (self.path / name).is_file():
                 raise CannotSay(f"at its commit {commit} there is no {name}")
+        self._data = data
 
     def use_environment(self, environment: Path) -> None:
         """Let the stages run with the Python of a virtual environment."""
@@ -48,6 +49,7 @@ class Remake:
         Raises:
             CannotSay: one of them fails.
         """
+        self._link_data()
         lacking = self._bring_data()
         stores = {"SUREFOOT_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{self.scratch.path / 'mlflow.db'}", tracking.SCRATCH: "true"}
         # --quiet: DVC would say to commit its dvc.lock. What the stages print is shown.
@@ -75,6 +77,19 @@ class Remake:
         """Start Python there, as a stage would be."""
         python = [str(self.path / ".venv/bin/python"), *arguments]
         return self.scratch.start(python, self.path, self._environment(PYTHONPATH="src", DVC_ROOT=str(self.path)), out=out)
+
+    def _link_data(self) -> None:
+        """Links to this workspace's raw data that neither Git nor DVC has, where they are the recorded ones."""
+        if not self._data:
+            return
+        names = provenance.source(provenance.raw_places(self.params)).data
+        if provenance.data_digest(names, remember=False) != self._data:
+            raise CannotSay("its raw data, of which Git has no copy, aren't those that lie here now: put them back, or let Git or `dvc add` keep them")
+        for name in names:
+            there = self.scratch.path / "repository" / name
+            there.parent.mkdir(parents=True, exist_ok=True)
+            if not there.exists():
+                there.symlink_to((provenance.top() / name).resolve())
 
     def _bring_data(self) -> list[str]:
         """Bring what `*.dvc` files there tell of, from this workspace's cache or else a remote; returns what neither has."""

@@ -1,0 +1,74 @@
+"""Runs of raw data that Git doesn't have, and of code that wasn't committed: what is recorded of them, and `surefoot verify`."""
+
+import pytest
+
+from surefoot import provenance, tracking
+from tests.helpers import make_workspace
+
+MINE = "data/raw/mine.csv"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two runs of one state of the code, which isn't committed, and of two states of the data."""
+    workspace = make_workspace(tmp_path_factory.mktemp("untracked") / "project")
+    workspace.edit("prepare.source", MINE)
+    (workspace / "src/networks/new.py").write_text("NEW = 1\n")
+    rows = (workspace / "data/raw/digits.csv").read_text().splitlines(keepends=True)
+    for count in (600, 700):
+        (workspace / MINE).write_text("".join(rows[:count]))
+        workspace.dvc("repro")
+    return workspace
+
+
+def verify(workspace, run):
+    return workspace.run(".venv/bin/python", "-m", "surefoot", "verify", run.info.run_id, "--trust-recorded-code", check=False, PYTHONPATH="src")
+
+
+def test_the_patch_has_the_source_once_and_no_data(made):
+    later, earlier = made.runs()
+    patches = [made.artifact(run, tracking.PATCH) for run in (earlier, later)]
+    assert [path.exists() for path in patches] == [True, False]
+    text = patches[0].read_text()
+    assert "+NEW = 1" in text and f"+  source: {MINE}" in text and "b/data" not in text
+    assert {run.data.tags[tracking.PATCH_RUN] for run in (earlier, later)} == {earlier.info.run_id}
+    assert len({run.data.tags["surefoot.git.patch"] for run in (earlier, later)}) == 1
+    assert len({run.data.tags["surefoot.git.data"] for run in (earlier, later)}) == 2
+    assert [path.read_text() for path in (made / ".surefoot/patches").iterdir()] == [text]
+    for mark in (made / ".surefoot/runs").iterdir():
+        assert "NEW = 1" not in mark.read_text()
+
+
+def test_a_run_whose_data_lie_here_is_made_again(made):
+    later, _ = made.runs()
+    done = verify(made, later)
+    assert done.code == 0, done
+    assert "identical: params, data, epochs 1-3" in done.out
+
+
+def test_a_run_whose_data_are_gone_cannot_be(made):
+    _, earlier = made.runs()
+    done = verify(made, earlier)
+    assert done.code == 3, done
+    assert "cannot say: its raw data, of which Git has no copy, aren't those that lie here now" in done.out
+
+
+def test_a_patch_that_mlflow_lost_is_had_from_the_store(made):
+    later, earlier = made.runs()
+    path = made.artifact(earlier, tracking.PATCH)
+    text = path.read_bytes()
+    path.unlink()
+    done = verify(made, later)
+    path.write_bytes(text)
+    assert done.code == 0, done
+
+
+def test_a_run_without_git_says_so(made):
+    git = made / ".git"
+    git.rename(made / "away")
+    try:
+        done = made.stage("train", GIT_CEILING_DIRECTORIES=str(made.path.parent))
+    finally:
+        (made / "away").rename(git)
+    assert "warning: this run is recorded without its commit and changes, so `surefoot verify` can't make it again: not a git repository" in done.err
+    assert provenance.source(()).trouble == ""
