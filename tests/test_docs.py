@@ -142,6 +142,7 @@ def ran(here, stage):
 def test_an_example(tracked, monkeypatch, heading, example):
     """Each is prepared and batched, and its network and loss are tried, as train does before its first step."""
     params = set_up(tracked, monkeypatch, example)
+    ran(tracked, "start_from")
     done = ran(tracked, "prepare")
     assert f"prepared {params['prepare']['source']}: " in done.out
     assert "DVC doesn't watch" not in done.out

@@ -64,7 +64,7 @@ def again(reproduced, empty_store, tmp_path):
 
 
 def test_all_stages_run_and_say_what_they_did(reproduced):
-    assert stages_run(reproduced.done.out) == ["prepare", "batch", "train", "evaluate"]
+    assert stages_run(reproduced.done.out) == ["start_from", "prepare", "batch", "train", "evaluate"]
     lines = reproduced.done.out.splitlines()
     assert "prepared data/raw/digits.csv: 64 inputs, 10 classes; rows: 1259 train, 269 validation, 269 test" in lines
     assert len([line for line in lines if line.startswith("epoch ")]) == EPOCHS
@@ -253,7 +253,7 @@ def test_elsewhere_the_same_bytes_come_out(reproduced, tmp_path):
     clone = Workspace(path)
     server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     done = clone.dvc("repro", PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C", OMP_NUM_THREADS="2", **server)
-    assert stages_run(done.out) == ["prepare", "batch", "train", "evaluate"]
+    assert stages_run(done.out) == ["start_from", "prepare", "batch", "train", "evaluate"]
     assert outputs(clone) == outputs(reproduced)
     assert clone.git("status", "--porcelain") == "", "dvc.lock is what it was"
 

@@ -66,14 +66,14 @@ def import_digits(workspace, web) -> None:
 def test_what_a_web_server_has_feeds_the_pipeline(workspace, web):
     import_digits(workspace, web)
     done = workspace.dvc("repro", "batch")
-    assert ran(done.out) == ["prepare", "batch"]
+    assert ran(done.out) == ["start_from", "prepare", "batch"]
     assert "prepared data/raw/far.csv" in done.out
     assert ran(workspace.dvc("repro", "batch").out) == []
     # A new version is fetched when it is asked for.
     lines = (web[0] / "digits.csv").read_text().splitlines(keepends=True)
     (web[0] / "digits.csv").write_text("".join(lines[:1000]))
     workspace.dvc("update", "data/raw/far.csv.dvc")
-    assert ran(workspace.dvc("repro", "batch").out) == ["prepare", "batch"]
+    assert ran(workspace.dvc("repro", "batch").out) == ["start_from", "prepare", "batch"]
 
 
 @pytest.mark.slow
