@@ -289,7 +289,7 @@ def test_what_dvc_does_not_watch_is_told(here):
     (here / "elsewhere/b/raw.csv").write_text("\n".join([first, *rows[:50]]))
     message = prepare(here, source="data/raw/linked.csv", test_source="elsewhere/b/raw.csv", target="kind").out
     assert told.format("elsewhere/b/raw.csv") in message
-    assert "50 of the 50 rows of elsewhere/b/raw.csv (prepare.test_source) are also among those here" in message
+    assert "50 of the 50 rows of elsewhere/b/raw.csv (prepare.test_source) are also among those of data/raw/linked.csv" in message
 
 
 def test_numbers_with_a_slip_are_told(here):

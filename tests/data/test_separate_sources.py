@@ -80,9 +80,11 @@ def test_rows_in_both_are_counted(tmp_path):
     other["kind"][5] = "x" if other["kind"][5] == "y" else "y"
     options = {"missing": {"category": "constant"}}
     _, said = write(tmp_path, rows, test=other, **options)
-    assert any(note.startswith("19 of the 25 rows of test.csv (prepare.test_source) are also among those here") for note in said), said
+    assert any(note.startswith("19 of the 25 rows of test.csv (prepare.test_source) are also among those of raw.csv") for note in said), said
     _, said = write(tmp_path, rows, test=numbered(100, 20, **{name: rows[name][:20] for name in "cdb"}), validation=other, **options)
     assert [note for note in said if "are also" in note] == [next(note for note in said if note.startswith("19 of the 25 rows of validation.csv"))]
+    _, said = write(tmp_path, rows, test=numbered(100, 20), validation=numbered(90, 30), columns=["a"])
+    assert any(note.startswith("20 of the 20 rows of test.csv (prepare.test_source) are also among those of validation.csv") for note in said), said
 
 
 def test_of_many_rows_a_part_is_looked_for(monkeypatch):

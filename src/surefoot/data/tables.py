@@ -644,18 +644,22 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner,
 
 
 def _shared(out: Path, prepare: Prepare, rows: dict[str, int], own: list[str]) -> list[str]:
-    """How many rows of separate sources are among the main source's, too."""
+    """How many rows of separate sources are among another source's, too."""
 
     def blocks(split: str) -> Blocks:
         return lambda: _read(out / f"{split}.parquet")
 
+    here = [other for other in SPLITS if other not in own]
+    among = [(split, here, f"those of {prepare.source}") for split in own]
+    if len(own) == 2:
+        among.append(("test", ["validation"], f"those of {prepare.validation_source} (prepare.validation_source)"))
     found = []
-    for split in own:
-        if count := count_shared(blocks(split), rows[split], [blocks(other) for other in SPLITS if other not in own]):
-            name = getattr(prepare, f"{split}_source")
+    for split, others, theirs in among:
+        if count := count_shared(blocks(split), rows[split], [blocks(other) for other in others]):
+            name = f"{getattr(prepare, f'{split}_source')} (prepare.{split}_source)"
             found.append(
-                f"{count:,} of the {rows[split]:,} rows of {name} (prepare.{split}_source) are also among those here, with the same inputs and target: "
-                "of these the figures say nothing about new rows"
+                f"{count:,} of the {rows[split]:,} rows of {name} are also among {theirs}, with the same inputs and target: of these the figures say "
+                "nothing about new rows"
             )
     return found
 
