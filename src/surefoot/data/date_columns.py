@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from surefoot.data.arrow import is_text, numbers
 from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told
@@ -129,6 +130,8 @@ def _form(texts: _Texts, column: str, prepare: Prepare, source: Source) -> Form 
 def _find(texts: _Texts, column: str, are_dates: bool, source: Source) -> str | None:
     distinct = texts.distinct
     looks = distinct.slice(0, LOOKS)
+    if not are_dates and not pc.any(pc.match_substring_regex(looks, r"\d")).as_py():  # quicker than to try all formats
+        return None
     if not len(distinct) or not (are_dates or any(read(looks, form).found.any() for form in (*KNOWN, *TWO_DIGITS))):
         return None
     found = {form: read(distinct, form).found for form in (*KNOWN, *TWO_DIGITS)}

@@ -115,24 +115,26 @@ def _field(prepare: Prepare, files: list[Path], field: pa.Field, sample: pa.Arra
         return field
     texts = plain(sample)
     words = nullified(texts, notation)
-    found = mixture(words, notation)
     if pa.types.is_floating(field.type) or pa.types.is_integer(field.type):
         integer = {"integer": "true"} if pa.types.is_integer(field.type) else {}
-        if pc.any(pc.match_substring_regex(words, r"^[+-]?0\d")).as_py():
+        if integer and pc.any(pc.match_substring_regex(words, r"^[+-]?0\d")).as_py():
             integer |= {"zeros": "true"}
+        unit = mixture(words, notation).unit if told else None
         marked = missing_in(texts, notation).true_count > missing_in(texts, NOTHING).true_count
-        if marked or found.unit or notation.thousands:
-            return _as_text(name, "numeric", integer | ({"unit": found.unit} if found.unit else {}))
+        if marked or unit or notation.thousands:
+            return _as_text(name, "numeric", integer | ({"unit": unit} if unit else {}))
         # As floats, also whole numbers: later ones may have decimals.
         return pa.field(name, pa.float64(), metadata=integer)
     if not pa.types.is_string(field.type) or told or not len(words.drop_null()):
         return field
-    if found.is_numbers:
-        return _as_text(name, "numeric", {"unit": found.unit} if found.unit else {})
     if pc.all(pc.is_in(pc.utf8_lower(words.drop_null()), value_set=text_array(["true", "false"]))).as_py():
         return _as_text(name, "boolean", {})
-    if odd := of_any(words, [notation, *elsewhere(notation)]):
-        raise _numbers_but(prepare, files, name, words, odd)
+    if pc.any(pc.match_substring_regex(words, r"\d")).as_py():
+        found = mixture(words, notation)
+        if found.is_numbers:
+            return _as_text(name, "numeric", {"unit": found.unit} if found.unit else {})
+        if odd := of_any(words, [notation, *elsewhere(notation)]):
+            raise _numbers_but(prepare, files, name, words, odd)
     if prepare.csv.quote != "'" and pc.all(pc.match_substring_regex(words.drop_null(), "^'.*'$")).as_py():
         raise UserError(f'{files[0]}: column {name!r}: its values stand in single quotes: prepare.csv.quote: "\'"')
     return field
