@@ -97,7 +97,15 @@ def write_tokens(path):
     np.savez(path, x=x, y=np.where(x[:, 0] < 15, "de", "en"))
 
 
+def write_splits(path):
+    random = np.random.default_rng(0)
+    sizes = {"train": ROWS, "test": 20}
+    arrays = {f"x_{split}": random.integers(0, 30, (rows, 6)) for split, rows in sizes.items()}
+    np.savez(path, **arrays, **{f"y_{split}": np.where(arrays[f"x_{split}"][:, 0] < 15, "de", "en") for split in sizes})
+
+
 WRITE = {
+    "splits.npz": write_splits,
     "flowers.csv": write_flowers,
     "export.csv.gz": write_export,
     "flowers": write_parts,

@@ -1,10 +1,13 @@
 """What prepare says and shows: in a process of its own, as a user runs it."""
 
+import json
 import os
 import pty
 import subprocess
 import sys
 import termios
+
+import numpy as np
 
 from tests.helpers import PARAMS, PROJECT
 
@@ -67,3 +70,19 @@ def test_a_bar_is_shown_on_a_terminal_only(here):
     assert "raw.csv: " in seen
     assert "60 rows, " in seen
     assert " rows/s" in seen
+
+
+def test_splits_in_one_npz_file(here):
+    """As Keras and MedMNIST ship them."""
+    random = np.random.default_rng(0)
+    sizes = {"train": 60, "val": 9, "test": 12}
+    arrays = {f"x_{split}": random.integers(0, 256, (rows, 4, 4), dtype=np.uint8) for split, rows in sizes.items()}
+    np.savez(here / "all.npz", **arrays, **{f"y_{split}": (np.arange(rows) % 3)[:, None] for split, rows in sizes.items()})
+    keys = {"inputs": "x_train", "targets": "y_train", "validation_inputs": "x_val", "validation_targets": "y_val", "test_inputs": "x_test"}
+    here.edit("prepare.source", f"all.npz\n  arrays: {json.dumps(keys | {'test_targets': 'y_test'})}")
+    done = here.stage("prepare")
+    assert "rows: 60 train, 9 validation, 12 test" in done.out, done
+    here.edit("prepare.arrays", json.dumps(keys))
+    assert "test_inputs and test_targets: give both, or neither" in here.stage("prepare").refused()
+    here.edit("prepare.arrays", json.dumps(keys | {"test_inputs": "x_train", "test_targets": "y_train"}))
+    assert "test_inputs: x_train has the training rows; name another array" in here.stage("prepare").refused()

@@ -134,6 +134,29 @@ class Arrays(Section):
     """Name of the array of inputs: its first axis is the row."""
     targets: str = "y"
     """Name of the array of targets."""
+    validation_inputs: str | None = None
+    """The array of the validation rows' inputs in the same file (`x_val`), or in `validation_source`; null: as `inputs`."""
+    validation_targets: str | None = None
+    """The array of their targets; null: as `targets`."""
+    test_inputs: str | None = None
+    """The array of the test rows' inputs in the same file (`x_test`), or in `test_source`; null: as `inputs`."""
+    test_targets: str | None = None
+    """The array of their targets; null: as `targets`."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "Arrays":
+        for split in ("validation", "test"):
+            inputs, targets = getattr(self, f"{split}_inputs"), getattr(self, f"{split}_targets")
+            if (inputs is None) != (targets is None):
+                raise ValueError(f"{split}_inputs and {split}_targets: give both, or neither")
+            if inputs is not None and inputs == self.inputs:
+                raise ValueError(f"{split}_inputs: {inputs} has the training rows; name another array")
+        return self
+
+    def of(self, split: str) -> "Arrays":
+        """The arrays of a split that has its own."""
+        inputs, targets = getattr(self, f"{split}_inputs"), getattr(self, f"{split}_targets")
+        return Arrays(inputs=self.inputs, targets=self.targets) if inputs is None else Arrays(inputs=inputs, targets=targets)
 
 
 class Missing(Section):
@@ -220,6 +243,17 @@ class Prepare(Section):
     test_labels: str | None = None
     """The file of its targets, as `labels`."""
     split: Split = Field(default_factory=Split)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arrays_of_one_file(cls, given: Any) -> Any:
+        """A split whose arrays are named comes from the same file, unless it has a source of its own."""
+        arrays = given.get("arrays") if isinstance(given, dict) else None
+        if not isinstance(arrays, dict | Arrays):
+            return given
+        named = arrays if isinstance(arrays, dict) else arrays.model_dump()
+        of_it = {f"{split}_source": given.get("source") for split in ("validation", "test") if named.get(f"{split}_inputs")}
+        return given | {key: source for key, source in of_it.items() if given.get(key) is None}
 
     @model_validator(mode="after")
     def _dates_are_dates(self) -> "Prepare":

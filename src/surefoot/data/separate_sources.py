@@ -16,7 +16,7 @@ from surefoot.data.readers.source import Source
 from surefoot.data.split import hash_texts, mix
 from surefoot.data.vocabulary import keys
 from surefoot.errors import UserError
-from surefoot.params import Prepare, Split
+from surefoot.params import Arrays, Prepare, Split
 
 Open = Callable[[Prepare], Source]
 """Opens a source by what params.yaml says, or by what the main source's columns were taken for."""
@@ -36,6 +36,8 @@ def refuse_same(prepare: Prepare) -> None:
     """
     named = [(key, name) for key in ("source", "validation_source", "test_source") if (name := getattr(prepare, key))]
     for (key, name), (other_key, other) in combinations(named, 2):
+        if _arrays(prepare, key) != _arrays(prepare, other_key):
+            continue
         shared = name if name == other else _shared_file(Path(name), Path(other))
         if shared is not None:
             why = (
@@ -47,6 +49,12 @@ def refuse_same(prepare: Prepare) -> None:
             raise UserError(
                 f"{other} (prepare.{other_key}) {what} as {name} (prepare.{key}); {why}. Name other rows, or give null: then a fraction is kept apart"
             )
+
+
+def _arrays(prepare: Prepare, key: str) -> Arrays:
+    """The arrays of an NPZ file that a source stands for."""
+    split = key.removesuffix("_source")
+    return prepare.arrays.of(split) if split != key else Arrays(inputs=prepare.arrays.inputs, targets=prepare.arrays.targets)
 
 
 def _shared_file(one: Path, other: Path) -> str | None:

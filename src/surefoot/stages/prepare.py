@@ -12,8 +12,9 @@ import pyarrow as pa
 from surefoot import errors, files, terminal, user_code, watched
 from surefoot.data import kept, taken_as
 from surefoot.data.cleaning import describe_dropped
+from surefoot.data.columns import some
 from surefoot.data.readers.function import FUNCTION
-from surefoot.data.readers.open import open_source
+from surefoot.data.readers.open import open_source, passed_over
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Open, refuse_same
 from surefoot.data.tables import write_tables
@@ -28,10 +29,12 @@ def main() -> None:
     prepare = kept.as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)
     main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
-    separate = [_opener(prepare.validation_source, prepare.validation_labels), _opener(prepare.test_source, prepare.test_labels)]
+    separate = [_opener(split, getattr(prepare, f"{split}_source"), getattr(prepare, f"{split}_labels")) for split in ("validation", "test")]
     with files.new_directory(files.PREPARED) as out:
         schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
     files.remove_measured()
+    if beside := passed_over(prepare.source):
+        terminal.say(f"note: {prepare.source}: passed over {len(beside):,} files that are no data: {some(beside)}")
     for doubt in doubtful:
         terminal.say(f"note: {prepare.source}: {doubt}")
     for line in taken_as.lines(schema):
@@ -51,8 +54,8 @@ def main() -> None:
         )
 
 
-def _opener(name: str | None, labels: str | None) -> Open | None:
-    return None if name is None else lambda told: shown(open_source(told, name, labels), name)
+def _opener(split: str, name: str | None, labels: str | None) -> Open | None:
+    return None if name is None else lambda told: shown(open_source(told.model_copy(update={"arrays": told.arrays.of(split)}), name, labels), name)
 
 
 def unwatched(prepare: Prepare) -> list[str]:

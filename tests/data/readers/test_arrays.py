@@ -63,9 +63,12 @@ def test_rows_are_named(file):
         ({"x": X}, ": has no array 'y', it has x; prepare.arrays names those that count"),
         ({"x": X, "y": Y[:9]}, ": array 'x' has 10 rows, but {file}: array 'y' is of shape (9,); it must be (10,)"),
         ({"x": X, "y": X}, ": array 'x' has 10 rows, but {file}: array 'y' is of shape (10, 3, 4); it must be (10,)"),
-        ({"x": X * 1j, "y": Y}, ": array 'x': holds complex128 values; inputs must be numbers of 64 bits at most"),
-        ({"x": X.astype("U3"), "y": Y}, ": array 'x': holds <U3 values; inputs must be numbers of 64 bits at most"),
-        ({"x": X, "y": Y * 1j}, ": array 'y': holds complex128 values; targets must be numbers or texts"),
+        (
+            {"x": X * 1j, "y": Y},
+            ": array 'x': holds complex128 values; inputs must be numbers of 64 bits at most: save its parts, `np.stack([x.real, x.imag], -1)`",
+        ),
+        ({"x": X.astype("U3"), "y": Y}, ": array 'x': holds <U3 values; inputs must be numbers of 64 bits at most: save x.astype('float32')"),
+        ({"x": X, "y": Y * 1j}, ": array 'y': holds complex128 values; targets must be numbers or texts: save its parts, `np.stack([y.real, y.imag], -1)`"),
         ({"x": np.float64(1), "y": Y}, ": array 'x': is a single value; its first axis must be the rows"),
         ({"x": X[:0], "y": Y[:0]}, ": array 'x': is empty: its shape is (0, 3, 4)"),
     ],
@@ -81,7 +84,10 @@ class Bomb:
 
 
 def test_pickled_objects_are_refused_and_not_loaded(file, tmp_path):
-    told = "holds pickled Python objects, which can run any code when loaded; save an array of numbers"
+    told = (
+        "holds pickled Python objects, which can run any code when loaded; "
+        "save an array of numbers, of texts as `y.astype(str)`, or of lists of one length as `np.stack(x)`"
+    )
     bombs = np.array([Bomb()] * 10, dtype=object)
     np.savez(file, x=bombs, y=Y)
     assert refusal(file) == f"{file}: array 'x': {told}"
@@ -136,3 +142,26 @@ def test_what_is_no_array(file, tmp_path):
 def test_npy_without_targets(tmp_path):
     np.save(tmp_path / "x.npy", X)
     assert refusal(tmp_path / "x.npy") == f"{tmp_path / 'x.npy'}: holds the inputs alone; prepare.labels must name the NPY file of the targets"
+
+
+@pytest.mark.parametrize("shape", ["(10, -1)", "(-10, 4)", "(10, True)", str((10,) + (1,) * 50), "(10, 4000000000, 4000000000)"])
+def test_a_header_of_an_odd_shape(tmp_path, shape):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(1013) + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(80))
+    np.save(tmp_path / "y.npy", np.arange(10))
+    assert "x.npy: " in refusal(tmp_path / "x.npy", tmp_path / "y.npy") or "a row has 50 axes" in refusal(tmp_path / "x.npy", tmp_path / "y.npy")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "way_out"),
+    [
+        (np.zeros((10, 2), complex), "np.stack([x.real, x.imag], -1)"),
+        (np.zeros((10, 2), "M8[s]"), "x.astype('int64')"),
+        (np.full((10, 2), "1"), "x.astype('float32')"),
+    ],
+)
+def test_a_type_that_is_not_taken_comes_with_the_way_out(tmp_path, inputs, way_out):
+    np.savez(tmp_path / "data.npz", x=inputs, y=np.arange(10))
+    assert way_out in refusal(tmp_path / "data.npz")
+    np.savez(tmp_path / "data.npz", x=np.zeros((10, 2)), y=np.full(10, b"a"))
+    assert "save y.astype('str')" in refusal(tmp_path / "data.npz")

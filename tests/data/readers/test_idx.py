@@ -1,4 +1,5 @@
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -108,3 +109,28 @@ def test_no_rows(pair):
     pair[0].write_bytes(idx(X[:0]))
     pair[1].write_bytes(idx(Y[:0]))
     assert refusal(pair[0]) == f"{pair[0]}: is empty: its shape is [0, 2, 3]"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [(8, [1] * 200), (8, [1] * 255), (0x0E, [1, 46_000, 46_000]), (8, [1, 4_000_000_000, 4_000_000_000]), (0x0E, [1, 2**31 - 1]), (8, [4_000_000_000, 28, 28])],
+)
+def test_a_header_that_announces_too_much(tmp_path, kind, sizes, compressed):
+    header = bytes([0, 0, kind, len(sizes)]) + np.array(sizes, ">u4").tobytes()
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(gzip.compress(header + bytes(5000)) if compressed else header + bytes(5000))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + np.array(sizes[:1], ">u4").tobytes() + bytes(min(sizes[0], 1000)))
+    assert re.search("is cut short|axes, which is too many|values, which is too many", refusal(path))
+
+
+def test_a_gzip_bomb_that_is_cut(tmp_path):
+    whole = gzip.compress(b"\0\0\x08\x03" + np.array([10, 4000, 4000], ">u4").tobytes() + bytes(10 * 4000 * 4000))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(10, dtype=np.uint8)))
+    assert "is damaged or cut short" in refusal(tmp_path / "train-images-idx3-ubyte.gz")
+
+
+def test_a_file_in_proc(tmp_path):
+    (tmp_path / "images.idx").symlink_to("/proc/self/status")
+    assert "it doesn't hold as many bytes as the system says" in refusal(tmp_path / "images.idx", tmp_path / "images.idx")

@@ -1,3 +1,4 @@
+import shutil
 import struct
 import zlib
 
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from surefoot.data.readers import source as common
+from surefoot.data.readers.open import passed_over
 from tests.data.readers.reading import read, read_arrays, refusal, source_of
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -54,7 +56,7 @@ def test_images_of_different_sizes(folder):
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n"])
 def test_what_is_no_image_is_named(folder, content):
     (folder / "cat/1.png").write_bytes(content)
-    assert refusal(folder).startswith(f"{folder}/cat/1.png: isn't an image (PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM), or is damaged: ")
+    assert refusal(folder).startswith(f"{folder}/cat/1.png: isn't an image (PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM), or is damaged")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
@@ -93,9 +95,9 @@ def test_what_is_hidden_does_not_count(folder):
 
 
 def test_folders_that_are_no_classes(folder):
-    (folder / "README.md").touch()
-    assert refusal(folder) == f"{folder}: must hold a directory for each class, and nothing else; there is README.md"
-    (folder / "README.md").unlink()
+    (folder / "cow.png").touch()
+    assert refusal(folder) == f"{folder}: must hold a directory for each class, and nothing else; there is cow.png"
+    (folder / "cow.png").unlink()
     (folder / "eel").mkdir()
     assert refusal(folder) == f"{folder}/eel: is an empty directory; it is a class of its own, and must have images"
 
@@ -103,3 +105,54 @@ def test_folders_that_are_no_classes(folder):
 def test_a_file_where_a_folder_of_images_should_be(folder):
     file = folder / "cat/0.png"
     assert refusal(file, format="images") == f"{file}: is a file; images must lie in a directory, with a directory for each class"
+
+
+def test_what_lies_beside_the_images_is_passed_over(folder):
+    for name in ("README.md", "captions.csv", "pictures.dvc", "cat/Thumbs.db", "dog/desktop.ini", "cat/0.txt", "LICENSE"):
+        (folder / name).write_text("no image")
+    assert len(read_arrays(folder)[1]) == 5
+    assert len(passed_over(str(folder))) == 7
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "valid"), ("training", "testing")])
+def test_splits_are_no_classes(folder, names):
+    root = folder.parent / "splits"
+    for name in names:
+        shutil.copytree(folder, root / name)
+    message = refusal(root)
+    assert message.startswith(f"{root}: holds splits, ")
+    assert f"prepare.source: {root / names[0]}" in message
+    (root / "bus").mkdir()
+    assert "holds splits" not in refusal(root)  # `train` beside a bus is a class
+
+
+def test_partitions_are_no_classes(folder):
+    (folder / "cat").rename(folder / "year=2023")
+    assert refusal(folder).startswith(f"{folder}: is partitioned as Hive and Spark do it, by directories such as year=2023, whose names hold the column 'year'")
+
+
+def test_an_image_is_turned_as_the_camera_was_held(tmp_path):
+    upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    (tmp_path / "pictures/a").mkdir(parents=True)
+    (tmp_path / "pictures/b").mkdir()
+    Image.fromarray(upright).save(tmp_path / "pictures/a/0.png")
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "pictures/b/0.png", exif=exif)
+    inputs, _ = read_arrays(tmp_path / "pictures")
+    np.testing.assert_array_equal(inputs[0], inputs[1])
+
+
+@pytest.mark.parametrize(("width", "height"), [(4_000_000_000, 4_000_000_000), (2**31 - 1, 1), (0, 0)])
+def test_a_header_of_odd_dimensions(folder, width, height):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    written = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    (folder / "cat/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+    assert refusal(folder).startswith(f"{folder}/cat/0.png: ")
+
+
+def test_an_image_that_is_no_file(folder):
+    (folder / "cat/0.png").unlink()
+    (folder / "cat/0.png").symlink_to("/dev/zero")
+    assert refusal(folder) == f"{folder}/cat/0.png: can't be read: it is a device, not a file"

@@ -97,7 +97,7 @@ def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
 def _fields(prepare: Prepare, inputs: Stored, targets: Stored | None) -> list[pa.Field]:
     kind = number_type(inputs.dtype)
     if kind is None:
-        raise UserError(f"{inputs.name}: holds {inputs.dtype} values; inputs must be numbers of 64 bits at most")
+        raise UserError(f"{inputs.name}: holds {inputs.dtype} values; inputs must be numbers of 64 bits at most: {_way_out(inputs.dtype, 'x')}")
     if not inputs.shape:
         raise UserError(f"{inputs.name}: is a single value; its first axis must be the rows")
     if not all(inputs.shape):
@@ -107,10 +107,20 @@ def _fields(prepare: Prepare, inputs: Stored, targets: Stored | None) -> list[pa
         return [field]
     target = target_type(targets.dtype)
     if target is None:
-        raise UserError(f"{targets.name}: holds {targets.dtype} values; targets must be numbers or texts")
+        raise UserError(f"{targets.name}: holds {targets.dtype} values; targets must be numbers or texts: {_way_out(targets.dtype, 'y')}")
     if targets.shape not in (inputs.shape[:1], (*inputs.shape[:1], 1)):
         raise UserError(f"{inputs.name} has {inputs.shape[0]} rows, but {targets.name} is of shape {targets.shape}; it must be ({inputs.shape[0]},)")
     return [field, target_field(prepare.target, target)]
+
+
+def _way_out(dtype: np.dtype, name: str) -> str:
+    """How to save an array of a type that isn't taken."""
+    kinds = {"b": "uint8", "S": "str", "U": "float32", "c": "", "M": "int64", "m": "int64", "f": "float32", "i": "int64", "u": "int64"}
+    if dtype.kind == "c":
+        return f"save its parts, `np.stack([{name}.real, {name}.imag], -1)`"
+    if dtype.names or dtype.kind not in kinds:
+        return f"save its numbers by themselves, as `np.save` does of an array of float32{f' ({name}[{dtype.names[0]!r}])' if dtype.names else ''}"
+    return f"save {name}.astype({kinds[dtype.kind]!r})"
 
 
 def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
@@ -140,7 +150,12 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{shown}: isn't an array as NumPy saves it, or is cut short: {why}") from None
     if dtype.hasobject:
-        raise UserError(f"{shown}: holds pickled Python objects, which can run any code when loaded; save an array of numbers")
+        raise UserError(
+            f"{shown}: holds pickled Python objects, which can run any code when loaded; "
+            "save an array of numbers, of texts as `y.astype(str)`, or of lists of one length as `np.stack(x)`"
+        )
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise UserError(f"{shown}: isn't an array as NumPy saves it: its shape is {shape}")
     stored = Stored(shown, file, shape, dtype, fortran and len(shape) > 1, file.tell())
     if size < stored.offset + dtype.itemsize * prod(shape):
         raise _short(stored)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from surefoot.data.readers.source import (
+    MOST_AXES,
     Places,
     Progress,
     Source,
@@ -29,6 +30,7 @@ from surefoot.params import Prepare
 
 # https://yann.lecun.com/exdb/mnist: the third byte of a file is the type of its values, all big-endian.
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MOST_COMPRESSED = 1 << 15  # bytes that a byte of a compressed file stands for, at most: of gzip 1,032, of Zstandard some more
 
 
 @dataclass
@@ -112,7 +114,16 @@ def _open(path: Path) -> Idx:
     if len(sizes) < 4 * start[3]:
         raise UserError(f"{path}: is cut short in its header")
     file.shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    # Before anything of that size is asked for: of a file that isn't compressed all must be there.
+    held = path.stat().st_size * (MOST_COMPRESSED if stream is not raw else 1)
+    if prod(file.shape) * file.dtype.itemsize > held:
+        raise _short(file)
     return file
+
+
+def _short(file: Idx) -> UserError:
+    shown = f"{list(file.shape[1:])}" if len(file.shape) <= MOST_AXES else f"{len(file.shape) - 1} axes"
+    return UserError(f"{file.path}: is cut short: its header announces {file.shape[0]:,} rows of shape {shown}")
 
 
 def _values(file: Idx, rows: int) -> np.ndarray:
@@ -120,7 +131,7 @@ def _values(file: Idx, rows: int) -> np.ndarray:
     size = rows * prod(file.shape[1:]) * file.dtype.itemsize
     data = _bytes(file, size)
     if len(data) < size:
-        raise UserError(f"{file.path}: is cut short: its header announces {file.shape[0]} rows of shape {list(file.shape[1:])}")
+        raise _short(file)
     return np.frombuffer(data, file.dtype).reshape(rows, *file.shape[1:])
 
 

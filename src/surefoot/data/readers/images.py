@@ -1,6 +1,7 @@
 """A folder of images with a folder for each class."""
 
 import os
+import struct
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from surefoot.data.readers.source import FILE, Progress, Source, array_column, array_field, entries, rows_in_batch, target_field, text_column
+from surefoot.data.readers.source import FILE, Progress, Source, array_column, array_field, data_entries, rows_in_batch, target_field, text_column
 from surefoot.errors import UserError
 from surefoot.files import open_file
 from surefoot.params import Prepare
@@ -36,14 +37,14 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
     # What it warns of while it tries formats on a damaged file, the error says.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     root, progress = files[0], Progress()
-    classes = entries(root)
+    classes = data_entries(root, "images")
     if not prepare.target and not any(entry.is_dir() for entry in classes):
         classes = [root]
     for folder in classes:
         text_column([folder.name])
-        if not entries(folder):
+        if not data_entries(folder, "images"):
             raise UserError(f"{folder}: is an empty directory; it is a class of its own, and must have images")
-    size = prepare.images.resize or _size(_read(prepare, entries(classes[0])[0], None)[1])
+    size = prepare.images.resize or _size(_read(prepare, data_entries(classes[0], "images")[0], None)[1])
     fields = [array_field((CHANNELS[prepare.images.mode], *size), np.dtype(np.uint8)), target_field(prepare.target or FILE, np.dtype("U1"))]
     starts: list[int] = []
 
@@ -53,7 +54,7 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for folder in classes:
                 starts.append(rows)
-                paths = entries(folder)
+                paths = data_entries(folder, "images")
                 for start in range(0, len(paths), step):
                     images = list(pool.map(lambda path: _read(prepare, path, size), paths[start : start + step]))
                     progress.read += sum(count for count, _ in images)
@@ -66,7 +67,7 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
 
     def where(row: int) -> str:
         at = bisect_right(starts, row) - 1
-        return str(entries(classes[at])[row - starts[at]])
+        return str(data_entries(classes[at], "images")[row - starts[at]])
 
     return Source(pa.schema(fields), batches(), where, None, lambda: progress.read)
 
@@ -76,15 +77,24 @@ def _size(pixels: np.ndarray) -> tuple[int, int]:
     return height, width
 
 
+def _turned(image: Image.Image) -> Image.Image:
+    """The image as the camera was held, by its EXIF orientation; as it is, where what EXIF says is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return image
+
+
 def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[int, np.ndarray]:
     """How many bytes the file has, and the pixels, (channels, height, width)."""
     try:
         with open_file(path, LARGEST_IMAGE) as file, Image.open(file, formats=FORMATS) as image:
+            turned = _turned(image)
             if image.mode.startswith(DEEP):
                 raise UserError(f"{path}: has more than 8 bits a channel (mode {image.mode}), which would be cut off; save it with 8")
-            if size and prepare.images.resize is None and (image.height, image.width) != size:
-                raise UserError(f"{path}: is {image.height} x {image.width} pixels, those before it {size[0]} x {size[1]}; set prepare.images.resize")
-            plain = image.convert(prepare.images.mode)
+            if size and prepare.images.resize is None and (turned.height, turned.width) != size:
+                raise UserError(f"{path}: is {turned.height} x {turned.width} pixels, those before it {size[0]} x {size[1]}; set prepare.images.resize")
+            plain = turned.convert(prepare.images.mode)
             if size and (plain.height, plain.width) != size:
                 plain = plain.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             count = os.fstat(file.fileno()).st_size
@@ -95,6 +105,7 @@ def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[i
     except Exception as error:  # Pillow's decoders raise many kinds on damaged data
         if isinstance(error, OSError) and error.errno:  # the system's, not Pillow's
             raise
-        raise UserError(f"{path}: isn't an image ({', '.join(FORMATS)}), or is damaged: {str(error).splitlines()[0] or type(error).__name__}") from None
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {next(iter(str(error).splitlines()), type(error).__name__)}"
+        raise UserError(f"{path}: isn't an image ({', '.join(FORMATS)}), or is damaged{why}") from None
     pixels = np.asarray(plain)
     return count, pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

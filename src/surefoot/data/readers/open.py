@@ -17,7 +17,7 @@ from surefoot.data.readers.csv import open_csv
 from surefoot.data.readers.function import FUNCTION, open_function
 from surefoot.data.readers.idx import labels_of, open_idx
 from surefoot.data.readers.parquet import open_parquet
-from surefoot.data.readers.source import Source, entries, stamp
+from surefoot.data.readers.source import Source, entries, is_beside, stamp
 from surefoot.errors import UserError
 from surefoot.files import open_file
 from surefoot.params import Prepare, Split
@@ -120,7 +120,19 @@ def _files(path: Path) -> list[Path]:
     """The file, or what lies in the directory; but for what Spark and its like put there: _SUCCESS, _metadata."""
     if not path.is_dir():
         return [path]
-    return [file for file in entries(path) if not file.name.startswith("_") or file.is_dir() or _format_of(file)]
+    found = [file for file in entries(path) if not file.name.startswith("_") or file.is_dir() or _format_of(file)]
+    form = "images" if any(file.is_dir() for file in found) else ""
+    return [file for file in found if not is_beside(file, form)]
+
+
+def passed_over(source: str) -> list[str]:
+    """The files in a source's directories that lie beside the data, and aren't read."""
+    path = Path(source)
+    if not path.is_dir():
+        return []
+    directories = [path, *(entry for entry in entries(path) if entry.is_dir())]
+    form = "images" if len(directories) > 1 else ""
+    return [str(entry) for directory in directories for entry in entries(directory) if is_beside(entry, form)]
 
 
 def _format(path: Path, files: list[Path]) -> str:
@@ -145,12 +157,32 @@ def _format_of(file: Path) -> str | None:
 def _check_directory(path: Path, files: list[Path], form: str) -> None:
     if not files:
         raise UserError(f"{path}: is an empty directory")
+    _refuse_layouts(path, files)
     if form not in (*PARTS, "images"):
         raise UserError(f"{path}: is a directory; of {form.upper()}, prepare.source must name a file")
     odd = [file for file in files if file.is_dir() != (form == "images")]
     if odd:
         wanted = "a directory for each class, and nothing else" if form == "images" else "files alone"
         raise UserError(f"{path}: must hold {wanted}; there is {some([file.name for file in odd])}")
+
+
+SPLIT_NAMES = {"train": "", "training": "", "test": "test_", "testing": "test_"} | dict.fromkeys(("val", "valid", "validation", "dev"), "validation_")
+"""Of directories and files that are a split each, the key that takes one."""
+
+
+def _refuse_layouts(path: Path, files: list[Path]) -> None:
+    """Directories, or files, that are splits or partitions would else be read as classes, or as one table."""
+    names = {file: (file.name if file.is_dir() else file.name.partition(".")[0]).lower() for file in files}
+    if len(files) > 1 and all(name in SPLIT_NAMES for name in names.values()) and "" in {SPLIT_NAMES[name] for name in names.values()}:
+        keys = ", ".join(f"prepare.{SPLIT_NAMES[name]}source: {file}" for file, name in names.items())
+        raise UserError(f"{path}: holds splits, {some([file.name for file in files])}, which aren't classes or parts; name each: {keys}")
+    parted = [file for file in files if file.is_dir() and re.fullmatch(r"[^=]+=.*", file.name)]
+    if parted:
+        column = parted[0].name.partition("=")[0]
+        raise UserError(
+            f"{path}: is partitioned as Hive and Spark do it, by directories such as {parted[0].name}, whose names hold the column {column!r}; "
+            f"these aren't read: write it as one directory of files, or read it in a function of yours: pyarrow.dataset.dataset(..., partitioning='hive').to_batches()"
+        )
 
 
 def _unchanged(batches: Iterator[pa.RecordBatch], path: Path, before: dict[Path, tuple[str, int]]) -> Iterator[pa.RecordBatch]:

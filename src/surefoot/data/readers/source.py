@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ from surefoot.files import check_regular
 from surefoot.params import Prepare
 
 BATCH_BYTES = 4 << 20
+BESIDE = (
+    r"thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|(readme|licen[cs]e|copying|citation)([ ._-].*)?|"
+    r".*\.(dvc|md|rst|html?|pdf|docx?|log|ini|py|ipynb)"
+)
+BESIDE_IMAGES = r"\.(txt|csv|tsv|json|jsonl|xml|ya?ml|parquet|xlsx?|zip|sha256|md5)$"
+MOST_AXES = 32  # of a row, as of batch.shape
+MOST_ROW_BYTES = 1 << 28
 # Not Arrow's to_pandas_dtype, which imports pandas.
 NUMPY = {pa.uint8(): np.uint8, pa.int64(): np.int64, pa.float32(): np.float32, pa.float64(): np.float64}
 INPUT = "input"
@@ -193,10 +201,12 @@ def array_field(shape: tuple[int, ...], dtype: np.dtype) -> pa.Field:
     """The field `input` for rows of this shape and type.
 
     Raises:
-        UserError: a row has more values than Arrow can count.
+        UserError: a row has more axes, or is larger, than what can be worked on.
     """
-    if prod(shape) >= 2**31:
-        raise UserError(f"a row of shape {list(shape)} has {prod(shape):,} values, which is too many: less than {2**31:,} are possible")
+    if len(shape) > MOST_AXES:
+        raise UserError(f"a row has {len(shape)} axes, which is too many: {MOST_AXES} are possible")
+    if prod(shape) * dtype.itemsize > MOST_ROW_BYTES:
+        raise UserError(f"a row of shape {list(shape)} has {prod(shape):,} values, which is too many: a row may have {MOST_ROW_BYTES >> 20} MiB")
     kind = pa.list_(pa.from_numpy_dtype(dtype), prod(shape))
     return pa.field(INPUT, kind, nullable=False, metadata={"shape": json.dumps(list(shape))})
 
@@ -248,6 +258,18 @@ def entries(directory: Path) -> list[Path]:
         return [directory / name for name in sorted(entry.name for entry in found if not entry.name.startswith("."))]
 
 
+def data_entries(directory: Path, form: str) -> list[Path]:
+    """The entries but for what lies beside data: what Windows and DVC put there, a README; beside images also texts such as captions."""
+    return [entry for entry in entries(directory) if not is_beside(entry, form)]
+
+
+def is_beside(entry: Path, form: str) -> bool:
+    """Whether an entry of a directory of such data is none of them, by its name."""
+    return bool(re.fullmatch(BESIDE, entry.name, re.IGNORECASE) or (form == "images" and re.search(BESIDE_IMAGES, entry.name, re.IGNORECASE))) and (
+        not entry.is_dir()
+    )
+
+
 def stamp(path: Path) -> tuple[str, int]:
     """What changes when a file, or anything below a directory, does; and how many bytes there are.
 
@@ -259,7 +281,7 @@ def stamp(path: Path) -> tuple[str, int]:
         check_regular(path, status)
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}", status.st_size
     digest, size = hashlib.sha256(), 0
-    for entry in entries(path):
+    for entry in data_entries(path, "images"):
         text, count = stamp(entry)
         digest.update(f"{entry.name}\0{text}\n".encode())
         size += count
