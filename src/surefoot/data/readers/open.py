@@ -181,7 +181,7 @@ def _refuse_layouts(path: Path, files: list[Path]) -> None:
         column = parted[0].name.partition("=")[0]
         raise UserError(
             f"{path}: is partitioned as Hive and Spark do it, by directories such as {parted[0].name}, whose names hold the column {column!r}; "
-            f"these aren't read: write it as one directory of files, or read it in a function of yours: pyarrow.dataset.dataset(..., partitioning='hive').to_batches()"
+            f"these aren't read: write it as one directory, or read it in a function: pyarrow.dataset.dataset(..., partitioning='hive').to_batches()"
         )
 
 
