@@ -177,6 +177,19 @@ def test_a_format_by_params(tmp_path):
         write(tmp_path, rows([*values[:40], "x", *values[40:]]), dates={"v*": "%m/%d/%Y"})
 
 
+def test_numbers_that_may_be_days_are_told(tmp_path):
+    days = [int(f"{day:%Y%m%d}") for day in DAYS]
+    told = "taken as numbers, though they may be days, as 20241231 is: 'v' (prepare.dates: \"%Y%m%d\" reads them so)"
+    assert told in write(tmp_path, rows(days))[1]
+    for values, options in (
+        (days, {"kinds": {"v": "numeric"}}),
+        ([*days[:-1], 20201399], {}),
+        ([*days[:-1], 20250132], {}),
+        ([float(day) for day in days], {}),
+    ):
+        assert told not in write(tmp_path, rows(values), **options)[1]
+
+
 @pytest.mark.parametrize("type_", [pa.int64(), pa.float64(), pa.string()])
 def test_dates_that_are_numbers(tmp_path, type_):
     values = pa.array([int(f"{day:%Y%m%d}") for day in DAYS], pa.int64()).cast(type_)

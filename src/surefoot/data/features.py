@@ -254,6 +254,11 @@ class Fit:
         """Whether it had another value in every row, as an id has."""
         return False
 
+    @property
+    def like_days(self) -> bool:
+        """Whether its whole numbers may be days, as 20241231 is."""
+        return False
+
 
 class Numbers(Fit):
     """Numeric and boolean columns, and dates, whose parts are numbers."""
@@ -295,6 +300,13 @@ class Numbers(Fit):
     @property
     def distinct(self) -> bool:
         return (self._rises or self._ids is not None) and self._measured.count >= 20 and not self.missing
+
+    @property
+    def like_days(self) -> bool:
+        if not self.column.integer or self.empty or kind_told(self.column.name, self._prepare):
+            return False
+        ends = [int(end[0]) for end in (self._measured.minimum, self._measured.maximum)]
+        return all(19000101 <= end <= 21001231 and 1 <= end // 100 % 100 <= 12 and 1 <= end % 100 <= 31 for end in ends)
 
     def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
         name, measured = self.column.name, self._measured

@@ -31,6 +31,9 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
         "taken as numbers, though some begin with 0, as codes do: {} (prepare.kinds: category keeps them as they are)": [
             fitted.column.name for fitted in fits if fitted.column.zeros
         ],
+        'taken as numbers, though they may be days, as 20241231 is: {} (prepare.dates: "%Y%m%d" reads them so)': [
+            fitted.column.name for fitted in fits if fitted.like_days
+        ],
         "taken as a category, though most of its values are numbers: {} (prepare.kinds: numeric, or prepare.missing.values)": [
             fitted.column.name for fitted in fits if isinstance(fitted, Categories) and not fitted.told and 2 * fitted.numbers > fitted.different > 1
         ],
