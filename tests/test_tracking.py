@@ -6,12 +6,13 @@ import os
 import re
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from surefoot import mlflow_client, runs, tracking
+from surefoot import files, mlflow_client, runs, tracking
 from surefoot.params import load
 from tests.helpers import PARAMS
 
@@ -297,3 +298,37 @@ def test_telemetry_is_off(keep_process, monkeypatch):
         monkeypatch.setenv(name, "false")
     mlflow_client.configure()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
+
+
+@pytest.mark.parametrize("switch", [None, "false"])
+def test_the_load_of_the_machine_by_mlflows_own_sampler(tracked, monkeypatch, switch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
+    if switch:
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", switch)
+    one = tracking.Tracker("identity", tracking.Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}), files.Locks(tracked / "lock"))
+    one.open("RUNNING")
+    one.sample_system()
+    until = time.monotonic() + 60
+    while not switch and one._sampler._logging_step < 3:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    one.end("FINISHED")
+    (run,) = tracked.runs()
+    found = {name for name in run.data.metrics if name.startswith("system/")}
+    assert ("system/cpu_utilization_percentage" in found) is not bool(switch), found
+    assert run.info.status == "FINISHED"
+
+
+def test_tags_are_short_and_none_is_empty(tracked):
+    said = tracking.Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}, {"surefoot.git.left_out": "", "long": "x" * 4000})
+    one = tracking.Tracker("identity", said, files.Locks(tracked / "lock"))
+    one.open("RUNNING")
+    one.tag({"surefoot.incomplete": "after 1 of 2 epochs", "more": "y" * 4000})
+    (run,) = tracked.runs()
+    assert run.data.tags["surefoot.incomplete"] == "after 1 of 2 epochs"
+    one.tag({"surefoot.incomplete": "", "never.there": ""})
+    one.note("z" * 4000)
+    (run,) = tracked.runs()
+    assert not {"surefoot.git.left_out", "surefoot.incomplete", "never.there"} & run.data.tags.keys()
+    assert [name for name, value in run.data.tags.items() if len(value) > 250] == ["mlflow.note.content"]
+    assert not one.lacks
