@@ -1,8 +1,5 @@
 """CSV files as one stream of bytes for Arrow's reader, their header rows taken out, however many the files are."""
 
-import codecs
-import csv as python_csv
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +11,9 @@ import pyarrow.csv as csv
 
 from surefoot.data.arrow import text_array
 from surefoot.data.columns import kind_told
-from surefoot.data.readers.csv_header import cause, comment, delimiter_of, differing, names_told, read_header
-from surefoot.data.readers.source import Places, Progress, Source, check_columns, naming, open_bytes, read_fully, unreadable
+from surefoot.data.readers.csv_header import cause, comment, names_told
+from surefoot.data.readers.csv_text import Text, by_mark
+from surefoot.data.readers.source import Places, Progress, Source, check_columns, naming
 from surefoot.data.texts import NOTHING, Mixture, elsewhere, missing_in, mixture, no_number, notation_of, nullified, of_any, plain, to_numbers, what_it_may_be
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -67,7 +65,7 @@ class _Fault(Exception):
 
 def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
     """The columns that are needed with their types, and which of the types are guessed from the first block."""
-    text = _Text(prepare, files, Progress(), joined=True)
+    text = Text(prepare, files, Progress(), BLOCK_BYTES, joined=True)
     try:
         try:
             needed = check_columns(prepare, text.names, files[0])
@@ -91,7 +89,7 @@ def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
 
 def _guess(prepare: Prepare, files: list[Path], needed: list[str], types: dict[str, pa.DataType]) -> pa.Schema:
     """The types by which Arrow would read the first block; texts where numbers are told, as these may be written in many ways."""
-    text = _Text(prepare, files, Progress(), joined=True)
+    text = Text(prepare, files, Progress(), BLOCK_BYTES, joined=True)
     given = {name: pa.string() if pa.types.is_floating(kind) else kind for name, kind in types.items()}
     try:
         schema = _reader(prepare, text, needed, given).schema
@@ -199,7 +197,7 @@ def _declared(prepare: Prepare, name: str) -> pa.DataType | None:
 
 def _read(prepare: Prepare, files: list[Path], schema: pa.Schema, progress: Progress) -> Iterator[tuple[Path, pa.RecordBatch]]:
     """Batches, each with the file it is from. Raises _Fault for what Arrow refuses, with its row number across `files`."""
-    text = _Text(prepare, files, progress)
+    text = Text(prepare, files, progress, BLOCK_BYTES)
     try:
         for number, batch in enumerate(_reader(prepare, text, schema.names, dict(zip(schema.names, schema.types, strict=True)))):
             yield text.blocks[number], batch  # Arrow gives a batch for each block that it reads
@@ -210,7 +208,7 @@ def _read(prepare: Prepare, files: list[Path], schema: pa.Schema, progress: Prog
         text.close()
 
 
-def _reader(prepare: Prepare, text: "_Text", columns: list[str], types: dict[str, pa.DataType]) -> csv.CSVStreamingReader:
+def _reader(prepare: Prepare, text: Text, columns: list[str], types: dict[str, pa.DataType]) -> csv.CSVStreamingReader:
     # Also with a blank before or after; texts keep what stands for a missing value, so that it can be counted, and written beside predictions.
     nulls = [f"{before}{value}{after}" for value in ("", *prepare.missing.values) for before in ("", " ", "  ") for after in ("", " ")]
     return csv.open_csv(
@@ -220,146 +218,6 @@ def _reader(prepare: Prepare, text: "_Text", columns: list[str], types: dict[str
         parse_options=csv.ParseOptions(delimiter=text.delimiter, quote_char=prepare.csv.quote, newlines_in_values=True),
         convert_options=csv.ConvertOptions(column_types=types, include_columns=columns, null_values=nulls, decimal_point=prepare.csv.decimal),
     )
-
-
-class _Text:
-    """A file object: the text of files as UTF-8, one after the other, without their headers; a block is of one file, unless they are joined."""
-
-    closed = False
-
-    def __init__(self, prepare: Prepare, files: list[Path], progress: Progress, joined: bool = False) -> None:
-        self._joined = joined
-        self._prepare = prepare
-        self.delimiter = delimiter_of(prepare.csv, files[0])
-        if not self.delimiter.isascii() or self.delimiter in f"{prepare.csv.quote}\r\n":
-            raise UserError(f"params.yaml: prepare.csv.delimiter: {self.delimiter!r} can't stand between values; it must be an ASCII character such as , or ;")
-        try:
-            "".encode(prepare.csv.encoding)  # fails also for codecs of other things than text, such as hex
-            codec = codecs.lookup(prepare.csv.encoding).name
-        except (LookupError, UnicodeError):
-            raise UserError(f"params.yaml: prepare.csv.encoding: there is no encoding {prepare.csv.encoding!r}; utf-8, latin-1 and utf-16 are some") from None
-        self._told = codec
-        self._encoding: str | None = None
-        self._quote = prepare.csv.quote.encode()
-        self._progress = progress
-        self._files = iter(files)
-        self._first = files[0]
-        self.blocks: list[Path] = []
-        """The file of each block that was read."""
-        self._stream: pa.NativeFile | None = None
-        self._header = b""
-        self.names: list[str] = []
-        self._ahead = self._open_next()
-
-    def read(self, size: int) -> bytes:
-        """A block of `size` bytes; fewer at the end of a file, and none after the last."""
-        block = self._read_one(size)
-        while self._joined and len(block) < size and (more := self._read_one(size - len(block))):
-            block += more
-        return block
-
-    def _read_one(self, size: int) -> bytes:
-        while self._stream is not None:
-            file, block = self._file, self._ahead[:size]
-            self._ahead = self._ahead[size:]
-            if len(block) < size:
-                block += self._read(size - len(block))
-            if len(block) < size:
-                block += self._close_part()
-                self._ahead = self._open_next()
-            # Of blank lines at the very start Arrow makes no batch.
-            if block if self.blocks else block.strip(b"\r\n"):
-                self.blocks.append(file)
-                return block
-        return b""
-
-    @property
-    def decoder(self) -> str:
-        """Python's name of the file's encoding."""
-        return self._encoding or "utf-8-sig"
-
-    def close(self) -> None:
-        self.closed = True
-        if self._stream is not None:
-            self._raw.close()
-            self._stream = None
-
-    def _open_next(self) -> bytes:
-        """Open the next file; its first bytes after the header, perhaps none."""
-        file = next(self._files, None)
-        if file is None:
-            self._stream = None
-            return b""
-        self._file, self._before, self._quotes, self._last = file, self._progress.read, 0, b"\n"
-        try:
-            self._stream, self._raw = open_bytes(file)
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(file, error) from None
-        self._encoding = _by_mark(file) if not self._told.startswith(("utf-16", "utf-32")) else None
-        if self._encoding is None and self._told not in ("utf-8", "utf-8-sig"):
-            self._encoding = self._told
-        if self._encoding:
-            self._stream = pa.transcoding_input_stream(self._stream, self._encoding, "utf-8")
-        start = self._read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
-        if self._prepare.csv.header is not True and self.names:
-            return start
-        if not (self._header and start.startswith(self._header)):
-            names, length = read_header(self._prepare, file, start, len(start) < BLOCK_BYTES, self.delimiter, self._encoding or "UTF-8")
-            if not self.names:
-                self.names = names
-                self._header = start[:length] if start[:length].endswith((b"\n", b"\r")) else b""
-            elif names != self.names:
-                raise differing(names, file, self.names, self._first)
-        else:
-            length = len(self._header)
-        return start[length:]
-
-    def _read(self, size: int) -> bytes:
-        try:
-            part = read_fully(self._stream, size)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self._file}: is not text in {self._encoding} (prepare.csv.encoding): {error.reason}") from None
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(self._file, error) from None
-        self._progress.read = self._before + self._raw.tell()
-        self._quotes += part.count(self._quote)
-        self._last = part[-1:] or self._last
-        return part
-
-    def _close_part(self) -> bytes:
-        """A line end, if the file's last row has none, so that the next file's first row isn't part of it."""
-        self._raw.close()
-        if self._quotes % 2:
-            _check_quotes(self._file, self.delimiter, self._prepare.csv.quote, self.decoder)
-        ended, self._last = self._last in b"\r\n", b"\n"
-        return b"" if ended else b"\n"
-
-
-def _by_mark(file: Path) -> str | None:
-    """The encoding that a byte order mark tells, but for UTF-8's."""
-    stream, raw = open_bytes(file)
-    with raw:
-        try:
-            mark = read_fully(stream, 4)
-        except OSError:  # told when it is read
-            return None
-    if mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
-        return "utf-32"
-    return "utf-16" if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None
-
-
-def _check_quotes(file: Path, delimiter: str, quote: str, encoding: str) -> None:
-    """Refuse a file that ends inside quotes, which Arrow takes as a value; by Python's slow reader, as an odd quote can be right: 5" pipe."""
-    stream, raw = open_bytes(file)
-    row = 0
-    with raw, io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="") as text:
-        reader = python_csv.reader(text, delimiter=delimiter, quotechar=quote, strict=True)
-        try:
-            for values in reader:
-                row += bool(values)
-        except python_csv.Error as error:
-            if "expected after" not in str(error):
-                raise UserError(f"{file}: row {row + 1}: a quote is opened and never closed; the file may be cut short") from None
 
 
 def _find(prepare: Prepare, files: list[Path], schema: pa.Schema, inferred: set[str], fault: _Fault) -> UserError:
@@ -396,7 +254,7 @@ def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str]
     if found:
         row, expected, got = found.groups()
         by = "the header" if header else "prepare.csv.names" if prepare.csv.names else "prepare.csv.header"
-        told = comment(message.partition(f"got {got}: ")[2]) or cause(prepare, file, _by_mark(file) or prepare.csv.encoding)
+        told = comment(message.partition(f"got {got}: ")[2]) or cause(prepare, file, by_mark(file) or prepare.csv.encoding)
         return UserError(f"{file}: row {int(row) + header}: has {got} values; {by} has {expected}{'; ' * bool(told)}{told}")
     if "straddl" in message:
         return UserError(f"{file}: a row is longer than {BLOCK_BYTES} bytes, or a quote is opened and never closed")
