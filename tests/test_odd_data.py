@@ -85,7 +85,7 @@ def test_what_only_python_reads_as_a_number(here, stray):
 
 def test_pipe(here):
     os.mkfifo(here / "raw.csv")
-    refused(here, "raw.csv: can't be read: is neither a file nor a directory")
+    refused(here, "raw.csv: can't be read: it is a pipe, not a file")
 
 
 def test_nul_in_a_name(here):

@@ -489,7 +489,7 @@ def test_no_space_left(tmp_path):
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(PROJECT / "src"), str(PROJECT)))}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, env=environment)
-    assert done.stdout.startswith("data/prepared can't be written: File too large\nwhat was stored before is whole: free some space"), done
+    assert done.stdout.startswith("data/prepared can't be written: the limit on the size of a file is reached: `ulimit -f` is "), done
     assert not done.stderr
 
 
