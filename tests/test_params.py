@@ -114,6 +114,10 @@ def test_the_schema_for_editors_is_current():
         ("train.lr", "'0.1'", "valid number"),
         ("train.lr", "1e999", "finite number"),
         ("train.momentum", "-0.5", "greater than or equal to 0"),
+        ("train.momentum", "1.01", "less than or equal to 1"),
+        ("prepare.labels", '""', "at least 1 character"),
+        ("prepare.test_source", '""', "at least 1 character"),
+        ("prepare.kinds", "{size: category}", "write the pattern '[s]ize'"),
         ("train.weight_decay", "-.inf", "finite number"),
         ("train.nesterov", "1", "valid boolean"),
         ("train.select", "first", "'best', 'last', 'best_average' or 'last_average'"),
@@ -328,6 +332,25 @@ def check_same_meaning(path, key, text):
     for part in key.split("."):
         ours, theirs = ours[part], theirs[part]
     assert same(ours, theirs), (ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["punycode", "idna", "rot13", "hex", "base64", "unicode_escape", "undefined", "nonsense", '"utf-8\\0"', '""', "x" * 5000])
+def test_an_encoding_that_is_none_of_files_is_refused(file, name):
+    set_param(file.path, "prepare.csv.encoding", name)
+    said = file.refused(line=file.line("encoding:"))
+    assert said.startswith("prepare.csv.encoding: must be an encoding of texts in files")
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF8", "utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-32", "shift_jis", "gb18030", "mac_roman"])
+def test_an_encoding_of_files_is_taken(file, name):
+    set_param(file.path, "prepare.csv.encoding", name)
+    assert load(file.path).prepare.csv.encoding == name
+
+
+def test_a_file_that_takes_long_to_read_is_refused_at_once(file):
+    set_param(file.path, "prepare.csv.header", f"[{', '.join(f'a{number}' for number in range(100_000))}]")
+    assert "bytes; a params.yaml has 524,288 at most" in file.refused()
 
 
 def test_one_thousandth_is_a_number(file):

@@ -42,8 +42,10 @@ def _at_root(arguments: argparse.Namespace) -> None:
 
 def check(_arguments: argparse.Namespace) -> None:
     """Check params.yaml; bring what DVC must know to it and to dvc.yaml."""
-    from surefoot import provenance, watched
+    from surefoot import names, provenance, watched
+    from surefoot.params import load
 
+    names.check(load(files.PARAMS))
     for line in watched.complete():
         terminal.say(line)
     if watched.PIPELINE.is_file() and (why := provenance.trouble()):

@@ -1,5 +1,6 @@
 """`params.yaml` as frozen, checked types: each key's type, default, meaning and check, in one place."""
 
+import codecs
 import difflib
 import math
 import re
@@ -41,6 +42,9 @@ MISSING_VALUES = (
     *("n/a", "nan", "null"),
 )
 
+NO_ENCODINGS = {"punycode", "idna", "undefined", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape", "mbcs", "oem"}
+LARGEST = 512 << 10  # bytes of params.yaml: YAML of more takes seconds to read
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -50,6 +54,13 @@ def _dvc_must_see(arguments: dict[str, Any]) -> dict[str, Any]:
         if {"size", "nfiles"} & set(name.split(".")):
             raise ValueError(f"`{name}` can't be an argument's name: DVC overlooks changes of keys `size` and `nfiles`; rename it")
     return arguments
+
+
+def _columns_that_dvc_sees(values: dict[str, Any]) -> dict[str, Any]:
+    for name in ("size", "nfiles"):
+        if name in values:
+            raise ValueError(f"a change under a key {name!r} is overlooked by DVC; write the pattern '[{name[0]}]{name[1:]}', which means the same column")
+    return values
 
 
 def _finite(values: Any) -> Any:
@@ -69,6 +80,18 @@ def _one_character(text: str) -> str:
     if text != "auto" and len(text) != 1:
         raise ValueError(f"must be one character, such as , or ;, or auto, not {text[:20]!r}")
     return text
+
+
+def _text_encoding(name: str) -> str:
+    # Those of Python's that aren't of files: for names in the internet, for its own source, for bytes; some can't be read piece by piece.
+    try:
+        found = codecs.lookup(name)
+        usable = found.incrementaldecoder is not None and found.name not in NO_ENCODINGS and isinstance(codecs.getincrementaldecoder(name)().decode(b""), str)
+    except Exception:  # each of Python's encodings of bytes has its own
+        usable = False
+    if not usable:
+        raise ValueError("must be an encoding of texts in files, by Python's name of it: utf-8, latin-1, cp1252, utf-16, ...")
+    return name
 
 
 def _as_texts(given: Any) -> Any:
@@ -91,7 +114,7 @@ class Csv(Section):
     """What stands between two values; `auto`: a tab in a file that is named .tsv, else a comma."""
     quote: str = Field(default='"', pattern=r"^[!-~]$")
     """What stands around a value that has a delimiter in it."""
-    encoding: str = "utf-8"
+    encoding: Annotated[str, AfterValidator(_text_encoding)] = "utf-8"
     """As Python names it: utf-8, latin-1, utf-16, ... UTF-16 and UTF-32 are also known by their mark."""
     header: bool | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = True
     """true: the first row is a header; false: there is none, and `names` has the names; or the names themselves, where there is none."""
@@ -202,7 +225,7 @@ class Prepare(Section):
     """A file or directory, relative to the repository's root; `sklearn:wine`; or `module:function` of a reader of yours in src/sources."""
     format: Literal["auto", "csv", "parquet", "npz", "npy", "idx", "images"] = "auto"
     """Of a file, or of the part files in a directory; `auto`: by their names. A directory of directories of images has a class in each."""
-    labels: str | None = None
+    labels: str | None = Field(default=None, min_length=1)
     """The file of the targets where they lie apart (IDX, NPY); null: for IDX by its name, `...labels-idx1...` beside `...images-idx3...`."""
     csv: Csv = Field(default_factory=Csv)
     images: Images = Field(default_factory=Images)
@@ -215,7 +238,7 @@ class Prepare(Section):
     """Inputs, by name or by a pattern such as `pixel_*`; null for all columns but the target."""
     ignore: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Columns that aren't inputs, by name or pattern."""
-    kinds: dict[str, Literal["numeric", "boolean", "category", "date"]] = Field(default_factory=dict)
+    kinds: Annotated[dict[str, Literal["numeric", "boolean", "category", "date"]], AfterValidator(_columns_that_dvc_sees)] = Field(default_factory=dict)
     """What a column holds, by name or pattern, where its type doesn't say: integers can be categories."""
     dates: dict[str, Annotated[str, AfterValidator(check_format)]] = Field(default_factory=dict)
     """How dates are written, by name or pattern, as strptime has it: {day: "%d/%m/%Y"}; where it isn't said, the ways that can be read in one way only."""
@@ -234,13 +257,13 @@ class Prepare(Section):
     """Fraction of the rows for the validation set; unless it has a source of its own."""
     test: float = Field(default=0.15, gt=0, lt=1)
     """Fraction of the rows for the test set; unless it has a source of its own."""
-    validation_source: str | None = None
+    validation_source: str | None = Field(default=None, min_length=1)
     """A source for the validation set alone, of the same format."""
-    validation_labels: str | None = None
+    validation_labels: str | None = Field(default=None, min_length=1)
     """The file of its targets, as `labels`."""
-    test_source: str | None = None
+    test_source: str | None = Field(default=None, min_length=1)
     """A source for the test set alone, of the same format."""
-    test_labels: str | None = None
+    test_labels: str | None = Field(default=None, min_length=1)
     """The file of its targets, as `labels`."""
     split: Split = Field(default_factory=Split)
 
@@ -412,7 +435,7 @@ class Train(Section):
     """Learning rate: the length of a step, as a multiple of the gradient."""
     lr_reference_batch: int | None = Field(default=None, gt=0)
     """Linear scaling: lr, also of groups, is meant for this many rows in a step and is multiplied by (rows in a step) / this; null: lr is used as it is."""
-    momentum: float = Field(default=0.0, ge=0, le=1e38)
+    momentum: float = Field(default=0.0, ge=0, le=1)
     """How much of the last step goes into the next, usually 0 or 0.9."""
     nesterov: bool = False
     """Nesterov's momentum; needs momentum above 0 and dampening 0."""
@@ -550,6 +573,11 @@ def load(path: Path) -> Params:
         raise UserError(*faults[: min(2, len(faults)) - 1], faults[:2][-1] + more) from None
 
 
+def lines_of(path: Path) -> dict[str, int]:
+    """The line of each dotted key."""
+    return _read_yaml(path)[1]
+
+
 def parse(text: bytes) -> Params | None:
     """The params that a text says; None where it isn't right, as an older commit's may be."""
     try:
@@ -583,7 +611,10 @@ def json_schema() -> dict[str, Any]:
 def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
     """The values of a YAML file, and the line of each dotted key. By the parser that DVC has, so that a value means one thing."""
     try:
-        text = read_file(path).decode("utf-8")
+        data = read_file(path)
+        if len(data) > LARGEST:
+            raise UserError(f"{path}: has {len(data):,} bytes; a params.yaml has {LARGEST:,} at most: name columns by patterns, such as pixel_*")
+        text = data.decode("utf-8")
     except OSError as error:
         raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
     except UnicodeDecodeError as error:

@@ -66,6 +66,8 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
     path = Path(source)
     if "\0" in source + (labels or ""):
         raise UserError(f"params.yaml: {key}: {source!r}: a file's name can't hold a NUL character")
+    if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+        raise UserError(f"params.yaml: {key}: {source} holds this project itself; name the file or the directory of the data")
     try:
         return _open_path(prepare, key, path, labels)
     except OSError as error:
