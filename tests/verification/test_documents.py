@@ -115,7 +115,7 @@ def verdict(account, made_again, tags):
         return "cannot say"
 
 
-# What says nothing of bits: names; params, which are compared elsewhere; and what an account of an older Surefoot lacks. A chosen epoch that isn't named follows from the rest.
+# What says nothing of bits: names; params, which are compared elsewhere; what an account of an older Surefoot lacks.
 FREE = {("data", "source", "path"), ("data", "source", "md5"), ("params",), ("chosen",), ("incomplete",), ("start",)}
 
 

@@ -67,3 +67,16 @@ def test_a_python_that_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with Scratch() as scratch, pytest.raises(CannotSay, match=r"made with Python 3\.99\.1; there is no python3\.99 on the PATH"):
         packages.build_environment(scratch, f"torch=={version('torch')}\n", "3.99.1")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("-e git+https://127.0.0.1/x#egg=a==1", "-i http://127.0.0.1/simple", "--index-url=http://127.0.0.1/==1", "-r other.txt", "./here", "/tmp/a==1"),
+        *("https://127.0.0.1/a-1.0.whl", "a @ https://127.0.0.1/a.whl", "a==1; python_version > '3'", "a[extra]==1", "a>=1", "a==1 --hash=sha256:0", "a == 1"),
+        *("a==1.*", "a===1", "-c==1", "a==-e", "a", "==1", "a==", "a==1 # comment", "a==1\x00", "a==${HOME}", "file:///a==1", "a==1\\"),
+    ],
+)
+def test_only_name_and_version_reach_pip(line):
+    found, others = packages.pins(f"torch==2.13.0+cpu\n{line}\nruamel_yaml==0.19.1\n")
+    assert (found, others) == ({"torch": "2.13.0+cpu", "ruamel-yaml": "0.19.1"}, [line])

@@ -146,6 +146,43 @@ def test_a_run_of_a_dirty_tree_is_identical_though_the_code_was_changed_later(pr
     assert not any(line.startswith(("plots ", "model   models", "MLflow ")) for line in done.out.splitlines())
 
 
+def test_code_of_elsewhere_is_run_only_where_it_is_trusted(project):
+    asked = "cannot say: to make it again, code would run that this repository's history doesn't hold, and it could do all that you can:"
+    done = project.verify(trusted=False)
+    assert (done.code, asked in done.out, "Running stage" in done.out) == (3, True, False), done
+    assert "its uncommitted changes, source/uncommitted.patch in MLflow, to params.yaml\n--trust-recorded-code runs it" in done.out
+    # A commit that is in the repository, but of no branch.
+    workspace = project.workspace
+    tags = dict(workspace.client().get_run(project.run_id).data.tags)
+    loose = workspace.git("commit-tree", "-m", "loose", "-p", "HEAD", "HEAD^{tree}").strip()
+    for commit, said in (
+        (loose, f"its commit {loose}, which no branch or tag here holds"),
+        ("HEAD", "is no commit's name: HEAD"),
+        ("--all", "no commit's name: --all"),
+    ):
+        project.tag("mlflow.source.git.commit", commit)
+        done = project.verify(trusted=False)
+        project.tag("mlflow.source.git.commit", tags["mlflow.source.git.commit"])
+        assert (done.code, said in done.out) == (3, True), done
+
+
+def test_requirements_with_options_are_named_and_refused(project):
+    recorded = project.artifact("environment/requirements.txt")
+    before = recorded.read_text()
+    recorded.write_text(before + "-e git+https://127.0.0.1:9/evil#egg=evil==1\n")
+    try:
+        done = project.verify("--environment")
+        assert done.code == 3, done
+        assert "lines that aren't name==version, which are never handed to pip: -e git+https://127.0.0.1:9/evil#egg=evil==1" in done.out
+        done = project.verify()
+        assert (done.code, "has lines that aren't name==version: -e git+https" in done.out) == (3, True), done
+        recorded.write_text(before.replace("tqdm==", "tqdm==1.") + "evil==1\n")
+        done = project.verify("--environment", "--epochs", "1", trusted=False)
+        assert done.code == 3, done
+    finally:
+        recorded.write_text(before)
+
+
 def test_some_epochs(project):
     done = project.verify(project.run_id, "--epochs", "2-3")
     assert (done.code, done.out.count("trained again")) == (0, 2), done
