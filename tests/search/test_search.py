@@ -81,7 +81,7 @@ def test_a_search_that_is_another_one_or_damaged(surefoot, here, optuna):
     journal.write_text("{}")
     assert "mine.json can't be read; delete it to start the search anew: what was trained is kept" in surefoot(*SPACE, "--name", "mine")[2]
     settings = {"space": {}, "metric": "validation/loss", "prune": "median", "seed": 0, "params": {}}
-    journal.write_text(json.dumps({"format": 1, "settings": settings, "trials": []}))
+    journal.write_text(json.dumps({"format": 1, "settings": settings, "start": {"commit": None, "patch": "0" * 64}, "base": "", "trials": []}))
     assert "a search mine was started with another what -S says; give --name a new name" in surefoot(*SPACE, "--name", "mine")[2]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from surefoot import files, provenance, terminal
+from surefoot import documents, files, provenance, terminal
 from surefoot.errors import UserError
 from surefoot.params import flatten, load
 from surefoot.search import space as spaces
@@ -128,13 +128,11 @@ def _read(journal: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         UserError: it can't be read, or it is another search.
     """
     try:
-        found: dict[str, Any] = json.loads(journal.read_bytes())
+        found = documents.parse(documents.Journal, files.read_file(journal))
         before = found["settings"]
-        if found["format"] != FORMAT or not isinstance(found["trials"], list):
-            raise ValueError
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, documents.Malformed):
         raise UserError(f"{journal} can't be read; delete it to start the search anew: what was trained is kept") from None
     other = [key for key in settings if before.get(key) != json.loads(json.dumps(settings[key]))]
     if other:
