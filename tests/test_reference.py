@@ -34,7 +34,7 @@ def test_what_a_value_may_be_is_in_plain_words():
     said = rows()
     assert said["train.lr"][:2] == ["number above 0", "(must be given)"]
     assert said["seed"][:2] == ["whole number at least 0 and below 2^63", "`0`"]
-    assert said["batch.shape"][:2] == ["a list of whole numbers above 0, at least one, or `null`", "`null`"]
+    assert said["batch.shape"][:2] == ["`auto`, or a list of whole numbers above 0, at least one, or `null`", "`null`"]
     assert said["prepare.images.resize"][0] == "a list of 2 whole numbers above 0, or `null`"
     assert said["numerics"][:2] == ["`portable`, `avx2` or `native`", "`portable`"]
     assert said["prepare.csv.header"][0] == "`true` or `false`, or a list of texts, at least one"

@@ -157,9 +157,32 @@ def test_a_shape_that_does_not_fit(prepared):
     (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", "{size: 4, shape: [1, 3]}"))
     before = prepared.files()
     assert prepared.stage("batch").refused() == (
-        "error: params.yaml: batch.shape: [1, 3] holds 3 values, but a row has 2 inputs; give null, or another shape\n"
+        "error: params.yaml: batch.shape: [1, 3] holds 3 values, but a row has 2 inputs; give auto, or another shape\n"
     )
     nothing_new(prepared, before)
+
+
+def test_a_shape_that_cannot_fit_is_told_before_prepare_works(here):
+    import numpy as np
+
+    here.csv()
+    for shape, known in (("[1, 3]", True), ("[1]", True), ("[2]", False), ("auto", False)):
+        (here / "params.yaml").write_text(PARAMS.replace("{size: 4}", f"{{size: 4, shape: {shape}}}"))
+        done = here.stage("prepare")
+        assert done.code == (2 if known else 0), (shape, done)
+        if known:
+            assert "batch.shape: " in done.err
+            assert "but a row has 2 inputs; give auto, or another shape\n" in done.err
+            nothing_new(here, {"params.yaml", "raw.csv"})
+    np.savez(here / "raw.npz", x=np.zeros((60, 3, 4), np.uint8), y=np.arange(60) % 3)
+    text = PARAMS.replace("raw.csv", "raw.npz")
+    (here / "params.yaml").write_text(text.replace("{size: 4}", "{size: 4, shape: [1, 8, 8]}"))
+    assert "[1, 8, 8] holds 64 values, but a row has 12 inputs, of shape [3, 4]; give auto, or another shape" in here.stage("prepare").refused()
+    (here / "params.yaml").write_text(text.replace("{size: 4}", "{size: 4, shape: auto}"))
+    for stage in ("prepare", "batch"):
+        done = here.stage(stage)
+        assert done.code == 0, done
+    assert "of shape [3, 4] by 4" in done.out
 
 
 def test_a_batch_that_drop_last_leaves_out(prepared):

@@ -20,7 +20,7 @@ def main() -> None:
     columns, rows = prod(schema["shape"]), schema["rows"]
     shape = params.batch.shape or tuple(schema["shape"])
     if prod(shape) != columns:
-        raise UserError(f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {columns} inputs; give null, or another shape")
+        raise UserError(f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {columns} inputs; give auto, or another shape")
     if params.batch.drop_last and params.batch.size > rows["train"]:
         raise UserError(f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and batch.drop_last leaves none")
     # What a row that comes later needs, so that the model can be used on raw rows.

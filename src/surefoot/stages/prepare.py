@@ -1,10 +1,12 @@
 """prepare: raw data to clean, split, typed tables."""
 
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from surefoot.data.readers.open import open_source, passed_over
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Open, refuse_same
 from surefoot.data.tables import write_tables
+from surefoot.errors import UserError
 from surefoot.params import Prepare, load
 
 
@@ -29,6 +32,7 @@ def main() -> None:
     prepare = kept.as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)
     main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
+    check_shape(params.batch.shape, prepare, main_source.schema)
     separate = [_opener(split, getattr(prepare, f"{split}_source"), getattr(prepare, f"{split}_labels")) for split in ("validation", "test")]
     with files.new_directory(files.PREPARED) as out:
         schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
@@ -52,6 +56,30 @@ def main() -> None:
             f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the file into {files.RAW}, fetch it with "
             "`dvc import-url`, or name it in dvc.yaml under prepare's deps"
         )
+
+
+def check_shape(shape: tuple[int, ...] | None, prepare: Prepare, schema: pa.Schema) -> None:
+    """See whether batch.shape can fit, as far as that is known before any row is read, so that it isn't the batch stage that tells.
+
+    Raises:
+        UserError: it can't.
+    """
+    if shape is None:
+        return
+    inputs = [field for field in schema if field.name not in (prepare.target, prepare.split.column)]
+    (array, *_) = [field for field in inputs if pa.types.is_fixed_size_list(field.type)] or [None]
+    has = array.type.list_size if array is not None else len(inputs)
+    # A column is an input at least; one of numbers is just one.
+    exact = array is not None or (
+        not prepare.kinds
+        and (prepare.split.column is None or prepare.columns is None)
+        and not prepare.missing.indicator
+        and all(pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in inputs)
+    )
+    if prod(shape) < has or (exact and prod(shape) != has):
+        own = json.loads((array.metadata or {}).get(b"shape", b"null")) if array is not None else None
+        told = f"{'' if exact else 'at least '}{has} inputs" + (f", of shape {own}" if own else "")
+        raise UserError(f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {told}; give auto, or another shape")
 
 
 def _opener(split: str, name: str | None, labels: str | None) -> Open | None:

@@ -55,8 +55,8 @@ def test_lists_of_one_length_are_arrays(file):
 
 
 def test_a_type_that_cannot_be_an_input(file):
-    pq.write_table(table(b=[[1], [2, 3]] * 5), file)
-    assert refusal(file).startswith(f"{file}: column 'b' is of type list<element: int64>, which can't be an input; ")
+    pq.write_table(table(b=[{"c": 1}, {"c": 2}] * 5), file)
+    assert refusal(file).startswith(f"{file}: column 'b' is of type struct<c: int64>, which can't be an input; ")
 
 
 def test_no_target_and_no_rows(file):
@@ -185,3 +185,17 @@ def test_an_index_of_pandas_is_no_input_unless_it_is_named(file):
     assert json.loads(source_of(file).schema.metadata[b"index"]) == []
     pq.write_table(table().replace_schema_metadata({"pandas": "[1"}), file)
     assert "a" in read(file)[0]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int32()), pa.list_(pa.float32(), 3)])
+def test_embeddings_are_lists_of_one_length(tmp_path, kind):
+    rows = [[number, number + 1, number + 2] for number in range(10)]
+    table = pa.table({"x": pa.array(rows, kind), "kind": ["a", "b"] * 5})
+    pq.write_table(table, tmp_path / "data.parquet")
+    names, found = read(tmp_path / "data.parquet")
+    assert names == ["x", "kind"]
+    assert [row["x"] for row in found] == rows
+    if not pa.types.is_fixed_size_list(kind):
+        for wrong, told in (([1], "a list of 1 values"), (None, "no list")):
+            pq.write_table(pa.table({"x": pa.array([*rows, wrong], kind), "kind": ["a"] * 11}), tmp_path / "wrong.parquet")
+            assert refusal(tmp_path / "wrong.parquet").endswith(f"column 'x' has {told} among lists of 3; they must be of one length")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from surefoot.data.columns import kind_of_type, kind_told, left_out, some
@@ -28,7 +29,8 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
         names = first.schema_arrow.names
         index = left_out(names, prepare, _index_of(first.schema_arrow))
         needed = check_columns(prepare, names, files[0], index)
-        schema = _agreed_by_all(pa.schema([first.schema_arrow.field(name) for name in needed]), files, prepare)
+        lists = _lists(first, files[0], needed)
+        schema = _agreed_by_all(pa.schema([lists.get(name) or first.schema_arrow.field(name) for name in needed]), files, prepare)
 
     def batches() -> Iterator[pa.RecordBatch]:
         rows, same = 0, None
@@ -47,6 +49,25 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
             raise UserError(f"{files[0] if len(files) == 1 else files[0].parent}: has no rows")
 
     return Source(naming(schema, names, index), _gathered(batches()), places, None, lambda: progress.read, places)
+
+
+def _lists(file: pq.ParquetFile, path: Path, needed: list[str]) -> dict[str, pa.Field]:
+    """Columns of lists as what they are if all lists are as long as the first, such as embeddings: arrays."""
+    found = {}
+    for field in file.schema_arrow:
+        if field.name in needed and _is_list(field.type):
+            batch = next(file.iter_batches(1, columns=[field.name]), None)
+            first = batch.column(0)[0].as_py() if batch is not None and batch.num_rows else None
+            if not first:
+                raise UserError(f"{path}: row 1, column {field.name!r}: an empty list; lists must have numbers, and as many in each row")
+            numbers = field.type.value_type
+            wider = pa.float32() if pa.types.is_float16(numbers) else pa.int64() if pa.types.is_integer(numbers) and numbers != pa.uint8() else numbers
+            found[field.name] = pa.field(field.name, pa.list_(wider, len(first)))
+    return found
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _index_of(schema: pa.Schema) -> list[str]:
@@ -106,7 +127,11 @@ def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str
             f"{path}: its columns aren't those of {first}: "
             + "; ".join(f"{what}: {some(which)}" for what, which in (("missing", missing), ("additional", more)) if which)
         )
-    for field in plain_schema(pa.schema([found.field(name) for name in schema.names]), path):
+    fields = [
+        schema.field(name) if _is_list(found.field(name).type) and pa.types.is_fixed_size_list(schema.field(name).type) else found.field(name)
+        for name in schema.names
+    ]
+    for field in plain_schema(pa.schema(fields), path):
         wanted = schema.field(field.name).type
         if not pa.types.is_null(found.field(field.name).type) and _agreed(field.type, wanted, _is_text_too(field.name, prepare)) != wanted:
             raise UserError(f"{path}: column {field.name!r} is of type {field.type}; in {first} it is of type {wanted}")
@@ -122,7 +147,7 @@ def _agreed_by_all(first: pa.Schema, files: list[Path], prepare: Prepare) -> pa.
     for path in files[1:]:
         with _open(path) as file:
             found = file.schema_arrow
-        fields = [found.field(name) for name in types if found.names.count(name) == 1]
+        fields = [schema.field(name) if _is_list(found.field(name).type) else found.field(name) for name in types if found.names.count(name) == 1]
         for field, given in zip(plain_schema(pa.schema(fields), path), fields, strict=True):
             if not pa.types.is_null(given.type):
                 # Where they don't agree, it is told when that file is read.
@@ -165,6 +190,13 @@ def _brought(column: pa.Array, field: pa.Field, path: Path, text_too: bool) -> p
             raise UserError(f"{path}: column {field.name!r} is of type {column.type}; in the other files it is of type {field.type}")
     if pa.types.is_string(field.type) and kind_of_type(column.type) == "numeric":
         return texts_of_categories(column)
+    if _is_list(column.type):
+        lengths = pc.list_value_length(column)
+        wrong = pc.index(pc.fill_null(pc.not_equal(lengths, field.type.list_size), True), True).as_py()
+        if wrong >= 0:
+            told = f"a list of {lengths[wrong].as_py()} values" if lengths[wrong].is_valid else "no list"
+            raise UserError(f"{path}: column {field.name!r} has {told} among lists of {field.type.list_size}; they must be of one length")
+        return column.cast(pa.list_(field.type.value_type)).cast(field.type)
     return column.cast(field.type)
 
 
