@@ -224,7 +224,7 @@ def test_served_over_http_it_says_what_evaluate_computed(reproduced, tmp_path):
         with (reproduced / "reports/predictions.csv").open(newline="") as file:
             assert [row["prediction"] for row in given] == [pair["predicted"] for pair in csv.DictReader(file)]
     assert [status for status, _ in wrong] == [400] * 3
-    for (_, answer), why in zip(wrong, ("'pixel_0_0' must hold numbers", "'pixel_0_0' is empty in row 0", "pixel_0_1"), strict=True):
+    for (_, answer), why in zip(wrong, ("'pixel_0_0': 'dark' is not a number", "'pixel_0_0': empty; a number is needed", "pixel_0_1"), strict=True):
         assert why in answer["message"]
         assert "Traceback" not in str(answer)
 
