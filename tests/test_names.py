@@ -67,3 +67,9 @@ def test_torch_is_not_imported_for_that(params):
     code += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(PROJECT / "src")}, cwd=params.parent, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_check_imports_neither_torch_nor_the_users_packages():
+    code = "import sys; from surefoot.cli import check; check(None); print(sorted({'torch', 'networks', 'sources'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "src"}, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -25,14 +25,15 @@ def check(params: Params) -> None:
     Raises:
         UserError: for each of the first two that there aren't a line `file:line: dotted.key: what is wrong`.
     """
-    lines = lines_of(files.PARAMS)
-    faults = []
-    for key, wrong in _faults(params):
+    faults = list(_faults(params))[:2]
+    if not faults:
+        return
+    lines, told = lines_of(files.PARAMS), []
+    for key, wrong in faults:
         parts = key.split(".")
         near = next((name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in lines), "")
-        faults.append(f"{files.PARAMS}:{lines.get(near, 1)}: {key}: {wrong}")
-    if faults:
-        raise UserError(*faults[:2])
+        told.append(f"{files.PARAMS}:{lines.get(near, 1)}: {key}: {wrong}")
+    raise UserError(*told)
 
 
 def _faults(params: Params) -> Iterator[tuple[str, str]]:

@@ -63,12 +63,22 @@ def functions_in(values: object) -> list[str]:
 
 
 def module_file(name: str) -> Path | None:
-    """The source file of a module, or None if there is no such module or no source."""
+    """The source file of a module, or None if there is no such module or no source.
+
+    Nothing is imported, as Python's `find_spec` would import the package around a module: that may be torch, which takes seconds.
+    """
+    top, *inner = name.split(".")
     try:
-        spec = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(top)
     except (ImportError, AttributeError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    places = [Path(place, *inner) for place in spec.submodule_search_locations or ()]
+    files_of = (file for place in places for file in (place / "__init__.py", place.with_name(f"{place.name}.py")))
+    return next((file for file in files_of if file.is_file()), None)
 
 
 def _data(own: dict[str, Path]) -> Iterator[tuple[str, Path]]:

@@ -18,7 +18,7 @@ BY_NAME = ("seed", "batch.size", "train.start_from")  # what a stage that doesn'
 
 
 def complete() -> list[str]:
-    """Write into params.yaml and dvc.yaml what DVC lacks there; a line for each file that was changed.
+    """Write into params.yaml and dvc.yaml what DVC lacks there; a line for each change.
 
     Raises:
         UserError: they can't be written, or in no simple way.
@@ -34,19 +34,21 @@ def complete() -> list[str]:
             raise UserError(f"{files.PARAMS}: {' and '.join(lacking)}: DVC needs to find it there; give its default, {_shown(lacking)}")
         files.write_bytes(files.PARAMS.resolve(), text.encode())
         said.append(f"{files.PARAMS}: added {_shown(lacking)}: the default, which DVC needs to find there")
-    found = {stage: unwatched(params, stage) for stage in _functions(params)}
-    if any(found.values()):
+    if found := unwatched(params, "prepare", "train", "evaluate"):
         _add_dependencies(found)
-        said += [f"{PIPELINE}: {', '.join(paths)}: added to what {stage} depends on" for stage, paths in found.items() if paths]
+        said += [f"{PIPELINE}: {', '.join(paths)}: added to what {stage} depends on" for stage, paths in found.items()]
     return said
 
 
-def unwatched(params: Params, stage: str) -> list[str]:
-    """The files of this project whose code a stage calls, and that it doesn't depend on in dvc.yaml."""
-    deps = _dependencies(stage)
-    own, _ = user_code.modules(_functions(params)[stage])
-    found = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
-    return sorted(path.as_posix() for path in found if deps is not None and not any(path.is_relative_to(dep) for dep in deps))
+def unwatched(params: Params, *stages: str) -> dict[str, list[str]]:
+    """The files of this project whose code these stages call, and that they don't depend on in dvc.yaml, by stage."""
+    pipeline, functions, found = _pipeline(), _functions(params), {}
+    for stage in stages:
+        deps = _dependencies(pipeline, stage)
+        own, _ = user_code.modules(functions[stage])
+        paths = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
+        found[stage] = sorted(path.as_posix() for path in paths if deps is not None and not any(path.is_relative_to(dep) for dep in deps))
+    return {stage: paths for stage, paths in found.items() if paths}
 
 
 def require(params: Params, stage: str) -> None:
@@ -58,7 +60,7 @@ def require(params: Params, stage: str) -> None:
     if found := unwatched(params, stage):
         place = "src/sources" if stage == "prepare" else "src"
         raise UserError(
-            f"{', '.join(found)}: {stage} calls this code, but doesn't depend on it in {PIPELINE}, so DVC wouldn't see a change: "
+            f"{', '.join(found[stage])}: {stage} calls this code, but doesn't depend on it in {PIPELINE}, so DVC wouldn't see a change: "
             f"move it into {place}, or let `surefoot check` name it there"
         )
 
@@ -71,12 +73,19 @@ def _functions(params: Params) -> dict[str, list[str]]:
     return {"prepare": user_code.functions_in(readers), **dict.fromkeys(("train", "evaluate"), user_code.functions_in(trained))}
 
 
-def _dependencies(stage: str) -> list[str] | None:
-    """The paths that a stage depends on; None where there is no pipeline that says so."""
+def _pipeline() -> Any:
+    """What dvc.yaml says; None where there is none."""
     try:
-        found = YAML(typ="safe").load(PIPELINE)["stages"][stage]["deps"]
-        return [str(next(iter(dep)) if isinstance(dep, dict) else dep) for dep in found]
-    except (OSError, YAMLError, KeyError, TypeError):
+        return YAML(typ="safe").load(PIPELINE)
+    except (OSError, YAMLError):
+        return None
+
+
+def _dependencies(pipeline: Any, stage: str) -> list[str] | None:
+    """The paths that a stage depends on; None where no pipeline says so."""
+    try:
+        return [str(next(iter(dep)) if isinstance(dep, dict) else dep) for dep in pipeline["stages"][stage]["deps"]]
+    except (KeyError, TypeError):
         return None
 
 
