@@ -202,7 +202,7 @@ OPTIONS["search"] = {
 OPTIONS["schema"] = {"--markdown": {"action": "store_true", "help": "as the page docs/params.md: each key, what it takes, its default and meaning"}}
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
-    "check": (check, "check params.yaml: says nothing if it is right"),
+    "check": (check, "check params.yaml, and add to it and to dvc.yaml what DVC must find there; says nothing if all is right"),
     "ui": (ui, "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20"),
     "store": (store, "list the runs in the trajectory store, their sizes and what they share; free space"),
     "sync": (sync, "bring to MLflow what it lacks of the runs, as after an outage of the server"),

@@ -210,9 +210,17 @@ def remove_measured() -> None:
     """
     for path in MEASURED:
         try:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            _remove(path)
         except OSError as error:
             raise UserError(f"{path}, which is of the run before, can't be deleted: {error.strerror}") from None
+
+
+def _remove(path: Path) -> None:
+    """Delete what lies at `path`, be it a directory, a file, a link or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_durably(directory: Path, contents: dict[str, bytes]) -> None:
@@ -282,14 +290,6 @@ class Locks:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _remove(path: Path) -> None:
-    """Delete what lies at `path`, be it a directory, a file, a link or nothing."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

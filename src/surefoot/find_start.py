@@ -21,8 +21,8 @@ from surefoot import documents, files, locked, lookup, mlflow_client, tracking
 from surefoot.data import kept, new_rows
 from surefoot.data.kept import Kept
 from surefoot.data.parts import digest
-from surefoot.data.readers.function import FUNCTION
 from surefoot.errors import UserError
+from surefoot.imports import FUNCTION
 from surefoot.params import Params, Prepare
 from surefoot.start import KEY, PREVIOUS, SEEN, Note, Start, places, read
 

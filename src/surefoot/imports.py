@@ -10,6 +10,7 @@ from typing import Any
 from surefoot import limits
 from surefoot.errors import UserError
 
+FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 HERE = str(Path(__file__).parent)
 LONG = 500  # characters of an error; some of torch's list all that it has kernels for
 

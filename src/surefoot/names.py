@@ -9,7 +9,7 @@ from pathlib import Path
 
 from surefoot import files, user_code
 from surefoot.errors import UserError
-from surefoot.imports import nearest
+from surefoot.imports import FUNCTION, nearest
 from surefoot.params import Params, lines_of
 
 LISTS = {
@@ -44,7 +44,7 @@ def _faults(params: Params) -> Iterator[tuple[str, str]]:
     named |= {"train.optimizer.name": (train.optimizer.name, "optim", "optimizer"), "train.loss.name": (train.loss.name, "nn", "loss")}
     for key in ("source", "validation_source", "test_source"):
         source = getattr(prepare, key)
-        if source and re.fullmatch(user_code.FUNCTION, source) and not source.startswith("sklearn:"):
+        if source and re.fullmatch(FUNCTION, source) and not source.startswith("sklearn:"):
             named[f"prepare.{key}"] = (source, "", "")
     for key, (name, module, what) in named.items():
         if ":" in name:

@@ -196,15 +196,6 @@ def _processor() -> str:
     return platform.processor()
 
 
-def dvc_md5(stage: str, path: str) -> str | None:
-    """The MD5 of a dependency of a stage, as DVC noted it in dvc.lock when the stage ran; None if it didn't."""
-    try:
-        lock = YAML(typ="safe").load(Path("dvc.lock"))
-        return next((str(dep["md5"]) for dep in lock["stages"][stage]["deps"] if dep["path"] == path), None)
-    except (OSError, YAMLError, KeyError, TypeError):
-        return None
-
-
 def committed_output(stage: str, path: str, now: bytes) -> tuple[str, bytes] | None:
     """An output of a stage as it was at the last commit: the commit, shortened, and the bytes, from DVC's cache.
 

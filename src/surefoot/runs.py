@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, lookup, onnx_export, overview, provenance, serving, start, tracking, user_code
+from surefoot import errors, files, locked, lookup, onnx_export, overview, provenance, serving, start, tracking, user_code
 from surefoot.data import new_rows
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.parts import Range
@@ -364,7 +364,7 @@ def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
         "description": asdict(describe(params, batches, plan)),
         "origin": plan.origin,
         "data": {
-            "source": {"path": preparation["source"], "md5": provenance.dvc_md5("prepare", str(files.RAW))},
+            "source": {"path": preparation["source"], "md5": locked.md5("prepare", "deps", files.RAW)},
             "digest": batches.index["digest"],
             **{split: {name: described[name]["sha256"] for name in ("inputs", "targets")} for split, described in splits.items()},
         },
@@ -427,11 +427,6 @@ def points(record: "Record") -> Iterator[tracking.Point]:
     }
     for name, value in values.items():
         yield tracking.Point(name, value, record["epoch"], record["ended"])
-
-
-def interval_metrics(intervals: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The ends of the intervals of test metrics by name."""
-    return lookup.interval_ends(intervals)
 
 
 def checkpoint(epoch: int) -> str:

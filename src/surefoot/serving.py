@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from surefoot import files, limits, user_code
+from surefoot.data import kept
 from surefoot.data.arrow import text_array
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, some
@@ -33,7 +34,6 @@ DESCRIPTION, WEIGHTS = "description.json", "model.safetensors"
 Size = Annotated[int, Field(gt=0, lt=2**31)]
 BOTH = Field(min_length=2)  # of the names that there may be
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-DESCRIPTION_BYTES = 256 << 20  # more than any: it has a text for each category
 
 
 class Feature(BaseModel):
@@ -324,7 +324,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     """
     path = directory / DESCRIPTION
     try:
-        text = files.read_file(path, DESCRIPTION_BYTES)
+        text = files.read_file(path, kept.BYTES)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {limits.cause(error)}; is this a model that Surefoot logged?") from None
     try:

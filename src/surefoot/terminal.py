@@ -61,6 +61,12 @@ def table(rows: Sequence[Sequence[object]], right: Collection[int] = (), widest:
     return ["  ".join(line).rstrip() for line in lines]
 
 
+def some(texts: Iterable[str], most: int = 8) -> str:
+    """The first few texts, and how many more there are."""
+    every = list(texts)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether standard output or error goes to a terminal."""
     return bool(_unwrapped(stream).isatty())

@@ -256,7 +256,8 @@ def latest_page(uri: str) -> str:
     try:
         return page()
     except UserError as error:
-        if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).exists():
+        path = mlflow_client.sqlite_file(uri)
+        if path and path.exists():
             raise
         terminal.say(*error.args, kind="note")
         return EXPERIMENTS

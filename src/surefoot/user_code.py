@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from surefoot import files
+from surefoot.imports import FUNCTION
 
-FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 NO_DATA = (".py", ".pyc", ".md", "~")  # what lies beside modules and decides nothing
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
+from surefoot import terminal
 from surefoot.data.arrow import dtype_of, is_text
 from surefoot.data.dates import FORMAT, type_of
 from surefoot.errors import UserError
@@ -213,11 +214,9 @@ def shown(name: str) -> str:
 
 def quoted(names: Iterable[str], most: int = 8) -> str:
     """The first few of the names, in quotes."""
-    names = list(names)
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return terminal.some(map(repr, names), most)
 
 
 def some(names: Iterable[str], most: int = 8) -> str:
     """The first few of the names."""
-    names = list(map(shown, names))
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return terminal.some(map(shown, names), most)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from surefoot import files
-from surefoot.data.columns import Column, format_told, kind_told, some
+from surefoot.data.columns import Column, format_told, kind_told, quoted
 from surefoot.data.dates import INSTANT
 from surefoot.date_formats import check_format
 from surefoot.errors import UserError
@@ -179,7 +179,7 @@ def check_there(kept: Kept, names: Collection[str], source: str) -> None:
         UserError: it hasn't.
     """
     if lacking := [feature.column for feature in kept.features if feature.column not in names]:
-        raise UserError(f"{source}: {some(map(repr, lacking))}: no such input, but {WHOSE} has it", f"bring it back, {FRESH}")
+        raise UserError(f"{source}: {quoted(lacking)}: no such input, but {WHOSE} has it", f"bring it back, {FRESH}")
 
 
 def columns(kept: Kept, chosen: list[Column], source: str) -> list[Column]:
@@ -192,7 +192,7 @@ def columns(kept: Kept, chosen: list[Column], source: str) -> list[Column]:
     check_there(kept, there, source)
     known, whose = [feature.column for feature in kept.features], WHOSE
     if new := [name for name in there if name not in known]:
-        raise UserError(f"{source}: {some(map(repr, new))}: an input that {whose} doesn't have", f"leave it out (prepare.ignore), {FRESH}")
+        raise UserError(f"{source}: {quoted(new)}: an input that {whose} doesn't have", f"leave it out (prepare.ignore), {FRESH}")
     for feature in kept.features:
         if feature.kind == "date" and pa.types.is_time(there[feature.column].type) != ("year" not in feature.parts):
             now, before = ("times of day", "dates") if "year" in feature.parts else ("dates", "times of day")
@@ -216,4 +216,4 @@ def unseen(kept: Kept, counted: Mapping[str, Mapping[str, int]]) -> Iterable[str
         known = set(feature.values)
         new = {value: rows for value, rows in counted.get(feature.column, {}).items() if value not in known}
         if new:
-            yield f"{feature.column!r}: {some(map(repr, new), 3)} ({sum(new.values()):,} rows)"
+            yield f"{feature.column!r}: {quoted(new, 3)} ({sum(new.values()):,} rows)"

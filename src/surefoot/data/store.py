@@ -119,7 +119,7 @@ class Store:
 
 def preparation(index: dict[str, Any]) -> dict[str, Any]:
     """Of an `index.json`: what must be known to bring raw rows to a network, and its outputs to answers."""
-    known = index | {name: index["preparation"][name] for name in ("notation",) if name in index["preparation"]}
+    known = index["preparation"] | index
     return {name: known[name] for name in ("task", "classes", "input_shape", "features", "scale", "target_scale", "notation") if name in known}
 
 

@@ -18,7 +18,7 @@ from surefoot.data import kept
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import Column, choose, index_names, kind_of_type, kind_told, left_out, names_in, some
+from surefoot.data.columns import Column, choose, index_names, kind_of_type, kind_told, left_out, names_in, quoted, some
 from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.kept import Kept
@@ -638,7 +638,7 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner,
             row = vocabulary.firsts[vocabulary.labels().index(strays[0])]
             raise UserError(
                 f"{source.where(row)}, column {name!r}: {strays[0]!r} is not a number, as almost all of the others are",
-                f"texts among its numbers: {some([repr(text) for text in strays], 5)}: mend them, or add to prepare.missing.values what stands for a missing "
+                f"texts among its numbers: {quoted(strays, 5)}: mend them, or add to prepare.missing.values what stands for a missing "
                 f"value; or prepare.kinds: {{{name}: category}} where the column holds no numbers",
             )
 

@@ -4,8 +4,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from surefoot import files
-from surefoot.data.columns import quoted, some
+from surefoot import files, terminal
+from surefoot.data.columns import quoted
 from surefoot.data.features import Categories, Fit, natural
 
 WIDE = 100
@@ -53,7 +53,7 @@ def alike(described: dict[str, Any]) -> list[str]:
                 by_look.setdefault(" ".join(unicodedata.normalize("NFKC", value).casefold().split()), []).append(value)
         if same := next((looks for looks in by_look.values() if len(looks) > 1), None):
             more = sum(len(looks) > 1 for looks in by_look.values()) - 1
-            found.append(f"{what} that differ only in case or blanks: {some(map(repr, same))}" + (f", and {more} more such" if more else ""))
+            found.append(f"{what} that differ only in case or blanks: {quoted(same)}" + (f", and {more} more such" if more else ""))
     return found
 
 
@@ -87,11 +87,10 @@ def lines(schema: dict[str, Any]) -> list[str]:
         of_kind = [feature for feature in features if feature["kind"] == kind]
         if of_kind:
             names = [f"{feature['column']!r}{_how(feature)}" for feature in of_kind]
-            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            found.append(f"{kind}: {', '.join(names[:8])}{more}")
+            found.append(f"{kind}: {terminal.some(names)}")
     missing = [f"{sum(texts.values()):,} in {name!r}{_as_what(texts)}" for name, texts in schema["missing"].items()]
     if missing:
-        found.append(f"missing values: {', '.join(missing[:8])}" + (f" and some in {len(missing) - 8} more" if len(missing) > 8 else ""))
+        found.append(f"missing values: {terminal.some(missing)}")
     return found
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, mlflow_client, provenance, runs, start, terminal, tracking, watched
+from surefoot import errors, files, lookup, mlflow_client, provenance, runs, start, terminal, tracking, watched
 from surefoot.data import new_rows
 from surefoot.data.normalize import in_own_unit
 from surefoot.data.store import Store, open_store
@@ -182,7 +182,7 @@ def _track(
     plan = runs.plan(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = trajectories.run(plan.identity)
-    results = {f"test/{name}": value for name, value in metrics.items()} | runs.interval_metrics(intervals)
+    results = {f"test/{name}": value for name, value in metrics.items()} | lookup.interval_ends(intervals)
     run = (known or runs.mark(params, batches, plan)) | {"results": results}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them

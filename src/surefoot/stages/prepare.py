@@ -15,12 +15,12 @@ from surefoot import errors, files, terminal, user_code, watched
 from surefoot.data import kept, taken_as
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.columns import some
-from surefoot.data.readers.function import FUNCTION
 from surefoot.data.readers.open import open_source, passed_over
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Open, refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.errors import UserError
+from surefoot.imports import FUNCTION
 from surefoot.params import Prepare, load
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from surefoot import errors, files, runs, start, terminal, tracking
+from surefoot import errors, files, lookup, runs, start, terminal, tracking
 from surefoot.data import kept
 from surefoot.documents import Machine
 from surefoot.errors import UserError
@@ -114,7 +114,7 @@ def _foreign(commit: str, patch: bytes) -> list[str]:
     here = Path.cwd()
     found = [] if checkout.in_history(here, commit) else [f"its commit {commit}, which no branch or tag here holds"]
     changed = checkout.patched(here, patch) if patch else []
-    return found + ([f"its uncommitted changes, {tracking.PATCH} in MLflow, to {trust.some(changed) or 'what git can not read'}"] if patch else [])
+    return found + ([f"its uncommitted changes, {tracking.PATCH} in MLflow, to {terminal.some(changed) or 'what git can not read'}"] if patch else [])
 
 
 def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> list[tuple[int, int]] | None:
@@ -142,7 +142,7 @@ def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, A
     python = (recorded.document(Machine, "environment/machine.json") or {}).get("python")
     pinned, others_than_pins = packages.pins(wanted)
     if build and others_than_pins:
-        raise CannotSay(f"{REQUIREMENTS} in MLflow has lines that aren't name==version, which are never handed to pip: {trust.some(others_than_pins)}")
+        raise CannotSay(f"{REQUIREMENTS} in MLflow has lines that aren't name==version, which are never handed to pip: {terminal.some(others_than_pins)}")
     versions: dict[str, str] = account["origin"]["versions"]
 
     def others(environment: Path, now: str | None) -> list[str]:
@@ -154,11 +154,11 @@ def _settle_environment(remake: Remake, recorded: Recorded, account: dict[str, A
         raise CannotSay("its environment isn't recorded, so it can't be built again")
     if build and doubts:
         unknown = sorted(pinned.keys() - packages.pins(packages.installed_in(Path(sys.prefix)))[0].keys())
-        trust.allow([f"packages that aren't installed here, but named in {REQUIREMENTS} in MLflow: {trust.some(unknown)}"] if unknown else [], trusted)
+        trust.allow([f"packages that aren't installed here, but named in {REQUIREMENTS} in MLflow: {terminal.some(unknown)}"] if unknown else [], trusted)
         environment = packages.build_environment(remake.scratch, wanted, python or platform.python_version())
         doubts = others(environment, python)
     remake.use_environment(environment)
-    odd = [f"{REQUIREMENTS} in MLflow has lines that aren't name==version: {trust.some(others_than_pins)}"] if others_than_pins else []
+    odd = [f"{REQUIREMENTS} in MLflow has lines that aren't name==version: {terminal.some(others_than_pins)}"] if others_than_pins else []
     return odd + [f"another version of {package}" for package in doubts]
 
 
@@ -189,7 +189,7 @@ def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findi
         raise CannotSay(f"made again, it came to no end: {made['incomplete']}; `--epochs 1-{len(account['epochs'])}` knows no such limit")
     metrics = json.loads((remake.path / files.METRICS).read_text())["test"]
     ranges = remake.path / files.INTERVALS  # which an older Surefoot doesn't make
-    intervals = runs.interval_metrics(json.loads(ranges.read_text())["test"]) if ranges.is_file() else {}
+    intervals = lookup.interval_ends(json.loads(ranges.read_text())["test"]) if ranges.is_file() else {}
     data, symptoms = compare.data_row(account["data"], made["data"])
     epochs, first = compare.epochs_row(account["epochs"], made["epochs"], 1, max(len(account["epochs"]), len(made["epochs"])))
     curves, other_curve = compare.curves_row(account["epochs"], recorded.curves())

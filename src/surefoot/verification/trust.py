@@ -7,7 +7,6 @@ from surefoot import terminal
 from surefoot.verification.recorded import CannotSay
 
 OPTION = "--trust-recorded-code"
-NAMED = 5  # of what a patch changes
 
 
 def allow(foreign: Sequence[str], trusted: bool) -> None:
@@ -27,8 +26,3 @@ def allow(foreign: Sequence[str], trusted: bool) -> None:
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
     raise CannotSay(f"{said}:", *foreign, f"{OPTION} runs it: if you have read it, or trust everyone who can write to this MLflow")
-
-
-def some(names: Sequence[str]) -> str:
-    """Names in a line."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

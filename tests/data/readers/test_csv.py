@@ -111,13 +111,6 @@ def test_text_that_is_not_in_the_encoding_named(file):
     assert refusal(file, csv={"encoding": "ascii"}) == f"{file}: is not text in ascii (prepare.csv.encoding): ordinal not in range(128)"
 
 
-@pytest.mark.parametrize("encoding", ["utf-9", "hex", "undefined"])
-def test_an_encoding_that_is_not_there(file, encoding):
-    file.write_bytes(b"a,kind\n1,x\n")
-    told = f"params.yaml: prepare.csv.encoding: there is no encoding {encoding!r}; utf-8, latin-1 and utf-16 are some"
-    assert refusal(file, csv={"encoding": encoding}) == told
-
-
 def test_names_by_param_where_no_row_has_them(file):
     file.write_text("1,2,x\n3,4,y\n")
     header = {"header": ["a", "b", "kind"]}

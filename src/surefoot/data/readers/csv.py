@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
+from surefoot import terminal
 from surefoot.data.arrow import text_array
 from surefoot.data.columns import kind_told
 from surefoot.data.readers.csv_header import cause, comment, names_told
@@ -165,14 +166,9 @@ def _numbers_but(prepare: Prepare, files: list[Path], name: str, texts: pa.Array
     header = " (or is row 1 a header? prepare.csv.header: true, and its names in `names`)" * (prepare.csv.header is not True and first == texts[0].as_py())
     return UserError(
         f"{place}, {mend}{header}",
-        f"texts among its numbers, with their count: {some_texts(strays)}: mend them, or add to prepare.missing.values what stands "
+        f"texts among its numbers, with their count: {terminal.some(strays, 5)}: mend them, or add to prepare.missing.values what stands "
         f"for a missing value{values}; or {category}",
     )
-
-
-def some_texts(texts: list[str], most: int = 5) -> str:
-    """The first few."""
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def _place(prepare: Prepare, files: list[Path], name: str, text: str) -> str:

@@ -25,12 +25,7 @@ class Text:
         self.delimiter = delimiter_of(prepare.csv, files[0])
         if not self.delimiter.isascii() or self.delimiter in f"{prepare.csv.quote}\r\n":
             raise UserError(f"params.yaml: prepare.csv.delimiter: {self.delimiter!r} can't stand between values; it must be an ASCII character such as , or ;")
-        try:
-            "".encode(prepare.csv.encoding)  # fails also for codecs of other things than text, such as hex
-            codec = codecs.lookup(prepare.csv.encoding).name
-        except (LookupError, UnicodeError):
-            raise UserError(f"params.yaml: prepare.csv.encoding: there is no encoding {prepare.csv.encoding!r}; utf-8, latin-1 and utf-16 are some") from None
-        self._told = codec
+        self._told = codecs.lookup(prepare.csv.encoding).name
         self._encoding: str | None = None
         self._quote = prepare.csv.quote.encode()
         self._progress = progress

@@ -23,7 +23,6 @@ from surefoot.errors import UserError
 from surefoot.imports import find, where
 from surefoot.params import Prepare
 
-FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 GIVES = "a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such"
 
 

@@ -14,12 +14,13 @@ from surefoot.data.columns import some
 from surefoot.data.readers.arrays import open_npy, open_npz
 from surefoot.data.readers.bundled import open_bundled
 from surefoot.data.readers.csv import open_csv
-from surefoot.data.readers.function import FUNCTION, open_function
+from surefoot.data.readers.function import open_function
 from surefoot.data.readers.idx import labels_of, open_idx
 from surefoot.data.readers.parquet import open_parquet
 from surefoot.data.readers.source import Source, entries, is_beside, stamp
 from surefoot.errors import UserError
 from surefoot.files import open_file
+from surefoot.imports import FUNCTION
 from surefoot.params import Prepare, Split
 
 AHEAD = 2
