@@ -276,6 +276,31 @@ def test_a_value_that_is_not_what_its_tag_says_is_refused(file, value):
     file.refused()
 
 
+@pytest.mark.parametrize("value", ["!!int x", "!!bool maybe", "2020-02-30", "!!float x", "9" * 5000])
+def test_a_value_that_cannot_be_read_is_told_by_line_and_key(file, value):
+    set_param(file.path, "train.model.arguments", f"{{hidden: [1, {value}]}}")
+    assert file.refused(line=file.line("arguments: {hidden: [1, ")).startswith("train.model.arguments.hidden.1: not valid YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("a: " + "[" * 20_000, "nested too deep"),
+        ("? " * 20_000, "nested too deep"),
+        ("a: " + "[" * 900 + "]" * 900, "nested too deep"),
+        ("a: &a {b: *a}", "aliases"),
+        ("a: &a [*a]", "aliases"),
+        ("a: &a {b: {c: [*a]}}", "aliases"),
+        ("a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [" + ", ".join([f"*a{n}"] * 9) + "]\n" for n in range(9)), "aliases"),
+        ("a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{" + ", ".join(f"k{k}: *a{n}" for k in range(9)) + "}\n" for n in range(9)), "aliases"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_what_is_nested_too_deep_or_without_end_is_refused(file, text, wrong):
+    file.path.write_text(text)
+    assert wrong in file.refused()
+
+
 def test_a_file_that_cannot_be_read_is_refused(file):
     file.path.write_bytes(b"seed: \xff\n")
     assert file.refused().startswith(f"{file.path}: can't be read: ")
@@ -350,7 +375,7 @@ def test_an_encoding_of_files_is_taken(file, name):
 
 def test_a_file_that_takes_long_to_read_is_refused_at_once(file):
     set_param(file.path, "prepare.csv.header", f"[{', '.join(f'a{number}' for number in range(100_000))}]")
-    assert "bytes; a params.yaml has 524,288 at most" in file.refused()
+    assert "bytes; a params.yaml has 131,072 at most" in file.refused()
 
 
 def test_one_thousandth_is_a_number(file):

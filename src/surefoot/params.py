@@ -5,6 +5,8 @@ import difflib
 import math
 import re
 import warnings
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -23,7 +25,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from surefoot import limits
 from surefoot.date_formats import check_format
@@ -43,7 +45,7 @@ MISSING_VALUES = (
 )
 
 NO_ENCODINGS = {"punycode", "idna", "undefined", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape", "mbcs", "oem"}
-LARGEST = 512 << 10  # bytes of params.yaml: YAML of more takes seconds to read
+LARGEST = 128 << 10  # bytes of params.yaml, and values in it: YAML of more takes many seconds to read
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -578,7 +580,7 @@ def load(path: Path) -> Params:
         # Where a value may be one of two things, each has an error; pydantic names them by a part of the path that is in no file.
         found: dict[tuple[str, ...], list[ErrorDetails]] = {}
         for error in _causes(invalid.errors()):
-            keys = tuple(str(part) for part in error["loc"] if not str(part).startswith(("literal[", "tuple[")))
+            keys = tuple(str(part) for part in error["loc"] if not str(part).startswith(("literal[", "tuple[")) and part != "bool")
             found.setdefault(keys, []).append(error)
         faults = [_explain(path, lines, list(keys), errors) for keys, errors in found.items()]
         more = f" (and {len(faults) - 2} more)" if len(faults) > 2 else ""
@@ -590,11 +592,17 @@ def lines_of(path: Path) -> dict[str, int]:
     return _read_yaml(path)[1]
 
 
+def values_of(path: Path) -> dict[str, Any]:
+    """What stands in a file that `load` takes, without defaults; merge keys (`<<`) followed."""
+    found: dict[str, Any] = _read_yaml(path)[0]
+    return found
+
+
 def parse(text: bytes) -> Params | None:
     """The params that a text says; None where it isn't right, as an older commit's may be."""
     try:
         return Params.model_validate(YAML(typ="safe").load(text.decode()))
-    except (ValueError, YAMLError, LookupError, TypeError):  # a ValidationError is a ValueError
+    except (ValueError, YAMLError, LookupError, TypeError, RecursionError):  # a ValidationError is a ValueError
         return None
 
 
@@ -631,19 +639,56 @@ def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
         raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: can't be read: {error}") from None
+    return _parse_yaml(path, text)
+
+
+@lru_cache(maxsize=1)
+def _parse_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
+    yaml = YAML(typ="safe")
+    node = None
     try:
-        node = YAML(typ="safe").compose(text)
+        node = yaml.compose(text)
         if not isinstance(node, MappingNode):
             raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
+        if _expanded(node, {}) > LARGEST:
+            raise UserError(f"{path}: its aliases (*name) hold themselves, or repeat so much that more than {LARGEST:,} values come of them")
         lines: dict[str, int] = {}
         _collect_lines(path, node, "", lines)
         return YAML(typ="safe").load(text), lines
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except RecursionError:
+        raise UserError(f"{path}: lists or mappings in it are nested too deep to read") from None
     except (YAMLError, ValueError, LookupError, TypeError) as error:
         # ruamel raises others than its own where a value isn't what its tag says: `!!int x`, or the date 2020-02-30.
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        said = ("", " ".join(str(error).split()))
+        where, wrong = next(_unreadable(yaml, node, ""), said) if node else said
+        raise UserError(f"{path}{where}: not valid YAML: {wrong}") from None
+
+
+def _expanded(node: Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases followed: a few lines of them can be billions, or hold themselves."""
+    if id(node) not in known:
+        known[id(node)] = LARGEST  # until it is known: for one that holds itself, which never ends
+        inner = [part for pair in node.value for part in pair] if isinstance(node, MappingNode) else node.value if isinstance(node, SequenceNode) else []
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in inner)
+    return known[id(node)]
+
+
+def _unreadable(yaml: YAML, node: Node, dotted: str) -> Iterator[tuple[str, str]]:
+    """The values that aren't what their tags say: line and key, and what is wrong."""
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            yield from _unreadable(yaml, value, f"{dotted}.{key.value}".removeprefix("."))
+    elif isinstance(node, SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _unreadable(yaml, value, f"{dotted}.{number}")
+    elif isinstance(node, ScalarNode):
+        try:
+            yaml.constructor.construct_object(node)
+        except Exception:  # whatever it raises, it is this value
+            yield f":{node.start_mark.line + 1}: {dotted}", f"{node.value[:40]!r} can't be read as {str(node.tag).rpartition(':')[2]}"
 
 
 def _collect_lines(path: Path, node: MappingNode, prefix: str, lines: dict[str, int]) -> None:

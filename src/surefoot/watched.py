@@ -11,7 +11,7 @@ from ruamel.yaml.nodes import MappingNode
 
 from surefoot import files, user_code
 from surefoot.errors import UserError
-from surefoot.params import Params, load, parse
+from surefoot.params import Params, load, parse, values_of
 
 PIPELINE = Path("dvc.yaml")
 BY_NAME = ("seed", "batch.size", "train.start_from")  # what a stage that doesn't depend on all of params.yaml, or on a section that is always there, names
@@ -102,7 +102,7 @@ def _add_dependencies(found: dict[str, list[str]]) -> None:
 
 
 def _lacking() -> list[str]:
-    values = YAML(typ="safe").load(files.PARAMS)
+    values = values_of(files.PARAMS)
     return [key for key in BY_NAME if (key not in values if "." not in key else key.partition(".")[2] not in values.get(key.partition(".")[0], {}))]
 
 
