@@ -297,7 +297,7 @@ def test_a_model_that_is_not_there_or_does_not_fit(table, wrong, tmp_path, monke
     assert wrong("test.csv") == "there is no model yet: models/model.safetensors doesn't exist; `make repro` makes one"
     files.MODEL.parent.mkdir()
     files.MODEL.write_bytes((table[0] / files.MODEL).read_bytes())
-    assert wrong("test.csv") == "data/batches isn't there, which has the preparation of models/model.safetensors; `make repro` makes it"
+    assert wrong("test.csv") == "data/batches/index.json isn't there; `dvc repro batch` makes it"
     files.BATCHES.mkdir(parents=True)
     (files.BATCHES / "index.json").write_text("{")
     assert "data/batches/index.json: is damaged" in wrong("test.csv")

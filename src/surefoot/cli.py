@@ -145,6 +145,8 @@ def search(arguments: argparse.Namespace) -> None:
     search(arguments.set_param or [], **found, say=terminal.say)
 
 
+A_RUN = "a run, by its id in MLflow or in `surefoot store`, the start of one, its name, or a DVC experiment's name"
+
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "ui": {
         "--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: %(default)s)"},
@@ -157,12 +159,12 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 OPTIONS["compare"] = {
-    "runs": {"nargs": "+", "metavar": "RUN", "help": "an MLflow run's id, the start of one, its name, or a DVC experiment's name"},
+    "runs": {"nargs": "+", "metavar": "RUN", "help": A_RUN},
     "--out": {"type": Path, "metavar": "FILE", "help": "where the picture of the curves goes (default: compare.png in .surefoot/)"},
 }
 
 OPTIONS["verify"] = {
-    "run": {"nargs": "?", "metavar": "RUN", "help": "an MLflow run's id or name, or a DVC experiment's name (default: this workspace's last run)"},
+    "run": {"nargs": "?", "metavar": "RUN", "help": f"{A_RUN} (default: this workspace's last run)"},
     "--epochs": {"metavar": "A-B", "help": "look at these epochs alone, from the stored state before A"},
     "--sample": {"type": int, "metavar": "N", "help": "look at N epochs drawn at random, in parallel processes"},
     "--anyway": {"action": "store_true", "help": "go on where this machine or its packages differ, and show how far the results do"},
@@ -177,7 +179,7 @@ OPTIONS["predict"] = {
     "file": {"metavar": "FILE", "help": "a file or directory of any format that prepare reads; it needs no target"},
     "--out": {"metavar": "FILE", "help": "where to write, .csv or .parquet (default: CSV to standard output)"},
     "--model": {"metavar": "MODEL", "help": "a safetensors file, or models:/NAME@ALIAS of MLflow (default: models/model.safetensors)"},
-    "--run": {"metavar": "RUN", "help": "use the model of this run in MLflow, by id or name"},
+    "--run": {"metavar": "RUN", "help": f"use the model of {A_RUN}"},
 }
 
 OPTIONS["schedule"] = {"--out": {"type": Path, "metavar": "FILE", "help": "where to write the PNG (default: .surefoot/schedule.png)"}}

@@ -107,18 +107,32 @@ def read_file(path: Path, largest: int = LARGEST_WHOLE) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)
 
 
+@contextmanager
+def reading_made(path: Path, stage: str, *damaged: type[Exception]) -> Iterator[None]:
+    """Read a file that a stage has made; `damaged`: what reading raises where it isn't what the stage has written.
+
+    Raises:
+        UserError: it isn't there, can't be read, or is damaged.
+    """
+    told: tuple[type[Exception], ...] = (OSError, *damaged)
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} isn't there; `dvc repro {stage}` makes it") from None
+    except told as error:
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
+        raise UserError(f"{path}: is damaged; remove it, and `dvc repro {stage}` makes it again") from None
+
+
 def read_made(path: Path, stage: str, largest: int = LARGEST_WHOLE) -> bytes:
     """The bytes of a file that a stage has made.
 
     Raises:
         UserError: it isn't there, or can't be read.
     """
-    try:
+    with reading_made(path, stage):
         return read_file(path, largest)
-    except FileNotFoundError:
-        raise UserError(f"{path} isn't there; `dvc repro {stage}` makes it") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
 
 
 def read_made_json(path: Path, stage: str) -> dict[str, Any]:
@@ -127,13 +141,11 @@ def read_made_json(path: Path, stage: str) -> dict[str, Any]:
     Raises:
         UserError: it isn't there, can't be read, or is damaged.
     """
-    try:
-        value = json.loads(read_made(path, stage))
-        if isinstance(value, dict):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    raise UserError(f"{path}: is damaged; remove it, and `dvc repro {stage}` makes it again")
+    with reading_made(path, stage, ValueError, RecursionError):
+        value = json.loads(read_file(path))
+        if not isinstance(value, dict):
+            raise ValueError
+        return value
 
 
 def read_weights(path: Path) -> bytes:

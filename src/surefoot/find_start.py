@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
-from surefoot import documents, files, locked, lookup, mlflow_client, tracking
+from surefoot import documents, files, locked, lookup, tracking
 from surefoot.data import kept, new_rows
 from surefoot.data.kept import Kept
 from surefoot.data.parts import digest
@@ -206,11 +206,8 @@ def _of_model(wanted: str, store: "TrajectoryStore") -> Start:
 @contextmanager
 def _model(uri: str) -> Iterator[Path]:
     """The files of a model in MLflow, while the block lasts."""
-    from mlflow.artifacts import download_artifacts
-
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        yield Path(mlflow_client.call(lambda: download_artifacts(artifact_uri=uri, dst_path=scratch), into=place, requests=tracking.MODEL_REQUESTS))
+        yield lookup.fetch_model(uri, Path(scratch))
 
 
 def _run_id(path: Path, wanted: str) -> str | None:

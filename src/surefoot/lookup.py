@@ -158,3 +158,14 @@ def artifact(client: "MlflowClient", run: "Run", path: str, largest: int = files
         return None
     except OSError as error:
         raise Refused(f"{path} of the run {run.info.run_id} can't be read: {error.strerror}") from None
+
+
+def fetch_model(uri: str, into: Path) -> Path:
+    """Download the files of a model to a directory; where in it they lie.
+
+    Raises:
+        Failure: MLflow is out of reach, or doesn't have it.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    return Path(mlflow_client.call(lambda: download_artifacts(artifact_uri=uri, dst_path=str(into)), into=into, requests=tracking.MODEL_REQUESTS))

@@ -440,7 +440,7 @@ class Train(Section):
     model: Model
     loss: Loss = Field(default_factory=Loss)
     start_from: str | None = Field(default=None, min_length=1)
-    """A model to go on from: an MLflow run (id or name), `models:/NAME@ALIAS`, `PATH.safetensors`, or `previous`, the last run's; null: fresh weights."""
+    """A model to go on from: an MLflow run (id or name), `models:/NAME@ALIAS`, `PATH.safetensors`, or `previous`: the one here; null: fresh weights."""
     rows: Literal["all", "new"] = "all"
     """Which training rows: `new`: those of part files that the model of `start_from` hasn't seen."""
     epochs: int = Field(gt=0, le=1_000_000)  # each is planned before the first is trained

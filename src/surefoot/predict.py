@@ -1,7 +1,6 @@
 """`surefoot predict`: predictions beside the raw rows of a file, batch by batch, in bounded memory."""
 
 import io
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from surefoot import files, locked, mlflow_client, serving, terminal, tracking
+from surefoot import files, locked, lookup, mlflow_client, serving, terminal, tracking
 from surefoot.data.arrow import null_where
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of, some
@@ -97,12 +96,7 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
     path = weights or files.MODEL
     if not path.is_file():
         raise UserError(f"{path}: there is no such file" if weights else f"there is no model yet: {path} doesn't exist; `make repro` makes one")
-    try:
-        index = json.loads((files.BATCHES / "index.json").read_text())
-    except OSError:
-        raise UserError(f"{files.BATCHES} isn't there, which has the preparation of {path}; `make repro` makes it") from None
-    except ValueError:
-        raise UserError(f"{files.BATCHES / 'index.json'}: is damaged; remove it, then `make repro`") from None
+    index = files.read_made_json(files.BATCHES / "index.json", "batch")  # which has the preparation
     trained, made = locked.md5("train", "deps", files.BATCHES), locked.md5("batch", "outs", files.BATCHES)
     if weights is None and trained and made and trained != made:
         raise UserError(f"{path} was trained on other batches than {files.BATCHES} has now: `make repro` trains on these, or give a run (--run)")
@@ -136,14 +130,8 @@ def _fetch(uri: str, scratch: Path) -> Path:
         UserError: MLflow is out of reach, or doesn't have it.
     """
     mlflow_client.configure()
-    import mlflow.artifacts
-
     try:
-        return Path(
-            mlflow_client.call(
-                lambda: mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)), into=scratch, requests=tracking.MODEL_REQUESTS
-            )
-        )
+        return lookup.fetch_model(uri, scratch)
     except mlflow_client.Failure as error:
         where = mlflow_client.without_password(mlflow_client.store_uri())
         raise UserError(f"{uri}: MLflow at {where} doesn't give this model: {error}") from None

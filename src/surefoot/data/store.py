@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 
-from surefoot import files, limits
+from surefoot import files
 from surefoot.data.order import Order, OrderAmong
 from surefoot.data.parts import Range, count
 from surefoot.data.split import SPLITS
-from surefoot.errors import UserError
 
 Block = tuple[np.ndarray, np.ndarray]
 Arrays = tuple["_Array", "_Array"]
@@ -409,13 +408,7 @@ def open_store(path: Path) -> Store:
 
 def _mapped(path: Path) -> np.ndarray:
     """An array of the store. Mode "c", copy on write: torch warns of arrays that it could not write to."""
-    try:
+    with files.reading_made(path, "batch", ValueError, EOFError):
         files.open_file(path).close()
         array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
         return array
-    except (ValueError, EOFError):
-        raise UserError(f"{path}: is damaged; remove it, and `dvc repro batch` makes it again") from None
-    except FileNotFoundError:
-        raise UserError(f"{path} isn't there; `dvc repro batch` makes it") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from surefoot import files, limits
+from surefoot import files
 from surefoot.data import kept
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
@@ -559,23 +559,11 @@ def group_rows(schema: pa.Schema) -> int:
 
 
 def _read(table: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    try:
+    with files.reading_made(table, "prepare", pa.ArrowInvalid, pa.ArrowNotImplementedError):
         files.open_file(table).close()
         with pq.ParquetFile(table) as file:
             for group in range(file.num_row_groups):  # not iter_batches, which keeps what it has read until the end
                 yield from file.read_row_group(group, columns).combine_chunks().to_batches()
-    except FileNotFoundError:
-        raise UserError(f"{table} isn't there; `dvc repro prepare` makes it") from None
-    except OSError as error:
-        if error.errno:
-            raise UserError(f"{table}: can't be read: {limits.cause(error)}") from None
-        raise _damaged(table) from None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise _damaged(table) from None
-
-
-def _damaged(table: Path) -> UserError:
-    return UserError(f"{table}: is damaged; remove {table.parent}, and `dvc repro prepare` makes it again")
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:
