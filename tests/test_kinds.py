@@ -268,7 +268,7 @@ def test_a_pattern_may_mean_columns_that_are_not_read(here):
 def test_a_column_may_have_brackets_in_its_name(here):
     frame = numbers(60, 1).rename(columns={"a": "a[1]"}).assign(kind=["x", "y"] * 30)
     frame.to_csv(here / "raw.csv", index=False)
-    assert "1 inputs" in prepare(here, source="raw.csv", target="kind", columns=["a[1]"]).out
+    assert "1 input," in prepare(here, source="raw.csv", target="kind", columns=["a[1]"]).out
 
 
 def test_what_dvc_does_not_watch_is_told(here):
@@ -383,6 +383,6 @@ def test_prepare_says_what_it_took_each_column_for(here):
         "note: raw.csv: taken as numbers, though some begin with 0, as codes do: 'zip' (prepare.kinds: category keeps them as they are)",
         "note: raw.csv: taken as a category, though most of its values are numbers: 'doors' (prepare.kinds: numeric, or prepare.missing.values)",
         "numeric: 'strength', 'price' (written with $), 'share' (written with %), 'zip', 'none'",
-        "category: 'colour' (2 values: blue, red), 'doors' (4 values: 2, 3, 4, ...), 'land' (1 values: DE)",
+        "category: 'colour' (2 values: blue, red), 'doors' (4 values: 2, 3, 4, ...), 'land' (1 value: DE)",
         f"missing values: 19 in 'strength' ('?'), {(frame['colour'] == '?').sum()} in 'colour' ('?'), 240 in 'none'",
     ]

@@ -53,10 +53,18 @@ def test_a_source_that_is_not_there(here):
     ("text", "message"),
     [
         ("", "raw.csv: is empty; a header row with the column names must come first"),
-        ("1,2,3\n4,5,6\n", "raw.csv: row 1 holds numbers only; a header row with the column names must come first, or name the columns in prepare.csv.header"),
+        (
+            "1,2,3\n4,5,6\n",
+            "raw.csv: row 1 holds numbers only, and none is 'kind' (prepare.target); a header row with the column names must come first, or name the columns in "
+            "prepare.csv.header",
+        ),
         ("a,kind\n", "raw.csv: has a header but no rows"),
-        ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 values; the header has 2"),
-        ("a,kind\n1,x\nnan,x\n", "raw.csv: row 3, column 'a': empty; a number is needed in every row (or another policy, prepare.missing.numeric)"),
+        ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 value; the header has 2"),
+        (
+            "a,kind\n1,x\nnan,x\n",
+            "raw.csv: row 3, column 'a': 'nan' stands for a missing value (prepare.missing.values); a number is needed in every row (or another policy, "
+            "prepare.missing.numeric)",
+        ),
         ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row (or prepare.missing.target: drop)"),
         ("a,kind\n" + "1,x\n" * 30, "column 'kind' (prepare.target) holds one class only, 'x'; at least two are needed"),
     ],
@@ -83,7 +91,7 @@ def test_a_class_with_too_few_rows(here):
     with (here / "raw.csv").open("a") as file:
         file.write("1,2,rare\n")
     before = here.files()
-    assert "class 'rare' of column 'kind' has 1 rows, too few to split" in here.stage("prepare").refused()
+    assert "class 'rare' of column 'kind' has 1 row, too few to split" in here.stage("prepare").refused()
     nothing_new(here, before)
 
 

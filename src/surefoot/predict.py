@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from surefoot import files, locked, lookup, mlflow_client, serving, terminal, tracking
 from surefoot.data.arrow import null_where
 from surefoot.data.cleaning import Cleaner
-from surefoot.data.columns import Column, column_of, some
+from surefoot.data.columns import Column, column_of, many, some
 from surefoot.data.features import date_type, dates_of, transform
 from surefoot.data.readers.open import open_rows
 from surefoot.data.readers.source import FILE, INPUT, Source
@@ -73,7 +73,7 @@ def predict(source: Path, out: Path | None, model: str | None = None, run: str |
         loaded = _from_mlflow(stack, model, run) if run or (model and ":/" in model) else _from_workspace(params, Path(model) if model else None)
         rows = _write(stack, _batches(loaded, opened, source, params.prepare), out)
     if out:
-        terminal.say(f"{out}: {rows:,} rows with the predictions of {loaded.name}")
+        terminal.say(f"{out}: {many(rows, 'row')} with the predictions of {loaded.name}")
 
 
 def _check_out(source: Path, out: Path | None) -> None:

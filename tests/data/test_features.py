@@ -1,5 +1,5 @@
 import json
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 
 import numpy as np
 import pandas as pd
@@ -178,12 +178,18 @@ def test_constants_and_ids_are_warned_of(tmp_path):
         name=[f"row {n}" for n in range(60)],
         price=[n / 7 for n in range(60)],
         count=[n % 50 for n in range(60)],
+        shuffled=[float(7 * n % 60) for n in range(60)],
+        down=[-n * n for n in range(60)],
+        income=[1000 + 7919 * n % 50_021 for n in range(60)],
+        born=[date(2020, 1, 1) + timedelta(n) for n in range(60)],
     )
     schema, (constant, ids, counter) = write(tmp_path, rows, missing={"numeric": "mean"})
     assert constant.startswith("the same value in every training row, from which nothing is learned: 'v', 'text', ")
     assert "'day' (prepare.ignore leaves a column out)" in constant
     assert ids.startswith("another value in every training row, as in an id, from which nothing is learned: 'name' (")
-    assert counter.startswith("another whole number in every training row: 'id'; if that is an id or a row's number, leave it out")
+    assert counter.startswith(
+        "whole numbers that count the rows, or rise or fall with them: 'id', 'shuffled', 'down'; if that is an id or a row's number, leave it out"
+    )
     assert [feature["column"] for feature in schema["features"]][:2] == ["v", "text"], "they stay"
 
 

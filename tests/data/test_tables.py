@@ -47,8 +47,8 @@ def test_every_row_is_in_one_split(tmp_path):
 
 
 def test_the_schema_and_statistics_are_right(tmp_path):
-    schema, warnings = write(tmp_path, columns(LABELS))
-    assert not warnings
+    schema, notes = write(tmp_path, columns(LABELS))
+    assert [note[:60] for note in notes] == ["whole numbers that count the rows, or rise or fall with them"]
     assert read_schema(tmp_path) == json.loads(json.dumps(schema))
     assert schema["classes"] == ["9", "10", "x"], "numbers by value, before texts"
     assert (schema["task"], schema["target"], schema["source"], schema["dropped"]) == ("classification", "kind", "raw.csv", {})
@@ -372,8 +372,10 @@ def test_a_class_with_too_few_rows_is_refused(tmp_path):
     with pytest.raises(UserError) as refusal:
         write(tmp_path, columns(["x"] * 50 + ["y"]))
     message = str(refusal.value)
-    assert message.startswith("class 'y' of column 'kind' has 1 rows, too few to split: none is left for ")
+    assert message.startswith("class 'y' of column 'kind' has 1 row, too few to split: none is left for ")
     assert "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or prepare.test" in message
+    with pytest.raises(UserError, match=r"class '2.5' .* has 1 row, .*; or prepare.task: regression, which predicts numbers$"):
+        write(tmp_path, columns([*["1.5", "2"] * 25, "2.5"]))
     schema, _ = write(tmp_path, columns(["x"] * 50 + ["y"]), split={"by": "row"}, seed=1)
     assert schema["classes"] == ["x", "y"]
 

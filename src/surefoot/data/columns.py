@@ -91,7 +91,7 @@ def is_chosen(name: str, prepare: Prepare) -> bool:
 
 def is_index(name: str) -> bool:
     """Whether that is the name of a column which an index came as: pandas' and R's writers give it none, their readers one of these."""
-    return re.fullmatch(r"\s*|Unnamed: \d+(_level_\d+)?(\.\d+)*|__index_level_\d+__|\.\.\.\d+", name) is not None
+    return re.fullmatch(r"\s*|Unnamed: \d+(_level_\d+)?(\.\d+)*|__index_level_\d+__|\.\.\.\d+|row[._]?names", name) is not None
 
 
 def left_out(names: Iterable[str], prepare: Prepare, index: Iterable[str] = ()) -> list[str]:
@@ -205,6 +205,11 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def many(number: int, noun: str) -> str:
+    """A number with its noun: 1 row, 1,234 rows."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def shown(name: str) -> str:

@@ -37,8 +37,8 @@ from surefoot.params import Prepare
 Feature = dict[str, Any]
 
 TILE = 1 << 16
-ID_ROWS = 1 << 12
-"""A column of so many training values at most that are all different is taken for an id; and fewer than twenty say nothing."""
+ID_VALUES = 1 << 12
+"""Of a column that may count its rows so many values at most are kept, to see whether they all differ; and fewer than twenty rows say nothing."""
 
 
 # --- applying it ---------------------------------------------------------------------------------
@@ -251,7 +251,12 @@ class Fit:
 
     @property
     def distinct(self) -> bool:
-        """Whether it had another value in every row, as an id has."""
+        """Whether it is a category with another value in every row, as an id has."""
+        return False
+
+    @property
+    def counting(self) -> bool:
+        """Whether it holds whole numbers that rise or fall from row to row, or count the rows in another order, as an id or a row's number does."""
         return False
 
     @property
@@ -267,10 +272,9 @@ class Numbers(Fit):
         super().__init__(column, prepare)
         self._parts = parts_of(column.type) if column.kind == "date" else None
         self._measured = Statistics(len(self._parts or [None]))
-        whole = column.integer and column.kind == "numeric"
-        self._ids: NDArray[np.float64] | None = np.zeros(0) if whole else None
-        # Of more values than are kept for that, only whether they rise.
-        self._rises, self._last = whole, -np.inf
+        # Of whole numbers that all differ, as far as is seen, the multiples of a number that grows with them.
+        self._sample: NDArray[np.float64] | None = np.zeros(0) if column.kind == "numeric" else None
+        self._every, self._last, self._steps = 1, np.nan, {-1.0, 1.0}
 
     def _values(self, array: pa.Array) -> NDArray[np.float64]:
         values, valid = date_parts(array, self._parts) if self._parts else numbers(array)
@@ -281,12 +285,21 @@ class Numbers(Fit):
         values = self._values(array)
         self.missing += len(array) - len(values)
         self._measured.add(values)
-        if self._rises and len(values):
-            self._rises = bool(values[0, 0] > self._last and (np.diff(values[:, 0]) > 0).all())
-            self._last = float(values[-1, 0])
-        if self._ids is not None and len(values):
-            ids = np.append(self._ids, values[:, 0]) if len(self._ids) + len(values) <= ID_ROWS else np.zeros(0)
-            self._ids = ids if len(ids) and len(np.unique(ids)) == len(ids) else None
+        if self._sample is not None and len(values):
+            self._look_for_counting(values[:, 0])
+
+    def _look_for_counting(self, values: NDArray[np.float64]) -> None:
+        if (values != np.floor(values)).any():
+            self._sample = None
+            return
+        steps = np.sign(np.diff(values, prepend=values[0] if np.isnan(self._last) else self._last))[int(np.isnan(self._last)) :]
+        self._steps = {step for step in self._steps if (steps == step).all()}
+        self._last = float(values[-1])
+        sample = np.append(self._sample, values[np.mod(values, self._every) == 0])
+        while len(sample) > ID_VALUES:
+            self._every *= 2
+            sample = sample[np.mod(sample, self._every) == 0]
+        self._sample = sample if len(np.unique(sample)) == len(sample) else None
 
     @property
     def constant(self) -> bool:
@@ -298,8 +311,12 @@ class Numbers(Fit):
         return not self._measured.count
 
     @property
-    def distinct(self) -> bool:
-        return (self._rises or self._ids is not None) and self._measured.count >= 20 and not self.missing
+    def counting(self) -> bool:
+        if self._sample is None or self._measured.count < 20 or self.missing:
+            return False
+        span = float(self._measured.maximum[0] - self._measured.minimum[0])
+        # Some of the numbers are in other splits.
+        return bool(self._steps) or (len(self._sample) >= 20 and span < 2 * self._measured.count)
 
     @property
     def like_days(self) -> bool:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from surefoot import files
-from surefoot.data.columns import Column, format_told, kind_told, quoted
+from surefoot.data.columns import Column, format_told, kind_told, many, quoted
 from surefoot.data.dates import INSTANT
 from surefoot.date_formats import check_format
 from surefoot.errors import UserError
@@ -216,4 +216,4 @@ def unseen(kept: Kept, counted: Mapping[str, Mapping[str, int]]) -> Iterable[str
         known = set(feature.values)
         new = {value: rows for value, rows in counted.get(feature.column, {}).items() if value not in known}
         if new:
-            yield f"{feature.column!r}: {quoted(new, 3)} ({sum(new.values()):,} rows)"
+            yield f"{feature.column!r}: {quoted(new, 3)} ({many(sum(new.values()), 'row')})"

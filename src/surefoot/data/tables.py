@@ -18,7 +18,7 @@ from surefoot.data import kept
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import Column, choose, index_names, kind_of_type, kind_told, left_out, names_in, quoted, some
+from surefoot.data.columns import Column, choose, index_names, is_number, kind_of_type, kind_told, left_out, many, names_in, quoted, some
 from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.kept import Kept
@@ -411,12 +411,14 @@ class Targets:
                     remedy = "add rows, or change prepare.validation or prepare.test, or prepare.split"
                     if prepare.split.by == "class":
                         remedy = "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or prepare.test"
-                    few = f"class {label!r} of column {target!r} has {sum(of_split.values())} rows, too few to split"
+                    if all(map(is_number, counts)) and not all(label.lstrip("+-").isdecimal() for label in counts):
+                        remedy += "; or prepare.task: regression, which predicts numbers"
+                    few = f"class {label!r} of column {target!r} has {many(sum(of_split.values()), 'row')}, too few to split"
                     raise UserError(f"{few}: none is left for {' and '.join(empty)}; {remedy}")
         for split in self._drawn:
             if not self.rows[SPLITS.index(split)]:
                 raise UserError(
-                    f"{prepare.source}: {sum(self.rows)} rows are too few to split by {prepare.split.by}: none is left for {split}; "
+                    f"{prepare.source}: {many(sum(self.rows), 'row')} {'is' if sum(self.rows) == 1 else 'are'} too few to split by {prepare.split.by}: none is left for {split}; "
                     "add rows, or change prepare.validation, prepare.test or prepare.split"
                 )
         if prepare.task == "regression" and self._measured.minimum == self._measured.maximum:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from surefoot import files, terminal
-from surefoot.data.columns import quoted
+from surefoot.data.columns import many, quoted
 from surefoot.data.features import Categories, Fit, natural
 
 WIDE = 100
@@ -16,7 +16,6 @@ KINDS = ("numeric", "boolean", "category", "date")
 def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
     """What may be otherwise than it was taken for, or teach nothing, or give the target away."""
     fits = list(fits)
-    counter = [fitted for fitted in fits if fitted.distinct and not isinstance(fitted, Categories)]
     groups = {
         "left out, as without a name, or by its name, it is an index: {} (prepare.columns takes what it names)": left_out,
         "empty in every training row: {} (prepare.ignore leaves a column out)": [fitted.column.name for fitted in fits if fitted.empty],
@@ -24,10 +23,10 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
             fitted.column.name for fitted in fits if fitted.constant and not fitted.empty
         ],
         "another value in every training row, as in an id, from which nothing is learned: {} (prepare.ignore leaves a column out)": [
-            fitted.column.name for fitted in fits if fitted.distinct and isinstance(fitted, Categories)
+            fitted.column.name for fitted in fits if fitted.distinct
         ],
-        "another whole number in every training row: {}; if that is an id or a row's number, leave it out (prepare.ignore): of new rows it says nothing, and "
-        "where rows are sorted it gives the target away": [fitted.column.name for fitted in counter],
+        "whole numbers that count the rows, or rise or fall with them: {}; if that is an id or a row's number, leave it out (prepare.ignore): of new rows it "
+        "says nothing, and where rows are sorted it gives the target away": [fitted.column.name for fitted in fits if fitted.counting],
         "taken as numbers, though some begin with 0, as codes do: {} (prepare.kinds: category keeps them as they are)": [
             fitted.column.name for fitted in fits if fitted.column.zeros
         ],
@@ -98,7 +97,7 @@ def _how(feature: dict[str, Any]) -> str:
     if feature["kind"] == "category":
         values = [value for value in feature["values"] if value is not None]
         some = ", ".join(sorted(map(str, values), key=natural)[:3])
-        return f" ({len(values):,} values: {some}{', ...' if len(values) > 3 else ''})"
+        return f" ({many(len(values), 'value')}: {some}{', ...' if len(values) > 3 else ''})"
     written = feature.get("unit") or feature.get("format")
     return f" (written with {written})" if written else ""
 

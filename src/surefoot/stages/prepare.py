@@ -14,7 +14,7 @@ import pyarrow as pa
 from surefoot import errors, files, terminal, user_code, watched
 from surefoot.data import kept, taken_as
 from surefoot.data.cleaning import describe_dropped
-from surefoot.data.columns import some
+from surefoot.data.columns import many, some
 from surefoot.data.readers.open import open_source, passed_over
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Open, refuse_same
@@ -38,19 +38,19 @@ def main() -> None:
         schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
     files.remove_measured()
     if beside := passed_over(prepare.source):
-        terminal.say(f"note: {prepare.source}: passed over {len(beside):,} files that are no data: {some(beside)}")
+        terminal.say(f"note: {prepare.source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no data: {some(beside)}")
     for doubt in doubtful:
         terminal.say(f"note: {prepare.source}: {doubt}")
     for line in taken_as.lines(schema):
         terminal.say(line)
     if schema["dropped"]:
-        terminal.say(f"dropped {sum(schema['dropped'].values()):,} rows: {describe_dropped(schema['dropped'])}")
+        terminal.say(f"dropped {many(sum(schema['dropped'].values()), 'row')}: {describe_dropped(schema['dropped'])}")
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
     if scale := schema.get("target_scale"):
         what += f" (mean {scale['subtract'][0]:.5g}, deviation {scale['divide'][0]:.5g}, by which it is scaled in training)"
-    terminal.say(f"prepared {prepare.source}: {inputs} inputs, {what}; rows: {counts}")
+    terminal.say(f"prepared {prepare.source}: {many(inputs, 'input')}, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
         terminal.say(
             f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the file into {files.RAW}, fetch it with "

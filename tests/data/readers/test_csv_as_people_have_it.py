@@ -25,6 +25,8 @@ TRAILING = PLAIN.replace("\n", ",\n")
         ("a,b,kind\n" + LABELLED, {}),  # R's write.table
         ("Unnamed: 0,a,b,kind\n" + LABELLED, {}),  # what pandas read without a name, written again
         ("Unnamed: 0.1,a,b,kind\n" + LABELLED, {}),
+        ("rownames,a,b,kind\n" + LABELLED, {}),  # as R's data sets are shipped today
+        ("row.names,a,b,kind\n" + LABELLED, {}),
         ("a,b,kind,\n" + TRAILING, {}),
         ("a,b,kind\n" + TRAILING, {}),
         ("a,b,kind,\n" + PLAIN, {}),
@@ -82,7 +84,7 @@ def test_a_header_of_numbers_is_a_header(tmp_path):
         (
             PLAIN.replace(",", ";"),
             {"csv": {"header": ["a", "b", "kind"]}},
-            "row 1: has 1 values; prepare.csv.header has 3; its values seem to stand between ';'",
+            "row 1: has 1 value; prepare.csv.header has 3; its values seem to stand between ';'",
         ),
         (
             "sep=;\na;b;kind\n" + PLAIN.replace(",", ";"),
@@ -90,7 +92,7 @@ def test_a_header_of_numbers_is_a_header(tmp_path):
             'row 1 names the delimiter, as Excel writes it; remove the row, and set prepare.csv.delimiter: ";"',
         ),
         ("# by X\na,b,kind\n" + PLAIN, {}, "'# by X' looks like a comment, of which a CSV table has none: remove such lines"),
-        ("a,b,kind\n" + PLAIN + "# 60 rows\n", {}, "row 62: has 1 values; the header has 3; '# 60 rows' looks like a comment"),
+        ("a,b,kind\n" + PLAIN + "# 60 rows\n", {}, "row 62: has 1 value; the header has 3; '# 60 rows' looks like a comment"),
         ("a,b,kind\n1,2,x\n#,\n" + PLAIN, {}, "row 3: has 2 values; the header has 3; '#,' looks like a comment"),
         ("Report\n\na,b,kind\n" + PLAIN, {}, "row 1, taken for the header, has one value, and row 2 has 3: the header must be the first row"),
         ("'a','b','kind'\n" + body(lambda n, kind: f"'{n}, 5','{n % 7}','{kind}'"), {}, """its values stand in single quotes: prepare.csv.quote: "'\""""),

@@ -11,7 +11,7 @@ import pyarrow.csv as csv
 
 from surefoot import terminal
 from surefoot.data.arrow import text_array
-from surefoot.data.columns import kind_told
+from surefoot.data.columns import kind_told, many
 from surefoot.data.readers.csv_header import cause, comment, names_told
 from surefoot.data.readers.csv_text import Text, by_mark
 from surefoot.data.readers.source import Places, Progress, Source, check_columns, naming
@@ -251,7 +251,7 @@ def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str]
         row, expected, got = found.groups()
         by = "the header" if header else "prepare.csv.names" if prepare.csv.names else "prepare.csv.header"
         told = comment(message.partition(f"got {got}: ")[2]) or cause(prepare, file, by_mark(file) or prepare.csv.encoding)
-        return UserError(f"{file}: row {int(row) + header}: has {got} values; {by} has {expected}{'; ' * bool(told)}{told}")
+        return UserError(f"{file}: row {int(row) + header}: has {many(int(got), 'value')}; {by} has {expected}{'; ' * bool(told)}{told}")
     if "straddl" in message:
         return UserError(f"{file}: a row is longer than {BLOCK_BYTES} bytes, or a quote is opened and never closed")
     return UserError(f"{file}: not a CSV table: {message.splitlines()[0]}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from surefoot.data.columns import is_number, some
+from surefoot.data.columns import is_number, many, some
 from surefoot.data.readers.source import open_bytes, read_fully
 from surefoot.errors import UserError
 from surefoot.params import Csv, Prepare
@@ -52,7 +52,7 @@ def read_header(prepare: Prepare, file: Path, start: bytes, whole: bool, delimit
     elif csv.given and body and [value.strip() for value in body[0]] == [name.strip() for name in csv.given]:
         raise UserError(f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a header")
     if csv.given and first and len(first) != len(csv.given) and first[-1].strip():
-        raise UserError(f"{file}: row 1: has {len(first)} values; prepare.csv.names has {len(csv.given)}")
+        raise UserError(f"{file}: row 1: has {many(len(first), 'value')}; prepare.csv.names has {len(csv.given)}")
     for number, row in enumerate([first, *body] if first else body, 1):
         if any(value != value.lstrip() and value.lstrip().startswith(csv.quote) for value in row):
             raise UserError(f"{file}: row {number}: a blank stands between a delimiter and a quote, which then is none; remove such blanks")
