@@ -55,8 +55,8 @@ def test_a_source_that_is_not_there(here):
         ("", "raw.csv: is empty; a header row with the column names must come first"),
         (
             "1,2,3\n4,5,6\n",
-            "raw.csv: row 1 holds numbers only, and none is 'kind' (prepare.target); a header row with the column names must come first, or name the columns in "
-            "prepare.csv.header",
+            "raw.csv: row 1 holds numbers only, and none is 'kind' (prepare.target); a header row with the column names must come first, or name the columns "
+            "in prepare.csv.header",
         ),
         ("a,kind\n", "raw.csv: has a header but no rows"),
         ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 value; the header has 2"),

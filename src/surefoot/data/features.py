@@ -286,20 +286,20 @@ class Numbers(Fit):
         self.missing += len(array) - len(values)
         self._measured.add(values)
         if self._sample is not None and len(values):
-            self._look_for_counting(values[:, 0])
+            self._sample = self._sampled(self._sample, values[:, 0])
 
-    def _look_for_counting(self, values: NDArray[np.float64]) -> None:
+    def _sampled(self, sample: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """The sample with those of more values; None where they don't all differ, or aren't whole."""
         if (values != np.floor(values)).any():
-            self._sample = None
-            return
+            return None
         steps = np.sign(np.diff(values, prepend=values[0] if np.isnan(self._last) else self._last))[int(np.isnan(self._last)) :]
         self._steps = {step for step in self._steps if (steps == step).all()}
         self._last = float(values[-1])
-        sample = np.append(self._sample, values[np.mod(values, self._every) == 0])
+        sample = np.append(sample, values[np.mod(values, self._every) == 0])
         while len(sample) > ID_VALUES:
             self._every *= 2
             sample = sample[np.mod(sample, self._every) == 0]
-        self._sample = sample if len(np.unique(sample)) == len(sample) else None
+        return sample if len(np.unique(sample)) == len(sample) else None
 
     @property
     def constant(self) -> bool:

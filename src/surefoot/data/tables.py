@@ -417,8 +417,9 @@ class Targets:
                     raise UserError(f"{few}: none is left for {' and '.join(empty)}; {remedy}")
         for split in self._drawn:
             if not self.rows[SPLITS.index(split)]:
+                are = "is" if sum(self.rows) == 1 else "are"
                 raise UserError(
-                    f"{prepare.source}: {many(sum(self.rows), 'row')} {'is' if sum(self.rows) == 1 else 'are'} too few to split by {prepare.split.by}: none is left for {split}; "
+                    f"{prepare.source}: {many(sum(self.rows), 'row')} {are} too few to split by {prepare.split.by}: none is left for {split}; "
                     "add rows, or change prepare.validation, prepare.test or prepare.split"
                 )
         if prepare.task == "regression" and self._measured.minimum == self._measured.maximum:

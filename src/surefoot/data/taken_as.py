@@ -63,10 +63,10 @@ def wide(described: dict[str, Any]) -> list[str]:
     if width < WIDE:
         return []
     widest = sorted(((feature["width"], feature["column"]) for feature in onehot), key=lambda pair: -pair[0])[:3]
-    many = f"{len(onehot)} columns become {width:,} inputs" if len(onehot) > 1 else f"column {onehot[0]['column']!r} becomes {width:,} inputs"
+    become = f"{len(onehot)} columns become {width:,} inputs" if len(onehot) > 1 else f"column {onehot[0]['column']!r} becomes {width:,} inputs"
     named = f" ({', '.join(f'{column!r} {inputs:,}' for inputs, column in widest)})" if len(onehot) > 1 else ""
     return [
-        f"by one-hot {many}{named}, which will take {_bytes(4 * rows * width)} in {files.BATCHES}; prepare.categories: codes takes "
+        f"by one-hot {become}{named}, which will take {_bytes(4 * rows * width)} in {files.BATCHES}; prepare.categories: codes takes "
         f"{_bytes(4 * rows * len(onehot))}, with a network that embeds them, train.model.factory: networks.table:table"
     ]
 
