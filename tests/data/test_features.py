@@ -193,6 +193,17 @@ def test_constants_and_ids_are_warned_of(tmp_path):
     assert [feature["column"] for feature in schema["features"]][:2] == ["v", "text"], "they stay"
 
 
+def test_ids_among_many_rows_are_warned_of(tmp_path):
+    """Also where not all values are kept, and where they are too large for an integer."""
+    count = 9000
+    rows = {"kind": ["xy"[n % 2] for n in range(count)], "zero": [0] * count, "large": [float(n) * 2**80 for n in range(count)]}
+    rows |= {"shuffled": [n * 4001 % count for n in range(count)], "pairs": [n // 2 for n in range(count)], "income": [n * 4001 % 90_001 for n in range(count)]}
+    _, notes = write(tmp_path, rows)
+    assert [note.partition(";")[0] for note in notes if "count the rows" in note] == [
+        "whole numbers that count the rows, or rise or fall with them: 'large', 'shuffled'"
+    ]
+
+
 def test_a_constant_column_becomes_zero(tmp_path):
     feature, _ = fitted(tmp_path, [3.0] * ROWS)
     assert applied(feature, [3.0, 4.0]) == [[0.0], [1.0]]

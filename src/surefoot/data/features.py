@@ -274,7 +274,7 @@ class Numbers(Fit):
         self._measured = Statistics(len(self._parts or [None]))
         # Of whole numbers that all differ, as far as is seen, the multiples of a number that grows with them.
         self._sample: NDArray[np.float64] | None = np.zeros(0) if column.kind == "numeric" else None
-        self._every, self._last, self._steps = 1, np.nan, {-1.0, 1.0}
+        self._every, self._last, self._steps = 1.0, np.nan, {-1.0, 1.0}
 
     def _values(self, array: pa.Array) -> NDArray[np.float64]:
         values, valid = date_parts(array, self._parts) if self._parts else numbers(array)
@@ -296,10 +296,12 @@ class Numbers(Fit):
         self._steps = {step for step in self._steps if (steps == step).all()}
         self._last = float(values[-1])
         sample = np.append(sample, values[np.mod(values, self._every) == 0])
+        if len(np.unique(sample)) < len(sample):
+            return None
         while len(sample) > ID_VALUES:
             self._every *= 2
             sample = sample[np.mod(sample, self._every) == 0]
-        return sample if len(np.unique(sample)) == len(sample) else None
+        return sample
 
     @property
     def constant(self) -> bool:
