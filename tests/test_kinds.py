@@ -371,6 +371,21 @@ def test_texts_mean_the_same_to_prepare_predict_and_the_model_in_mlflow(tracked,
         model.predict(raw.assign(price="5 EUR"))
 
 
+def test_categories_with_the_look_of_something_else_are_told(here):
+    rows = pd.DataFrame({"weight": [f"{n % 30} kg" for n in range(120)], "month": [f"{2000 + n % 20}-{n % 12 + 1:02d}" for n in range(120)]})
+    rows = rows.assign(quarter=[f"Q{n % 4}" for n in range(120)], film=[f"{n % 20} days of {2000 + n % 20}" for n in range(120)], kind=["x", "y"] * 60)
+    rows.to_csv(here / "raw.csv", index=False)
+    done = prepare(here, source="raw.csv", target="kind")
+    assert [line for line in done.out.splitlines() if "taken as" in line] == [
+        "note: raw.csv: taken as a category, though its values are numbers with something behind, as 25 kg is: 'weight' "
+        "(prepare.kinds: numeric reads them as numbers)",
+        "note: raw.csv: taken as a category, though its values have the look of dates: 'month' (prepare.dates: a format of strptime's reads them as such)",
+    ]
+    done = prepare(here, source="raw.csv", target="kind", kinds={"weight": "numeric"}, dates={"month": "%Y-%m"})
+    assert "numeric: 'weight' (written with kg)" in done.out
+    assert "date: 'month' (written with %Y-%m)" in done.out
+
+
 def test_prepare_says_what_it_took_each_column_for(here):
     frame = as_people_write(240).assign(doors=["2", "3", "4", "5more"] * 60, zip=[f"0{number % 9}12" for number in range(240)], none=None, land="DE")
     frame.to_csv(here / "raw.csv", index=False)

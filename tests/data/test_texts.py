@@ -34,7 +34,7 @@ def test_numbers_as_people_write_them(text, notation, value):
     ("text", "unit", "value"),
     [
         *[("$1,234.00", "$", 1234), ("-$5", "$", -5), ("$-5", "$", -5), ("5 €", "€", 5), ("€5", "€", 5), ("5.2%", "%", 5.2), ("5.2 %", "%", 5.2)],
-        *[("USD 5", "USD", 5), ("5 EUR", "EUR", 5), ("£5", "£", 5)],
+        *[("USD 5", "USD", 5), ("5 EUR", "EUR", 5), ("£5", "£", 5), ("US$5", "US$", 5), ("R$ 5", "R$", 5), ("kr 5", "kr", 5), ("5‰", "‰", 5)],
     ],
 )
 def test_currency_and_percent(text, unit, value):

@@ -17,6 +17,7 @@ first, width     its features: where they start, how many there are
 names            the features' names
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -37,6 +38,10 @@ from surefoot.params import Prepare
 Feature = dict[str, Any]
 
 TILE = 1 << 16
+YEAR = r"(?<!\d)(?:19|20)\d\d(?!\d)"
+LIKE_DATE = rf"{YEAR}\W{{0,2}}\d{{1,2}}(?!\d)|(?<!\d)\d{{1,2}}\W{{1,2}}{YEAR}|^\d\d?\W{{1,2}}\d\d?\W{{1,2}}\d\d(\d\d)?$|{YEAR}.{{1,2}}\d\d?.{{1,2}}\d\d?|" + (
+    r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b.*\d|\d.*\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b"
+)
 ID_VALUES = 1 << 12
 """Of a column that may count its rows so many values at most are kept, to see whether they all differ; and fewer than twenty rows say nothing."""
 
@@ -387,6 +392,18 @@ class Categories(Fit):
     def numbers(self) -> int:
         """How many of its values read as numbers."""
         return sum(not natural(label)[0] for label in self._counted())
+
+    @property
+    def with_units(self) -> bool:
+        """Whether its values are numbers with the same text behind each, as 25 kg."""
+        behind = [re.fullmatch(r"[+-]?\d[\d.,]*\s*([^\d\s.,:/-][^\d]*)", label) for label in self._counted()]
+        return len(behind) >= 5 and None not in behind and len({found[1] for found in behind if found}) == 1
+
+    @property
+    def like_dates(self) -> bool:
+        """Whether its values have the look of dates in a way that isn't known: a year beside a month, or a month's name."""
+        labels = [*self._counted()]
+        return len(labels) >= 12 and all(re.search(LIKE_DATE, label, re.IGNORECASE) and len(label) <= 40 for label in labels)
 
     @property
     def different(self) -> int:

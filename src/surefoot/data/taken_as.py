@@ -33,6 +33,12 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
         'taken as numbers, though they may be days, as 20241231 is: {} (prepare.dates: "%Y%m%d" reads them so)': [
             fitted.column.name for fitted in fits if fitted.like_days
         ],
+        "taken as a category, though its values are numbers with something behind, as 25 kg is: {} (prepare.kinds: numeric reads them as numbers)": [
+            fitted.column.name for fitted in fits if isinstance(fitted, Categories) and not fitted.told and fitted.with_units
+        ],
+        "taken as a category, though its values have the look of dates: {} (prepare.dates: a format of strptime's reads them as such)": [
+            fitted.column.name for fitted in fits if isinstance(fitted, Categories) and not fitted.told and fitted.like_dates
+        ],
         "taken as a category, though most of its values are numbers: {} (prepare.kinds: numeric, or prepare.missing.values)": [
             fitted.column.name for fitted in fits if isinstance(fitted, Categories) and not fitted.told and 2 * fitted.numbers > fitted.different > 1
         ],

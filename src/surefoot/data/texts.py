@@ -15,7 +15,7 @@ from surefoot.params import MISSING_VALUES, Prepare
 
 # A sign of a currency, its code, or per cent; in front of the number or after it.
 CODES = "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|NOK|NZD|PLN|RON|RUB|SEK|SGD|THB|TRY|USD|ZAR"
-UNIT = rf"(?:\p{{Sc}}|%|{CODES})"
+UNIT = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|[%\x{{2030}}]|Rs\.?|kr\.?|zł|Kč|Ft|{CODES})"
 SIGN = r"[+\-\x{2212}]?"
 # As numbers are written elsewhere: what stands before the decimals, and between the thousands.
 OTHERS = ((".", ","), (",", None), (",", "."), (".", "'"), (".", " "), (",", " "), (".", "_"))
@@ -98,7 +98,7 @@ def to_numbers(texts: pa.Array, notation: Notation, unit: str | None = None) -> 
 
 
 def _separators(thousands: str) -> str:
-    return r"[ \x{a0}\x{202f}]" if thousands == " " else re.escape(thousands)
+    return {" ": r"[ \x{a0}\x{202f}]", "'": r"['\x{2019}]"}.get(thousands) or re.escape(thousands)
 
 
 def _pattern(notation: Notation) -> str:
@@ -117,11 +117,13 @@ def _without_unit(texts: pa.Array, unit: str) -> pa.Array:
     return pc.replace_substring_regex(pc.replace_substring_regex(texts, rf"^({SIGN})\s*{sign}\s*", r"\1"), rf"\s*{sign}$", "")
 
 
-def unit_of(texts: pa.Array) -> str | None:
-    """The sign of a currency, its code, or per cent, that most of the texts have which have one; None: none has."""
+def unit_of(texts: pa.Array, any_text: bool = False) -> str | None:
+    """The sign of a currency, its code, or per cent, that most of the texts have which have one; None: none has. `any_text`: also kg, say."""
     present = texts.drop_null()
     with_digits = present.filter(pc.match_substring_regex(present, r"\d"))
     found = pc.extract_regex(with_digits, rf"^{SIGN}\s*(?P<front>{UNIT})?[^\p{{Sc}}%]*?(?P<back>{UNIT})?$")
+    if any_text and not any(texts_with.drop_null().unique().to_pylist() != [""] for texts_with in (found.field(0), found.field(1)) if len(found)):
+        found = pc.extract_regex(with_digits, rf"^{SIGN}\s*(?P<front>[^\d\s+.-][^\d.]*?\.?)?\s*{SIGN}[\d.,' ]*\d\.?\s*(?P<back>[^\d\s.,]\D*)?$")
     signs = [counted(found.field(side)) for side in (0, 1)] if len(found) else []
     both = {sign: number for side in signs for sign, number in side.items() if sign}
     return max(both, key=lambda sign: both[sign]) if both else None
@@ -198,6 +200,8 @@ class Mixture:
     """How many different texts are numbers."""
     mixed: bool = False
     """Whether those that are none are numbers, too, but with another unit, or without one."""
+    below_zero: bool = False
+    """Whether those that are none are written as bookkeepers write what is below 0: (5) or 5-."""
 
     @property
     def is_numbers(self) -> bool:
@@ -207,7 +211,7 @@ class Mixture:
     @property
     def is_numbers_but_for_a_few(self) -> bool:
         """Whether they are numbers but for a few texts: in a tenth of the rows, or few different ones among many different numbers."""
-        return self.mixed or few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
+        return self.mixed or self.below_zero or few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
 
 
 def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bool:
@@ -215,12 +219,15 @@ def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bo
     return texts > 0 and (10 * text_rows <= number_rows + text_rows or (text_rows <= number_rows and 4 * texts <= numbers))
 
 
-def mixture(texts: pa.Array, notation: Notation) -> Mixture:
-    """Plain texts, nulls among them: which are numbers, all with one unit, or with none."""
-    found = [_mixture(texts, notation, unit) for unit in dict.fromkeys((unit_of(texts), None))]
+def mixture(texts: pa.Array, notation: Notation, any_unit: bool = False) -> Mixture:
+    """Plain texts, nulls among them: which are numbers, all with one unit, or with none. `any_unit`: it may be any text, such as kg."""
+    found = [_mixture(texts, notation, unit) for unit in dict.fromkeys((unit_of(texts, any_unit), None))]
     best = max(found, key=lambda one: int(one.numbers.sum()))
-    either = np.logical_or.reduce([one.numbers for one in found])
-    return replace(best, mixed=bool(best.strays) and int(either.sum()) == len(texts) - texts.null_count)
+    if not best.strays or not best.numbers.any():
+        return best
+    bare = pc.replace_substring_regex(pc.replace_substring_regex(texts, rf"^({SIGN})\s*{UNIT}\s*", r"\1"), rf"\s*{UNIT}$", "")
+    mixed = pc.all(pc.match_substring_regex(bare, _pattern(notation))).as_py()
+    return replace(best, mixed=mixed, below_zero=all(re.fullmatch(r"\(.*\d.*\)|.*\d-", text) for text in best.strays))
 
 
 def _mixture(texts: pa.Array, notation: Notation, unit: str | None) -> Mixture:

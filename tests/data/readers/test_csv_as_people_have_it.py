@@ -79,6 +79,12 @@ def test_a_header_of_numbers_is_a_header(tmp_path):
         ("a;b;kind\n" + PLAIN.replace(",", ";"), {}, """it has a;b;kind; its values seem to stand between ';': prepare.csv.delimiter: ";\""""),
         ("a;b;kind\n" + PLAIN.replace(",", ";").replace(".", ","), {}, "between ';': prepare.csv.delimiter: \";\""),
         ("a|b|kind\n" + PLAIN.replace(",", "|"), {}, "between '|': prepare.csv.delimiter: \"|\""),
+        ("a~b~kind\n" + PLAIN.replace(",", "~"), {}, "between '~': prepare.csv.delimiter: \"~\""),
+        ("a\1b\1kind\n" + PLAIN.replace(",", "\1"), {}, r"between " "'\\x01'" r': prepare.csv.delimiter: "\x01"'),
+        ("a::b::kind\n" + PLAIN.replace(",", "::"), {}, "between '::', which is more than one character; save it with one"),
+        ('"a,b,kind"\n' + body(lambda n, kind: f'"{n}.5,{n % 7},{kind}"'), {}, "each row stands in quotes as a whole; save it without these"),
+        ("a,b,kind\n" + body(lambda n, kind: f"{n},'r,{n % 7}','{kind}'"), {}, """its values stand in single quotes: prepare.csv.quote: "'\""""),
+        ("a,b,kind\n" + body(lambda n, kind: f"{n},'r{',' * (n % 2)}','{kind}'"), {}, """its values stand in single quotes: prepare.csv.quote: "'\""""),
         ("a\tb\tkind\n" + PLAIN.replace(",", "\t"), {}, 'between tabs: prepare.csv.delimiter: "\\t"'),
         ("a  b kind\n" + PLAIN.replace(",", "   "), {}, "between blanks, as many as fit; save it with one delimiter"),
         (
@@ -143,6 +149,8 @@ def test_what_is_refused_says_the_cause(tmp_path, text, keys, told):
             {},
             """row 3, column 'a': '1,000' is not a number, but it is 1,000 with prepare.csv.thousands: ",", or 1 with""",
         ),
+        ([f"{'$€'[n % 2]}{n}" for n in range(50)], {}, "row 3, column 'a': '€1' is a number of another unit than '$0', or one of them has none"),
+        ([f"({n})" if n % 2 else n for n in range(50)], {}, "row 3, column 'a': '(1)' is not a number, as almost all of the others are; it is a number below"),
         (["$1", *range(50)], {}, "row 2, column 'a': '$1' is a number of another unit than '0', or one of them has none: write all in one way"),
         (
             [f"{n}{'%' * (n % 2)}" for n in range(50)],

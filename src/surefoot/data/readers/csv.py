@@ -118,7 +118,7 @@ def _field(prepare: Prepare, files: list[Path], field: pa.Field, sample: pa.Arra
         integer = {"integer": "true"} if pa.types.is_integer(field.type) else {}
         if integer and pc.any(pc.match_substring_regex(words, r"^[+-]?0\d")).as_py():
             integer |= {"zeros": "true"}
-        unit = mixture(words, notation).unit if told else None
+        unit = mixture(words, notation, any_unit=True).unit if told else None
         marked = missing_in(texts, notation).true_count > missing_in(texts, NOTHING).true_count
         if marked or unit or notation.thousands:
             return _as_text(name, "numeric", integer | ({"unit": unit} if unit else {}))

@@ -14,6 +14,7 @@ from surefoot.params import Csv, Prepare
 ROWS = 50  # that are looked at
 START_BYTES = 1 << 16
 DELIMITERS = (",", ";", "\t", "|", ":", " ")
+NO_DELIMITERS = "\"'_.-()[]{}<>/\\\r\n"
 
 
 def delimiter_of(csv: Csv, file: Path) -> str:
@@ -49,7 +50,9 @@ def read_header(prepare: Prepare, file: Path, start: bytes, whole: bool, delimit
         raise UserError(f"{file}: has NUL characters among its text, as UTF-16 has without a mark; name its encoding in prepare.csv.encoding: utf-16-le, say")
     if csv.header is True:
         _check_names(prepare, file, first)
-    elif csv.given and body and [value.strip() for value in body[0]] == [name.strip() for name in csv.given]:
+    if csv.quote != "'" and _fits_in_single_quotes(lines, delimiter, len(csv.given or first), body):
+        raise UserError(f"""{file}: its values stand in single quotes: prepare.csv.quote: "'\"""")
+    if csv.header is not True and csv.given and body and [value.strip() for value in body[0]] == [name.strip() for name in csv.given]:
         raise UserError(f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a header")
     if csv.given and first and len(first) != len(csv.given) and first[-1].strip():
         raise UserError(f"{file}: row 1: has {many(len(first), 'value')}; prepare.csv.names has {len(csv.given)}")
@@ -70,6 +73,14 @@ def _whole_rows(reader: Iterator[list[str]], lines: int, whole: bool) -> list[li
     except (UnicodeDecodeError, plain.Error):
         pass
     return rows
+
+
+def _fits_in_single_quotes(lines: list[bytes], delimiter: str, values: int, body: list[list[str]]) -> bool:
+    """Whether rows have as many values as there are names only where single quotes are taken for such: a delimiter stands within them."""
+    if all(len(row) == values for row in body) or not any(value.startswith("'") for row in body for value in row):
+        return False
+    reader = plain.reader((line.decode(errors="replace") for line in lines), delimiter=delimiter, quotechar="'")
+    return all(len(row) == values for row in islice(filter(None, reader), len(body)))
 
 
 def _check_names(prepare: Prepare, file: Path, names: list[str]) -> None:
@@ -146,7 +157,8 @@ def _other_delimiter(prepare: Prepare, file: Path, lines: list[str]) -> str:
     wanted = {len(prepare.csv.given)} if prepare.csv.given else None
     ours = _lengths(lines, here, prepare.csv.quote)
     found = {}
-    for delimiter in DELIMITERS:
+    others = [sign for sign in dict.fromkeys(lines[0]) if sign.isascii() and not sign.isalnum() and sign not in NO_DELIMITERS]
+    for delimiter in dict.fromkeys((*DELIMITERS, *others)):
         lengths = _lengths(lines, delimiter, prepare.csv.quote)
         names = next(plain.reader(lines, delimiter=delimiter, quotechar=prepare.csv.quote))
         fits = len(set(lengths)) == 1 and lengths[0] > 1 and (wanted is None or set(lengths) == wanted) and not (delimiter == " " and here in lines[0])
@@ -154,6 +166,8 @@ def _other_delimiter(prepare: Prepare, file: Path, lines: list[str]) -> str:
             found[delimiter] = (prepare.target in names, lengths[0])
     if found:
         best = max(found, key=lambda delimiter: found[delimiter])
+        if all(line.count(best) == 2 * line.count(2 * best) for line in lines):
+            return f"its values seem to stand between {2 * best!r}, which is more than one character; save it with one"
         return f"its values seem to stand between {_named(best)}: prepare.csv.delimiter: {_yaml(best)}"
     if here not in "".join(lines) and len(split := {len(line.split()) for line in lines}) == 1 and max(split) > 1:
         return "its values seem to stand between blanks, as many as fit; save it with one delimiter"
@@ -172,7 +186,13 @@ def _named(delimiter: str) -> str:
 
 
 def _yaml(delimiter: str) -> str:
-    return '"\\t"' if delimiter == "\t" else f'"{delimiter}"'
+    return '"\\t"' if delimiter == "\t" else f'"{delimiter}"' if delimiter.isprintable() else f'"\\x{ord(delimiter):02x}"'
+
+
+def _quoted_whole(prepare: Prepare, file: Path, lines: list[str]) -> str:
+    delimiter = delimiter_of(prepare.csv, file)
+    rows = list(plain.reader(lines, delimiter=delimiter, quotechar=prepare.csv.quote))
+    return "each row stands in quotes as a whole; save it without these" if all(len(row) == 1 and delimiter in row[0] for row in rows) else ""
 
 
 def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
@@ -183,7 +203,7 @@ def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
     return f"row 1, taken for the header, has one value, and row {more} has {lengths[more - 1]}: the header must be the first row"
 
 
-CAUSES = (_page, _sep, _blanks_around, _other_delimiter, _comment, _single_quotes, _title)
+CAUSES = (_page, _sep, _blanks_around, _other_delimiter, _comment, _single_quotes, _quoted_whole, _title)
 
 
 def names_told(error: UserError, prepare: Prepare, file: Path, encoding: str) -> UserError:
