@@ -437,8 +437,7 @@ def example(description: dict[str, Any], examples: list[Any]) -> "pd.DataFrame |
 
 def _code(factory: str) -> list[str]:
     """Surefoot itself, and the user's own modules and packages that make the network: the top module or package of each."""
-    import sys
-
     own, _ = user_code.modules([factory])
-    tops = [sys.modules[name] for name in {name.partition(".")[0] for name in (factory.partition(":")[0], *own)} | {"surefoot"}]
-    return sorted(str(Path(top.__file__).parent if hasattr(top, "__path__") else top.__file__) for top in tops if top.__file__)
+    tops = {name.partition(".")[0] for name in (factory.partition(":")[0], *own)} | {"surefoot"}
+    paths = [path for top in tops if (path := user_code.module_file(top))]
+    return sorted(str(path.parent if path.name == "__init__.py" else path) for path in paths)
