@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from surefoot import cli
+from surefoot import cli, ui_command
 from surefoot.params import json_schema
 from tests.helpers import PROJECT
 
@@ -62,13 +62,14 @@ def test_the_ui_needs_a_port(surefoot):
 
 
 def test_the_ui_is_on_this_machine_alone(surefoot, here, monkeypatch):
-    started = []
-    monkeypatch.setattr("os.execv", lambda program, arguments: started.append(arguments))
-    code, out, _ = surefoot("ui", "--port", "5123")
-    assert code == 0
-    assert "http://127.0.0.1:5123" in out
-    (arguments,) = started
+    monkeypatch.setattr(ui_command, "SERVER", [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"])
+    code, out, err = surefoot("ui", "--no-browser", "--port", str(port := ui_command.free_port()))
+    assert (code, err.splitlines()[-1]) == (2, "error: MLflow's server ended by itself, exit code 0; what it said is above")
+    said, arguments = out.splitlines()
+    assert f"http://127.0.0.1:{port}/" in said
+    arguments = json.loads(arguments)
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
+    assert arguments[arguments.index("--port") + 1] == str(port)
     assert arguments[arguments.index("--backend-store-uri") + 1] == f"sqlite:///{here / 'mlflow.db'}"
 
 

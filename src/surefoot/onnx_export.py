@@ -20,6 +20,7 @@ from surefoot.imports import where
 
 DIRECTORY = "onnx"
 PATH = f"{DIRECTORY}/model.onnx"
+PATHS = {PATH, f"{DIRECTORY}/{serving.DESCRIPTION}"}  # all that `export` makes
 PACKAGES = ("onnx", "onnxscript")
 TOLERANCE = 1e-4  # of two ways to compute the same; relative to the largest output
 
