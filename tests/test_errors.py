@@ -1,11 +1,17 @@
+import json
 import os
 import pty
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
+from ruamel.yaml import YAML
+
+from surefoot import cli
+from surefoot.params import flatten
+from tests.helpers import PROJECT, Done
 
 PREAMBLE = "import signal, sys, time\nfrom surefoot.errors import Stopped, UserError, run\n"
 
@@ -138,3 +144,26 @@ def test_a_reader_that_goes_away_before_what_is_held_back_is_written():
         running.stdin.close()
         assert running.stderr.read() == ""
         assert running.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("wide", ["x" * 100_000, "networks.mlp:" + "x" * 100_000, "sklearn:" + "é" * 100_000, "\\e\\n" * 30_000])
+def test_a_text_of_any_length_is_told_in_a_line(here, monkeypatch, capfd, wide):
+    """Each key that takes or doesn't take a text is given one; where `check` takes it, so may a stage, or refuses it in a line."""
+    here.csv()
+    keys = flatten(YAML(typ="safe").load((PROJECT / "params.yaml").read_text()))
+    monkeypatch.setattr(sys, "argv", ["surefoot", "check"])
+    for key in keys:
+        *above, name = key.split(".")
+        start = {"prepare": {"source": "raw.csv", "target": "kind"}, "train": {"model": {"factory": "networks.mlp:mlp"}, "epochs": 1, "lr": 0.1}}
+        section = start
+        for part in above:
+            section = section.setdefault(part, {})
+        section[name] = wide
+        (here / "params.yaml").write_text(json.dumps(start))
+        with suppress(SystemExit):
+            cli.main()
+        done = here.stage("prepare") if above[:1] == ["prepare"] else Done(0, *capfd.readouterr())
+        assert done.code in (0, 2), (key, done)
+        assert "Traceback" not in done.err, key
+        assert all(len(line) <= 1010 for line in (done.out + done.err).splitlines()), key
+        assert len(done.err.splitlines()) <= 2, (key, done.err)

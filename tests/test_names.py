@@ -10,6 +10,7 @@ from torch.optim import lr_scheduler
 from surefoot import files, names
 from surefoot.errors import UserError
 from surefoot.params import load
+from surefoot.training.numerics import pin
 from tests.helpers import PROJECT, set_param
 
 
@@ -44,6 +45,56 @@ def test_a_name_that_there_is_not(params, key, text, said):
     where, line, rest = str(refused.value).split(":", 2)
     assert (where, rest.strip()[: len(said)]) == ("params.yaml", said)
     assert any(part in params.read_text().splitlines()[int(line) - 1] for part in key.split(".")[1:])
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "text", "formats"),
+    [
+        ("raw.csv", "arrays", "{inputs: x_train}", "with csv files, only with npz"),
+        ("raw.csv", "images", "{resize: [8, 8]}", "with csv files, only with images"),
+        ("raw.csv.gz", "labels", "y.npy", "with csv files, only with npz or npy or idx"),
+        ("raw.csv", "test_labels", "y.npy", "with csv files, only with npz or npy or idx"),
+        ("raw.parquet", "csv", "{names: [a, b]}", "with parquet files, only with csv"),
+        ("raw.npz", "csv", "{header: [a, b]}", "with npz files, only with csv"),
+        ("x.npy", "arrays", "{test_inputs: x_test, test_targets: y_test}", "with npy files, only with npz"),
+        ("sklearn:wine", "csv", "{header: false, names: [a, b]}", "with data of scikit-learn's, only with csv"),
+        ("sources.mine:rows", "arrays", "{inputs: x_train}", "with a function, only with npz"),
+    ],
+)
+def test_a_name_that_has_no_use(params, source, key, text, formats):
+    (params.parent / "sources").mkdir()
+    (params.parent / "sources/mine.py").write_text("def rows():\n    yield\n")
+    train = "train:\n  model: {factory: mine:build}\n  epochs: 1\n  lr: 0.1\n"
+    params.write_text(f"prepare:\n  source: {source}\n  target: kind\n  {key}: {text}\n{train}")
+    with pytest.raises(UserError, match=rf"^params\.yaml:\d+: prepare\.{key}.*: .* has no use {formats}; leave it out"):
+        names.check(load(params))
+
+
+def test_names_that_have_a_use(params):
+    for source, section in {
+        "raw.csv": "csv: {header: [a, b]}",
+        "raw.tsv": "csv: {header: false, names: [a, b]}",
+        "x.npz": "arrays: {inputs: x_train, targets: y_train, test_inputs: x_test, test_targets: y_test}",
+        "directory": "images: {resize: [8, 8], mode: L}",
+        "x-idx3-ubyte.gz": "labels: y-idx1-ubyte.gz",
+    }.items():
+        (params.parent / "directory").mkdir(exist_ok=True)
+        params.write_text(f"prepare:\n  source: {source}\n  target: kind\n  {section}\ntrain:\n  model: {{factory: mine:build}}\n  epochs: 1\n  lr: 0.1\n")
+        names.check(load(params))
+
+
+@pytest.mark.parametrize(("numerics", "threads", "said"), [("portable", 65, "OpenBLAS, which takes 64 threads"), ("native", 1024, "on the 2 cores")])
+def test_threads_that_do_not_work(params, monkeypatch, numerics, threads, said):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    set_param(params, "numerics", numerics)
+    set_param(params, "threads", str(threads))
+    with pytest.raises(UserError, match=rf"^params\.yaml:\d+: threads: .*{said}"):
+        names.check(load(params))
+    with pytest.raises(UserError, match=rf"^params\.yaml: threads: .*{said}"):  # before anything is set
+        pin(numerics, threads)
+    monkeypatch.setattr("os.cpu_count", lambda: 1024)
+    set_param(params, "numerics", "native")
+    names.check(load(params))
 
 
 def test_names_that_there_are(params):

@@ -8,6 +8,7 @@ import sys
 import termios
 
 import numpy as np
+import pytest
 
 from tests.helpers import PARAMS, PROJECT
 
@@ -86,3 +87,11 @@ def test_splits_in_one_npz_file(here):
     assert "test_inputs and test_targets: give both, or neither" in here.stage("prepare").refused()
     here.edit("prepare.arrays", json.dumps(keys | {"test_inputs": "x_train", "test_targets": "y_train"}))
     assert "test_inputs: x_train has the training rows; name another array" in here.stage("prepare").refused()
+
+
+@pytest.mark.parametrize("source", ["/", ".", "..", "//", "/../"])
+def test_a_source_that_holds_the_project(here, source):
+    here.edit("prepare.source", source)
+    told = f"error: params.yaml: prepare.source: {source} holds this project itself; name the file or the directory of the data\n"
+    assert here.stage("prepare").refused() == told
+    assert here.files() == {"params.yaml"}

@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from surefoot import files, user_code
+from surefoot.data import formats
 from surefoot.errors import UserError
 from surefoot.imports import FUNCTION, nearest
 from surefoot.params import Params, lines_of
+from surefoot.training import numerics
 
 LISTS = {
     "optim": "optim/__init__.py",
@@ -20,7 +22,7 @@ LISTS = {
 
 
 def check(params: Params) -> None:
-    """See whether there are the optimizer, schedules, loss, network and readers that params.yaml names.
+    """See whether there are the optimizer, schedules, loss, network, readers and threads that params.yaml names, and whether each name has a use.
 
     Raises:
         UserError: for each of the first two that there aren't a line `file:line: dotted.key: what is wrong`.
@@ -56,6 +58,9 @@ def _faults(params: Params) -> Iterator[tuple[str, str]]:
             wrong = f"torch.{module} has no {what} {name!r}; {nearest(name, known)}" if known and name not in known else ""
         if wrong:
             yield key, wrong
+    if wrong := numerics.too_many(params.threads, params.numerics, params.device):
+        yield "threads", wrong
+    yield from formats.useless(prepare)
 
 
 def _no_function(path: str) -> str:

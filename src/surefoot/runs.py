@@ -540,7 +540,7 @@ def _log_model(tracker: tracking.Tracker, run: dict[str, Any], store: "Trajector
     if record:
         tracker.link(point for point in points(record) if "/" in point.name)
     there = tracker.artifacts("onnx") if run.get("onnx") and tracker.model_weights == run["weights"] else set()
-    if run.get("onnx") and tracker.run_id and not onnx_export.PATHS <= there:
+    if run.get("onnx") and tracker.run_id and not there >= onnx_export.PATHS:
         try:
             exported = onnx_export.export(chosen, run["model"], run["examples"])
         except UserError as error:  # it could be exported before the training: no reason to lose what comes after

@@ -23,6 +23,19 @@ UNSET = (
     *("MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "MKL_DOMAIN_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS"),
 )
 
+MOST_THREADS = 64  # that OpenBLAS is built for in NumPy's wheels; so many torch can do with on any machine
+
+
+def too_many(threads: int, profile: str, device: str) -> str:
+    """Why so many threads can't be computed with here; empty where they can."""
+    if threads <= MOST_THREADS:
+        return ""
+    if profile == "portable" and device == "cpu":
+        return f"numerics: portable computes by OpenBLAS, which takes {MOST_THREADS} threads at most, not {threads}"
+    # Threads wait for each other in a loop: of 256 on 2 cores each step takes minutes, and nothing says why.
+    cores = os.cpu_count() or 1
+    return f"{threads} threads on the {cores} cores of this machine would wait for each other; at most {max(cores, MOST_THREADS)}" if threads > cores else ""
+
 
 def pin(profile: str, threads: int, deterministic: bool = True, device: str = "cpu") -> None:
     """Pin kernels and threads. Torch reads these settings once, when it is imported: call this first.
@@ -35,8 +48,10 @@ def pin(profile: str, threads: int, deterministic: bool = True, device: str = "c
 
     Raises:
         RuntimeError: torch is imported already, under other settings, or didn't take these.
-        UserError: the processor lacks what the profile needs; the device isn't there.
+        UserError: the processor lacks what the profile needs; the device isn't there; there are too many threads.
     """
+    if wrong := too_many(threads, profile, device):
+        raise UserError(f"params.yaml: threads: {wrong}")
     threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
     # cuBLAS computes the same bits each time only with a workspace of its own.
     of_device = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if device == "cuda" else {}

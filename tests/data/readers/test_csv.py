@@ -111,6 +111,23 @@ def test_text_that_is_not_in_the_encoding_named(file):
     assert refusal(file, csv={"encoding": "ascii"}) == f"{file}: is not text in ascii (prepare.csv.encoding): ordinal not in range(128)"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "cp037", "iso2022_jp"])
+@pytest.mark.parametrize("rows", ["1,é,x\n", "1,é,xy\n"], ids=["odd", "even"])
+def test_text_in_utf_8_that_is_called_otherwise(file, encoding, rows):
+    file.write_bytes(f"a,b,kind\n{rows}".encode())
+    told = refusal(file, csv={"encoding": encoding})
+    assert told.startswith(f"{file}: ")
+    assert told.endswith("prepare.csv.encoding: utf-8")
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_mark_says_more_than_the_params(file, mark, encoding):
+    file.write_bytes("a,kind\n1,é\n2,ü\n".encode(mark))
+    assert read(file, csv={"encoding": encoding})[1] == [{"a": 1, "kind": "é"}, {"a": 2, "kind": "ü"}]
+
+
 def test_names_by_param_where_no_row_has_them(file):
     file.write_text("1,2,x\n3,4,y\n")
     header = {"header": ["a", "b", "kind"]}

@@ -1,5 +1,6 @@
 """The first rows of a CSV file: the names of its columns; and, where they don't fit, what may be the cause."""
 
+import codecs
 import csv as plain
 import re
 from collections.abc import Iterator
@@ -110,11 +111,28 @@ def _one_for_each(names: list[str], body: list[list[str]], row_labels: bool) -> 
 # --- what may be the cause ------------------------------------------------------------------------
 
 
+def is_utf8(file: Path) -> bool:
+    """Whether a file begins with text in UTF-8."""
+    stream, raw = open_bytes(file)
+    with raw:
+        start = read_fully(stream, START_BYTES)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # which may be cut within a character
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in start
+
+
 def cause(prepare: Prepare, file: Path, encoding: str) -> str:
     """Why the columns of a file aren't those that are needed, as far as its first rows tell: with what to do; empty where they don't."""
     stream, raw = open_bytes(file)
     with raw:
-        text = read_fully(stream, START_BYTES).decode(encoding, errors="replace").removeprefix("\ufeff")
+        start = read_fully(stream, START_BYTES)
+    if encoding.partition("-")[0] not in ("utf", "utf8") or encoding.startswith(("utf-16", "utf-32")):
+        first = start.split(b"\n", 1)[0]
+        if prepare.target.encode() in first and prepare.target not in first.decode(encoding, errors="replace") and is_utf8(file):
+            return f"it is UTF-8, not {encoding}: prepare.csv.encoding: utf-8"
+    text = start.decode(encoding, errors="replace").removeprefix("\ufeff")
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()][:ROWS]
     if len(text) >= START_BYTES // 4 and len(lines) < ROWS:
         lines = lines[:-1]

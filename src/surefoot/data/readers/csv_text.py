@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from surefoot.data.readers.csv_header import delimiter_of, differing, read_header
+from surefoot.data.readers.csv_header import delimiter_of, differing, is_utf8, read_header
 from surefoot.data.readers.source import Progress, open_bytes, read_fully, unreadable
 from surefoot.errors import UserError
 from surefoot.params import Prepare
@@ -83,9 +83,8 @@ class Text:
             self._stream, self._raw = open_bytes(file)
         except (OSError, pa.ArrowException) as error:
             raise unreadable(file, error) from None
-        self._encoding = by_mark(file) if not self._told.startswith(("utf-16", "utf-32")) else None
-        if self._encoding is None and self._told not in ("utf-8", "utf-8-sig"):
-            self._encoding = self._told
+        told = by_mark(file) or self._told
+        self._encoding = None if told in ("utf-8", "utf-8-sig") else told
         if self._encoding:
             self._stream = pa.transcoding_input_stream(self._stream, self._encoding, "utf-8")
         start = self._read(self._block_bytes).removeprefix(codecs.BOM_UTF8)
@@ -105,8 +104,10 @@ class Text:
     def _read(self, size: int) -> bytes:
         try:
             part = read_fully(self._stream, size)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self._file}: is not text in {self._encoding} (prepare.csv.encoding): {error.reason}") from None
+        except UnicodeError as error:  # of UTF-16 without its mark it is no UnicodeDecodeError
+            why = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+            other = "; it is UTF-8: prepare.csv.encoding: utf-8" if is_utf8(self._file) else ""
+            raise UserError(f"{self._file}: is not text in {self._encoding} (prepare.csv.encoding): {why}{other}") from None
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self._file, error) from None
         self._progress.read = self._before + self._raw.tell()
@@ -124,7 +125,7 @@ class Text:
 
 
 def by_mark(file: Path) -> str | None:
-    """The encoding that a byte order mark tells, but for UTF-8's."""
+    """The encoding that a byte order mark tells."""
     stream, raw = open_bytes(file)
     with raw:
         try:
@@ -133,6 +134,8 @@ def by_mark(file: Path) -> str | None:
             return None
     if mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
         return "utf-32"
+    if mark.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
     return "utf-16" if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None
 
 

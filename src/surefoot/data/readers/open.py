@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from surefoot import limits
+from surefoot.data import formats
 from surefoot.data.columns import some
 from surefoot.data.readers.arrays import open_npy, open_npz
 from surefoot.data.readers.bundled import open_bundled
@@ -41,15 +42,7 @@ OPEN: dict[str, Callable[[Prepare, list[Path], Path | None], Source]] = {
     "idx": open_idx,
     "images": _open_images,
 }
-NAMES = {
-    "csv": r"\.(csv|tsv|txt)(\.gz|\.zst)?$",
-    "parquet": r"\.(parquet|pq)$",
-    "npz": r"\.npz$",
-    "npy": r"\.npy$",
-    "idx": r"([-.]idx\d([-.]ubyte)?|\.idx)(\.gz|\.zst)?$",
-}
 PARTS = ("csv", "parquet")
-LABELS = ("npz", "npy", "idx")
 
 
 def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
@@ -61,8 +54,10 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
     """
     key = f"prepare.{next((key for key in ('source', 'validation_source', 'test_source') if getattr(prepare, key) == source), 'source')}"
     if source.startswith("sklearn:"):
+        _refuse_useless(prepare, "sklearn")
         return open_bundled(prepare, source.removeprefix("sklearn:"))
     if re.fullmatch(FUNCTION, source):
+        _refuse_useless(prepare, "function")
         return open_function(prepare, key, source)
     path = Path(source)
     if "\0" in source + (labels or ""):
@@ -89,7 +84,7 @@ def open_rows(prepare: Prepare, path: Path) -> Source:
     try:
         files = _files(path)
         flat = path.is_dir() and bool(files) and not any(file.is_dir() for file in files)
-        named = any(_format_of(file) for file in files)
+        named = any(formats.of_name(file) for file in files)
         form = ("auto" if flat and named else "images") if path.is_dir() else "auto" if named else prepare.format
         given = {"format": form, "target": "", "columns": None, "ignore": (), "kinds": {"*": "category"}, "split": Split()}
         return _open_path(prepare.model_copy(update=given), "prepare.source", path, None)
@@ -101,8 +96,10 @@ def open_rows(prepare: Prepare, path: Path) -> Source:
 def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> Source:
     files = _files(path)
     form = prepare.format if prepare.format != "auto" else _format(path, files)
-    if labels and form not in LABELS:
+    if labels and form not in formats.LABELS:
         raise UserError(f"params.yaml: {key.replace('source', 'labels')}: {labels} has no use: {form} files hold their targets")
+    if prepare.target:
+        _refuse_useless(prepare, form)
     if path.is_dir() and (prepare.target or form != "images" or not files):
         _check_directory(path, files, form)
     elif form == "images" and not path.is_dir():
@@ -123,7 +120,7 @@ def _files(path: Path) -> list[Path]:
     """The file, or what lies in the directory; but for what Spark and its like put there: _SUCCESS, _metadata."""
     if not path.is_dir():
         return [path]
-    found = [file for file in entries(path) if not file.name.startswith("_") or file.is_dir() or _format_of(file)]
+    found = [file for file in entries(path) if not file.name.startswith("_") or file.is_dir() or formats.of_name(file)]
     form = "images" if any(file.is_dir() for file in found) else ""
     return [file for file in found if not is_beside(file, form)]
 
@@ -144,7 +141,7 @@ def _format(path: Path, files: list[Path]) -> str:
         return "images"
     found: dict[str, Path] = {}
     for file in files:
-        form = _format_of(file)
+        form = formats.of_name(file)
         if form is None:
             raise UserError(f"{file}: what it holds can't be told from its name; rename or remove it, or set prepare.format ({', '.join(OPEN)})")
         found.setdefault(form, file)
@@ -153,8 +150,9 @@ def _format(path: Path, files: list[Path]) -> str:
     return next(iter(found), "csv")
 
 
-def _format_of(file: Path) -> str | None:
-    return next((form for form, names in NAMES.items() if re.search(names, file.name, re.IGNORECASE)), None)
+def _refuse_useless(prepare: Prepare, form: str) -> None:
+    for key, wrong in formats.useless(prepare, form):
+        raise UserError(f"params.yaml: {key}: {wrong}")
 
 
 def _check_directory(path: Path, files: list[Path], form: str) -> None:

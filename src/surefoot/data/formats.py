@@ -1,0 +1,62 @@
+"""The formats of raw data: which one a source has, as far as its name tells, and which keys of params.yaml have a use for it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from surefoot.imports import FUNCTION
+from surefoot.params import Prepare
+
+NAMES = {
+    "csv": r"\.(csv|tsv|txt)(\.gz|\.zst)?$",
+    "parquet": r"\.(parquet|pq)$",
+    "npz": r"\.npz$",
+    "npy": r"\.npy$",
+    "idx": r"([-.]idx\d([-.]ubyte)?|\.idx)(\.gz|\.zst)?$",
+}
+LABELS = ("npz", "npy", "idx")
+OTHERS = {"function": "a function", "sklearn": "data of scikit-learn's"}
+# Keys that name something in the data, and whose names there are in no other format.
+USES = {
+    "csv.names": ("csv",),
+    "csv.header": ("csv",),
+    "images.resize": ("images",),
+    "images.mode": ("images",),
+    "arrays.inputs": ("npz",),
+    "arrays.targets": ("npz", "function"),
+    "arrays.validation_inputs": ("npz",),
+    "arrays.validation_targets": ("npz",),
+    "arrays.test_inputs": ("npz",),
+    "arrays.test_targets": ("npz",),
+    "labels": LABELS,
+    "validation_labels": LABELS,
+    "test_labels": LABELS,
+}
+DEFAULTS = Prepare(source=".", target=".")
+
+
+def of_name(file: str | Path) -> str | None:
+    """The format of a file of this name."""
+    return next((form for form, names in NAMES.items() if re.search(names, Path(file).name, re.IGNORECASE)), None)
+
+
+def told(prepare: Prepare) -> str | None:
+    """The format of `prepare.source`, where params.yaml tells it."""
+    if prepare.source.startswith("sklearn:"):
+        return "sklearn"
+    if re.fullmatch(FUNCTION, prepare.source):
+        return "function"
+    if prepare.format != "auto":
+        return prepare.format
+    return None if Path(prepare.source).is_dir() else of_name(prepare.source)
+
+
+def useless(prepare: Prepare, form: str | None = None) -> Iterator[tuple[str, str]]:
+    """Each key that is given and has no use for the source's format, with what is wrong; nothing where the format isn't known."""
+    form = form or told(prepare)
+    for key, formats in USES.items() if form else ():
+        section, _, name = key.rpartition(".")
+        given, default = (getattr(getattr(values, section) if section else values, name) for values in (prepare, DEFAULTS))
+        if given != default and form not in formats and not isinstance(given, bool):  # that there is a header is no name
+            shown = list(given) if isinstance(given, tuple) else given
+            yield f"prepare.{key}", f"{shown} has no use with {OTHERS.get(str(form), f'{form} files')}, only with {' or '.join(formats)}; leave it out"
