@@ -654,7 +654,7 @@ def _parse_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
             raise UserError(f"{path}: its aliases (*name) hold themselves, or repeat so much that more than {LARGEST:,} values come of them")
         lines: dict[str, int] = {}
         _collect_lines(path, node, "", lines)
-        return yaml.constructor.construct_document(node), lines  # as `load` does, which would parse once more
+        return YAML(typ="safe").load(text), lines
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None

@@ -199,3 +199,20 @@ def test_embeddings_are_lists_of_one_length(tmp_path, kind):
         for wrong, told in (([1], "a list of 1 values"), (None, "no list")):
             pq.write_table(pa.table({"x": pa.array([*rows, wrong], kind), "kind": ["a"] * 11}), tmp_path / "wrong.parquet")
             assert refusal(tmp_path / "wrong.parquet").endswith(f"column 'x' has {told} among lists of 3; they must be of one length")
+
+
+@pytest.mark.parametrize("name", [None, "id"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_an_index_of_pandas_in_some_parts_alone(tmp_path, name, which):
+    for part in range(3):
+        frame = pd.DataFrame({"a": [part, 10 + part], "kind": ["x", "y"]})
+        if part == which:
+            frame = frame.set_index(pd.Index(["p", "q"], name=name))
+        frame.to_parquet(tmp_path / f"{part}.parquet")
+    names, rows = read(tmp_path)
+    assert names == ["a", "kind"]
+    assert [row["a"] for row in rows] == [0, 10, 1, 11, 2, 12]
+    if which != 0:
+        return
+    column = name or "__index_level_0__"
+    assert refusal(tmp_path, columns=["a", column]) == f"{tmp_path / '1.parquet'}: its columns aren't those of {tmp_path / '0.parquet'}: missing: {column}"

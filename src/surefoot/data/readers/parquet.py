@@ -39,7 +39,7 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
             with _open(path) as file:
                 found = file.schema_arrow
                 if found != same:
-                    _check_same(found, path, schema, names, files[0], prepare)
+                    _check_same(found, path, schema, names, files[0], prepare, index)
                     same = found
                 for batch in _rows(file, path, schema, prepare):
                     rows += batch.num_rows
@@ -118,15 +118,14 @@ def _check_texts(batch: pa.RecordBatch, path: Path) -> None:
                 raise UserError(f"{path}: column {field.name!r} holds a text that is not UTF-8; save it as such") from None
 
 
-def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path, prepare: Prepare) -> None:
+def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path, prepare: Prepare, index: list[str]) -> None:
     if twice := next((name for name in schema.names if found.names.count(name) > 1), None):
         raise UserError(f"{path}: names column {twice!r} more than once")
-    if found.names != names and set(found.names) != set(names):
-        missing, more = sorted(set(names) - set(found.names)), sorted(set(found.names) - set(names))
-        raise UserError(
-            f"{path}: its columns aren't those of {first}: "
-            + "; ".join(f"{what}: {some(which)}" for what, which in (("missing", missing), ("additional", more)) if which)
-        )
+    # An index that only some parts have is of no matter: it is read nowhere.
+    missing, more = sorted(set(names) - {*found.names, *index}), sorted(set(found.names) - {*names, *_index_of(found)})
+    if missing or more:
+        told = (f"{what}: {some(which)}" for what, which in (("missing", missing), ("additional", more)) if which)
+        raise UserError(f"{path}: its columns aren't those of {first}: {'; '.join(told)}")
     fields = [
         schema.field(name) if _is_list(found.field(name).type) and pa.types.is_fixed_size_list(schema.field(name).type) else found.field(name)
         for name in schema.names
