@@ -61,6 +61,16 @@ def test_rows_are_named(file):
     ("arrays", "message"),
     [
         ({"x": X}, ": has no array 'y', it has x; prepare.arrays names those that count"),
+        (
+            {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y},
+            ": has no array 'x', it has x_train, y_train, x_test, y_test; prepare.arrays names those that count: "
+            "{{inputs: x_train, targets: y_train, test_inputs: x_test, test_targets: y_test}}",
+        ),
+        ({"Data": X, "target": Y}, ": has no array 'x', it has Data, target; prepare.arrays names those that count: {{inputs: Data, targets: target}}"),
+        (
+            {"x": X, "y": np.eye(10)},
+            ": array 'x' has 10 rows, but {file}: array 'y' is of shape (10, 10); it must be (10,); of one-hot targets save y.argmax(1)",
+        ),
         ({"x": X, "y": Y[:9]}, ": array 'x' has 10 rows, but {file}: array 'y' is of shape (9,); it must be (10,)"),
         ({"x": X, "y": X}, ": array 'x' has 10 rows, but {file}: array 'y' is of shape (10, 3, 4); it must be (10,)"),
         (

@@ -187,3 +187,15 @@ def test_plain_numbers_are_those_of_pandas(tmp_path):
     file.write_text(text.replace("NA", ""))
     theirs = pd.read_csv(io.StringIO(text))["a"].tolist()
     assert [None if value != value else value for value in theirs] == [row["a"] for row in read(file)[1]]
+
+
+def test_what_lies_beside_part_files(tmp_path):
+    for name in ("1.csv", "train.csv"):
+        (tmp_path / name).write_text("a,b,kind\n" + PLAIN)
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("_SUCCESS", "~$1.csv", "1.csv~", "1.csv.bak", "README"):
+        (tmp_path / name).write_text("no data")
+    assert len(read(tmp_path)[1]) == 120
+    (tmp_path / "test.csv").write_text("a,b\n1,2\n")
+    told = "holds splits, test.csv, train.csv, which aren't classes or parts; name each: prepare.test_source: "
+    assert told in refusal(tmp_path), "also beside a sample of a submission"

@@ -108,10 +108,22 @@ def test_a_file_where_a_folder_of_images_should_be(folder):
 
 
 def test_what_lies_beside_the_images_is_passed_over(folder):
-    for name in ("README.md", "captions.csv", "pictures.dvc", "cat/Thumbs.db", "dog/desktop.ini", "cat/0.txt", "LICENSE"):
+    (folder / "__MACOSX").mkdir()
+    for name in (
+        "README.md",
+        "captions.csv",
+        "pictures.dvc",
+        "cat/Thumbs.db",
+        "dog/desktop.ini",
+        "cat/0.txt",
+        "LICENSE",
+        "__MACOSX/0.png",
+        "cat/0.png~",
+        "_SUCCESS",
+    ):
         (folder / name).write_text("no image")
     assert len(read_arrays(folder)[1]) == 5
-    assert len(passed_over(str(folder))) == 7
+    assert len(passed_over(str(folder))) == 10
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "valid"), ("training", "testing")])
@@ -123,6 +135,9 @@ def test_splits_are_no_classes(folder, names):
     assert message.startswith(f"{root}: holds splits, ")
     assert f"prepare.source: {root / names[0]}" in message
     (root / "bus").mkdir()
+    assert ("holds splits" in refusal(root)) == (names[-1] in ("test", "testing"))
+    for name in names[1:]:
+        shutil.rmtree(root / name)
     assert "holds splits" not in refusal(root)  # `train` beside a bus is a class
 
 

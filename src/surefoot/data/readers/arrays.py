@@ -1,6 +1,7 @@
 """NPY and NPZ files, read in stretches of rows: nothing is loaded whole, and no pickled object is ever loaded."""
 
 import os
+import re
 import tempfile
 import zipfile
 import zlib
@@ -109,7 +110,8 @@ def _fields(prepare: Prepare, inputs: Stored, targets: Stored | None) -> list[pa
     if target is None:
         raise UserError(f"{targets.name}: holds {targets.dtype} values; targets must be numbers or texts: {_way_out(targets.dtype, 'y')}")
     if targets.shape not in (inputs.shape[:1], (*inputs.shape[:1], 1)):
-        raise UserError(f"{inputs.name} has {inputs.shape[0]} rows, but {targets.name} is of shape {targets.shape}; it must be ({inputs.shape[0]},)")
+        way = "; of one-hot targets save y.argmax(1)" if len(targets.shape) == 2 and targets.shape[0] == inputs.shape[0] else ""
+        raise UserError(f"{inputs.name} has {inputs.shape[0]} rows, but {targets.name} is of shape {targets.shape}; it must be ({inputs.shape[0]},){way}")
     return [field, target_field(prepare.target, target)]
 
 
@@ -131,7 +133,7 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
             archive = stack.enter_context(zipfile.ZipFile(path))
             members = [member.removesuffix(".npy") for member in archive.namelist()]
             if name not in members:
-                raise UserError(f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that count")
+                raise UserError(f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that count{_names_that_fit(members)}")
             shown = f"{path}: array {name!r}"
             member = f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
             size = archive.getinfo(member).file_size
@@ -196,3 +198,22 @@ def _read(stored: Stored, size: int) -> bytes:
 
 def _short(stored: Stored) -> UserError:
     return UserError(f"{stored.name}: is cut short: it should hold {stored.shape} {stored.dtype} values")
+
+
+# Names in use: Keras', MedMNIST's, scikit-learn's.
+INPUTS, TARGETS = "x|images?|data|inputs?|features", "y|labels?|targets?"
+SPLIT = "train|valid(?:ation)?|val|test"
+
+
+def _names_that_fit(members: list[str]) -> str:
+    """The names in prepare.arrays, where those in the file tell; else nothing."""
+    found: dict[str, str] = {}
+    for key, names in (("inputs", INPUTS), ("targets", TARGETS)):
+        for member in members:
+            if fits := re.fullmatch(rf"(?:({SPLIT})_)?(?:{names})(?:_({SPLIT}))?", member, re.IGNORECASE):
+                told = (fits[1] or fits[2] or "train").lower()
+                split = {"train": "", "test": "test_"}.get(told, "validation_")
+                found.setdefault(f"{split}{key}", member)
+    if not {"inputs", "targets"} <= found.keys() or len(found) % 2:
+        return ""
+    return f": {{{', '.join(f'{key}: {found[key]}' for key in sorted(found, key=lambda key: (key.rpartition('_')[0], key)))}}}"

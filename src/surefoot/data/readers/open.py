@@ -121,7 +121,7 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = [file for file in entries(path) if not file.name.startswith("_") or file.is_dir() or formats.of_name(file)]
-    form = "images" if any(file.is_dir() for file in found) else ""
+    form = "images" if any(file.is_dir() and not is_beside(file, "") for file in found) else ""
     return [file for file in found if not is_beside(file, form)]
 
 
@@ -130,7 +130,7 @@ def passed_over(source: str) -> list[str]:
     path = Path(source)
     if not path.is_dir():
         return []
-    directories = [path, *(entry for entry in entries(path) if entry.is_dir())]
+    directories = [path, *(entry for entry in entries(path) if entry.is_dir() and not is_beside(entry, ""))]
     form = "images" if len(directories) > 1 else ""
     return [str(entry) for directory in directories for entry in entries(directory) if is_beside(entry, form)]
 
@@ -174,9 +174,11 @@ SPLIT_NAMES = {"train": "", "training": "", "test": "test_", "testing": "test_"}
 def _refuse_layouts(path: Path, files: list[Path]) -> None:
     """Directories, or files, that are splits or partitions would else be read as classes, or as one table."""
     names = {file: (file.name if file.is_dir() else file.name.partition(".")[0]).lower() for file in files}
-    if len(files) > 1 and all(name in SPLIT_NAMES for name in names.values()) and "" in {SPLIT_NAMES[name] for name in names.values()}:
-        keys = ", ".join(f"prepare.{SPLIT_NAMES[name]}source: {file}" for file, name in names.items())
-        raise UserError(f"{path}: holds splits, {some([file.name for file in files])}, which aren't classes or parts; name each: {keys}")
+    splits = {file: SPLIT_NAMES[name] for file, name in names.items() if name in SPLIT_NAMES}
+    # Beside those of Kaggle's there is a sample of a submission, say.
+    if "" in splits.values() and ("test_" in splits.values() or 1 < len(splits) == len(files)):
+        keys = ", ".join(f"prepare.{split}source: {file}" for file, split in splits.items())
+        raise UserError(f"{path}: holds splits, {some([file.name for file in splits])}, which aren't classes or parts; name each: {keys}")
     parted = [file for file in files if file.is_dir() and re.fullmatch(r"[^=]+=.*", file.name)]
     if parted:
         column = parted[0].name.partition("=")[0]

@@ -24,8 +24,9 @@ from surefoot.params import Prepare
 BATCH_BYTES = 4 << 20
 BESIDE = (
     r"thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|(readme|licen[cs]e|copying|citation)([ ._-].*)?|"
-    r".*\.(dvc|md|rst|html?|pdf|docx?|log|ini|py|ipynb)"
+    r".*\.(dvc|md|rst|html?|pdf|docx?|log|ini|py|ipynb|bak|tmp|swp|part|crdownload)|_success|_(common_)?metadata|~\$.*|.*~"
 )
+BESIDE_DIRECTORIES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
 BESIDE_IMAGES = r"\.(txt|csv|tsv|json|jsonl|xml|ya?ml|parquet|xlsx?|zip|sha256|md5)$"
 MOST_AXES = 32  # of a row, as of batch.shape
 MOST_ROW_BYTES = 1 << 28
@@ -265,6 +266,8 @@ def data_entries(directory: Path, form: str) -> list[Path]:
 
 def is_beside(entry: Path, form: str) -> bool:
     """Whether an entry of a directory of such data is none of them, by its name."""
+    if entry.name.lower() in BESIDE_DIRECTORIES:
+        return True
     return bool(re.fullmatch(BESIDE, entry.name, re.IGNORECASE) or (form == "images" and re.search(BESIDE_IMAGES, entry.name, re.IGNORECASE))) and (
         not entry.is_dir()
     )
