@@ -116,7 +116,7 @@ def test_a_run_that_ended_early_shows_what_it_had(prepared):
 @pytest.mark.parametrize("command", ["schedule", "lr-find"])
 def test_without_batches_it_says_how_to_make_them(prepared, command):
     (prepared / files.BATCHES).rename(prepared / "elsewhere")
-    assert refused(prepared, command) == "error: data/batches isn't there, which says how many steps an epoch has: run `dvc repro batch` first\n"
+    assert refused(prepared, command) == "error: data/batches/index.json isn't there; `dvc repro batch` makes it\n"
 
 
 @pytest.mark.parametrize("command", ["schedule", "lr-find"])
@@ -154,7 +154,7 @@ def test_the_range_test(prepared):
 
     (run,) = prepared.runs()
     assert run.info.status == "FINISHED"
-    assert run.info.run_name.startswith("digits ") and run.info.run_name.endswith(" lr-find")
+    assert run.info.run_name.startswith("raw ") and run.info.run_name.endswith(" lr-find")
     assert run.data.tags["surefoot.kind"] == "lr-find"
     assert "DVC_EXP_NAME" not in run.data.tags
     assert (run.data.params["lr_find.min"], run.data.params["lr_find.steps"], run.data.params["train.epochs"]) == ("1e-06", "100", "2")

@@ -85,7 +85,6 @@ def put(text: str, values: dict[str, Any]) -> str:
     """
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
-    yaml.representer.add_representer(type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"))
     params = yaml.load(text)
     for key, value in values.items():
         *sections, name = key.split(".")
