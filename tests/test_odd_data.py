@@ -54,7 +54,7 @@ def test_parquet_column(here, column, said):
 
 
 def test_last_possible_dates(here):
-    parquet(here, pa.array([-719161, 2932895] * 30, pa.date32()))
+    parquet(here, pa.array([-719162, 2932896] * 30, pa.date32()))
     assert here.stage("prepare").code == 0
 
 

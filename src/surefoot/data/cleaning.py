@@ -297,8 +297,9 @@ def _check_years(column: Column, array: pa.Array, at: Callable[..., str]) -> Non
         return
     a_day = 1 if pa.types.is_date32(array.type) else 86400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(array.type, "unit", "ms")]
     values, _ = numbers(array)
-    # A day less on both sides: local time may be the next day's.
-    first, last = ((day.toordinal() - EPOCH) * a_day for day in (date(1, 1, 2), date(9999, 12, 31)))
+    # Of instants a day less on both sides: local time may be the next day's. 9999-12-31 often says that something hasn't ended.
+    less = int(bool(getattr(array.type, "tz", None)))
+    first, last = (date.min.toordinal() + less - EPOCH) * a_day, (date.max.toordinal() + 1 - less - EPOCH) * a_day
     if values.min() < first or values.max() >= last:
         raise UserError(f"{at((values < first) | (values >= last), column.name)}: a date outside of the years 1 to 9999")
 

@@ -15,7 +15,7 @@ from surefoot import errors, files, terminal, user_code, watched
 from surefoot.data import kept, taken_as
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.columns import many, some
-from surefoot.data.readers.open import open_source, passed_over
+from surefoot.data.readers.open import copies, open_source, passed_over
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Open, refuse_same
 from surefoot.data.tables import write_tables
@@ -39,6 +39,8 @@ def main() -> None:
     files.remove_measured()
     if beside := passed_over(prepare.source):
         terminal.say(f"note: {prepare.source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no data: {some(beside)}")
+    if twice := copies(prepare.source):
+        terminal.say(f"note: {prepare.source}: the same as another part, byte for byte: {some(twice)}; its rows may be in training and in the test")
     for doubt in doubtful:
         terminal.say(f"note: {prepare.source}: {doubt}")
     for line in taken_as.lines(schema):

@@ -1,6 +1,7 @@
 """The one way to raw data: a source, by what params.yaml calls it."""
 
 import dataclasses
+import filecmp
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -133,6 +134,21 @@ def passed_over(source: str) -> list[str]:
     directories = [path, *(entry for entry in entries(path) if entry.is_dir() and not is_beside(entry, ""))]
     form = "images" if len(directories) > 1 else ""
     return [str(entry) for directory in directories for entry in entries(directory) if is_beside(entry, form)]
+
+
+def copies(source: str) -> list[str]:
+    """The part files that are the same as one before, byte for byte."""
+    path, found = Path(source), []
+    by_size: dict[int, list[Path]] = {}
+    for file in _files(path) if path.is_dir() else []:
+        if not file.is_file():
+            continue
+        others = by_size.setdefault(file.stat().st_size, [])
+        if any(filecmp.cmp(file, other, shallow=False) for other in others):
+            found.append(str(file))
+        else:
+            others.append(file)
+    return found
 
 
 def _format(path: Path, files: list[Path]) -> str:
