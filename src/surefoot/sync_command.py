@@ -25,9 +25,9 @@ def sync(only: Collection[str] | None = None) -> None:
     locks = files.Locks(store.path / "lock")
     chosen = [(identity, run) for identity, run in store.runs().items() if only is None or identity in only]
     found = sorted(chosen, key=lambda item: len(item[1]["epoch_keys"]))
-    lacking = sum(_bring(identity, run, store, locks) for identity, run in found)
-    if lacking:
-        raise UserError(f"{lacking} of {len(found)} runs {'lacks' if lacking == 1 else 'lack'} something in MLflow, as told above")
+    incomplete = sum(_bring(identity, run, store, locks) for identity, run in found)
+    if incomplete:
+        raise UserError(f"{incomplete} of {len(found)} runs {'lacks' if incomplete == 1 else 'lack'} something in MLflow, as told above")
 
 
 def lacking() -> set[str]:
@@ -43,8 +43,9 @@ def lacking() -> set[str]:
     from mlflow.entities import ViewType
 
     with lookup.reading() as client:
+        experiment = lookup.experiment(client)
         for filtered, view in ((f"tags.`{tracking.COMPLETE}` = 'true'", ViewType.ACTIVE_ONLY), ("", ViewType.DELETED_ONLY)):
-            experiment, token = lookup.experiment(client), None
+            token = None
             while experiment and finished:
                 page = client.search_runs([experiment], filtered, run_view_type=view, page_token=token)
                 finished -= {run.data.tags.get(tracking.IDENTITY, "") for run in page}
