@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from surefoot.data.arrow import numbers
-from surefoot.data.columns import choose
+from surefoot.data.columns import choose, quoted, some
 from surefoot.errors import UserError
 from tests.data.sources import prepare_of, write
 from tests.helpers import PROJECT
@@ -210,3 +210,8 @@ print("pandas" in sys.modules)
     pq.write_table(pa.table(every), tmp_path / "raw.parquet")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(PROJECT / "src")})
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_names_in_quotes_are_quoted_once():
+    assert quoted(["a, b", "c"]) == "'a, b', 'c'"
+    assert some(["a, b", "c", "d", "e"], 2) == "'a, b', c and 2 more"
