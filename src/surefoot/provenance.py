@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -97,13 +97,49 @@ def raw_places(params: Mapping[str, Any]) -> list[Path]:
 
 def _data(raw: Sequence[Path], top: Path) -> list[str]:
     """The files of data that neither Git nor DVC has, ignored ones, too."""
-    there = [path for path in raw if path.exists() and path.resolve().is_relative_to(top.resolve())]
+    found, tracked = _listed(raw, top)
+    return _without_dvcs(found, [Path(name).with_suffix("") for name in (*found, *tracked) if name.endswith(".dvc")], top)
+
+
+def data_lacking(raw: Sequence[Path], repository: Path, commit: str) -> Iterator[list[str]]:
+    """The files of data here that a checkout of an earlier commit lacks, and has no `.dvc` file for: all that lie here now, then those of each commit since.
+
+    Data are often committed after they were trained on, and more come later.
+
+    Raises:
+        GitError: Git refuses.
+    """
+    here = top()
+    lacking = [name for names in _listed(raw, here) for name in names if not (repository / name).exists()]
+    now = _without_dvcs(lacking, [path.relative_to(repository).with_suffix("") for path in repository.rglob("*.dvc") if path.is_file()], here)
+    yield now
+    tried = {tuple(now)}
+    for later in _must("rev-list", f"{commit}..HEAD", "--", *map(str, _within(raw, here))).decode().split():
+        then = set(_names(_must("ls-tree", "-r", "-z", "--name-only", "--full-tree", later)))
+        names = [name for name in now if name in then]
+        if tuple(names) not in tried:
+            tried.add(tuple(names))
+            yield names
+
+
+def _within(raw: Sequence[Path], top: Path) -> list[Path]:
+    return [path for path in raw if path.exists() and path.resolve().is_relative_to(top.resolve())]
+
+
+def _listed(raw: Sequence[Path], top: Path) -> tuple[list[str], list[str]]:
+    """The files at these places that Git doesn't have, and those that it has."""
+    there = _within(raw, top)
     if not there:
-        return []
+        return [], []
     places = [name for path in there for name in (str(path), f"{path}.dvc")]
     found, tracked = (_names(_must("ls-files", *kind, "-z", "--full-name", "--", *places)) for kind in (["--others"], ["--cached"]))
-    by_dvc = [Path(name).with_suffix("") for name in (*found, *tracked) if name.endswith(".dvc")]
-    return sorted(name for name in found if not name.endswith(".dvc") and (top / name).is_file() and not any(Path(name).is_relative_to(out) for out in by_dvc))
+    return found, tracked
+
+
+def _without_dvcs(names: Sequence[str], by_dvc: Sequence[Path], top: Path) -> list[str]:
+    """Those that aren't DVC's: neither its outputs nor the small files that `dvc add` writes."""
+    ours = (name for name in names if not name.endswith(".dvc") and Path(name).name != ".gitignore" and (top / name).is_file())
+    return sorted(name for name in ours if not any(Path(name).is_relative_to(out) for out in by_dvc))
 
 
 def top() -> Path:

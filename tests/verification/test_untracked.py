@@ -50,7 +50,23 @@ def test_a_run_whose_data_are_gone_cannot_be(made):
     _, earlier = made.runs()
     done = verify(made, earlier)
     assert done.code == 3, done
-    assert "cannot say: its raw data, of which Git has no copy, aren't those that lie here now" in done.out
+    assert "cannot say: its raw data, of which its commit has no copy, aren't those that lie here now" in done.out
+
+
+def test_data_that_git_got_after_the_training_are_found(made):
+    """Committed with the result, as one does, and more come later."""
+    later, _ = made.runs()
+    made.run("git", "add", "data", "src")
+    made.run("git", "commit", "--quiet", "--message", "the data")
+    more = made / "data/raw/more.csv"
+    more.write_text("a,b\n")
+    try:
+        done = verify(made, later)
+    finally:
+        more.unlink()
+        made.run("git", "reset", "--quiet", "--mixed", "HEAD^")
+    assert done.code == 0, done
+    assert "identical: params, data, epochs 1-3" in done.out
 
 
 def test_a_patch_that_mlflow_lost_is_had_from_the_store(made):

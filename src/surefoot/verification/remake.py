@@ -37,7 +37,7 @@ class Remake:
         for name in ("dvc.yaml", "params.yaml"):
             if not (self.path / name).is_file():
                 raise CannotSay(f"at its commit {commit} there is no {name}")
-        self._data = data
+        self._commit, self._data = commit, data
 
     def use_environment(self, environment: Path) -> None:
         """Let the stages run with the Python of a virtual environment."""
@@ -79,12 +79,16 @@ class Remake:
         return self.scratch.start(python, self.path, self._environment(PYTHONPATH="src", DVC_ROOT=str(self.path)), out=out)
 
     def _link_data(self) -> None:
-        """Links to this workspace's raw data that neither Git nor DVC has, where they are the recorded ones."""
+        """Links to this workspace's raw data that neither Git nor DVC had then, where they are the recorded ones."""
         if not self._data:
             return
-        names = provenance.source(provenance.raw_places(self.params)).data
-        if provenance.data_digest(names, remember=False) != self._data:
-            raise CannotSay("its raw data, of which Git has no copy, aren't those that lie here now: put them back, or let Git or `dvc add` keep them")
+        try:
+            possible = provenance.data_lacking(provenance.raw_places(self.params), self.scratch.path / "repository", self._commit)
+            names = next((names for names in possible if provenance.data_digest(names, remember=False) == self._data), None)
+        except provenance.GitError as error:
+            raise CannotSay(f"its raw data can't be looked for: {error}") from None
+        if names is None:
+            raise CannotSay("its raw data, of which its commit has no copy, aren't those that lie here now: put them back; Git or `dvc add` keeps them")
         for name in names:
             there = self.scratch.path / "repository" / name
             there.parent.mkdir(parents=True, exist_ok=True)
