@@ -392,7 +392,7 @@ def test_prepare_says_what_it_took_each_column_for(here):
     done = prepare(here, source="raw.csv", target="kind", csv={"thousands": ","}, missing={"numeric": "mean", "category": "constant"})
     assert done.code == 0, done
     assert done.out.splitlines()[:8] == [
-        "note: raw.csv: left out, as without a name, or by its name, it is an index: '' (prepare.columns takes what it names)",
+        "note: raw.csv: left out, taken for an index: '' (no name, or one that pandas gives; prepare.columns takes what it names)",
         "note: raw.csv: empty in every training row: 'none' (prepare.ignore leaves a column out)",
         "note: raw.csv: the same value in every training row, from which nothing is learned: 'land' (prepare.ignore leaves a column out)",
         "note: raw.csv: taken as numbers, though some begin with 0, as codes do: 'zip' (prepare.kinds: category keeps them as they are)",

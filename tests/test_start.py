@@ -59,6 +59,12 @@ def ran(here, *stages):
     return done
 
 
+def test_that_training_starts_from_nothing_is_said(tracked):
+    (tracked / "params.yaml").write_text(PARAMS)
+    part(tracked, "1.csv", OLD)
+    assert ran(tracked, "start_from").out == "train.start_from: no model, so training starts from fresh weights\n"
+
+
 @pytest.fixture
 def coming(tracked, monkeypatch, request):
     """A run on one part file; no model is logged, which takes seconds, but in slow tests."""

@@ -55,7 +55,7 @@ def serve(port: int, *, browser: bool = True) -> None:
         _check_port(port)
     _bring_lacking()
     address = (mlflow_client.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
-    terminal.say(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (Ctrl-C stops it)")
+    terminal.say(f"the runs are on the server: {address}" if served else f"MLflow UI: {address}  (up in a few seconds; Ctrl-C stops it)")
     if browser:
         open_later(address)
     if not served:

@@ -17,7 +17,7 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
     """What may be otherwise than it was taken for, or teach nothing, or give the target away."""
     fits = list(fits)
     groups = {
-        "left out, as without a name, or by its name, it is an index: {} (prepare.columns takes what it names)": left_out,
+        "left out, taken for an index: {} (no name, or one that pandas gives; prepare.columns takes what it names)": left_out,
         "empty in every training row: {} (prepare.ignore leaves a column out)": [fitted.column.name for fitted in fits if fitted.empty],
         "the same value in every training row, from which nothing is learned: {} (prepare.ignore leaves a column out)": [
             fitted.column.name for fitted in fits if fitted.constant and not fitted.empty

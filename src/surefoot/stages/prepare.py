@@ -51,7 +51,7 @@ def main() -> None:
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
     if scale := schema.get("target_scale"):
-        what += f" (mean {scale['subtract'][0]:.5g}, deviation {scale['divide'][0]:.5g}, by which it is scaled in training)"
+        what += f" (mean {_written(scale['subtract'][0])}, deviation {_written(scale['divide'][0])}, by which it is scaled in training)"
     terminal.say(f"prepared {prepare.source}: {many(inputs, 'input')}, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
         terminal.say(
@@ -132,6 +132,10 @@ def process() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(stop.code if isinstance(stop.code, int) else 1)
+
+
+def _written(number: float) -> str:
+    return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.5g}"  # a price of 565,332, not of 5.6533e+05
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ def main() -> None:
         terminal.say(f"{KEY}: {params.train.start_from}: {found.note.name} (weights {str(found.note.weights)[:12]})")
         if found.preparation is None and not params.prepare.refit:
             terminal.say("how its inputs were prepared isn't known, so the preparation is fitted anew")
+    elif params.train.start_from is None:  # of `previous` without a model train tells
+        terminal.say(f"{KEY}: no model, so training starts from fresh weights")
 
 
 if __name__ == "__main__":
