@@ -436,3 +436,54 @@ def test_dates_and_years_mean_the_same_from_everywhere(tracked, logged):
         UserError, match=r"naive.csv: row 2, column 'at': .* has no time zone, and the others have one: write them with their distance from UTC"
     ):
         predict.predict(tracked / "naive.csv", tracked / "out.csv")
+
+
+FRAMES = """\
+prepare:
+  source: train.parquet
+  test_source: test.parquet
+  target: kind
+  missing: {numeric: mean, category: constant, date: mean, boolean: constant}
+"""
+
+
+def framed(rows, seed):
+    """A frame of pandas' own types: nullable ones, categories, instants, and an index with a name."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=rows)
+    return pd.DataFrame(
+        {
+            "x": pd.array(x, "Float64"),
+            "n": pd.array([None if number % 9 == 4 else number % 5 for number in range(rows)], "Int64"),
+            "flag": pd.array([None if number % 7 == 3 else number % 2 == 0 for number in range(rows)], "boolean"),
+            "town": pd.Categorical([["Rome", "Oslo", None][number % 3] for number in range(rows)]),
+            "text": pd.array([["p", "q", None][number % 3] for number in range(rows)], "string"),
+            "at": pd.Timestamp("2024-01-01") + pd.to_timedelta(random.integers(0, 9999, rows), unit="h"),
+            "kind": np.where(x > 0, "up", "down"),
+        },
+        index=pd.Index(random.permutation(rows), name="id"),
+    )
+
+
+@pytest.mark.parametrize("backend", ["numpy_nullable", "pyarrow", None])
+def test_the_frame_that_pandas_reads_is_one_that_the_model_takes(tracked, logged, backend):
+    framed(200, 0).to_parquet(tracked / "train.parquet")
+    framed(60, 1).to_parquet(tracked / "test.parquet")
+    model, store, said = logged(FRAMES)
+    assert "id" not in [feature["column"] for feature in store.index["features"]]
+    frame = pd.read_parquet(tracked / "test.parquet", **({"dtype_backend": backend} if backend else {}))
+    assert frame.index.name == "id"
+    for rows in (frame, frame.reset_index(drop=True), frame.reset_index(), frame.drop(columns="kind")):
+        check(model.predict(rows).to_dict("records"), store, said)
+
+
+def test_the_frame_of_embeddings_that_pandas_reads_is_one_that_the_model_takes(tracked, logged):
+    random = np.random.default_rng(0)
+    for name, rows in (("train", 90), ("test", 30)):
+        values = random.normal(size=(rows, 6)).astype(np.float32)
+        frame = pd.DataFrame({"embedding": list(values), "kind": np.where(values[:, 0] > 0, "up", "down")}, index=pd.Index(range(5, 5 + rows), name="id"))
+        frame.to_parquet(tracked / f"{name}.parquet")
+    model, store, said = logged(FRAMES)
+    frame = pd.read_parquet(tracked / "test.parquet")
+    for rows in (np.stack(frame["embedding"]), frame[["embedding"]].reset_index(drop=True)):
+        check(model.predict(rows).to_dict("records"), store, said)

@@ -508,3 +508,24 @@ def test_a_damaged_mlflow_db(batched, damage):
     client = mlflow_client(batched / "copy")
     (again,) = client.search_runs([client.get_experiment_by_name("surefoot").experiment_id])
     assert again.data.tags["surefoot.identity"] == run.data.tags["surefoot.identity"]
+
+
+def test_plots_that_cannot_be_deleted_stand_beside_no_new_data_and_no_new_metrics(tracked, monkeypatch):
+    tracked.csv()
+    for stage in ("prepare", "batch", "train", "evaluate"):
+        assert tracked.stage(stage).code == 0
+    before = (tracked / "data/prepared/schema.json").read_bytes()
+    tracked.csv(rows=90)
+    remove = files._remove
+
+    def read_only(path):
+        if path == files.PLOTS:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        remove(path)
+
+    monkeypatch.setattr(files, "_remove", read_only)
+    for stage in ("prepare", "evaluate"):
+        assert tracked.stage(stage).refused() == "error: reports/plots, which is of the run before, can't be deleted: Permission denied\n"
+        assert not (tracked / "reports/metrics.json").exists()
+    assert (tracked / "data/prepared/schema.json").read_bytes() == before
+    assert (tracked / "reports/plots/confusion.png").exists()

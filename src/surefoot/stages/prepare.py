@@ -36,7 +36,7 @@ def main() -> None:
     separate = [_opener(split, getattr(prepare, f"{split}_source"), getattr(prepare, f"{split}_labels")) for split in ("validation", "test")]
     with files.new_directory(files.PREPARED) as out:
         schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
-    files.remove_measured()
+        files.remove_measured()  # while the data that it was measured on are in place
     if beside := passed_over(prepare.source):
         terminal.say(f"note: {prepare.source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no data: {some(beside)}")
     if twice := copies(prepare.source):

@@ -216,3 +216,19 @@ def test_an_index_of_pandas_in_some_parts_alone(tmp_path, name, which):
         return
     column = name or "__index_level_0__"
     assert refusal(tmp_path, columns=["a", column]) == f"{tmp_path / '1.parquet'}: its columns aren't those of {tmp_path / '0.parquet'}: missing: {column}"
+
+
+def test_a_name_that_is_not_utf_8(file):
+    pq.write_table(table(namée=pa.array([0.5] * 10), lists=[[1.0]] * 10), file)
+    for name in ("namée".encode(), b"element"):
+        data = file.read_bytes()
+        assert name in data
+        file.write_bytes(data.replace(name, b"\xff" * len(name)))
+        assert refusal(file).startswith(f"{file}: isn't a Parquet file, or is cut short or damaged: ")
+        file.write_bytes(data)
+
+
+def test_what_pandas_would_not_have_written_is_no_index(file):
+    for said in (b"[" * 100_000, b"\xff", b"[]", b'{"index_columns": 7}', b'{"index_columns": [7, null, {}]}'):
+        pq.write_table(table().replace_schema_metadata({"pandas": said}), file)
+        assert read(file)[0] == ["a", "kind"]

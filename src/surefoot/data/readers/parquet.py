@@ -56,7 +56,10 @@ def _lists(file: pq.ParquetFile, path: Path, needed: list[str]) -> dict[str, pa.
     found = {}
     for field in file.schema_arrow:
         if field.name in needed and _is_list(field.type):
-            batch = next(file.iter_batches(1, columns=[field.name]), None)
+            try:
+                batch = next(file.iter_batches(1, columns=[field.name]), None)
+            except (OSError, pa.ArrowException) as error:
+                raise _damaged(path, error) from None
             first = batch.column(0)[0].as_py() if batch is not None and batch.num_rows else None
             if not first:
                 raise UserError(f"{path}: row 1, column {field.name!r}: an empty list; lists must have numbers, and as many in each row")
@@ -74,16 +77,18 @@ def _index_of(schema: pa.Schema) -> list[str]:
     """The columns that pandas has written for the index of its frame."""
     try:
         given = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
-    except (ValueError, AttributeError):  # of another program's
+    except (ValueError, AttributeError, RecursionError):  # of another program's
         return []
     return [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
 
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(str(path), buffer_size=STREAM_BYTES)
-    except (OSError, pa.ArrowException) as error:
+        file = pq.ParquetFile(str(path), buffer_size=STREAM_BYTES)
+        str(file.schema_arrow)  # which decodes each name
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
+    return file
 
 
 def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema, prepare: Prepare) -> Iterator[pa.RecordBatch]:
