@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import mask, null_where, numbers, validity, with_nulls
-from surefoot.data.columns import Column, is_number, kind_of_type, some, unit_of
+from surefoot.data.columns import Column, is_number, kind_of_type, some, unit_of, yaml_key
 from surefoot.data.dates import to_type
 from surefoot.data.texts import counted, missing_in, no_number, notation_of, plain, to_numbers, without
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
@@ -96,11 +96,11 @@ class Cleaner:
             vocabulary = self.vocabularies[column.name]
             codes = vocabulary.encode(self._coded(column.name, array), self._first)
             if len(vocabulary) > self._prepare.max_categories:
-                odd = _no_number(vocabulary.labels())
+                odd, key = _no_number(vocabulary.labels()), yaml_key(column.name)
                 mend = (
                     "leave the column out (prepare.ignore), or raise the limit, best with prepare.categories: codes and networks.table:table, which embeds them"
                     if odd is None
-                    else f"almost all are numbers: mend {odd!r}, or name it in prepare.missing.values, and set prepare.kinds: {{{column.name}: numeric}}"
+                    else f"almost all are numbers: mend {odd!r}, or name it in prepare.missing.values, and set prepare.kinds: {{{key}: numeric}}"
                 )
                 raise UserError(
                     f"{at(codes >= self._prepare.max_categories, column.name)}: the category has more than {self._prepare.max_categories} different values "

@@ -207,6 +207,12 @@ def is_number(text: str) -> bool:
     return True
 
 
+def yaml_key(name: str) -> str:
+    """A name as a key in params.yaml, in quotes where YAML needs them."""
+    plain = re.fullmatch(r"[^\W\d][\w.-]*( [\w.-]+)*", name) and name.lower() not in ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+    return name if plain else json.dumps(name, ensure_ascii=False)
+
+
 def many(number: int, noun: str) -> str:
     """A number with its noun: 1 row, 1,234 rows."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from surefoot.data.arrow import is_text, numbers
-from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told
+from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told, yaml_key
 from surefoot.data.dates import DATE, FORMAT, INSTANT, KNOWN, MOMENT, TIME, TWO_DIGITS, as_type, convert, read, texts_of
 from surefoot.data.readers.source import Source
 from surefoot.data.texts import Notation, few_strays, notation_of, nullified
@@ -171,13 +171,13 @@ def _two_ways(texts: _Texts, column: str, forms: list[str], source: Source) -> s
         what = "and the others of the first rows don't tell whether days or months come first"
     else:
         what = f"can be {' or '.join(f'{days[number].as_py():%-d %B}' for days in either)}, and none of the first rows tells which"
-    return f"{place} {what}; say it: prepare.dates: {{{column}: {_quoted(forms)}{_or_else(column)}"
+    return f"{place} {what}; say it: prepare.dates: {{{yaml_key(column)}: {_quoted(forms)}{_or_else(column)}"
 
 
 def _two_digits(texts: _Texts, column: str, forms: list[str], source: Source) -> str:
     return (
         f"{texts.where(0, source, column)}: a year of two digits may be of one century or the other; write four, or say the format, by which 69 to 99 are "
-        f"1969 to 1999: prepare.dates: {{{column}: {_quoted(forms)}{_or_else(column)}"
+        f"1969 to 1999: prepare.dates: {{{yaml_key(column)}: {_quoted(forms)}{_or_else(column)}"
     )
 
 
@@ -186,4 +186,4 @@ def _quoted(forms: list[str]) -> str:
 
 
 def _or_else(column: str) -> str:
-    return f"; or, if the column holds something else, prepare.kinds: {{{column}: category}}"
+    return f"; or, if the column holds something else, prepare.kinds: {{{yaml_key(column)}: category}}"

@@ -18,7 +18,7 @@ from surefoot.data import kept
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import Column, choose, index_names, is_number, kind_of_type, kind_told, left_out, many, names_in, quoted, some
+from surefoot.data.columns import Column, choose, index_names, is_number, kind_of_type, kind_told, left_out, many, names_in, quoted, some, yaml_key
 from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
 from surefoot.data.kept import Kept
@@ -341,7 +341,7 @@ def _time_image(column: pa.Array, rows: _Rows) -> NDArray[np.uint64]:
     name = rows.prepare.split.column
     raise UserError(
         f"{rows.prepare.source}: column {name!r} (prepare.split.column) has type {column.type}; a split by time needs dates or numbers: "
-        f"set prepare.kinds: {{{name}: date}}"
+        f"set prepare.kinds: {{{yaml_key(str(name))}: date}}"
     )
 
 
@@ -411,7 +411,7 @@ class Targets:
                     remedy = "add rows, or change prepare.validation or prepare.test, or prepare.split"
                     if prepare.split.by == "class":
                         remedy = "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or prepare.test"
-                    if all(map(is_number, counts)) and not all(label.lstrip("+-").isdecimal() for label in counts):
+                    if all(map(is_number, counts)) and (len(counts) > 20 or not all(label.lstrip("+-").isdecimal() for label in counts)):
                         remedy += "; or prepare.task: regression, which predicts numbers"
                     few = f"class {label!r} of column {target!r} has {many(sum(of_split.values()), 'row')}, too few to split"
                     raise UserError(f"{few}: none is left for {' and '.join(empty)}; {remedy}")
@@ -630,7 +630,7 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner,
             raise UserError(
                 f"{source.where(row)}, column {name!r}: {strays[0]!r} is not a number, as almost all of the others are",
                 f"texts among its numbers: {quoted(strays, 5)}: mend them, or add to prepare.missing.values what stands for a missing "
-                f"value; or prepare.kinds: {{{name}: category}} where the column holds no numbers",
+                f"value; or prepare.kinds: {{{yaml_key(name)}: category}} where the column holds no numbers",
             )
 
 

@@ -8,6 +8,8 @@ from surefoot import files, terminal
 from surefoot.data.columns import many, quoted
 from surefoot.data.features import Categories, Fit, natural
 
+LONGEST = 40
+"""So many characters of a value are shown."""
 WIDE = 100
 """As many inputs of one-hot categories are worth a note."""
 KINDS = ("numeric", "boolean", "category", "date")
@@ -102,7 +104,7 @@ def lines(schema: dict[str, Any]) -> list[str]:
 def _how(feature: dict[str, Any]) -> str:
     if feature["kind"] == "category":
         values = [value for value in feature["values"] if value is not None]
-        some = ", ".join(sorted(map(str, values), key=natural)[:3])
+        some = ", ".join(value if len(value) <= LONGEST else f"{value[:LONGEST]}..." for value in sorted(map(str, values), key=natural)[:3])
         return f" ({many(len(values), 'value')}: {some}{', ...' if len(values) > 3 else ''})"
     written = feature.get("unit") or feature.get("format")
     return f" (written with {written})" if written else ""

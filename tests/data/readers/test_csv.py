@@ -187,7 +187,9 @@ def test_a_later_value_of_another_type_is_named(tmp_path, monkeypatch, value, la
 def test_kinds_that_do_not_fit(file):
     text = "a,b,kind\n1,maybe,x\n"
     assert refused(file, text, kinds={"b": "boolean"}) == "row 2, column 'b': 'maybe' is not true or false"
-    assert refused(file, text, task="regression") == f"row 2, column 'kind': 'x' is not a number{MISSING}"
+    assert refused(file, text, task="regression") == (
+        f"row 2, column 'kind': 'x' is not a number{MISSING}; or prepare.task: classification, where it is a class"
+    )
 
 
 @pytest.mark.parametrize(

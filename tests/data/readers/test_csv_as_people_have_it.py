@@ -1,9 +1,11 @@
 """CSV files as people have them: what just works, and what is refused with its cause."""
 
 import io
+import re
 
 import pandas as pd
 import pytest
+import yaml
 
 from surefoot.data.readers.open import copies
 from tests.data.readers.reading import read, refusal, source_of
@@ -201,3 +203,16 @@ def test_what_lies_beside_part_files(tmp_path):
     (tmp_path / "test.csv").write_text("a,b\n1,2\n")
     told = "holds splits, test.csv, train.csv, which aren't classes or parts; name each: prepare.test_source: "
     assert told in refusal(tmp_path), "also beside a sample of a submission"
+
+
+@pytest.mark.parametrize("name", ["a: b", "", "c, d", "{e}", "#f", "1", "yes", "größe g"])
+def test_keys_that_an_error_names_are_yaml(tmp_path, name):
+    pd.DataFrame({name: ["-", *range(50)], "kind": "x"}).to_csv(tmp_path / "raw.csv", index=False)
+    message = refusal(tmp_path / "raw.csv", columns=[name])
+    assert yaml.safe_load(re.search(r"prepare.kinds: (.*) where", message)[1]) == {name: "category"}
+
+
+def test_a_number_to_predict_that_is_a_text(tmp_path):
+    (tmp_path / "raw.csv").write_text("a,b,kind\n" + PLAIN)
+    assert "'x' is not a number; " in (message := refusal(tmp_path / "raw.csv", task="regression"))
+    assert message.endswith("; or prepare.task: classification, where it is a class")

@@ -11,7 +11,7 @@ import pyarrow.csv as csv
 
 from surefoot import terminal
 from surefoot.data.arrow import text_array
-from surefoot.data.columns import kind_told, many
+from surefoot.data.columns import kind_told, many, yaml_key
 from surefoot.data.readers.csv_header import cause, comment, names_told
 from surefoot.data.readers.csv_text import Text, by_mark
 from surefoot.data.readers.source import Places, Progress, Source, check_columns, naming
@@ -146,7 +146,7 @@ def _as_text(name: str, kind: str, more: dict[str, str]) -> pa.Field:
 def _numbers_but(prepare: Prepare, files: list[Path], name: str, texts: pa.Array, odd: Mixture) -> UserError:
     """What to tell of a column that seems to hold numbers, but for some texts; or numbers that are written otherwise."""
     ours = notation_of(prepare)
-    category = f"prepare.kinds: {{{name}: category}} where the column holds no numbers"
+    category = f"prepare.kinds: {{{yaml_key(name)}: category}} where the column holds no numbers"
     _, bad = to_numbers(texts, ours, odd.unit)
     first = texts[int(np.flatnonzero(bad)[0])].as_py()
     at = f"{_place(prepare, files, name, first)}, column {name!r}: {first!r}"
@@ -241,7 +241,9 @@ def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str]
         if value is None:
             return UserError(f"{place}: a text that is not UTF-8; save it as such, or name its encoding in prepare.csv.encoding")
         kind = schema.field(name).type if name in schema.names else pa.float64()
-        hint = f"; or say what the column holds: prepare.kinds: {{{name}: {_wider(kind)}}}" if name in inferred else ""
+        hint = f"; or say what the column holds: prepare.kinds: {{{yaml_key(name)}: {_wider(kind)}}}" if name in inferred else ""
+        if name == prepare.target and not what_it_may_be(value, notation_of(prepare)):
+            hint = "; or prepare.task: classification, where it is a class"
         if pa.types.is_floating(kind):
             return UserError(f"{place}: {no_number(value, notation_of(prepare))}{hint}")
         wanted = next((text for test, text in WANTED if test(kind)), "a date or time such as 2024-12-31 or 2024-12-31 23:59:59")
