@@ -95,3 +95,19 @@ def test_a_source_that_holds_the_project(here, source):
     told = f"error: params.yaml: prepare.source: {source} holds this project itself; name the file or the directory of the data\n"
     assert here.stage("prepare").refused() == told
     assert here.files() == {"params.yaml"}
+
+
+def test_what_lies_beside_the_data_is_counted_in_each_source(here):
+    here.csv()
+    for name in ("train", "validation", "test"):
+        (here / name).mkdir()
+        lines = (here / "raw.csv").read_text().splitlines()
+        first = ["train", "validation", "test"].index(name) * 20 + 1
+        (here / name / "part.csv").write_text("\n".join([lines[0], *lines[first : first + 20]]) + "\n")
+        (here / name / "Thumbs.db").write_bytes(b"x")
+        (here / name / "README.md").write_text("x")
+    here.edit("prepare.source", "train\n  validation_source: validation\n  test_source: test")
+    done = here.stage("prepare")
+    assert done.code == 0, done
+    for name in ("train", "validation", "test"):
+        assert f"note: {name}: passed over 2 files that are no data: {name}/README.md, {name}/Thumbs.db\n" in done.out

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from surefoot.data.arrow import numbers
 from surefoot.data.columns import Column, column_of, some
-from surefoot.data.readers.source import Source
+from surefoot.data.readers.source import Source, is_beside
 from surefoot.data.split import hash_texts, mix
 from surefoot.data.vocabulary import keys
 from surefoot.errors import UserError
@@ -79,7 +79,11 @@ def _shared_file(one: Path, other: Path) -> str | None:
 
 
 def _files(path: Path) -> list[Path]:
-    return [path] if not path.is_dir() else [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith((".", "_"))]
+    return (
+        [path]
+        if not path.is_dir()
+        else [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith((".", "_")) and not is_beside(file, "")]
+    )
 
 
 # --- the same columns ----------------------------------------------------------------------------

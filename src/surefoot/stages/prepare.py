@@ -37,8 +37,9 @@ def main() -> None:
     with files.new_directory(files.PREPARED) as out:
         schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
         files.remove_measured()  # while the data that it was measured on are in place
-    if beside := passed_over(prepare.source):
-        terminal.say(f"note: {prepare.source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no data: {some(beside)}")
+    for source in dict.fromkeys(filter(None, (prepare.source, prepare.validation_source, prepare.test_source))):
+        if beside := passed_over(source):
+            terminal.say(f"note: {source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no data: {some(beside)}")
     if twice := copies(prepare.source):
         terminal.say(f"note: {prepare.source}: the same as another part, byte for byte: {some(twice)}; its rows may be in training and in the test")
     for doubt in doubtful:
