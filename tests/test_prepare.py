@@ -26,7 +26,7 @@ def test_dropped_rows_and_warnings_are_told(here):
         "note: raw.csv: the same value in every training row, from which nothing is learned: 'c' (prepare.ignore leaves a column out)",
         "numeric: 'a', 'b', 'c'",
         "missing values: 1 in 'a'",
-        "dropped 1 rows: 1 where 'a' is missing",
+        "dropped 1 row: 1 where 'a' is missing",
     ]
     assert done.out.splitlines()[4].startswith("prepared raw.csv: 3 inputs, 3 classes; rows: ")
     assert done.out.splitlines()[5].startswith("DVC doesn't watch raw.csv, so it won't run prepare again when that changes: symlink the file into data/raw")
