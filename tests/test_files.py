@@ -3,6 +3,7 @@ import json
 import math
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -179,3 +180,8 @@ def test_weights_are_read_where_their_header_accounts_for_all(tmp_path):
         file.truncate(1 << 37)
     with pytest.raises(OSError, match="it isn't a safetensors file"):
         files.read_weights(path)
+
+
+def test_no_file_has_a_nul_in_its_name():
+    with pytest.raises(OSError, match="NUL"):
+        files.open_file(Path("a\0.safetensors"))

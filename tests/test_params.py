@@ -301,6 +301,18 @@ def test_what_is_nested_too_deep_or_without_end_is_refused(file, text, wrong):
     assert wrong in file.refused()
 
 
+@pytest.mark.parametrize("value", ["2026-01-01", "!!set {1, 2}", "!!binary aGVsbG8=", '"\\ud800"', "{1: a, b: c}", "{null: a}", "2026-01-01T00:00:00Z"])
+@pytest.mark.parametrize("key", ["train.model.arguments", "train.optimizer.arguments"])
+def test_an_argument_that_no_json_has_is_refused(file, key, value):
+    set_param(file.path, key, f"{{hidden: [{value}]}}")
+    assert "arguments" in file.refused()
+
+
+def test_arguments_may_be_mappings_by_number(file):
+    set_param(file.path, "train.model.arguments", "{hidden: {0: 1.0, 1: 2.5}}")
+    assert load(file.path).train.model.arguments == {"hidden": {0: 1.0, 1: 2.5}}
+
+
 def test_a_file_that_cannot_be_read_is_refused(file):
     file.path.write_bytes(b"seed: \xff\n")
     assert file.refused().startswith(f"{file.path}: can't be read: ")

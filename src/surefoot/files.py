@@ -82,6 +82,8 @@ def open_file(path: Path, largest: int = LARGEST) -> IO[bytes]:
     Raises:
         OSError: it isn't there, can't be read, or isn't such a file; `strerror` says why in words that go on after "can't be read: ".
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a file's name can't hold a NUL character", str(path))
     check_regular(path, path.stat(), largest)  # before it is opened, as that alone does something to some devices
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

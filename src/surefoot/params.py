@@ -65,17 +65,28 @@ def _columns_that_dvc_sees(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _finite(values: Any) -> Any:
-    """Pydantic looks at the numbers of typed fields alone."""
-    inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
-    for value in inner:
-        _finite(value)
-    if isinstance(values, float) and not math.isfinite(values):
+def _plain(values: Any) -> Any:
+    """Pydantic looks at the values of typed fields alone. These are recorded as JSON: YAML has sets, dates and bytes, too."""
+    if isinstance(values, dict):
+        if {type(key) for key in values} not in ({str}, {int}, set()):
+            raise ValueError("keys in arguments must be texts, or all integers")
+        for value in values.values():
+            _plain(value)
+    elif isinstance(values, list):
+        for value in values:
+            _plain(value)
+    elif isinstance(values, float) and not math.isfinite(values):
         raise ValueError(f"arguments must be finite numbers, and {values} is none")
+    elif not isinstance(values, str | int | float | None):
+        raise ValueError(
+            f"arguments must be numbers, texts, true, false, null, lists and mappings, and a {type(values).__name__} is none; a date is a text in quotes"
+        )
+    elif isinstance(values, str) and any("\ud800" <= character <= "\udfff" for character in values):
+        raise ValueError(f"arguments must be texts that UTF-8 can hold, and {values[:20]!r} is none")
     return values
 
 
-Arguments = Annotated[dict[str, Any], AfterValidator(_dvc_must_see), AfterValidator(_finite)]
+Arguments = Annotated[dict[str, Any], AfterValidator(_dvc_must_see), AfterValidator(_plain)]
 
 
 def _one_character(text: str) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import random
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,7 @@ def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> 
     last = len(account["epochs"])
     if epochs:
         one, _, other = epochs.partition("-")
-        if not (one.isdecimal() and (other or one).isdecimal() and 1 <= int(one) <= int(other or one) <= last):
+        if not (re.fullmatch("[0-9]{1,18}", one) and re.fullmatch("[0-9]{1,18}", other or one) and 1 <= int(one) <= int(other or one) <= last):
             raise UserError(f"--epochs {epochs}: must be A-B, or A, from 1 to {last}")
         return [(int(one), int(other or one))]
     if sample is None:
