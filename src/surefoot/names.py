@@ -76,7 +76,7 @@ def _no_function(path: str) -> str:
     if module not in own:
         return f"{path}: there is no module {module}" if top in own or (Path("src") / top).is_dir() else ""
     try:
-        body = ast.parse(own[module].read_bytes()).body
+        body = ast.parse(files.read_file(own[module])).body
     except (SyntaxError, ValueError) as error:
         return f"{path}: {own[module]} is no Python: {error}"
     defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}

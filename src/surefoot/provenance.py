@@ -153,7 +153,7 @@ def data_digest(names: Sequence[str], remember: bool = True) -> str:
         return ""
     cache, place = files.trajectory() / "digests.json", top()
     try:
-        known = json.loads(cache.read_bytes())
+        known = json.loads(files.read_file(cache))
     except (OSError, ValueError):
         known = {}
     found: dict[str, list[Any]] = {}
@@ -179,7 +179,7 @@ def keep_patch(patch: bytes) -> str:
 def kept_patch(digest: str) -> bytes | None:
     """The patch of this digest, or None if it isn't here, or damaged."""
     try:
-        patch = _patch_path(digest).read_bytes() if re.fullmatch("[0-9a-f]{64}", digest) else b""
+        patch = files.read_file(_patch_path(digest), files.LARGEST_WEIGHTS) if re.fullmatch("[0-9a-f]{64}", digest) else b""
     except OSError:
         return None
     return patch if files.sha256(patch) == digest else None

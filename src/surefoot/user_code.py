@@ -45,7 +45,7 @@ def digests(own: dict[str, Path]) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """The digest of what a module does: comments, layout and docstrings don't count."""
-    tree = ast.parse(path.read_bytes())
+    tree = ast.parse(files.read_file(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -97,7 +97,7 @@ def _imports(name: str, path: Path) -> list[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found: list[str] = []
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(files.read_file(path))
     except (SyntaxError, ValueError):  # the stage that imports it says so
         return []
     for node in ast.walk(tree):
