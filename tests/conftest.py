@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 
 import pytest
 from hypothesis import settings
@@ -66,6 +67,9 @@ def here(tmp_path, monkeypatch, capfd, keep_process):
 
 @pytest.fixture
 def tracked(here, empty_store):
-    """The same with an MLflow store, for train and evaluate."""
+    """The same with an MLflow store and a commit, for train and evaluate. Git ignores all files, so none is recorded as uncommitted."""
     shutil.copy(empty_store, here / "mlflow.db")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (here / ".git" / "info" / "exclude").write_text("*\n")
+    subprocess.run(["git", "commit", "--quiet", "--allow-empty", "--message", "empty"], check=True)
     return here

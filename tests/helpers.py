@@ -28,8 +28,7 @@ class Done:
     def refused(self) -> str:
         """Standard error, after checking that it is how a user's mistake is told."""
         assert self.code == 2, self
-        # Where the test's project is in no repository, train says so first.
-        lines = [line for line in self.err.splitlines() if not line.startswith("warning: this run is recorded without its commit")]
+        lines = self.err.splitlines()
         assert 1 <= len(lines) <= 2, self
         assert lines[0].startswith("error: "), self
         assert "Traceback" not in self.out + self.err, self
@@ -220,6 +219,6 @@ class Here:
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
 
     def files(self) -> set[str]:
-        """What lies here but for the stores of MLflow and of trajectories, as paths."""
+        """What lies here but for Git's files and the stores of MLflow and of trajectories, as paths."""
         found = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
-        return {name for name in found if not name.startswith(("mlflow.db", "mlartifacts/", ".surefoot/"))}
+        return {name for name in found if not name.startswith(("mlflow.db", "mlartifacts/", ".surefoot/", ".git/"))}

@@ -292,7 +292,7 @@ def test_an_unfinished_run_is_left_as_it_is_by_sync(project, monkeypatch, capfd)
         patch.setattr(train, "_report", lambda record, epochs: os.kill(os.getpid(), signal.SIGTERM))
         assert project.stage("train").code == 143
     sync(monkeypatch)
-    assert capfd.readouterr().out.startswith("unfinished, left as it is: mlp ")
+    assert capfd.readouterr().out.startswith("unfinished, left as it is: raw mlp ")
     assert project.runs()[0].info.status == "KILLED"
 
 
