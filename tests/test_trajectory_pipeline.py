@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import cli, files, runs, serving
+from surefoot import cli, files, parent_run, runs, serving
 from surefoot.stages import train
 from surefoot.training.trajectory_store import TrajectoryStore
 from tests.helpers import mlflow_client, run_queue
@@ -371,6 +371,11 @@ def test_dvc_repro(workspace, tmp_path):
     check_history(workspace.path, workspace.runs()[0], 10)
 
 
+def trained(workspace):
+    """The runs but for the parents of sweeps."""
+    return [run for run in workspace.runs() if parent_run.OF not in run.data.tags]
+
+
 def test_experiments_share_the_store_of_the_repository_they_came_from(workspace):
     workspace.dvc("repro", "train")
     workspace.git("add", "--all")
@@ -378,7 +383,7 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
     before = outputs(workspace)
     done = workspace.dvc("exp", "run", "--temp", "--set-param", "train.epochs=5", "--name", "longer")
     assert "\nepochs 1-3 restored, training 4-5\n" in done.out
-    long, short = workspace.runs()
+    long, short = trained(workspace)
     assert (long.info.run_name, long.info.status) == ("digits lr=0.01 batch=64 epochs=5 longer", "FINISHED")
     assert long.data.tags["surefoot.continues"] == short.info.run_id
     check_history(workspace.path, long, 5)
@@ -388,8 +393,8 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
         workspace.dvc("exp", "run", "--queue", "--set-param", f"train.lr={lr}", "--name", f"lr-{lr[-1]}")
     status = run_queue(workspace, jobs=2)
     assert status.count("Success") == 2, status
-    found = {run.info.run_name: run for run in workspace.runs()}
-    assert len(workspace.runs()) == len(found) == 4
+    found = {run.info.run_name: run for run in trained(workspace)}
+    assert len(trained(workspace)) == len(found) == 4
     for name in ("digits lr=0.02 batch=64 lr-2", "digits lr=0.03 batch=64 lr-3"):
         assert found[name].info.status == "FINISHED"
         check_history(workspace.path, found[name], 3)
