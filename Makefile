@@ -7,6 +7,7 @@ DEBIAN := qemu-user chromium chromium-driver postgresql
 
 .PHONY: setup in-git repro test test-slow soak check ui tutorial bench lock
 .DEFAULT_GOAL := repro
+.NOTPARALLEL:
 
 setup: .venv/.installed
 
@@ -16,8 +17,7 @@ setup: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[dev]'
 	@touch $@
 
-repro: in-git       ## run the pipeline: whatever changed, and what depends on it
-	@$(MAKE) --no-print-directory setup
+repro: in-git setup ## run the pipeline: whatever changed, and what depends on it
 	@$(BIN)/surefoot check
 	$(BIN)/dvc repro
 
