@@ -79,6 +79,13 @@ def drips_headers(handler, gone):
         handler.wfile.write(b"x")
 
 
+def never_ends(handler, gone):
+    handler.send_response(200)
+    handler.end_headers()
+    while not gone.is_set():
+        handler.wfile.write(b" " * 100_000)
+
+
 def turns_in_a_circle(handler, gone):
     send(handler, b"", 302, Location=handler.path)
 
@@ -112,6 +119,11 @@ def test_each_status_is_told(reached, status):
 @pytest.mark.parametrize("answer", [never, drips, drips_headers, turns_in_a_circle, hangs_up])
 def test_a_server_that_gives_no_answer(reached, answer):
     assert "can't be read: " in reached(answer, lambda client: lookup.search(client))
+
+
+def test_an_answer_without_an_end_is_not_kept_in_memory(reached, monkeypatch):
+    monkeypatch.setattr(mlflow_client, "LARGEST_ANSWER", 1_000_000)
+    assert "an answer has more than 1,000,000 bytes" in reached(never_ends, lambda client: lookup.search(client))
 
 
 @pytest.mark.parametrize("answer", [says(503), drips])

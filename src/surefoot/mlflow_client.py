@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from functools import cache
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -22,6 +23,7 @@ from surefoot import files, limits
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+    from requests import Response
 
 Result = TypeVar("Result")
 _waited_for: set[threading.Thread] = set()
@@ -45,6 +47,7 @@ RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///|file:(?!/)|(?![a-z][a-z\d+.-]*:|da
 WAITS = 3  # a call may take so many times what a request may wait for a byte
 BYTES = 5_000_000  # so many bytes of an artifact may take that long again
 REQUESTS = 50  # and so many requests, where a call makes many
+LARGEST_ANSWER = 64 << 20  # bytes of an answer that is read whole: a page of a thousand runs has far less
 LARGEST = 1 << 34  # bytes of an artifact, or of a model's files, that are fetched
 # MLflow's names of what it says of one request. Whatever else it says, a simple question shows whether it is there at all.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
@@ -198,6 +201,7 @@ def _in_time(what: Callable[[], Result], size: int, into: Path | None, requests:
         except BaseException as error:
             done.set_exception(error)
 
+    _bound_answers()
     thread = threading.Thread(target=work, daemon=True)
     began = time.monotonic()
     _waited_for.add(thread)
@@ -214,6 +218,35 @@ def _in_time(what: Callable[[], Result], size: int, into: Path | None, requests:
     finally:
         _waited_for.discard(thread)
     return done.result()
+
+
+@cache
+def _bound_answers() -> None:
+    """Have each answer that MLflow's client reads whole end at a bound; requests has none, and no setting for it."""
+    import requests
+    from requests.models import CONTENT_CHUNK_SIZE
+
+    pieces_of: Callable[..., Iterator[Any]] = requests.Response.iter_content
+
+    def iter_content(response: requests.Response, chunk_size: int | None = 1, decode_unicode: bool = False) -> Iterator[Any]:
+        pieces = pieces_of(response, chunk_size, decode_unicode)
+        # Who reads it whole takes pieces of this size; files come in others, and have a bound of their own.
+        whole = chunk_size == CONTENT_CHUNK_SIZE and threading.current_thread() in _waited_for
+        return _bounded(response, pieces) if whole else pieces
+
+    requests.Response.iter_content = iter_content  # type: ignore[method-assign,assignment]
+
+
+def _bounded(response: "Response", pieces: Iterator[Any]) -> Iterator[Any]:
+    import requests
+
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > LARGEST_ANSWER:
+            response.close()
+            raise requests.ConnectionError(f"an answer has more than {LARGEST_ANSWER:,} bytes")
+        yield piece
 
 
 def _size_of(directory: Path) -> int:

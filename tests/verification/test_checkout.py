@@ -91,6 +91,22 @@ def test_a_patch_of_another_commit(repository, tmp_path):
         checkout.check_out(repository, tmp_path / "again", git(repository, "rev-parse", "HEAD").strip(), patch)
 
 
+@pytest.mark.parametrize("name", [".venv", ".dvc", ".dvc/config.local", ".dvc/tmp"])
+def test_nothing_is_written_through_a_link_of_the_recorded_code(repository, tmp_path, name):
+    for needed in ("dvc.yaml", "params.yaml"):
+        (repository / needed).touch()
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message=a pipeline")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (repository / name).parent.mkdir(exist_ok=True)
+    (repository / name).symlink_to(outside)
+    git(repository, "add", "--all")
+    patch = git(repository, "diff", "--cached", "--binary").encode()
+    with Scratch() as scratch, pytest.raises(CannotSay, match=f"its code has a {name} of its own"):
+        Remake(scratch).check_out(git(repository, "rev-parse", "HEAD").strip(), patch)
+
+
 def test_a_shallow_clone(repository, tmp_path, monkeypatch):
     first = git(repository, "rev-parse", "HEAD").strip()
     (repository / "kept").write_text("later\n")

@@ -15,6 +15,7 @@ from surefoot.verification import checkout
 from surefoot.verification.recorded import CannotSay
 from surefoot.verification.scratch import Process, Scratch
 
+MADE_HERE = (".venv", ".dvc", ".dvc/config.local", ".dvc/tmp")
 WORKSPACE_CACHE = "surefoot-workspace"  # as a remote, so that it's only read
 
 
@@ -37,6 +38,10 @@ class Remake:
         for name in ("dvc.yaml", "params.yaml"):
             if not (self.path / name).is_file():
                 raise CannotSay(f"at its commit {commit} there is no {name}")
+        # What is written there next may not be written through a link to elsewhere.
+        for name in MADE_HERE:
+            if (self.path / name).is_symlink() or (name == ".venv" and (self.path / name).exists()):
+                raise CannotSay(f"its code has a {name} of its own, in the way of the one that is made here")
         self._commit, self._data = commit, data
 
     def use_environment(self, environment: Path) -> None:
@@ -118,7 +123,7 @@ class Remake:
                 if ours["core"].get("remote"):
                     local["core"]["remote"] = ours["core"]["remote"]
                 local["cache"]["dir"] = str(self.scratch.path / "cache")
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             raise CannotSay(f"DVC's settings can't be read: {error}") from None
 
     def _dvc(self, *arguments: str, quiet: bool = False, variables: dict[str, str] | None = None) -> int:
