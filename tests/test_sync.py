@@ -8,6 +8,7 @@ from surefoot import cli, files, serving
 from surefoot.errors import UserError
 from surefoot.mlflow_client import OutOfReach
 from surefoot.sync_command import sync
+from surefoot.training.trajectory_store import TrajectoryStore
 
 NETWORK = """
 from torch import nn
@@ -143,6 +144,27 @@ def test_what_the_store_lost_is_told(trained, capfd):
     lines, error = said(capfd)
     assert [line.partition(":")[0] for line in lines] == ["lacks checkpoints/best.safetensors", "lacks checkpoints/last.safetensors", "lacks its model"]
     assert "1 of 1 runs" in error
+
+
+def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
+    trained.train("0.1", **AWAY)
+    trained.train("0.2", **AWAY)
+    store = TrajectoryStore(files.trajectory())
+    identity, whole = next((identity, run) for identity, run in store.runs().items() if run["description"]["params"]["train.lr"] == 0.1)
+    needed = ("best", "weights", "origin", "data", "epochs", "incomplete", "select", "save_every", "model", "examples", "continues")
+    broken = [{name: value for name, value in whole.items() if name != left_out} for left_out in needed]
+    broken += [whole | {"best": "x"}, whole | {"model": {}}, whole | {"description": whole["description"] | {"dataset": {}}}]
+    for mark in broken:
+        store.mark_run(identity, mark)
+        lines, error = said(capfd)
+        assert ([line.partition(" of it isn't whole")[0] for line in lines if line.startswith("left as it is")], error) == (
+            [f"left as it is, since what {store.run_path(identity)} says"],
+            "",
+        )
+    assert by_lr(trained).keys() == {"0.2"}
+    store.mark_run(identity, whole)
+    assert said(capfd)[1] == ""
+    assert by_lr(trained).keys() == {"0.1", "0.2"}
 
 
 def test_deleted_runs_stay_deleted(trained, capfd):

@@ -5,7 +5,7 @@ Each document is checked before anything of it is used, and refused in a line wh
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 LARGEST_YAML = 2 << 20  # bytes of an MLmodel: YAML is slow to read
 
@@ -137,9 +137,11 @@ class Machine(Document):
 class Description(Document):
     """What a run in MLflow says of itself, as a mark keeps it."""
 
+    model_config = ConfigDict(strict=True, extra="ignore")  # it becomes a `tracking.Description`
+
     name: str
-    params: dict[str, Any] = {}
-    dataset: dict[str, Any] = {}
+    params: dict[str, Any]
+    dataset: dict[str, Any]
     tags: dict[str, str] = {}
     texts: dict[str, str] = {}
 
@@ -165,6 +167,59 @@ class Mark(Document):
     seen: Seen | None = None
     continues: list[tuple[str, int]] = []
     results: dict[str, float] = {}
+
+
+class Rows(Document):
+    """How many rows the splits have."""
+
+    train: Count
+    validation: Count
+    test: Count
+
+
+class Described(Document):
+    """A dataset, as a run's description has it."""
+
+    rows: Rows
+
+
+class WholeDescription(Description):
+    """What a run in MLflow says of itself, as its page needs it."""
+
+    dataset: Described  # type: ignore[assignment]
+
+
+class Network(Document):
+    """What is remembered of a run's network."""
+
+    factory: str
+    task: str
+    classes: list[Any] | None
+
+
+class Finished(Mark):
+    """The mark of a finished run, with all that its view in MLflow is made of."""
+
+    description: WholeDescription
+    last: str
+    best: str | None
+    chosen: str | None
+    weights: str | None
+    origin: dict[str, Any]
+    data: dict[str, Any]
+    epochs: Count
+    incomplete: str | None
+    select: Select
+    save_every: Count
+    model: Network  # type: ignore[assignment]
+    examples: list[Any]
+    continues: list[tuple[str, int]]
+
+    @model_validator(mode="after")
+    def _epochs_have_it(self) -> "Finished":
+        if self.best and not {self.best, self.chosen} <= set(self.epoch_keys):
+            raise ValueError("its best state isn't one of its epochs'")
+        return self
 
 
 class Record(Document):
@@ -253,6 +308,18 @@ def parse(kind: type[Kind], data: bytes) -> dict[str, Any]:
     try:
         return kind.model_validate_json(data).model_dump(exclude_unset=True)
     except (ValidationError, RecursionError, MemoryError, ValueError) as error:
+        raise Malformed(_where(error)) from None
+
+
+def check(kind: type[Document], value: dict[str, Any]) -> None:
+    """See that a document that was read is also what `kind` says.
+
+    Raises:
+        Malformed: it isn't.
+    """
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
         raise Malformed(_where(error)) from None
 
 

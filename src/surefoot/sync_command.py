@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from surefoot import files, lookup, mlflow_client, runs, terminal, tracking
+from surefoot import documents, files, lookup, mlflow_client, runs, terminal, tracking
 from surefoot.errors import UserError
 from surefoot.params import load
 from surefoot.training import numerics
@@ -36,7 +36,7 @@ def lacking() -> set[str]:
     Raises:
         UserError: MLflow can't be read.
     """
-    finished = {identity for identity, run in TrajectoryStore(files.trajectory()).runs().items() if run["last"] and "chosen" in run}
+    finished = {identity for identity, run in TrajectoryStore(files.trajectory()).runs().items() if run.get("last") and "chosen" in run}
     path = mlflow_client.sqlite_file(mlflow_client.configure())
     if not finished or (path and not path.exists()):
         return finished
@@ -58,8 +58,13 @@ def lacking() -> set[str]:
 def _bring(identity: str, run: dict[str, Any], store: TrajectoryStore, locks: files.Locks) -> bool:
     """Bring a run to MLflow; returns whether it lacks something."""
     name = run["description"]["name"]
-    if not run["last"] or "chosen" not in run:
-        terminal.say(f"unfinished, left as it is: {name}" if not run["last"] else f"of an older Surefoot, left as it is: {name}")
+    if not run.get("last") or "chosen" not in run:
+        terminal.say(f"of an older Surefoot, left as it is: {name}" if run.get("last") else f"unfinished, left as it is: {name}")
+        return False
+    try:
+        documents.check(documents.Finished, run)
+    except documents.Malformed as error:
+        terminal.say(f"left as it is, since what {store.run_path(identity)} says of it isn't whole: {name}: {error}")
         return False
     tracker: tracking.Tracker = runs.publish(identity, run, store, locks, anew=False)
     if tracker.deleted:
