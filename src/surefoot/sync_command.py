@@ -68,7 +68,9 @@ def _bring(identity: str, run: dict[str, Any], store: TrajectoryStore, locks: fi
         return False
     tracker: tracking.Tracker = runs.publish(identity, run, store, locks, anew=False)
     if tracker.deleted:
-        terminal.say(f"was deleted in MLflow, left so: {name} ({tracker.deleted}); `mlflow runs restore --run-id` brings it back")
+        uri = mlflow_client.without_password(mlflow_client.store_uri())
+        restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"
+        terminal.say(f"was deleted in MLflow, left so: {name}; `{restore}` brings it back")
         return False
     if tracker.run_id is None and not tracker.lacks:
         raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")

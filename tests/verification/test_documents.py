@@ -131,6 +131,9 @@ def test_no_mutation_of_an_account_is_called_identical(made):
             assert verdict(document, account, tags) != "identical", (place, how, new)
 
     assert verdict(account, account, tags) == "identical"
+    dampening = ("origin", "optimizer", "dampening")
+    for value in (0, False, float("nan")):  # 0 == 0.0, but they are digested as two
+        assert verdict(mutated(account, dampening, "replace", value), account, tags) != "identical", value
     check()
 
 

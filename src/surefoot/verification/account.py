@@ -1,6 +1,7 @@
 """A run's account (`trajectory.json` in MLflow): read, and refused where it isn't one or doesn't hold together."""
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,9 @@ def check_keys(account: dict[str, Any], made: Sequence[Mapping[str, Any]], origi
     said = {epoch["epoch"]: epoch for epoch in account["epochs"]}
     both = [(said[record["epoch"]], record) for record in made if record["epoch"] in said]
     same_keys = [one["key"] == other["key"] for one, other in both]
-    same_origin, same_states = account["origin"] == origin, all(one["state"] == other["state"] for one, other in both)
+    # As they are digested: 0 and 0.0 are two origins.
+    same_origin = json.dumps(account["origin"], sort_keys=True) == json.dumps(origin, sort_keys=True)
+    same_states = all(one["state"] == other["state"] for one, other in both)
     # Other values that are scheduled make other keys, too, but then other states.
     if (any(same_keys) and not same_origin) or (same_origin and same_states and not all(same_keys)):
         raise CannotSay(f"its {runs.ACCOUNT} in MLflow doesn't hold together: its keys aren't those of its origin")
