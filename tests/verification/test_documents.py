@@ -67,6 +67,7 @@ def made(tmp_path_factory):
     here = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")  # which is set here otherwise, for the tests after these, too
         patch.setattr(serving, "log_model", lambda run_id, *_: f"model of {run_id}")
         mlflow_client(here).search_experiments()
 
