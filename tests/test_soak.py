@@ -68,7 +68,7 @@ def test_a_second_writer_of_a_run_waits_for_the_first(tmp_path, monkeypatch, cap
     assert first.stdout.readline() == b"held\n"
     opened = threading.Event()
     monkeypatch.setattr(tracking, "configure", lambda: opened.set() or "no-such-scheme://")
-    tracker = tracking.Tracker("a", tracking.Description("name", {}, {}), files.Locks(tmp_path / "lock"))
+    tracker = tracking.Tracker("a", tracking.Description("name", {}, {"path": "raw.csv", "digest": "0" * 64}), files.Locks(tmp_path / "lock"))
     second = threading.Thread(target=tracker.open)
     second.start()
     assert not opened.wait(0.5)

@@ -125,8 +125,7 @@ def test_a_signal_leaves_a_killed_run_that_the_next_one_finishes(project, monkey
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=project.path, check=True, capture_output=True)
 
-    git("init", "--quiet")
-    git("add", "params.yaml")
+    git("add", "--force", "params.yaml")
     git("commit", "--quiet", "--message=one")
     set_train(project, epochs=5)
     report = train._report
@@ -138,7 +137,7 @@ def test_a_signal_leaves_a_killed_run_that_the_next_one_finishes(project, monkey
     assert done.err == f"stopped by {signal.Signals(number).name}\n"
     (killed,) = project.runs()
     assert killed.info.status == "KILLED"
-    git("add", "params.yaml")
+    git("add", "--force", "params.yaml")
     git("commit", "--quiet", "--message=two")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project.path, check=True, capture_output=True, text=True).stdout.strip()
     assert killed.data.tags["mlflow.source.git.commit"] != commit
