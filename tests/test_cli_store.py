@@ -30,7 +30,7 @@ def mark(path, parts, name):
     walk(store, parts)
     identity = f"{name}" * 64
     keys = [part.key for part in parts]
-    store.mark_run(identity[:64], {"epoch_keys": keys, "last": keys[-1], "best": keys[0], "description": {"name": f"run {name}"}})
+    store.mark_run(identity[:64], {"epoch_keys": keys, "last": keys[-1], "best": keys[0], "description": {"name": f"run {name}", "params": {}, "dataset": {}}})
 
 
 NEEDED = {"compare": ["a", "b"], "predict": ["rows.csv"]}  # what a command isn't even parsed without

@@ -7,7 +7,7 @@ from surefoot.errors import UserError
 from surefoot.training.trajectory_store import TrajectoryStore
 
 ONE, TWO, THREE = "a" * 64, "abcd" + "1" * 60, "abcd" + "2" * 60
-RUN = {"epoch_keys": [], "last": None, "description": {"name": "kept"}}
+RUN = {"epoch_keys": [], "last": None, "description": {"name": "kept", "params": {}, "dataset": {}}}
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def mark(store, parts, name, *, finished=True):
     losses = {key: store.record(key)["metrics"]["validation/loss"] for key in keys if store.record(key)}
     done = {"last": keys[-1], "best": min(losses, key=losses.get)} if finished else {"last": None, "best": None}
     identity = files.sha256(name.encode())
-    store.mark_run(identity, {"epoch_keys": keys, "description": {"name": name}, **done})
+    store.mark_run(identity, {"epoch_keys": keys, "description": {"name": name, "params": {}, "dataset": {}}, **done})
     return identity
 
 

@@ -118,7 +118,7 @@ def walk(path, parts, *, stop=None, make=make, mark=False, **options):
             if mark:
                 best = min(outcome.records, key=lambda record: record["metrics"]["validation/loss"])
                 keys = [part.key for part in parts if part.ends_epoch]
-                about = {"epoch_keys": keys, "last": keys[-1], "best": best["key"], "description": {"name": f"{len(keys)} epochs"}}
+                about = {"epoch_keys": keys, "last": keys[-1], "best": best["key"], "description": {"name": f"{len(keys)} epochs", "params": {}, "dataset": {}}}
                 store.mark_run(files.sha256(parts[-1].key.encode()), about)
         finally:
             outcome.steps = max(outcome.steps, links.steps_trained)

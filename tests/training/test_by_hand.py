@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from surefoot import runs
+from surefoot import runs, user_code
 from surefoot.errors import UserError
-from surefoot.training import origin
 from surefoot.training.trajectory_store import TrajectoryStore
 from tests.training import by_hand
 from tests.training.by_hand import OPTIMIZERS, SETTINGS, compare, data, ours, params, with_optimizer
@@ -23,8 +22,7 @@ PROJECT = Path(__file__).parents[2]
 def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
-        for name in ("_digest", "_sources"):  # of source that doesn't change meanwhile
-            patch.setattr(origin, name, cache(getattr(origin, name)))
+        patch.setattr(user_code, "digest", cache(user_code.digest))  # of source that doesn't change meanwhile
         yield
 
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot import runs
+from surefoot import runs, user_code
 from surefoot.errors import UserError
-from surefoot.training import origin
 from surefoot.training.trajectory_store import TrajectoryStore
 from tests.training.by_hand import NETWORKS, NO_DECAY, OF_THEIR_OWN, OPTIMIZERS, data, params
 from tests.training.chains import Scratch, walk
@@ -41,8 +40,7 @@ FEATURES = {
 def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
-        for name in ("_digest", "_sources"):  # of source that doesn't change meanwhile
-            patch.setattr(origin, name, cache(getattr(origin, name)))
+        patch.setattr(user_code, "digest", cache(user_code.digest))  # of source that doesn't change meanwhile
         yield
 
 

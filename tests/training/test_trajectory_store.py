@@ -29,7 +29,7 @@ def names(store):
 
 
 def mark(**more):
-    return {"description": {"name": "a run"}, "epoch_keys": [], **more}
+    return {"description": {"name": "a run", "params": {}, "dataset": {}}, "epoch_keys": [], **more}
 
 
 def test_what_is_written_is_read(store):
@@ -118,7 +118,7 @@ def test_a_state_under_another_key_is_not_used(store):
 def test_what_cannot_be_read_counts_as_missing(store, capsys):
     store.record_path(KEY).mkdir(parents=True)
     assert store.record(KEY) is None
-    assert capsys.readouterr().err == f"warning: {store.record_path(KEY)} can't be read (Is a directory); it isn't used\n"
+    assert capsys.readouterr().err == f"warning: {store.record_path(KEY)} can't be read (it is a directory, not a file); it isn't used\n"
 
 
 # --- Writing -------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_a_limit_of_the_system_is_told_and_leaves_nothing(store):
     store.write(record(), STATE)
     done = subprocess.run([sys.executable, "-c", FILLS, str(store.path)], env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True)
     assert done.returncode == 2, done
-    assert done.stderr.startswith(f"error: {store.state_path(OTHER)} can't be written: File too large\n")
+    assert done.stderr.startswith(f"error: {store.state_path(OTHER)} can't be written: the limit on the size of a file is reached: `ulimit -f` is 4; raise it\n")
     assert names(store) == [f"chain/{KEY}.json", f"chain/{KEY}.safetensors"]
 
 

@@ -296,7 +296,7 @@ def test_the_account_of_an_older_surefoot(project):
     path.write_bytes(written)
     assert (done.code, "identical" in done.out) == (0, True), done
     (run,) = TrajectoryStore(project.workspace / ".surefoot").runs().values()
-    older = {name: value for name, value in run.items() if name in account or name in ("weights", "epoch_keys", "last", "best")}
+    older = {name: value for name, value in run.items() if name in account or name in ("description", "weights", "epoch_keys", "last", "best")}
     made = runs.account("identity", older, TrajectoryStore(project.workspace / ".surefoot"))
     assert (made["epochs"], made["incomplete"]) == (account["epochs"], None)
 
