@@ -210,7 +210,8 @@ def test_a_limit_of_the_system_is_told_and_leaves_nothing(store):
     store.write(record(), STATE)
     done = subprocess.run([sys.executable, "-c", FILLS, str(store.path)], env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True)
     assert done.returncode == 2, done
-    assert done.stderr.startswith(f"error: {store.state_path(OTHER)} can't be written: the limit on the size of a file is reached: `ulimit -f` is 4; raise it\n")
+    why = "the limit on the size of a file is reached: `ulimit -f` is 4; raise it"
+    assert done.stderr.startswith(f"error: {store.state_path(OTHER)} can't be written: {why}\n")
     assert names(store) == [f"chain/{KEY}.json", f"chain/{KEY}.safetensors"]
 
 
