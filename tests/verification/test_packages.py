@@ -72,7 +72,7 @@ def test_a_python_that_is_not_here(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        *("-e git+https://127.0.0.1/x#egg=a==1", "-i http://127.0.0.1/simple", "--index-url=http://127.0.0.1/==1", "-r other.txt", "./here", "/tmp/a==1"),
+        *("-e git+https://127.0.0.1/x#egg=a==1", "-i http://127.0.0.1/index", "--index-url=http://127.0.0.1/==1", "-r other.txt", "./here", "/tmp/a==1"),
         *("https://127.0.0.1/a-1.0.whl", "a @ https://127.0.0.1/a.whl", "a==1; python_version > '3'", "a[extra]==1", "a>=1", "a==1 --hash=sha256:0", "a == 1"),
         *("a==1.*", "a===1", "-c==1", "a==-e", "a", "==1", "a==", "a==1 # comment", "a==1\x00", "a==${HOME}", "file:///a==1", "a==1\\"),
     ],
