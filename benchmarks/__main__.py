@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import pipeline, scale, tables, worker
-from surefoot.params import Params, load
+from surefoot.params.reading import load
+from surefoot.params.sections import Params
 
 EPOCH_OVER_BARE = 1.05
 EPOCH_OVER_TUTORIAL = 0.65
@@ -29,8 +30,16 @@ MEMORY = 500e6  # bytes above what the imports take
 
 SLOW_ROUNDS = 3  # at most, of memory and pipeline, where a round takes long
 
-LARGE = worker.Workload("60,000 x 784", 60_000, (784,), 10, 64, "networks.mlp:mlp", {"hidden": [128]}, {"lr": 0.01}, epochs=1)
-LABELS = {"tutorial": "tutorial loop", "lightning": "Lightning", "bare": "bare loop", "ours": "ours", "kept": "ours, chain kept"}
+LARGE = worker.Workload(
+    "60,000 x 784", 60_000, (784,), 10, 64, "networks.mlp:mlp", {"hidden": [128]}, {"lr": 0.01}, epochs=1
+)
+LABELS = {
+    "tutorial": "tutorial loop",
+    "lightning": "Lightning",
+    "bare": "bare loop",
+    "ours": "ours",
+    "kept": "ours, chain kept",
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,21 @@ class Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Surefoot beside the loops that people write otherwise.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure, of: {', '.join(PARTS)} (default: all)")
-    parser.add_argument(
-        "--rounds", type=int, default=11, help=f"rounds to take the median of (default: %(default)s); the others than loops take at most {SLOW_ROUNDS}"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure Surefoot beside the loops that people write otherwise."
     )
-    parser.add_argument("--quick", action="store_true", help="few rows and epochs: to see that it runs, not for figures to quote")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"what to measure, of: {', '.join(PARTS)} (default: all)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=11,
+        help=f"rounds to take the median of (default: %(default)s); the others than loops take at most {SLOW_ROUNDS}",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few rows and epochs: to see that it runs, not for figures to quote"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -59,7 +77,10 @@ def main() -> None:
     params = load(worker.ROOT / "params.yaml")
     workloads = {"large": LARGE, "digits": digits(params, epochs=10)}
     if arguments.quick:
-        workloads = {"large": replace(LARGE, name="2,000 x 784", rows=2_000), "digits": replace(workloads["digits"], epochs=2)}
+        workloads = {
+            "large": replace(LARGE, name="2,000 x 784", rows=2_000),
+            "digits": replace(workloads["digits"], epochs=2),
+        }
     rows: list[Row] = []
     for part in arguments.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="surefoot-bench-") as scratch:
@@ -75,7 +96,17 @@ def digits(params: Params, epochs: int) -> worker.Workload:
     with (worker.ROOT / "data" / "raw" / "digits.csv").open() as file:
         rows = round((sum(1 for _ in file) - 1) * (1 - params.prepare.validation - params.prepare.test))
     optimizer = train.model_dump(include={"lr", "momentum", "nesterov", "dampening", "weight_decay"})
-    return worker.Workload("digits", rows, params.batch.shape or (64,), 10, params.batch.size, train.model.factory, train.model.arguments, optimizer, epochs)
+    return worker.Workload(
+        "digits",
+        rows,
+        params.batch.shape or (64,),
+        10,
+        params.batch.size,
+        train.model.factory,
+        train.model.arguments,
+        optimizer,
+        epochs,
+    )
 
 
 def measure_loops(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
@@ -88,13 +119,23 @@ def measure_loops(workloads: dict[str, worker.Workload], _params: Params, rounds
             where = f"{workload.name}, {profile}"
             for name, some in seconds.items():
                 yield Row(
-                    f"{where}: {LABELS[name]}", f"{statistics.median(some) * 1000:,.1f} ms an epoch" if some else "not installed (pip install '.[bench]')"
+                    f"{where}: {LABELS[name]}",
+                    (
+                        f"{statistics.median(some) * 1000:,.1f} ms an epoch"
+                        if some
+                        else "not installed (pip install '.[bench]')"
+                    ),
                 )
             if "tutorial" in seconds:
                 yield ratio_row(f"{where}: ours / tutorial", seconds["ours"], seconds["tutorial"], EPOCH_OVER_TUTORIAL)
             yield ratio_row(f"{where}: ours / bare", seconds["ours"], seconds["bare"], EPOCH_OVER_BARE)
             # Epochs of a few milliseconds are shorter than making one durable: the target is for the large workload.
-            yield ratio_row(f"{where}: chain kept / not", seconds["kept"], seconds["ours"], KEPT_OVER_OURS if key == "large" else None)
+            yield ratio_row(
+                f"{where}: chain kept / not",
+                seconds["kept"],
+                seconds["ours"],
+                KEPT_OVER_OURS if key == "large" else None,
+            )
 
 
 def measure_memory(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
@@ -106,12 +147,21 @@ def measure_memory(workloads: dict[str, worker.Workload], params: Params, rounds
         for contender, some in peaks.items():
             some.append(worker.call("peak_memory", workload, scratch, params.numerics, contender=contender))
     for contender, some in peaks.items():
-        how = "rows in memory" if contender == "bare" else "rows memory-mapped; the pages of the file that were read count"
-        yield Row(f"{workload.name}: peak memory of {LABELS[contender]}", f"{statistics.median(some) / 2**20:,.0f} MiB ({how})")
+        how = (
+            "rows in memory"
+            if contender == "bare"
+            else "rows memory-mapped; the pages of the file that were read count"
+        )
+        yield Row(
+            f"{workload.name}: peak memory of {LABELS[contender]}",
+            f"{statistics.median(some) / 2**20:,.0f} MiB ({how})",
+        )
     yield ratio_row(f"{workload.name}: peak memory, ours / bare", peaks["ours"], peaks["bare"], MEMORY_OVER_BARE)
 
 
-def measure_pipeline(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+def measure_pipeline(
+    workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path
+) -> Iterator[Row]:
     # The same run, so as many epochs as the pipeline trains.
     workload = replace(workloads["digits"], epochs=params.train.epochs)
     measured: list[dict[str, float]] = []
@@ -131,7 +181,9 @@ def measure_pipeline(workloads: dict[str, worker.Workload], params: Params, roun
     yield Row("imports of its five processes", f"{median('imports')} ({each})")
     yield Row(f"bare training of the same run, {workload.epochs} epochs", median("bare training"))
     parts = [imports + training for imports, training in zip(seconds["imports"], seconds["bare training"], strict=True)]
-    yield ratio_row("dvc repro from scratch / imports and bare training", seconds["scratch"], parts, PIPELINE_OVER_PARTS)
+    yield ratio_row(
+        "dvc repro from scratch / imports and bare training", seconds["scratch"], parts, PIPELINE_OVER_PARTS
+    )
 
 
 def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
@@ -144,13 +196,25 @@ def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds:
         progress(f"data of {names}: round {number + 1} of {rounds}")
         found.append(scale.measure(workload, scratch, params.numerics, sizes))
     seconds = [one["batch"][-1]["seconds"] for one in found]
-    yield ratio_row(f"batch of {large / 1e9:g} GB / copying it to the same disk", seconds, [one["copy"] for one in found], BATCH_OVER_COPY)
+    yield ratio_row(
+        f"batch of {large / 1e9:g} GB / copying it to the same disk",
+        seconds,
+        [one["copy"] for one in found],
+        BATCH_OVER_COPY,
+    )
     for what, name in (("batch", "batch"), ("full", "train, full"), ("blocks", "train, blocks")):
         peaks = [[one[what][place]["bytes"] for one in found] for place in (0, 1)]
         most = max(map(max, peaks))
         verdict = "reached" if most < MEMORY else "missed"
-        yield Row(f"{name}: peak memory above its imports, {names}", f"{most / 1e6:,.0f} MB", f"at most {MEMORY / 1e6:.0f} MB", verdict)
-        yield ratio_row(f"{name}: that of {large / 1e9:g} GB / of {small / 1e9:g} GB", peaks[1], peaks[0], LARGE_OVER_SMALL)
+        yield Row(
+            f"{name}: peak memory above its imports, {names}",
+            f"{most / 1e6:,.0f} MB",
+            f"at most {MEMORY / 1e6:.0f} MB",
+            verdict,
+        )
+        yield ratio_row(
+            f"{name}: that of {large / 1e9:g} GB / of {small / 1e9:g} GB", peaks[1], peaks[0], LARGE_OVER_SMALL
+        )
     what = "train, blocks: memory of a quarter of its data / no limit"
     if all(one["limited"] for one in found):
         yield ratio_row(what, [one["limited"] for one in found], [one["free"] for one in found], LIMITED_OVER_FREE)
@@ -164,7 +228,12 @@ def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds:
     differences = [ours - theirs for ours, theirs in zip(*list(some.values())[:2], strict=True)]
     noise = 2 * statistics.stdev(differences) / len(differences) ** 0.5
     middle = statistics.mean(differences)
-    yield Row("digits: full - blocks", f"{middle:+.4f}", f"within {noise:.4f}, two standard errors", "reached" if abs(middle) <= noise else "missed")
+    yield Row(
+        "digits: full - blocks",
+        f"{middle:+.4f}",
+        f"within {noise:.4f}, two standard errors",
+        "reached" if abs(middle) <= noise else "missed",
+    )
 
 
 def measure_tables(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
@@ -180,8 +249,15 @@ def measure_tables(workloads: dict[str, worker.Workload], _params: Params, round
     def seconds(name: str) -> list[float]:
         return [one[1][name][0] for one in found]
 
-    yield ratio_row(f"prepare of {large} / pyarrow, CSV to Parquet", seconds("prepare"), seconds("pyarrow"), PREPARE_OVER_PYARROW)
-    yield ratio_row(f"the stage batch after it, reading tables and all / copying its output, {large}", seconds("batch"), seconds("copy"), BATCH_OVER_COPY)
+    yield ratio_row(
+        f"prepare of {large} / pyarrow, CSV to Parquet", seconds("prepare"), seconds("pyarrow"), PREPARE_OVER_PYARROW
+    )
+    yield ratio_row(
+        f"the stage batch after it, reading tables and all / copying its output, {large}",
+        seconds("batch"),
+        seconds("copy"),
+        BATCH_OVER_COPY,
+    )
     for name in ("prepare", "batch"):
         peaks = [[one[place][name][1] - one[place]["imports"][1] for one in found] for place in (0, 1)]
         most = max(map(max, peaks))
@@ -192,23 +268,32 @@ def measure_tables(workloads: dict[str, worker.Workload], _params: Params, round
             "reached" if most < MEMORY else "missed",
         )
         whole = [[one[place][name][1] for one in found] for place in (0, 1)]
-        yield ratio_row(f"{name}: peak memory, {sizes[1] / 1e9:g} GB / {sizes[0] / 1e9:g} GB", whole[1], whole[0], LARGE_OVER_SMALL)
+        yield ratio_row(
+            f"{name}: peak memory, {sizes[1] / 1e9:g} GB / {sizes[0] / 1e9:g} GB", whole[1], whole[0], LARGE_OVER_SMALL
+        )
     size, parts = (20_000_000, 1_000) if quick else (500_000_000, tables.PARTS)
     some = []
     for number in range(rounds):
         progress(f"{parts:,} part files: round {number + 1} of {rounds}")
         some.append(tables.measure_parts(scratch, size, parts))
     yield ratio_row(
-        f"prepare of {parts:,} part files / of one, {size / 1e6:.0f} MB", [one["many"] for one in some], [one["one"] for one in some], PARTS_OVER_ONE
+        f"prepare of {parts:,} part files / of one, {size / 1e6:.0f} MB",
+        [one["many"] for one in some],
+        [one["one"] for one in some],
+        PARTS_OVER_ONE,
     )
 
 
-def measure_features(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+def measure_features(
+    workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path
+) -> Iterator[Row]:
     workload = workloads["large"]
     worker.call("write_data", workload, scratch)
     progress(f"{workload.name}: features of a step")
     for name, seconds in worker.call("time_features", workload, scratch, rounds=rounds).items():
-        yield ratio_row(f"{workload.name}, native, {name}: ours / by hand", seconds["ours"], seconds["hand"], FEATURE_OVER_HAND)
+        yield ratio_row(
+            f"{workload.name}, native, {name}: ours / by hand", seconds["ours"], seconds["hand"], FEATURE_OVER_HAND
+        )
 
 
 PARTS = {
@@ -234,19 +319,28 @@ def ratio_row(what: str, ours: list[float], theirs: list[float], at_most: float 
 def machine(rounds: int, quick: bool) -> str:
     """One line on what was measured on."""
     try:
-        cpu = next(line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        cpu = next(
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         cpu = platform.processor() or platform.machine()
     versions = f"Python {platform.python_version()}, torch {version('torch')}"
     quoting = "; --quick: not for quoting" if quick else ""
-    return f"{cpu}, {os.cpu_count()} cores; {versions}; medians of {rounds} rounds (but for loops: {min(rounds, SLOW_ROUNDS)}){quoting}"
+    return (
+        f"{cpu}, {os.cpu_count()} cores; {versions}; medians of {rounds} rounds (but for loops:"
+        f" {min(rounds, SLOW_ROUNDS)}){quoting}"
+    )
 
 
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table that reads well as plain text."""
     cells = [("what", "measured", "target", ""), *((row.what, row.figure, row.target, row.verdict) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 

@@ -1,4 +1,6 @@
-"""What features of a step cost, beside a loop written by hand with the same: clipping, accumulation, averaged weights."""
+"""What features of a step cost, beside a loop written by hand with the same: clipping, accumulation,
+averaged weights.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from benchmarks import worker
 from benchmarks.loops import LR, SEED
 from surefoot.data.order import Order
-from surefoot.training.average import Average
-from surefoot.training.rows import Rows
-from surefoot.training.sgd import Progress, Step, Trainer
+from surefoot.training.loop import Progress, Step, Trainer
+from surefoot.training.minibatches import Rows
+from surefoot.training.weight_average import Average
 
 DECAY = 0.999
 FEATURES: dict[str, dict[str, Any]] = {
@@ -42,19 +44,30 @@ def time_features(workload: worker.Workload, directory: Path, rounds: int) -> di
     return found
 
 
-def _ours(workload: worker.Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False) -> Callable[[int], object]:
+def _ours(
+    workload: worker.Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False
+) -> Callable[[int], object]:
     training = worker.prepare("ours", workload, directory)
     few = Rows(training.inputs[:10], training.targets[:10])
     average = Average(training.model, "ema", DECAY, 1) if ema else None
     rows, size = len(training.targets), training.batch_size
     trainer = Trainer(
-        training.model, training.optimizer, Rows(training.inputs, training.targets), few, size, SEED, step=Step(accumulate, clip), average=average
+        training.model,
+        training.optimizer,
+        Rows(training.inputs, training.targets),
+        few,
+        size,
+        SEED,
+        step=Step(accumulate, clip),
+        average=average,
     )
     steps = -(-rows // (size * accumulate))
     return lambda epoch: trainer.train(Order(rows, SEED, epoch), [[LR]] * steps, Progress(), epoch * steps)
 
 
-def _by_hand(workload: worker.Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False) -> Callable[[int], object]:
+def _by_hand(
+    workload: worker.Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False
+) -> Callable[[int], object]:
     training = worker.prepare("bare", workload, directory)
     model, optimizer = training.model, training.optimizer
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY)) if ema else None

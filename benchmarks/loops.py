@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from surefoot.data.order import Order
-from surefoot.training.rows import Rows
-from surefoot.training.sgd import Progress, Trainer
-from surefoot.training.trajectory import Chain, known, segments
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.run.chain import Chain, known, segments
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.training.loop import Progress, Trainer
+from surefoot.training.minibatches import Rows
 
 SEED = 0
 LR = 0.01
@@ -72,7 +72,9 @@ def lightning(training: Training) -> None:
             def configure_optimizers(self) -> torch.optim.Optimizer:
                 return training.optimizer
 
-        loader = DataLoader(TensorDataset(training.inputs, training.targets), batch_size=training.batch_size, shuffle=True)
+        loader = DataLoader(
+            TensorDataset(training.inputs, training.targets), batch_size=training.batch_size, shuffle=True
+        )
         Trainer(accelerator="cpu", max_epochs=training.epochs, barebones=True).fit(Module(), loader)
 
 
@@ -95,12 +97,20 @@ def ours(training: Training) -> None:
 
 
 def kept(training: Training) -> None:
-    """The same through a chain in an empty store: a state and a record for each epoch, and the validation of a few rows."""
+    """The same through a chain in an empty store: a state and a record for each epoch, and the validation of a few
+    rows.
+    """
     steps = -(-len(training.targets) // training.batch_size)
     plan = segments({"benchmark": time.time_ns()}, [np.full(steps, LR)] * training.epochs, 0)
     with (
         tempfile.TemporaryDirectory(dir=training.scratch) as path,
-        Chain(known(plan), training.epochs, TrajectoryStore(Path(path)), lambda: _trainer(training), lambda epoch: _order(training, epoch)) as chain,
+        Chain(
+            known(plan),
+            training.epochs,
+            TrajectoryStore(Path(path)),
+            lambda: _trainer(training),
+            lambda epoch: _order(training, epoch),
+        ) as chain,
     ):
         for _ in chain.follow():
             pass
@@ -108,7 +118,11 @@ def kept(training: Training) -> None:
 
 def _trainer(training: Training) -> Trainer:
     few = Rows(training.inputs[:10], training.targets[:10])
-    optimizer = {name: value for name, value in training.optimizer.defaults.items() if name in ("momentum", "nesterov", "dampening", "weight_decay")}
+    optimizer = {
+        name: value
+        for name, value in training.optimizer.defaults.items()
+        if name in ("momentum", "nesterov", "dampening", "weight_decay")
+    }
     return Trainer(
         training.model,
         torch.optim.SGD(training.model.parameters(), lr=0.0, **optimizer),
@@ -123,4 +137,10 @@ def _order(training: Training, epoch: int) -> Order:
     return Order(len(training.targets), SEED, epoch)
 
 
-CONTENDERS: dict[str, Callable[[Training], None]] = {"tutorial": tutorial, "lightning": lightning, "bare": bare, "ours": ours, "kept": kept}
+CONTENDERS: dict[str, Callable[[Training], None]] = {
+    "tutorial": tutorial,
+    "lightning": lightning,
+    "bare": bare,
+    "ours": ours,
+    "kept": kept,
+}

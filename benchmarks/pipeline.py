@@ -16,8 +16,14 @@ IMPORTS = {
     "dvc": "dvc.cli.parser, dvc.repo, networkx",
     "prepare": "surefoot.stages.prepare",
     "batch": "surefoot.stages.batch",
-    "train": "surefoot.stages.train, surefoot.training.sgd, torch._dynamo, networks.mlp, mlflow.pyfunc, mlflow.store.tracking.sqlalchemy_store",
-    "evaluate": "surefoot.stages.evaluate, surefoot.evaluation.plots, surefoot.training.model, networks.mlp, mlflow, mlflow.store.tracking.sqlalchemy_store",
+    "train": (
+        "surefoot.stages.train, surefoot.training.loop, torch._dynamo, networks.mlp, mlflow.pyfunc,"
+        " mlflow.store.tracking.sqlalchemy_store"
+    ),
+    "evaluate": (
+        "surefoot.stages.evaluate, surefoot.evaluation.plots.figures, surefoot.training.network, networks.mlp, mlflow,"
+        " mlflow.store.tracking.sqlalchemy_store"
+    ),
 }
 
 
@@ -25,7 +31,10 @@ def measure_round(project: Path, digits: worker.Workload, profile: str) -> dict[
     """Seconds of each thing, once, in a new copy of the project in the directory `project`."""
     copy(project)
     seconds = {"scratch": repro(project)}
-    imports = {f"import {name}": seconds_of([sys.executable, "-c", f"import {modules}"], project) for name, modules in IMPORTS.items()}
+    imports = {
+        f"import {name}": seconds_of([sys.executable, "-c", f"import {modules}"], project)
+        for name, modules in IMPORTS.items()
+    }
     seconds |= imports | {"imports": sum(imports.values())}
     seconds["bare training"] = worker.call("train", digits, project / "data" / "batches", profile)
     params = project / "params.yaml"
@@ -38,9 +47,15 @@ def measure_round(project: Path, digits: worker.Workload, profile: str) -> dict[
 
 
 def copy(project: Path) -> None:
-    """Copy what Git has or would add to a new repository, with this project's `.venv`: what a fresh clone is after set-up."""
+    """Copy what Git has or would add to a new repository, with this project's `.venv`: what a fresh clone is after
+    set-up.
+    """
     names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=worker.ROOT, check=True, stdout=subprocess.PIPE, text=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=worker.ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for name in filter(None, names.stdout.split("\0")):
         if (worker.ROOT / name).is_file():
@@ -59,10 +74,16 @@ def repro(project: Path) -> float:
 
 def seconds_of(command: list[str], project: Path) -> float:
     """Seconds that a command takes in the project, away from any tracking server and DVC state of the user's."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "PYTHON", "OMP_", "MKL_"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLFLOW_", "DVC_", "PYTHON", "OMP_", "MKL_"))
+    }
     environment |= {"PYTHONPATH": str(project / "src"), "DVC_SITE_CACHE_DIR": str(project / ".dvc" / "site")}
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}")

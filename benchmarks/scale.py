@@ -1,4 +1,7 @@
-"""Data larger than memory: what batch and train take, in time and in memory. Each task runs in a process of its own (`worker.call`)."""
+"""Data larger than memory: what batch and train take, in time and in memory.
+
+Each task runs in a process of its own (`worker.call`).
+"""
 
 import os
 import resource
@@ -17,7 +20,11 @@ from benchmarks import worker
 CHUNK = 1 << 20
 BLOCKS = (1024, 16)
 # As many windows as data of many times the memory have, for 1,258 rows.
-DIGITS: dict[str, tuple[int, ...]] = {"full": (), "blocks of 16 rows in windows of 4": (16, 4), "blocks of 128 rows alone": (128, 1)}
+DIGITS: dict[str, tuple[int, ...]] = {
+    "full": (),
+    "blocks of 16 rows in windows of 4": (16, 4),
+    "blocks of 128 rows alone": (128, 1),
+}
 
 
 def sized(workload: worker.Workload, size: int) -> worker.Workload:
@@ -26,15 +33,20 @@ def sized(workload: worker.Workload, size: int) -> worker.Workload:
 
 
 def batch(workload: worker.Workload, directory: Path) -> dict[str, float]:
-    """A batch store whose training rows are shuffled, as the stage `batch` writes it: seconds, and bytes of memory above what the imports take."""
+    """A batch store whose training rows are shuffled, as the stage `batch` writes it: seconds, and bytes of memory
+    above what the imports take.
+    """
     import numpy as np
 
+    from surefoot.data.batch_store import write_index, write_split
     from surefoot.data.order import Order
-    from surefoot.data.split import SPLITS
-    from surefoot.data.store import write_index, write_split
+    from surefoot.data.splitting import SPLITS
 
     numbers = np.random.default_rng(0)
-    inputs, targets = numbers.standard_normal((1024, *workload.shape), dtype=np.float32), numbers.integers(workload.classes, size=1024)
+    inputs, targets = (
+        numbers.standard_normal((1024, *workload.shape), dtype=np.float32),
+        numbers.integers(workload.classes, size=1024),
+    )
     start_bytes, start = _memory(), time.perf_counter()
     splits = {}
     for split in SPLITS:
@@ -43,7 +55,16 @@ def batch(workload: worker.Workload, directory: Path) -> dict[str, float]:
         blocks = ((inputs[: rows - first], targets[: rows - first]) for first in range(0, rows, 1024))
         splits[split] = write_split(directory / split, blocks, rows, workload.shape, places, classes=workload.classes)
     labels = [str(number) for number in range(workload.classes)]
-    write_index(directory, splits, batch_size=workload.batch_size, drop_last=False, shape=workload.shape, classes=labels, preparation={}, blocks=BLOCKS)
+    write_index(
+        directory,
+        splits,
+        batch_size=workload.batch_size,
+        drop_last=False,
+        shape=workload.shape,
+        classes=labels,
+        preparation={},
+        blocks=BLOCKS,
+    )
     return {"seconds": time.perf_counter() - start, "bytes": _peak() - start_bytes}
 
 
@@ -65,11 +86,11 @@ def train(workload: worker.Workload, directory: Path, shuffle: str) -> dict[str,
     import torch
 
     from benchmarks.loops import LR, SEED
+    from surefoot.data.batch_store import open_store
     from surefoot.data.order import Order
-    from surefoot.data.store import open_store
-    from surefoot.training.model import build
-    from surefoot.training.rows import Rows
-    from surefoot.training.sgd import Progress, Trainer
+    from surefoot.training.loop import Progress, Trainer
+    from surefoot.training.minibatches import Rows
+    from surefoot.training.network import build
 
     torch.set_deterministic_debug_mode("error")
     model = build(workload.factory, workload.arguments, workload.shape, workload.classes, SEED)
@@ -77,7 +98,9 @@ def train(workload: worker.Workload, directory: Path, shuffle: str) -> dict[str,
     start_bytes = _memory()
     store = open_store(directory)
     training, validation = (Rows.stored(split.inputs, split.targets) for split in (store.train, store.validation))
-    trainer = Trainer(model, torch.optim.SGD(model.parameters(), momentum=0.9), training, validation, workload.batch_size, SEED)
+    trainer = Trainer(
+        model, torch.optim.SGD(model.parameters(), momentum=0.9), training, validation, workload.batch_size, SEED
+    )
     steps = -(-workload.rows // workload.batch_size)
     start = time.perf_counter()
     for epoch in range(1, workload.epochs + 1):
@@ -88,7 +111,9 @@ def train(workload: worker.Workload, directory: Path, shuffle: str) -> dict[str,
 
 
 def forget(directory: Path) -> None:
-    """Have the system drop what it holds of the files: the next to read them reads the disk, and pays for the memory."""
+    """Have the system drop what it holds of the files: the next to read them reads the disk, and pays
+    for the memory.
+    """
     if hasattr(os, "posix_fadvise"):
         for path in directory.rglob("*.npy"):
             with path.open("rb") as file:
@@ -98,7 +123,9 @@ def forget(directory: Path) -> None:
 
 @contextmanager
 def memory_limit(size: int) -> Iterator[Path | None]:
-    """A control group whose processes have so many bytes of memory together, the file cache included; None where none can be made."""
+    """A control group whose processes have so many bytes of memory together, the file cache included; None where none
+    can be made.
+    """
     group = None
     for parent, limit in _groups():
         group = parent / f"surefoot-bench-{os.getpid()}"
@@ -118,7 +145,9 @@ def memory_limit(size: int) -> Iterator[Path | None]:
 
 
 def _groups() -> Iterator[tuple[Path, str]]:
-    """Control groups that might get a child, and the name of their limit: this process's own of version 1, the root of version 2."""
+    """Control groups that might get a child, and the name of their limit: this process's own of version 1, the root of
+    version 2.
+    """
     for line in Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").exists() else []:
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
@@ -164,22 +193,28 @@ def measure(workload: worker.Workload, directory: Path, profile: str, sizes: tup
             found["free"] = worker.call("train_store", some, store, profile, shuffle="blocks")["seconds"]
             forget(store)
             with memory_limit(size // 4) as group:
-                limited = worker.call("train_store", some, store, profile, cgroup=str(group), shuffle="blocks") if group else None
+                limited = (
+                    worker.call("train_store", some, store, profile, cgroup=str(group), shuffle="blocks")
+                    if group
+                    else None
+                )
             found["limited"] = limited and limited["seconds"]
         shutil.rmtree(store)
     return found
 
 
 def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[str, list[float]]:
-    """Test accuracy on the digits for each seed: all rows shuffled, and blocks; rows that were shuffled once, as batch does, and rows by class."""
+    """Test accuracy on the digits for each seed: all rows shuffled, and blocks; rows that were shuffled once, as batch
+    does, and rows by class.
+    """
     import numpy as np
     import torch
 
     from benchmarks.loops import LR
     from surefoot.data.order import Order
-    from surefoot.training.model import build, predict
-    from surefoot.training.rows import Rows
-    from surefoot.training.sgd import Progress, Trainer
+    from surefoot.training.loop import Progress, Trainer
+    from surefoot.training.minibatches import Rows
+    from surefoot.training.network import build, predict
 
     digits = np.loadtxt(worker.ROOT / "data/raw/digits.csv", delimiter=",", skiprows=1, dtype=np.float32)
     digits = digits[np.random.default_rng(0).permutation(len(digits))]
@@ -194,7 +229,9 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
             training = Rows(torch.from_numpy(inputs[places]), torch.from_numpy(targets[places]))
             for shuffle, blocks in DIGITS.items():
                 model = build(workload.factory, workload.arguments, workload.shape, workload.classes, seed)
-                trainer = Trainer(model, torch.optim.SGD(model.parameters(), momentum=0.9), training, test, workload.batch_size, seed)
+                trainer = Trainer(
+                    model, torch.optim.SGD(model.parameters(), momentum=0.9), training, test, workload.batch_size, seed
+                )
                 for epoch in range(1, workload.epochs + 1):
                     trainer.train(Order(rows, seed, epoch, *blocks), [[LR]] * steps, Progress(), (epoch - 1) * steps)
                 right = predict(model, test.inputs).argmax(1) == test.targets

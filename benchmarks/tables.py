@@ -1,4 +1,6 @@
-"""Tables larger than memory: the stages prepare and batch as processes of their own, beside what they can't do without."""
+"""Tables larger than memory: the stages prepare and batch as processes of their own, beside what they
+can't do without.
+"""
 
 import os
 import shutil
@@ -39,7 +41,9 @@ def write_csv(path: Path, size: int) -> None:
     with csv.CSVWriter(path, schema) as writer:
         for _ in range(max(1, size // (ROW_BYTES * BLOCK_ROWS))):
             columns = numbers.standard_normal((COLUMNS, BLOCK_ROWS), dtype=np.float32).round(6)
-            writer.write_batch(pa.record_batch([*map(pa.array, columns), pa.array(numbers.integers(10, size=BLOCK_ROWS))], schema))
+            writer.write_batch(
+                pa.record_batch([*map(pa.array, columns), pa.array(numbers.integers(10, size=BLOCK_ROWS))], schema)
+            )
 
 
 def cut(path: Path, parts: int) -> None:
@@ -49,7 +53,9 @@ def cut(path: Path, parts: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     size = -(-(len(lines) - 1) // parts)
     for number in range(parts):
-        (directory / f"part-{number:05}.csv").write_bytes(lines[0] + b"".join(lines[1 + number * size : 1 + (number + 1) * size]))
+        (directory / f"part-{number:05}.csv").write_bytes(
+            lines[0] + b"".join(lines[1 + number * size : 1 + (number + 1) * size])
+        )
 
 
 def project(directory: Path) -> Path:
@@ -71,7 +77,9 @@ def timed(command: list[str], directory: Path) -> tuple[float, int]:
     """Seconds and peak memory of a process."""
     start = time.perf_counter()
     # Not this process's own peak, which a child that is forked begins with: `env` starts small.
-    with subprocess.Popen(["env", *command], cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        ["env", *command], cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.DEVNULL
+    ) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -1,4 +1,6 @@
-"""One measurement in a process of its own, since numerics are pinned once a process: `python -m benchmarks.worker JSON`."""
+"""One measurement in a process of its own, since numerics are pinned once a process: `python -m benchmarks.worker
+JSON`.
+"""
 
 import json
 import os
@@ -33,9 +35,18 @@ class Workload:
     epochs: int  # that are timed as one
 
 
-def call(task: str, workload: Workload, directory: Path, profile: str = "native", cgroup: str | None = None, **arguments: Any) -> Any:
+def call(
+    task: str, workload: Workload, directory: Path, profile: str = "native", cgroup: str | None = None, **arguments: Any
+) -> Any:
     """Run one of the tasks in a new process, in a control group if one is given, and return its answer."""
-    message = {"task": task, "workload": asdict(workload), "directory": str(directory), "profile": profile, "cgroup": cgroup, "arguments": arguments}
+    message = {
+        "task": task,
+        "workload": asdict(workload),
+        "directory": str(directory),
+        "profile": profile,
+        "cgroup": cgroup,
+        "arguments": arguments,
+    }
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     command = [sys.executable, "-m", "benchmarks.worker", json.dumps(message)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -46,25 +57,39 @@ def write_data(workload: Workload, directory: Path) -> None:
     """Write a batch store with the workload's rows, as the stage `batch` would; the other splits get a few."""
     import numpy as np
 
-    from surefoot.data.split import SPLITS
-    from surefoot.data.store import Block, write_index, write_split
+    from surefoot.data.batch_store import Block, write_index, write_split
+    from surefoot.data.splitting import SPLITS
 
     def blocks(rows: int) -> Iterator[Block]:
         numbers = np.random.default_rng(0)
         for start in range(0, rows, 4096):
             count = min(4096, rows - start)
-            yield numbers.standard_normal((count, *workload.shape), dtype=np.float32), numbers.integers(workload.classes, size=count)
+            yield (
+                numbers.standard_normal((count, *workload.shape), dtype=np.float32),
+                numbers.integers(workload.classes, size=count),
+            )
 
     splits = {}
     for split in SPLITS:
         rows = workload.rows if split == "train" else workload.classes
         splits[split] = write_split(directory / split, blocks(rows), rows, workload.shape, classes=workload.classes)
     labels = [str(number) for number in range(workload.classes)]
-    write_index(directory, splits, batch_size=workload.batch_size, drop_last=False, shape=workload.shape, classes=labels, preparation={})
+    write_index(
+        directory,
+        splits,
+        batch_size=workload.batch_size,
+        drop_last=False,
+        shape=workload.shape,
+        classes=labels,
+        preparation={},
+    )
 
 
 def time_loops(workload: Workload, directory: Path, contenders: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds an epoch of each contender in each round, one after another, after a round to warm up. None are left of one that isn't installed."""
+    """Seconds an epoch of each contender in each round, one after another, after a round to warm up.
+
+    None are left of one that isn't installed.
+    """
     import torch
 
     from benchmarks import loops
@@ -113,13 +138,16 @@ def train(workload: Workload, directory: Path) -> float:
 
 
 def prepare(contender: str, workload: Workload, directory: Path) -> "Training":
-    """The training that a contender is given. Ours reads memory-mapped rows, as it does in the pipeline, the others rows in memory."""
+    """The training that a contender is given.
+
+    Ours reads memory-mapped rows, as it does in the pipeline, the others rows in memory.
+    """
     import numpy as np
     import torch
 
     from benchmarks.loops import SEED, Training
-    from surefoot.data.store import open_store
-    from surefoot.training.model import build
+    from surefoot.data.batch_store import open_store
+    from surefoot.training.network import build
 
     if contender in ("ours", "kept"):
         split = open_store(directory).train
@@ -129,7 +157,9 @@ def prepare(contender: str, workload: Workload, directory: Path) -> "Training":
     model = build(workload.factory, workload.arguments, tuple(workload.shape), workload.classes, SEED)
     optimizer = torch.optim.SGD(model.parameters(), **workload.optimizer)
     rows = (torch.from_numpy(inputs), torch.from_numpy(targets))
-    return Training(model, torch.nn.CrossEntropyLoss(), optimizer, *rows, workload.batch_size, workload.epochs, directory)
+    return Training(
+        model, torch.nn.CrossEntropyLoss(), optimizer, *rows, workload.batch_size, workload.epochs, directory
+    )
 
 
 def main() -> None:

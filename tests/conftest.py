@@ -13,12 +13,25 @@ from tests.helpers import Here, make_workspace, mlflow_client
 
 # Torch reads these once, when it is imported; tests/training/conftest.py checks that nobody was faster.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
-for _name in [name for name in os.environ if name.startswith(("SUREFOOT_", "MLFLOW_", "DVC_", "GIT_", "PYTHON", "MKL_", "OMP_", "ONEDNN_", "DNNL_"))]:
+for _name in [
+    name
+    for name in os.environ
+    if name.startswith(("SUREFOOT_", "MLFLOW_", "DVC_", "GIT_", "PYTHON", "MKL_", "OMP_", "ONEDNN_", "DNNL_"))
+]:
     del os.environ[_name]  # what the person or hook that runs the tests has set
 os.environ |= THREADS | {name: value for name, value in PROFILES["portable"].items() if value is not None}
 os.environ |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-os.environ |= {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "Tester"), ("EMAIL", "tester@example.org"))}
-os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "true", "DVC_NO_ANALYTICS": "true"}
+os.environ |= {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "Tester"), ("EMAIL", "tester@example.org"))
+}
+os.environ |= {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "true",
+}
 
 settings.register_profile("surefoot", deadline=None, derandomize=True, database=None)
 settings.load_profile("surefoot")
@@ -67,7 +80,10 @@ def here(tmp_path, monkeypatch, capfd, keep_process):
 
 @pytest.fixture
 def tracked(here, empty_store):
-    """The same with an MLflow store and a commit, for train and evaluate. Git ignores all files, so none is recorded as uncommitted."""
+    """The same with an MLflow store and a commit, for train and evaluate.
+
+    Git ignores all files, so none is recorded as uncommitted.
+    """
     shutil.copy(empty_store, here / "mlflow.db")
     subprocess.run(["git", "init", "--quiet"], check=True)
     (here / ".git" / "info" / "exclude").write_text("*\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from surefoot import errors
+from surefoot.base import errors
 
 PROJECT = Path(__file__).parent.parent
 
@@ -52,7 +52,9 @@ class Workspace:
         return {**os.environ, **more}
 
     def run(self, *command: str, check: bool = True, **environment: str) -> Done:
-        done = subprocess.run(command, cwd=self.path, env=self.environment(**environment), capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=self.path, env=self.environment(**environment), capture_output=True, text=True
+        )
         result = Done(done.returncode, done.stdout, done.stderr)
         assert not check or result.code == 0, result
         return result
@@ -68,7 +70,9 @@ class Workspace:
 
     def stage(self, name: str, check: bool = True, **environment: str) -> Done:
         """Run a stage as dvc.yaml does, without DVC."""
-        return self.run(*self.stage_command(name), check=check, PYTHONPATH="src", DVC_ROOT=str(self.path), **environment)
+        return self.run(
+            *self.stage_command(name), check=check, PYTHONPATH="src", DVC_ROOT=str(self.path), **environment
+        )
 
     def client(self):
         return mlflow_client(self.path)
@@ -77,7 +81,11 @@ class Workspace:
         """The runs in the store, the latest first."""
         client = self.client()
         experiment = client.get_experiment_by_name("surefoot")
-        return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
+        return (
+            client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+            if experiment
+            else []
+        )
 
     def artifact(self, run, path: str) -> Path:
         """A file of a run, in the default store."""
@@ -130,13 +138,17 @@ def run_queue(workspace: Workspace, jobs: int) -> str:
 
 
 def set_param(file: Path, key: str, text: str) -> None:
-    """Put `text` in the place of a key's value, which begins in the key's own line; the other lines stay as they are."""
+    """Put `text` in the place of a key's value, which begins in the key's own line; the other lines
+    stay as they are.
+    """
     source = file.read_text()
     node = YAML(typ="safe").compose(source)
     for part in key.split("."):
         name, node = next((name, value) for name, value in node.value if name.value == part)
     start, end = node.start_mark.index, node.end_mark.index
-    if start == end or node.start_mark.line > name.end_mark.line:  # nothing, or a block, which ends where the next key begins
+    if (
+        start == end or node.start_mark.line > name.end_mark.line
+    ):  # nothing, or a block, which ends where the next key begins
         start, end = name.end_mark.index + 1, max(name.end_mark.index + 1, len(source[:end].rstrip()))
         text = f" {text}"
     file.write_text(source[:start] + text + source[end:])
@@ -150,7 +162,16 @@ def mlflow_client(root: Path):
 
 def make_workspace(path: Path) -> Workspace:
     path.mkdir(parents=True)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "data/raw", "src"):
+    for name in (
+        "dvc.yaml",
+        "params.yaml",
+        ".dvcignore",
+        ".gitignore",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        "data/raw",
+        "src",
+    ):
         source, to = PROJECT / name, path / name
         to.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -216,7 +237,11 @@ class Here:
         """The runs in the store, the latest first."""
         client = self.client()
         experiment = client.get_experiment_by_name("surefoot")
-        return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]) if experiment else []
+        return (
+            client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+            if experiment
+            else []
+        )
 
     def files(self) -> set[str]:
         """What lies here but for Git's files and the stores of MLflow and of trajectories, as paths."""

@@ -1,7 +1,9 @@
-"""The pictures of README and docs that a command makes. `python -m tests.pictures` makes them anew; look at each before you commit it.
+"""The pictures of README and docs that a command makes. `python -m tests.pictures` makes them anew; look at each before
+you commit it.
 
-Not made here: docs/images/tutorial (`make tutorial UPDATE=1`), and two pages in a browser: mlflow-compare.png (`surefoot ui` after a sweep of
-lr 0.005,0.02,0.08,0.3 by batch size 32,64,128) and dvc-plots.png (`dvc plots diff --open` after `lr: 0.05`).
+Not made here: docs/images/tutorial (`make tutorial UPDATE=1`), and two pages in a browser: mlflow-compare.png
+(`surefoot ui` after a sweep of lr 0.005,0.02,0.08,0.3 by batch size 32,64,128) and dvc-plots.png (`dvc plots diff
+--open` after `lr: 0.05`).
 """
 
 import tempfile
@@ -25,7 +27,10 @@ def make(workspace: Workspace) -> dict[str, bytes]:
     workspace.edit("train.lr", "0.1")
     workspace.edit("train.schedule", ONE_CYCLE)
     workspace.run(*command, "schedule", "--out", "schedule.png", PYTHONPATH="src")
-    return found | {"lr-find.png": (workspace / "found/lr-find.png").read_bytes(), "schedule.png": (workspace / "schedule.png").read_bytes()}
+    return found | {
+        "lr-find.png": (workspace / "found/lr-find.png").read_bytes(),
+        "schedule.png": (workspace / "schedule.png").read_bytes(),
+    }
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ class Connection:
 
     def post(self, body, kind="application/json"):
         """The status and what came with it; `body` is sent as JSON, or as it is where it is text or bytes."""
-        self._http.request("POST", "/invocations", body if isinstance(body, str | bytes) else json.dumps(body), {"Content-Type": kind})
+        self._http.request(
+            "POST", "/invocations", body if isinstance(body, str | bytes) else json.dumps(body), {"Content-Type": kind}
+        )
         answer = self._http.getresponse()
         return answer.status, json.loads(answer.read())
 
@@ -58,9 +60,30 @@ def mlflow_serves(uri, cwd, log, **environment):
     port = free_port()
     # It looks for uvicorn on the PATH, as it is where .venv is activated.
     path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        uri,
+        "--env-manager",
+        "local",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=cwd, env={**os.environ, "PATH": path, **environment}, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, "PATH": path, **environment},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
     try:
         with closing(Connection(port)) as connection:
             while not connection.answers():
@@ -73,9 +96,11 @@ def mlflow_serves(uri, cwd, log, **environment):
 
 
 def network_says(store, network, weights):
-    """What evaluate computes of the test rows: the classes' probabilities (rows, classes), float64; in regression the numbers (rows,)."""
-    from surefoot.training import model as networks
-    from surefoot.training.rows import Stored
+    """What evaluate computes of the test rows: the classes' probabilities (rows, classes), float64; in regression the
+    numbers (rows,).
+    """
+    from surefoot.training import network as networks
+    from surefoot.training.minibatches import Stored
 
     model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, 0, store.schema)
     networks.load(model, weights)

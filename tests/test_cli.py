@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from surefoot import cli, ui_command
-from surefoot.params import json_schema
+from surefoot import cli
+from surefoot.commands import ui
+from surefoot.params.sections import json_schema
 from tests.helpers import PROJECT
 
 
@@ -52,7 +53,10 @@ def test_the_schema_is_printed(surefoot):
 def test_the_ui_of_a_server_is_the_server(surefoot, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:1/")
     code, out, err = surefoot("ui")
-    assert (code, out) == (0, "the runs are on the server: http://127.0.0.1:1/#/experiments?workflowType=machine_learning\n")
+    assert (code, out) == (
+        0,
+        "the runs are on the server: http://127.0.0.1:1/#/experiments?workflowType=machine_learning\n",
+    )
     assert err.startswith("note: MLflow at http://127.0.0.1:1/ can't be read: ")
     assert "secret" not in out + err
 
@@ -62,9 +66,12 @@ def test_the_ui_needs_a_port(surefoot):
 
 
 def test_the_ui_is_on_this_machine_alone(surefoot, here, monkeypatch):
-    monkeypatch.setattr(ui_command, "SERVER", [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"])
-    code, out, err = surefoot("ui", "--no-browser", "--port", str(port := ui_command.free_port()))
-    assert (code, err.splitlines()[-1]) == (2, "error: MLflow's server ended by itself, exit code 0; what it said is above")
+    monkeypatch.setattr(ui, "SERVER", [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"])
+    code, out, err = surefoot("ui", "--no-browser", "--port", str(port := ui.free_port()))
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "error: MLflow's server ended by itself, exit code 0; what it said is above",
+    )
     said, arguments = out.splitlines()
     assert f"http://127.0.0.1:{port}/" in said
     arguments = json.loads(arguments)
@@ -88,12 +95,21 @@ def test_check_says_that_git_is_out_of_reach(here, monkeypatch, capfd):
     cli.main()
     out, err = capfd.readouterr()
     assert err.count("\n") == 1, out
-    assert err.startswith("warning: Git is out of reach, so a run would be recorded without its commit") and "not a git repository" in err
+    assert (
+        err.startswith("warning: Git is out of reach, so a run would be recorded without its commit")
+        and "not a git repository" in err
+    )
 
 
 def test_make_repro_without_git_ends_before_it_installs(tmp_path):
     shutil.copy(PROJECT / "Makefile", tmp_path)
-    done = subprocess.run(["make", "repro"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)})
+    done = subprocess.run(
+        ["make", "repro"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)},
+    )
     assert done.returncode == 2
     assert "git init --quiet && git add --all && git commit" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from surefoot import cli, files
+from surefoot import cli
+from surefoot.base import paths
 from tests.helpers import PROJECT
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -76,7 +77,12 @@ def test_momentum_and_groups_have_lines_of_their_own(prepared):
     set_train(prepared, 'optimizer: {name: Adam, groups: [{parameters: "*.bias", arguments: {lr: 0.2}}]}')
     code, out, _ = prepared.run("schedule")
     assert code == 0
-    assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == ["lr of *.bias", "lr of all others", "momentum of *.bias", "momentum of all others"]
+    assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == [
+        "lr of *.bias",
+        "lr of all others",
+        "momentum of *.bias",
+        "momentum of all others",
+    ]
     assert "highest 0.1997 " in out.splitlines()[0]  # OneCycleLR's own peak lies between two steps
 
 
@@ -115,20 +121,26 @@ def test_a_run_that_ended_early_shows_what_it_had(prepared):
 
 @pytest.mark.parametrize("command", ["schedule", "lr-find"])
 def test_without_batches_it_says_how_to_make_them(prepared, command):
-    (prepared / files.BATCHES).rename(prepared / "elsewhere")
+    (prepared / paths.BATCHES).rename(prepared / "elsewhere")
     assert refused(prepared, command) == "error: data/batches/index.json isn't there; `dvc repro batch` makes it\n"
 
 
 @pytest.mark.parametrize("command", ["schedule", "lr-find"])
 def test_batches_of_other_params(prepared, command):
     prepared.edit("batch.size", "8")
-    assert refused(prepared, command) == "error: data/batches was made with batch.size: 4, now it is 8: run `dvc repro batch` first\n"
+    assert (
+        refused(prepared, command)
+        == "error: data/batches was made with batch.size: 4, now it is 8: run `dvc repro batch` first\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["schedule", "lr-find"])
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("optimizer: {name: Adamm}", "train.optimizer.name: torch.optim has no optimizer 'Adamm'"), ("schedule: {name: Cosine}", "train.schedule.name: ")],
+    [
+        ("optimizer: {name: Adamm}", "train.optimizer.name: torch.optim has no optimizer 'Adamm'"),
+        ("schedule: {name: Cosine}", "train.schedule.name: "),
+    ],
 )
 def test_what_params_name_must_be_there(prepared, command, text, wanted):
     set_train(prepared, text)
@@ -157,7 +169,11 @@ def test_the_range_test(prepared):
     assert run.info.run_name.startswith("raw ") and run.info.run_name.endswith(" lr-find")
     assert run.data.tags["surefoot.kind"] == "lr-find"
     assert "DVC_EXP_NAME" not in run.data.tags
-    assert (run.data.params["lr_find.min"], run.data.params["lr_find.steps"], run.data.params["train.epochs"]) == ("1e-06", "100", "2")
+    assert (run.data.params["lr_find.min"], run.data.params["lr_find.steps"], run.data.params["train.epochs"]) == (
+        "1e-06",
+        "100",
+        "2",
+    )
     found = run.data.metrics
     assert found.keys() == {"lr_find/steepest", "lr_find/tenth_of_diverging", "lr_find/suggested"}
     assert f"{found['lr_find/suggested']:.2g}" == suggested
@@ -179,11 +195,11 @@ def test_the_range_test(prepared):
 
 def test_it_changes_nothing_of_a_training(prepared):
     assert prepared.stage("train").code == 0
-    model = (prepared / files.MODEL).read_bytes()
+    model = (prepared / paths.MODEL).read_bytes()
     records = sorted((prepared / ".surefoot/records").rglob("*"))
     code, _, _ = prepared.run("lr-find", "--steps", "80", "--min", "1e-5")
     assert code == 0
-    assert (prepared / files.MODEL).read_bytes() == model
+    assert (prepared / paths.MODEL).read_bytes() == model
     assert sorted((prepared / ".surefoot/records").rglob("*")) == records
     assert prepared.stage("evaluate").code == 0
     assert sorted(run.data.tags.get("surefoot.kind", "") for run in prepared.runs()) == ["", "lr-find"]
@@ -251,7 +267,10 @@ def test_an_option_that_is_no_number(prepared):
 
 
 def suggestions(out):
-    return [float(re.search(rf"{name} +train.lr (\S+)", out)[1]) for name in ("steepest descent", "a tenth of diverging", "between them")]
+    return [
+        float(re.search(rf"{name} +train.lr (\S+)", out)[1])
+        for name in ("steepest descent", "a tenth of diverging", "between them")
+    ]
 
 
 def test_on_the_digits_it_is_near_to_the_best_of_a_sweep(prepared):

@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from surefoot import cli, params
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot import cli
+from surefoot.params import sections
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.training.chains import cut, walk
 
 
@@ -30,7 +31,15 @@ def mark(path, parts, name):
     walk(store, parts)
     identity = f"{name}" * 64
     keys = [part.key for part in parts]
-    store.mark_run(identity[:64], {"epoch_keys": keys, "last": keys[-1], "best": keys[0], "description": {"name": f"run {name}", "params": {}, "dataset": {}}})
+    store.mark_run(
+        identity[:64],
+        {
+            "epoch_keys": keys,
+            "last": keys[-1],
+            "best": keys[0],
+            "description": {"name": f"run {name}", "params": {}, "dataset": {}},
+        },
+    )
 
 
 NEEDED = {"compare": ["a", "b"], "predict": ["rows.csv"]}  # what a command isn't even parsed without
@@ -40,7 +49,9 @@ def test_outside_of_a_project_it_says_where_to_go(surefoot, monkeypatch, tmp_pat
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for command in cli.COMMANDS:
-        wanted = "error: there is no params.yaml here; run surefoot in the directory that has it, the repository's root\n"
+        wanted = (
+            "error: there is no params.yaml here; run surefoot in the directory that has it, the repository's root\n"
+        )
         assert surefoot(command, *NEEDED.get(command, [])) == (2, "", wanted)
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -61,7 +72,7 @@ def test_check_is_silent_where_all_is_right(surefoot):
 
 
 def test_check_names_the_fault(surefoot):
-    (surefoot.path / "params.yaml").write_text("seed: -1\n")
+    (surefoot.path / "sections.yaml").write_text("seed: -1\n")
     code, out, err = surefoot("check")
     assert (code, out) == (2, "")
     assert err.startswith("error: params.yaml:1: ")
@@ -69,7 +80,7 @@ def test_check_names_the_fault(surefoot):
 
 def test_schema_prints_the_schema(surefoot):
     code, out, _ = surefoot("schema")
-    assert (code, json.loads(out)) == (0, params.json_schema())
+    assert (code, json.loads(out)) == (0, sections.json_schema())
 
 
 def test_store_lists_prunes_and_forgets(surefoot):
@@ -81,7 +92,11 @@ def test_store_lists_prunes_and_forgets(surefoot):
     assert lines[1].split() == ["a" * 8, "4/4", "4", "0.0", "MB", "run", "a"]
     assert lines[2].startswith(f"4 states, 0.0 MB in {surefoot.path / '.surefoot'}; free on that disk: ")
     assert surefoot("store", "--prune") == (0, "2 states deleted, 0.0 MB freed\n", "")
-    assert surefoot("store", "--forget", "aa", "--prune") == (0, "forgotten: run a\n2 states deleted, 0.0 MB freed\n", "")
+    assert surefoot("store", "--forget", "aa", "--prune") == (
+        0,
+        "forgotten: run a\n2 states deleted, 0.0 MB freed\n",
+        "",
+    )
 
 
 def test_an_empty_store_is_listed(surefoot):
@@ -97,7 +112,11 @@ def test_the_store_may_lie_elsewhere(surefoot, monkeypatch, tmp_path):
 
 
 def test_a_run_that_is_not_there_cannot_be_forgotten(surefoot):
-    assert surefoot("store", "--forget", "abc") == (2, "", "error: --forget abc: no runs of the store start so; `surefoot store` lists them\n")
+    assert surefoot("store", "--forget", "abc") == (
+        2,
+        "",
+        "error: --forget abc: no runs of the store start so; `surefoot store` lists them\n",
+    )
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1"])
@@ -108,7 +127,10 @@ def test_ui_takes_a_port_that_there_can_be(surefoot, port):
 def test_ui_names_a_server(surefoot, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     code, out, error = surefoot("ui")
-    assert (code, out) == (0, "the runs are on the server: http://127.0.0.1:1/#/experiments?workflowType=machine_learning\n")
+    assert (code, out) == (
+        0,
+        "the runs are on the server: http://127.0.0.1:1/#/experiments?workflowType=machine_learning\n",
+    )
     assert error.startswith("note: MLflow at http://127.0.0.1:1 can't be read")
 
 

@@ -8,8 +8,11 @@ import zlib
 
 import pytest
 
-from surefoot import cli, files, lookup, ui_command
-from surefoot.tracking import Description, Point, Tracker
+from surefoot import cli
+from surefoot.base import locks
+from surefoot.commands import ui
+from surefoot.tracking import find_runs
+from surefoot.tracking.tracker import Description, Point, Tracker
 
 
 @pytest.fixture
@@ -29,14 +32,28 @@ def surefoot(monkeypatch, capfd):
 def write(here, name, lr, accuracy=None, epochs=3, **tags):
     """A run as a training leaves it; its id."""
     params = {"train.lr": lr, "batch.size": 4, "train.save_every": int(lr * 100)}
-    tracker = Tracker(f"{name} {lr} {accuracy}", Description(name, params, {"path": "raw.csv", "digest": "0" * 64}, tags), files.Locks(here / "lock"))
+    tracker = Tracker(
+        f"{name} {lr} {accuracy}",
+        Description(name, params, {"path": "raw.csv", "digest": "0" * 64}, tags),
+        locks.Locks(here / "lock"),
+    )
     tracker.open("RUNNING")
     for epoch in range(1, epochs + 1):
-        values = {"train/loss": 1 / epoch, "validation/loss": abs(epoch - 2) + lr, "validation/accuracy": 0.5 + epoch / 10, "lr": lr}
+        values = {
+            "train/loss": 1 / epoch,
+            "validation/loss": abs(epoch - 2) + lr,
+            "validation/accuracy": 0.5 + epoch / 10,
+            "lr": lr,
+        }
         tracker.add(Point(key, value, epoch, 1_700_000_000.0 + epoch) for key, value in values.items())
     if accuracy:
         tracker.results(
-            {"test/accuracy": accuracy, "test_interval/accuracy_low": accuracy - 0.03, "test_interval/accuracy_high": accuracy + 0.02, "test/loss": 0.25}
+            {
+                "test/accuracy": accuracy,
+                "test_interval/accuracy_low": accuracy - 0.03,
+                "test_interval/accuracy_high": accuracy + 0.02,
+                "test/loss": 0.25,
+            }
         )
     tracker.end("FINISHED")
     return tracker.run_id
@@ -77,7 +94,11 @@ def test_many_runs_take_several_blocks(tracked, surefoot, monkeypatch):
 def test_a_run_that_has_no_metric_yet(tracked, surefoot):
     write(tracked, "one", 0.1, epochs=0)
     write(tracked, "two", 0.2, epochs=0)
-    assert surefoot("compare", "one", "two") == (2, "", "error: none of these runs has a metric yet: wait until an epoch is trained\n")
+    assert surefoot("compare", "one", "two") == (
+        2,
+        "",
+        "error: none of these runs has a metric yet: wait until an epoch is trained\n",
+    )
 
 
 def test_a_run_without_an_epoch_beside_one_that_has(tracked, surefoot):
@@ -113,14 +134,22 @@ def test_a_start_of_two_ids(monkeypatch):
             self.info = type("Info", (), {"run_id": run_id, "run_name": "a name"})
             self.data = type("Data", (), {"tags": {}})
 
-    monkeypatch.setattr(lookup, "search", lambda _, filtered: [Run("abcd1"), Run("abcd2")] if "LIKE 'abcd%'" in filtered else [])
-    with pytest.raises(lookup.UserError, match=r"^2 runs have an id that starts with 'abcd'; give the id of one: abcd1, abcd2$"):
-        lookup.run(None, "abcd")
+    monkeypatch.setattr(
+        find_runs, "search", lambda _, filtered: [Run("abcd1"), Run("abcd2")] if "LIKE 'abcd%'" in filtered else []
+    )
+    with pytest.raises(
+        find_runs.UserError, match=r"^2 runs have an id that starts with 'abcd'; give the id of one: abcd1, abcd2$"
+    ):
+        find_runs.run(None, "abcd")
 
 
 def test_the_same_run_twice(tracked, surefoot):
     run_id = write(tracked, "one", 0.1)
-    assert surefoot("compare", "one", run_id) == (2, "", f"error: {run_id!r} is a run that was named before: one ({run_id}); give different ones\n")
+    assert surefoot("compare", "one", run_id) == (
+        2,
+        "",
+        f"error: {run_id!r} is a run that was named before: one ({run_id}); give different ones\n",
+    )
 
 
 def test_a_dvc_experiment_is_found_by_its_name(tracked, surefoot):
@@ -157,34 +186,50 @@ def view(here, page):
     """The query of the page's address, and the view that it names, as MLflow's page reads it."""
     query = dict(urllib.parse.parse_qsl(page.partition("?")[2]))
     client = here.client()
-    (tag,) = [tag for tag in client.get_experiment_by_name("surefoot").tags.items() if tag[0].startswith("mlflow.sharedViewState.")]
+    (tag,) = [
+        tag
+        for tag in client.get_experiment_by_name("surefoot").tags.items()
+        if tag[0].startswith("mlflow.sharedViewState.")
+    ]
     assert tag[0] == f"mlflow.sharedViewState.{query['viewStateShareKey']}"
     saved = json.loads(tag[1])
-    return query, saved["name"], json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;")))), tag[1]
+    return (
+        query,
+        saved["name"],
+        json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;")))),
+        tag[1],
+    )
 
 
 def test_the_page_compares_the_latest_sweep(tracked):
     write(tracked, "old", 0.3, 0.9)
     for lr in (0.1, 0.2):
         write(tracked, "run", lr, 0.9, **{"surefoot.sweep": "it's a sweep"})
-    query, name, state, tag = view(tracked, ui_command.page())
+    query, name, state, tag = view(tracked, ui.page())
     assert query["compareRunsMode"] == "CHART"
-    assert state["selectedColumns"] == ["params.`train.lr`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`validation/loss`"]
+    assert state["selectedColumns"] == [
+        "params.`train.lr`",
+        "metrics.`test/accuracy`",
+        "metrics.`test/loss`",
+        "metrics.`validation/loss`",
+    ]
     assert name == "Sweep it's a sweep"
     assert state["searchFilter"] == """tags.`surefoot.sweep` = "it's a sweep\""""
     cards = [(card["type"], card["displayName"]) for card in state["compareRunCharts"]]
     assert ("SCATTER", "test/accuracy over train.lr") in cards
     assert ("LINE", "validation/loss over epochs") in cards
     assert not any(kind == "CONTOUR" for kind, _ in cards), "one param differs"
-    assert {card["metricSectionId"] for card in state["compareRunCharts"]} <= {section["uuid"] for section in state["compareRunSections"]}
-    assert ui_command.page()
-    assert view(tracked, ui_command.page())[3] == tag, "nothing is written where nothing is new"
+    assert {card["metricSectionId"] for card in state["compareRunCharts"]} <= {
+        section["uuid"] for section in state["compareRunSections"]
+    }
+    assert ui.page()
+    assert view(tracked, ui.page())[3] == tag, "nothing is written where nothing is new"
 
 
 def test_the_page_compares_the_latest_runs_where_there_is_no_sweep(tracked):
     write(tracked, "swept", 0.3, 0.9, **{"surefoot.sweep": "sweep"})
     ids = [write(tracked, "run", lr) for lr in (0.1, 0.2)]
-    _, name, state, _ = view(tracked, ui_command.page())
+    _, name, state, _ = view(tracked, ui.page())
     assert name == "Latest runs"
     assert all(run_id in state["searchFilter"] for run_id in ids)
     assert any(card["displayName"].startswith("test/accuracy") for card in state["compareRunCharts"])
@@ -192,4 +237,4 @@ def test_the_page_compares_the_latest_runs_where_there_is_no_sweep(tracked):
 
 def test_the_page_of_a_single_run(tracked):
     run_id = write(tracked, "one", 0.1)
-    assert ui_command.page().partition("?")[0].endswith(f"/runs/{run_id}")
+    assert ui.page().partition("?")[0].endswith(f"/runs/{run_id}")

@@ -46,7 +46,11 @@ def write_flowers(path):
 
 
 def write_export(path):
-    path.write_bytes(gzip.compress("\n".join(row.replace(",", ";").replace("rose", "röschen") for row in flowers()).encode("latin-1")))
+    path.write_bytes(
+        gzip.compress(
+            "\n".join(row.replace(",", ";").replace("rose", "röschen") for row in flowers()).encode("latin-1")
+        )
+    )
 
 
 def write_parts(path):
@@ -70,7 +74,10 @@ def write_customers(path):
 
 def write_visits(path):
     random = np.random.default_rng(0)
-    lines = [f"p{random.integers(40)},2024-{1 + row % 12:02}-{1 + row % 28:02},{random.normal():.3f},{random.integers(2)}" for row in range(ROWS)]
+    lines = [
+        f"p{random.integers(40)},2024-{1 + row % 12:02}-{1 + row % 28:02},{random.normal():.3f},{random.integers(2)}"
+        for row in range(ROWS)
+    ]
     path.write_text("\n".join(["patient,day,pressure,ill", *lines]) + "\n")
 
 
@@ -80,7 +87,9 @@ def write_idx(path):
     labels = (np.arange(rows) % 3).astype(np.uint8)
     images = (random.integers(0, 100, (rows, 8, 8)) + 50 * labels[:, None, None]).astype(np.uint8)
     for array, file in ((images, path), (labels, path.with_name(path.name.replace("images-idx3", "labels-idx1")))):
-        file.write_bytes(gzip.compress(struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()))
+        file.write_bytes(
+            gzip.compress(struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+        )
 
 
 def write_pictures(path):
@@ -120,7 +129,9 @@ WRITE = {
 
 def set_up(here, monkeypatch, example):
     """params.yaml as the example says, the rest of it small; and the data."""
-    params = {"train": {"model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [4]}}, "epochs": 1, "lr": 0.001}}
+    params = {
+        "train": {"model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [4]}}, "epochs": 1, "lr": 0.001}
+    }
     given = YAML(typ="safe").load(example)
     assert given.keys() <= set(KEYS)
     for key in KEYS:
@@ -146,7 +157,11 @@ def ran(here, stage):
     return done
 
 
-@pytest.mark.parametrize(("heading", "example"), blocks("yaml"), ids=[f"{number}-{heading}" for number, (heading, _) in enumerate(blocks("yaml"))])
+@pytest.mark.parametrize(
+    ("heading", "example"),
+    blocks("yaml"),
+    ids=[f"{number}-{heading}" for number, (heading, _) in enumerate(blocks("yaml"))],
+)
 def test_an_example(tracked, monkeypatch, heading, example):
     """Each is prepared and batched, and its network and loss are tried, as train does before its first step."""
     params = set_up(tracked, monkeypatch, example)
@@ -155,12 +170,13 @@ def test_an_example(tracked, monkeypatch, heading, example):
     assert f"prepared {params['prepare']['source']}: " in done.out
     assert "DVC doesn't watch" not in done.out
     assert "batched " in ran(tracked, "batch").out
-    from surefoot import files, runs
-    from surefoot.data.store import open_store
-    from surefoot.params import load
+    from surefoot.base import paths
+    from surefoot.data.batch_store import open_store
+    from surefoot.params.reading import load
+    from surefoot.run import planning
 
-    store = open_store(files.BATCHES)
-    assert len(runs.plan(load(files.PARAMS), store).epoch_keys()) == 1
+    store = open_store(paths.BATCHES)
+    assert len(planning.plan(load(paths.PARAMS), store).epoch_keys()) == 1
     assert store.index["shuffle"] == params["batch"].get("shuffle", "full")
     if "missing" in params["prepare"]:
         assert store.index["preparation"]["dropped"] == {"'churn' (the target) is missing": 1}

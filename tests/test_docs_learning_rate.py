@@ -7,8 +7,8 @@ import types
 import pytest
 from ruamel.yaml import YAML
 
-from surefoot import errors, files
-from surefoot.schedule_command import draw
+from surefoot.base import errors, writing
+from surefoot.commands.schedule import draw
 from tests.helpers import PROJECT
 
 PAGE = (PROJECT / "docs/learning-rate.md").read_text()
@@ -46,7 +46,9 @@ def drawn(here, monkeypatch, capfd):
     return draw_it
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{number}-{' '.join(example.split()[-3:])}" for number, example in enumerate(EXAMPLES)])
+@pytest.mark.parametrize(
+    "example", EXAMPLES, ids=[f"{number}-{' '.join(example.split()[-3:])}" for number, example in enumerate(EXAMPLES)]
+)
 def test_an_example(drawn, example):
     """Its network, optimizer, schedule and step are made, and the schedule is drawn."""
     params = given(example)
@@ -61,7 +63,11 @@ def test_an_example(drawn, example):
 def test_what_the_page_says_of_them(drawn):
     found = {}
     for example in EXAMPLES:
-        found |= {name: drawn(example) for name in ("StepLR", "LinearLR", "OneCycleLR", "inverse_root", "lr_reference_batch", "1.weight") if name in example}
+        found |= {
+            name: drawn(example)
+            for name in ("StepLR", "LinearLR", "OneCycleLR", "inverse_root", "lr_reference_batch", "1.weight")
+            if name in example
+        }
     assert "lr: first 0.01, highest 0.01 (step 1), last 0.0001\n" in found["StepLR"]
     assert "lr: first 0.001, highest 0.1 (step 101), last " in found["LinearLR"]
     assert "momentum: " in found["OneCycleLR"]
@@ -74,4 +80,4 @@ def test_what_the_page_says_of_them(drawn):
 def test_the_readme_leads_here():
     assert "(docs/learning-rate.md)" in (PROJECT / "README.md").read_text()
     for picture in re.findall(r"\((images/[^)]+)\)", PAGE):
-        assert (PROJECT / files.Path("docs") / picture).is_file()
+        assert (PROJECT / writing.Path("docs") / picture).is_file()

@@ -10,10 +10,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params import flatten
+from surefoot.params.sections import flatten
 from tests.helpers import PROJECT, Done
 
-PREAMBLE = "import signal, sys, time\nfrom surefoot.errors import Stopped, UserError, run\n"
+PREAMBLE = "import signal, sys, time\nfrom surefoot.base.errors import Stopped, UserError, run\n"
 
 
 @contextmanager
@@ -47,8 +47,13 @@ def test_a_mistake_of_the_users():
 def at_a_terminal(code, **environment):
     """What comes to a terminal from Python code."""
     ours, theirs = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")} | {"PYTHONPATH": "src", **environment}
-    subprocess.run([sys.executable, "-c", f"from surefoot import errors\n{code}"], env=environment, stderr=theirs, check=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")} | {
+        "PYTHONPATH": "src",
+        **environment,
+    }
+    subprocess.run(
+        [sys.executable, "-c", f"from surefoot.base import errors\n{code}"], env=environment, stderr=theirs, check=True
+    )
     os.close(theirs)
     with os.fdopen(ours, "rb") as terminal:
         return terminal.read1().decode().replace("\r\n", "\n")
@@ -146,15 +151,22 @@ def test_a_reader_that_goes_away_before_what_is_held_back_is_written():
         assert running.wait() == 128 + signal.SIGPIPE
 
 
-@pytest.mark.parametrize("wide", ["x" * 100_000, "networks.mlp:" + "x" * 100_000, "sklearn:" + "é" * 100_000, "\\e\\n" * 30_000])
+@pytest.mark.parametrize(
+    "wide", ["x" * 100_000, "networks.mlp:" + "x" * 100_000, "sklearn:" + "é" * 100_000, "\\e\\n" * 30_000]
+)
 def test_a_text_of_any_length_is_told_in_a_line(here, monkeypatch, capfd, wide):
-    """Each key that takes or doesn't take a text is given one; where `check` takes it, so may a stage, or refuses it in a line."""
+    """Each key that takes or doesn't take a text is given one; where `check` takes it, so may a stage, or refuses it in
+    a line.
+    """
     here.csv()
     keys = flatten(YAML(typ="safe").load((PROJECT / "params.yaml").read_text()))
     monkeypatch.setattr(sys, "argv", ["surefoot", "check"])
     for key in keys:
         *above, name = key.split(".")
-        start = {"prepare": {"source": "raw.csv", "target": "kind"}, "train": {"model": {"factory": "networks.mlp:mlp"}, "epochs": 1, "lr": 0.1}}
+        start = {
+            "prepare": {"source": "raw.csv", "target": "kind"},
+            "train": {"model": {"factory": "networks.mlp:mlp"}, "epochs": 1, "lr": 0.1},
+        }
         section = start
         for part in above:
             section = section.setdefault(part, {})

@@ -7,42 +7,42 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import files
-from surefoot.errors import UserError
+from surefoot.base import digests, paths, reading, writing
+from surefoot.base.errors import UserError
 
 
 def test_the_root_is_where_dvc_says_or_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert files.root() == tmp_path
+    assert paths.root() == tmp_path
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "parent"))
-    assert files.root() == tmp_path / "parent"
+    assert paths.root() == tmp_path / "parent"
     monkeypatch.setenv("DVC_ROOT", "")
-    assert files.root() == tmp_path
+    assert paths.root() == tmp_path
 
 
 def test_canonical_json_has_one_spelling():
-    assert files.canonical_json({"b": [1, 0.1, None, True], "a": "é"}) == b'{"a":"\\u00e9","b":[1,0.1,null,true]}'
-    assert files.canonical_json({"a": 1, "b": 2}) == files.canonical_json({"b": 2, "a": 1})
+    assert digests.canonical_json({"b": [1, 0.1, None, True], "a": "é"}) == b'{"a":"\\u00e9","b":[1,0.1,null,true]}'
+    assert digests.canonical_json({"a": 1, "b": 2}) == digests.canonical_json({"b": 2, "a": 1})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_json_takes_no_nan(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.canonical_json([value])
+        digests.canonical_json([value])
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(tmp_path / "file", [value])
+        writing.write_json(tmp_path / "file", [value])
     assert not list(tmp_path.iterdir())
 
 
 def test_digests(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert files.sha256(b"abc") == files.sha256_file(tmp_path / "file") == digest
+    assert digests.sha256(b"abc") == digests.sha256_file(tmp_path / "file") == digest
 
 
 def test_a_file_is_written_with_its_directories(tmp_path):
     file = tmp_path / "some" / "where" / "file.json"
-    files.write_json(file, {"a": [1, 2]})
+    writing.write_json(file, {"a": [1, 2]})
     assert json.loads(file.read_text()) == {"a": [1, 2]}
     assert file.read_text().endswith("]\n}\n")
     assert [path.name for path in file.parent.iterdir()] == ["file.json"]
@@ -50,7 +50,7 @@ def test_a_file_is_written_with_its_directories(tmp_path):
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
     file = tmp_path / "file"
-    files.write_bytes(file, b"old")
+    writing.write_bytes(file, b"old")
 
     def full(self, data):
         with self.open("wb") as half:
@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, 
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(UserError, match=f"^{file} can.t be written: No space left on device"):
-        files.write_bytes(file, b"new")
+        writing.write_bytes(file, b"new")
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -69,14 +69,14 @@ def test_writing_does_not_change_a_file_that_is_linked(tmp_path):
     cached, file = tmp_path / "cached", tmp_path / "file"
     cached.write_bytes(b"old")
     file.hardlink_to(cached)
-    files.write_bytes(file, b"new")
+    writing.write_bytes(file, b"new")
     assert (cached.read_bytes(), file.read_bytes()) == (b"old", b"new")
 
 
 def test_a_new_directory_takes_the_place_of_the_old(tmp_path):
     target = tmp_path / "data" / "out"
     for text in ("one", "two"):
-        with files.new_directory(target) as out:
+        with writing.new_directory(target) as out:
             (out / text).write_text(text)
             assert out != target
     assert [path.name for path in target.iterdir()] == ["two"]
@@ -86,9 +86,9 @@ def test_a_new_directory_takes_the_place_of_the_old(tmp_path):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_new_directory_vanishes_when_its_block_fails(tmp_path, error):
     target = tmp_path / "out"
-    with files.new_directory(target) as out:
+    with writing.new_directory(target) as out:
         (out / "old").touch()
-    with pytest.raises(error), files.new_directory(target) as out:
+    with pytest.raises(error), writing.new_directory(target) as out:
         (out / "new").touch()
         raise error
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
@@ -97,22 +97,29 @@ def test_a_new_directory_vanishes_when_its_block_fails(tmp_path, error):
 def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
     (tmp_path / ".out.partial").mkdir()
     (tmp_path / ".out.partial" / "half").touch()
-    with files.new_directory(tmp_path / "out") as out:
+    with writing.new_directory(tmp_path / "out") as out:
         (out / "whole").touch()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "whole"]
 
 
 def test_a_new_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file/new can't be written: Not a directory"), files.new_directory(tmp_path / "file/new"):
+    with (
+        pytest.raises(UserError, match="file/new can't be written: Not a directory"),
+        writing.new_directory(tmp_path / "file/new"),
+    ):
         pass
 
 
 def test_only_a_full_disk_is_told_to_be_freed(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"x can't be written: (Not a directory|File exists)\nwhat was stored before is whole$"):
-        files.write_bytes(tmp_path / "file" / "x", b"")
-    assert str(files.unwritable("x", OSError(errno.ENOSPC, "No space left on device"))).endswith("is whole: free some space, then run again")
+    with pytest.raises(
+        UserError, match=r"x can't be written: (Not a directory|File exists)\nwhat was stored before is whole$"
+    ):
+        writing.write_bytes(tmp_path / "file" / "x", b"")
+    assert str(writing.unwritable("x", OSError(errno.ENOSPC, "No space left on device"))).endswith(
+        "is whole: free some space, then run again"
+    )
 
 
 # --- files from elsewhere
@@ -122,12 +129,12 @@ def test_a_file_from_elsewhere_is_read(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "link").symlink_to("file")
-    assert files.read_file(tmp_path / "file") == files.read_file(tmp_path / "link", 3) == b"abc"
-    assert files.read_file(tmp_path / "empty") == b""
-    with files.open_file(tmp_path / "file") as file:
+    assert reading.read_file(tmp_path / "file") == reading.read_file(tmp_path / "link", 3) == b"abc"
+    assert reading.read_file(tmp_path / "empty") == b""
+    with reading.open_file(tmp_path / "file") as file:
         assert (file.read(2), file.read()) == (b"ab", b"c")
     with pytest.raises(FileNotFoundError):
-        files.read_file(tmp_path / "none")
+        reading.read_file(tmp_path / "none")
 
 
 def odd(tmp_path, kind):
@@ -140,9 +147,11 @@ def odd(tmp_path, kind):
             listening.bind(str(path))
     elif kind == "large":
         with path.open("wb") as file:
-            file.truncate(files.LARGEST_WHOLE + 1)
+            file.truncate(reading.LARGEST_WHOLE + 1)
     else:
-        path.symlink_to({"device": "/dev/zero", "directory": tmp_path, "proc": "/proc/self/status", "text": "/proc/cpuinfo"}[kind])
+        path.symlink_to(
+            {"device": "/dev/zero", "directory": tmp_path, "proc": "/proc/self/status", "text": "/proc/cpuinfo"}[kind]
+        )
     return path
 
 
@@ -161,7 +170,7 @@ def odd(tmp_path, kind):
 def test_only_a_regular_file_of_bounded_size_is_opened(tmp_path, kind, why):
     path = odd(tmp_path, kind)
     with pytest.raises(OSError, match=why) as caught:
-        files.read_file(path)
+        reading.read_file(path)
     assert caught.value.filename == str(path)
 
 
@@ -170,18 +179,26 @@ def test_weights_are_read_where_their_header_accounts_for_all(tmp_path):
     header = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     whole = len(header).to_bytes(8, "little") + header + b"\0" * 8
     path.write_bytes(whole)
-    assert files.read_weights(path) == whole
+    assert reading.read_weights(path) == whole
     deep = b'{"a":' * 100_000
-    for wrong in (b"", b"\0" * 8, whole[:-1], whole + b"\0", b"\xff" * 40, b"\2" + b"\0" * 7 + b"[]", len(deep).to_bytes(8, "little") + deep):
+    for wrong in (
+        b"",
+        b"\0" * 8,
+        whole[:-1],
+        whole + b"\0",
+        b"\xff" * 40,
+        b"\2" + b"\0" * 7 + b"[]",
+        len(deep).to_bytes(8, "little") + deep,
+    ):
         path.write_bytes(wrong)
         with pytest.raises(OSError, match="it isn't a safetensors file, or is cut short or damaged"):
-            files.read_weights(path)
+            reading.read_weights(path)
     with path.open("wb") as file:  # all of it zeros, and none of them on the disk
         file.truncate(1 << 37)
     with pytest.raises(OSError, match="it isn't a safetensors file"):
-        files.read_weights(path)
+        reading.read_weights(path)
 
 
 def test_no_file_has_a_nul_in_its_name():
     with pytest.raises(OSError, match="NUL"):
-        files.open_file(Path("a\0.safetensors"))
+        reading.open_file(Path("a\0.safetensors"))

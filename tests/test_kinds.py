@@ -1,4 +1,6 @@
-"""Each kind of data through all four stages, and its model from MLflow on raw rows: it must say what evaluate said of the test rows."""
+"""Each kind of data through all four stages, and its model from MLflow on raw rows: it must say what evaluate said of
+the test rows.
+"""
 
 import csv
 import gzip
@@ -12,7 +14,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from surefoot import predict
+from surefoot.commands import predict
 from tests.helpers import PROJECT
 
 DROPPED = "surefoot.data.dropped"
@@ -52,7 +54,9 @@ def served(model, raw, rows):
 
 def metrics(here, run):
     found = json.loads((here / "reports/metrics.json").read_text())["test"]
-    assert {name.removeprefix("test/"): value for name, value in run.data.metrics.items() if name.startswith("test/")} == found
+    assert {
+        name.removeprefix("test/"): value for name, value in run.data.metrics.items() if name.startswith("test/")
+    } == found
     return found
 
 
@@ -76,7 +80,9 @@ def test_regression(tracked, pipeline):
         frame["y"] = 2 * frame.a - frame.b + frame["count"] + 30
         frame.to_csv(tracked / f"{name}.csv", index=False)
     loss = {"name": "SmoothL1Loss", "arguments": {"beta": 0.5}}
-    run, model, rows = pipeline(MLP, source="train.csv", test_source="test.csv", target="y", task="regression", loss=loss, lr=0.02)
+    run, model, rows = pipeline(
+        MLP, source="train.csv", test_source="test.csv", target="y", task="regression", loss=loss, lr=0.02
+    )
     raw = pd.read_csv(tracked / "test.csv")
     given = model.predict(raw)["prediction"].to_numpy()
     assert np.array_equal(given.astype(np.float32), np.array([row["predicted"] for row in rows], np.float32))
@@ -106,7 +112,15 @@ def test_binary(tracked, pipeline):
     assert found["roc_auc"] > 0.95
     intervals = json.loads((tracked / "reports/intervals.json").read_text())["test"]
     assert intervals["loss"]["low"] < found["loss"] < intervals["loss"]["high"]  # also with class weights
-    assert plots(tracked, run) == ["calibration.png", "classes.png", "confusion.png", "precision_recall.png", "roc.png", "schedule.png", "training.png"]
+    assert plots(tracked, run) == [
+        "calibration.png",
+        "classes.png",
+        "confusion.png",
+        "precision_recall.png",
+        "roc.png",
+        "schedule.png",
+        "training.png",
+    ]
 
 
 def pictures(rows, seed):
@@ -168,7 +182,9 @@ def test_sequences_of_tokens(tracked, pipeline):
 
 
 def customers(rows, seed):
-    """All kinds of columns, each with missing values, some rows without a target, a constant, an id, a category only here."""
+    """All kinds of columns, each with missing values, some rows without a target, a constant, an id, a category only
+    here.
+    """
     random = np.random.default_rng(seed)
     frame = pd.DataFrame(
         {
@@ -189,7 +205,14 @@ def customers(rows, seed):
     return frame
 
 
-POLICY = {"numeric": "median", "boolean": "constant", "category": "constant", "date": "mean", "target": "drop", "indicator": True}
+POLICY = {
+    "numeric": "median",
+    "boolean": "constant",
+    "category": "constant",
+    "date": "mean",
+    "target": "drop",
+    "indicator": True,
+}
 TABLE = {"factory": "networks.table:table", "arguments": {"embedding": 3, "hidden": [16]}}
 
 
@@ -212,15 +235,29 @@ def test_a_table_with_embeddings(tracked, pipeline):
     with_target = raw[raw.churn.notna()]
     assert raw["floor"].dtype == "int64"
     served(model, with_target, rows)
-    served(model, pd.read_csv(tracked / "test.csv", **text, parse_dates=["joined", "seen"]).loc[with_target.index], rows)
+    served(
+        model, pd.read_csv(tracked / "test.csv", **text, parse_dates=["joined", "seen"]).loc[with_target.index], rows
+    )
     assert [row["actual"] for row in rows] == with_target.churn.tolist()
     dropped = sum(int(customers(rows, seed).churn.isna().sum()) for seed, rows in ((1, 400), (2, 80)))
     assert run.data.tags[DROPPED] == f"{dropped} where 'churn' (the target) is missing"
-    assert json.loads(run.inputs.dataset_inputs[0].dataset.profile)["dropped"] == {"'churn' (the target) is missing": dropped}
-    assert [spec.name for spec in model.metadata.signature.inputs] == ["zip", "floor", "plan", "active", "joined", "seen", "income"]
+    assert json.loads(run.inputs.dataset_inputs[0].dataset.profile)["dropped"] == {
+        "'churn' (the target) is missing": dropped
+    }
+    assert [spec.name for spec in model.metadata.signature.inputs] == [
+        "zip",
+        "floor",
+        "plan",
+        "active",
+        "joined",
+        "seen",
+        "income",
+    ]
     assert metrics(tracked, run)["accuracy"] > 0.8
     # What would silently be another value is refused.
-    with pytest.raises(Exception, match=r"column 'zip' holds values of type int64, but its categories are texts, such as '01234'"):
+    with pytest.raises(
+        Exception, match=r"column 'zip' holds values of type int64, but its categories are texts, such as '01234'"
+    ):
         model.predict(pd.read_csv(tracked / "test.csv"))
     with pytest.raises(Exception, match=r"column 'joined' can't be taken as date: .*'soon' is not a date"):
         model.predict(raw.assign(joined="soon"))
@@ -233,7 +270,12 @@ def test_one_hot_and_parquet(tracked, pipeline):
     frame = customers(400, 3).astype({"active": "boolean"})
     frame["mark"] = np.random.default_rng(3).permutation(400) / 4
     frame.to_parquet(tracked / "all.parquet", index=False)
-    kinds = {"source": "all.parquet", "target": "churn", "ignore": ["customer", "land", "joined", "seen"], "kinds": {"floor": "category"}}
+    kinds = {
+        "source": "all.parquet",
+        "target": "churn",
+        "ignore": ["customer", "land", "joined", "seen"],
+        "kinds": {"floor": "category"},
+    }
     run, model, rows = pipeline(MLP, **kinds, missing=POLICY)
     import pyarrow.parquet as pq
 
@@ -279,7 +321,13 @@ def test_what_dvc_does_not_watch_is_told(here):
     (raw / "linked.csv").symlink_to(here / "elsewhere/a/raw.csv")
     (raw / "a").symlink_to(here / "elsewhere/a")
     told = "DVC doesn't watch {}, so it won't run prepare again when that changes: "
-    for source in ("elsewhere/a/raw.csv", str(here / "elsewhere/a/raw.csv"), "data/raw/a/raw.csv", "data/raw/a", "data/raw/../../elsewhere/a"):
+    for source in (
+        "elsewhere/a/raw.csv",
+        str(here / "elsewhere/a/raw.csv"),
+        "data/raw/a/raw.csv",
+        "data/raw/a",
+        "data/raw/../../elsewhere/a",
+    ):
         done = prepare(here, source=source, target="kind")
         assert done.out.splitlines()[-1].startswith(told.format(source)), done
     assert "DVC" not in prepare(here, source="data/raw/linked.csv", target="kind").out
@@ -289,7 +337,10 @@ def test_what_dvc_does_not_watch_is_told(here):
     (here / "elsewhere/b/raw.csv").write_text("\n".join([first, *rows[:50]]))
     message = prepare(here, source="data/raw/linked.csv", test_source="elsewhere/b/raw.csv", target="kind").out
     assert told.format("elsewhere/b/raw.csv") in message
-    assert "50 of the 50 rows of elsewhere/b/raw.csv (prepare.test_source) are also among those of data/raw/linked.csv" in message
+    assert (
+        "50 of the 50 rows of elsewhere/b/raw.csv (prepare.test_source) are also among those of data/raw/linked.csv"
+        in message
+    )
 
 
 def test_numbers_with_a_slip_are_told(here):
@@ -299,11 +350,20 @@ def test_numbers_with_a_slip_are_told(here):
     frame.astype({"a": str}).to_parquet(here / "raw.parquet")
     for source, row in (("raw.csv", 5), ("raw.parquet", 4)):
         message = prepare(here, source=source, target="kind").refused()
-        assert f"{source}: row {row}, column 'a': 'off' is not a number, as almost all of the others are\ntexts among its numbers" in message
+        assert (
+            f"{source}: row {row}, column 'a': 'off' is not a number, as almost all of the others are\ntexts among its"
+            " numbers" in message
+        )
         assert "or prepare.kinds: {a: category} where the column holds no numbers" in message
-        assert f"{source}: row {row}, column 'a': 'off' is not a number" in prepare(here, source=source, target="kind", kinds={"a": "numeric"}).refused()
+        assert (
+            f"{source}: row {row}, column 'a': 'off' is not a number"
+            in prepare(here, source=source, target="kind", kinds={"a": "numeric"}).refused()
+        )
     message = prepare(here, source="raw.parquet", target="kind", max_categories=50).refused()
-    assert "almost all are numbers: mend 'off', or name it in prepare.missing.values, and set prepare.kinds: {a: numeric}" in message
+    assert (
+        "almost all are numbers: mend 'off', or name it in prepare.missing.values, and set prepare.kinds: {a: numeric}"
+        in message
+    )
     missing = {"numeric": "mean", "values": ["off"]}
     assert "4 inputs" in prepare(here, source="raw.csv", target="kind", missing=missing).out
 
@@ -322,7 +382,10 @@ def test_an_error_in_the_midst_of_a_large_file_ends_the_process_as_any(here):
             text=True,
             timeout=60,
         )
-        told = "error: raw.csv: row 22, column 'a': empty; a number is needed in every row (or another policy, prepare.missing.numeric)\n"
+        told = (
+            "error: raw.csv: row 22, column 'a': empty; a number is needed in every row (or another policy,"
+            " prepare.missing.numeric)\n"
+        )
         assert (done.returncode, done.stderr) == (2, told)
 
 
@@ -355,7 +418,9 @@ def test_texts_mean_the_same_to_prepare_predict_and_the_model_in_mlflow(tracked,
     assert len(json.loads((tracked / "data/prepared/schema.json").read_text())["features"]) == (5 if columns else 4)
     predict.predict(tracked / "raw.csv", tracked / "out.csv")
     predicted = pd.read_csv(tracked / "out.csv")
-    assert predicted["colour"].tolist() == pd.read_csv(tracked / "raw.csv")["colour"].tolist(), "written as they were given"
+    assert predicted["colour"].tolist() == pd.read_csv(tracked / "raw.csv")["colour"].tolist(), (
+        "written as they were given"
+    )
     raw = pd.read_csv(tracked / "raw.csv")
     assert "Unnamed: 0" in raw, "pandas' name of what has none"
     plain = raw.replace("?", np.nan).assign(
@@ -372,14 +437,28 @@ def test_texts_mean_the_same_to_prepare_predict_and_the_model_in_mlflow(tracked,
 
 
 def test_categories_with_the_look_of_something_else_are_told(here):
-    rows = pd.DataFrame({"weight": [f"{n % 30} kg" for n in range(120)], "month": [f"{2000 + n % 20}-{n % 12 + 1:02d}" for n in range(120)]})
-    rows = rows.assign(quarter=[f"Q{n % 4}" for n in range(120)], film=[f"{n % 20} days of {2000 + n % 20}" for n in range(120)], kind=["x", "y"] * 60)
+    rows = pd.DataFrame(
+        {
+            "weight": [f"{n % 30} kg" for n in range(120)],
+            "month": [f"{2000 + n % 20}-{n % 12 + 1:02d}" for n in range(120)],
+        }
+    )
+    rows = rows.assign(
+        quarter=[f"Q{n % 4}" for n in range(120)],
+        film=[f"{n % 20} days of {2000 + n % 20}" for n in range(120)],
+        kind=["x", "y"] * 60,
+    )
     rows.to_csv(here / "raw.csv", index=False)
     done = prepare(here, source="raw.csv", target="kind")
     assert [line for line in done.out.splitlines() if "taken as" in line] == [
-        "note: raw.csv: taken as a category, though its values are numbers with something behind, as 25 kg is: 'weight' "
-        "(prepare.kinds: numeric reads them as numbers)",
-        "note: raw.csv: taken as a category, though its values have the look of dates: 'month' (prepare.dates: a format of strptime's reads them as such)",
+        (
+            "note: raw.csv: taken as a category, though its values are numbers with something behind, as 25 kg is:"
+            " 'weight' (prepare.kinds: numeric reads them as numbers)"
+        ),
+        (
+            "note: raw.csv: taken as a category, though its values have the look of dates: 'month' (prepare.dates: a"
+            " format of strptime's reads them as such)"
+        ),
     ]
     done = prepare(here, source="raw.csv", target="kind", kinds={"weight": "numeric"}, dates={"month": "%Y-%m"})
     assert "numeric: 'weight' (written with kg)" in done.out
@@ -387,16 +466,36 @@ def test_categories_with_the_look_of_something_else_are_told(here):
 
 
 def test_prepare_says_what_it_took_each_column_for(here):
-    frame = as_people_write(240).assign(doors=["2", "3", "4", "5more"] * 60, zip=[f"0{number % 9}12" for number in range(240)], none=None, land="DE")
+    frame = as_people_write(240).assign(
+        doors=["2", "3", "4", "5more"] * 60, zip=[f"0{number % 9}12" for number in range(240)], none=None, land="DE"
+    )
     frame.to_csv(here / "raw.csv", index=False)
-    done = prepare(here, source="raw.csv", target="kind", csv={"thousands": ","}, missing={"numeric": "mean", "category": "constant"})
+    done = prepare(
+        here,
+        source="raw.csv",
+        target="kind",
+        csv={"thousands": ","},
+        missing={"numeric": "mean", "category": "constant"},
+    )
     assert done.code == 0, done
     assert done.out.splitlines()[:8] == [
-        "note: raw.csv: left out, taken for an index: '' (no name, or one that pandas gives; prepare.columns takes what it names)",
+        (
+            "note: raw.csv: left out, taken for an index: '' (no name, or one that pandas gives; prepare.columns takes"
+            " what it names)"
+        ),
         "note: raw.csv: empty in every training row: 'none' (prepare.ignore leaves a column out)",
-        "note: raw.csv: the same value in every training row, from which nothing is learned: 'land' (prepare.ignore leaves a column out)",
-        "note: raw.csv: taken as numbers, though some begin with 0, as codes do: 'zip' (prepare.kinds: category keeps them as they are)",
-        "note: raw.csv: taken as a category, though most of its values are numbers: 'doors' (prepare.kinds: numeric, or prepare.missing.values)",
+        (
+            "note: raw.csv: the same value in every training row, from which nothing is learned: 'land' (prepare.ignore"
+            " leaves a column out)"
+        ),
+        (
+            "note: raw.csv: taken as numbers, though some begin with 0, as codes do: 'zip' (prepare.kinds: category"
+            " keeps them as they are)"
+        ),
+        (
+            "note: raw.csv: taken as a category, though most of its values are numbers: 'doors' (prepare.kinds:"
+            " numeric, or prepare.missing.values)"
+        ),
         "numeric: 'strength', 'price' (written with $), 'share' (written with %), 'zip', 'none'",
         "category: 'colour' (2 values: blue, red), 'doors' (4 values: 2, 3, 4, ...), 'land' (1 value: DE)",
         f"missing values: 19 in 'strength' ('?'), {(frame['colour'] == '?').sum()} in 'colour' ('?'), 240 in 'none'",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from surefoot import limits
+from surefoot.base import limits
 
 MB = 1 << 20
 STAGES = ("prepare", "batch", "train", "evaluate")
@@ -23,7 +23,13 @@ def end(code, *limited):
 
     # preexec_fn: the limits are to hold for that process alone.
     done = subprocess.run(
-        [sys.executable, *code], env={**os.environ, "PYTHONPATH": "src"}, preexec_fn=limit, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *code],
+        env={**os.environ, "PYTHONPATH": "src"},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -35,20 +41,38 @@ def test_too_little_for_any_stage(stage, which, much, said):
     assert end(["-m", f"surefoot.stages.{stage}"], (which, much)) == (2, "", f"error: the limit on {said}; raise it\n")
 
 
-RUN = "from surefoot import errors\nerrors.begin()\n"
+RUN = "from surefoot.base import errors\nerrors.begin()\n"
 
 
 @pytest.mark.parametrize(
     ("main", "said"),
     [
         ("bytearray(1 << 40)", "the limit on memory is reached: `ulimit -v` is 2097152; raise it"),
-        ("import numpy; numpy.zeros((1 << 20, 1 << 20))", "the limit on memory is reached: `ulimit -v` is 2097152; raise it"),
-        ("import pyarrow; pyarrow.allocate_buffer(1 << 40)", "the limit on memory is reached: `ulimit -v` is 2097152; raise it"),
-        ("import threading; threading.stack_size(1 << 40); threading.Thread(target=print).start()", "the limit on memory is reached: `ulimit -v` is 2097152"),
+        (
+            "import numpy; numpy.zeros((1 << 20, 1 << 20))",
+            "the limit on memory is reached: `ulimit -v` is 2097152; raise it",
+        ),
+        (
+            "import pyarrow; pyarrow.allocate_buffer(1 << 40)",
+            "the limit on memory is reached: `ulimit -v` is 2097152; raise it",
+        ),
+        (
+            "import threading; threading.stack_size(1 << 40); threading.Thread(target=print).start()",
+            "the limit on memory is reached: `ulimit -v` is 2097152",
+        ),
         ("import os; os.abort()", "the limit on memory is reached: `ulimit -v` is 2097152; raise it"),
-        ("import ctypes; ctypes.CDLL(None).exit(1)", "the limit on memory is reached: `ulimit -v` is 2097152; raise it"),
-        ("held = [open('/dev/null') for _ in range(100)]", "the limit on open files is reached: `ulimit -n` is 64; raise it"),
-        ("open('large', 'wb').write(bytes(1 << 20))", "the limit on the size of a file is reached: `ulimit -f` is 512; raise it"),
+        (
+            "import ctypes; ctypes.CDLL(None).exit(1)",
+            "the limit on memory is reached: `ulimit -v` is 2097152; raise it",
+        ),
+        (
+            "held = [open('/dev/null') for _ in range(100)]",
+            "the limit on open files is reached: `ulimit -n` is 64; raise it",
+        ),
+        (
+            "open('large', 'wb').write(bytes(1 << 20))",
+            "the limit on the size of a file is reached: `ulimit -f` is 512; raise it",
+        ),
         ("raise OSError(5, 'Input/output error', 'data/x')", "data/x: Input/output error: the disk fails"),
     ],
 )
@@ -56,8 +80,12 @@ RUN = "from surefoot import errors\nerrors.begin()\n"
 def test_the_limit_that_is_reached_is_named(tmp_path, monkeypatch, main, said, while_importing):
     """By `run`, and before it, where modules are imported."""
     monkeypatch.setenv("PYTHONPATH", os.path.abspath("src"))  # noqa: PTH100
-    code = f"{RUN}import os\nos.chdir({str(tmp_path)!r})\n" + (main if while_importing else f"def main():\n    {main}\nerrors.run(main)")
-    code, _, err = end(["-c", code], (resource.RLIMIT_AS, 2048 * MB), (resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_FSIZE, 512 * 1024))
+    code = f"{RUN}import os\nos.chdir({str(tmp_path)!r})\n" + (
+        main if while_importing else f"def main():\n    {main}\nerrors.run(main)"
+    )
+    code, _, err = end(
+        ["-c", code], (resource.RLIMIT_AS, 2048 * MB), (resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_FSIZE, 512 * 1024)
+    )
     assert (code, err.count("\n")) == (2, 1), err
     assert said in err
 
@@ -70,7 +98,10 @@ def test_a_process_whose_memory_is_limited_ends_as_it_would_without_a_limit():
     assert code == 1
     assert "Traceback" in err
     assert "limit" not in err
-    stop = "import os, signal, time\ndef main():\n    os.kill(os.getppid(), signal.SIGTERM)\n    time.sleep(60)\nerrors.run(main)"
+    stop = (
+        "import os, signal, time\ndef main():\n    os.kill(os.getppid(), signal.SIGTERM)\n   "
+        " time.sleep(60)\nerrors.run(main)"
+    )
     assert end(["-c", RUN + stop], limit) == (128 + 15, "", "stopped by SIGTERM\n")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import locked
+from surefoot.reproduction import dvc_lock
 
 
 def md5(data):
@@ -27,37 +27,47 @@ def lock(here):
     """Writes dvc.lock with an output of a stage."""
 
     def write(stage, path, digest):
-        Path("dvc.lock").write_text(f"schema: '2.0'\nstages:\n  {stage}:\n    cmd: x\n    outs:\n    - path: {path}\n      md5: {digest}\n")
+        Path("dvc.lock").write_text(
+            f"schema: '2.0'\nstages:\n  {stage}:\n    cmd: x\n    outs:\n    - path: {path}\n      md5: {digest}\n"
+        )
 
     return write
 
 
 def test_a_file_and_the_files_of_a_directory(lock):
     one, two = cache(b"one"), cache(b"two")
-    listing = cache(json.dumps([{"md5": one, "relpath": "a"}, {"md5": two, "relpath": "b/c"}, {"md5": "0" * 32, "relpath": "gone"}]).encode(), ".dir")
+    listing = cache(
+        json.dumps(
+            [{"md5": one, "relpath": "a"}, {"md5": two, "relpath": "b/c"}, {"md5": "0" * 32, "relpath": "gone"}]
+        ).encode(),
+        ".dir",
+    )
     lock("batch", "data/batches", listing)
-    digest = locked.md5("batch", "outs", Path("data/batches"))
+    digest = dvc_lock.md5("batch", "outs", Path("data/batches"))
     assert digest == listing
-    assert {name: path.read_bytes() for name, path in locked.within(digest).items()} == {"a": b"one", "b/c": b"two"}
-    assert locked.cached(one).read_bytes() == b"one"
-    assert locked.cached(None) is None
-    assert locked.cached("0" * 32) is None
-    assert locked.md5("batch", "deps", Path("data/batches")) is None
-    assert locked.md5("train", "outs", Path("data/batches")) is None
+    assert {name: path.read_bytes() for name, path in dvc_lock.within(digest).items()} == {"a": b"one", "b/c": b"two"}
+    assert dvc_lock.cached(one).read_bytes() == b"one"
+    assert dvc_lock.cached(None) is None
+    assert dvc_lock.cached("0" * 32) is None
+    assert dvc_lock.md5("batch", "deps", Path("data/batches")) is None
+    assert dvc_lock.md5("train", "outs", Path("data/batches")) is None
 
 
 @pytest.mark.parametrize("digest", ["../../../etc/passwd", "0", "[1]", "null"])
 def test_what_is_no_md5(lock, digest):
     lock("batch", "data/batches", digest)
-    assert locked.md5("batch", "outs", Path("data/batches")) is None
+    assert dvc_lock.md5("batch", "outs", Path("data/batches")) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "stages: 1", "stages: {batch: {outs: [1]}}", "stages: {batch: {outs: [{path: data/batches}]}}", "{"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "stages: 1", "stages: {batch: {outs: [1]}}", "stages: {batch: {outs: [{path: data/batches}]}}", "{"],
+)
 def test_a_damaged_lock(here, text):
     Path("dvc.lock").write_text(text)
-    assert locked.md5("batch", "outs", Path("data/batches")) is None
+    assert dvc_lock.md5("batch", "outs", Path("data/batches")) is None
 
 
 @pytest.mark.parametrize("listing", [b"1", b"{", b'{"a": 1}', b'[{"md5": 1, "relpath": "a"}]', b"\xff"])
 def test_a_damaged_listing(here, listing):
-    assert locked.within(cache(listing, ".dir")) == {}
+    assert dvc_lock.within(cache(listing, ".dir")) == {}

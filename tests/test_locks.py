@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from surefoot import files
-from surefoot.errors import UserError
+from surefoot.base import locks
+from surefoot.base.errors import UserError
+from surefoot.base.locks import Locks
 
 HOLDS = """
 import sys
 from pathlib import Path
-from surefoot.files import Locks
+from surefoot.base.locks import Locks
 locks = Locks(Path(sys.argv[1]))
 with locks.held(sys.argv[2], lambda pid: print("waits for", pid, flush=True)):
     print("holds", flush=True)
@@ -28,8 +29,8 @@ import sys
 from pathlib import Path
 from surefoot.training import numerics
 numerics.pin("portable", 1)
-from surefoot.files import Locks
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base.locks import Locks
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.training.chains import chain, cut, make, order
 store, first = Path(sys.argv[1]), True
 locks = Locks(store / "lock")
@@ -97,7 +98,7 @@ def test_different_keys_do_not_block(tmp_path):
 
 
 def test_a_lock_is_released_when_its_block_fails(tmp_path):
-    locks = files.Locks(tmp_path / "lock")
+    locks = Locks(tmp_path / "lock")
     with pytest.raises(ValueError, match="inside"), locks.held("key"):
         raise ValueError("inside")
     with process(HOLDS, tmp_path / "lock", "key") as other:
@@ -106,8 +107,10 @@ def test_a_lock_is_released_when_its_block_fails(tmp_path):
 
 def test_a_place_that_cannot_hold_locks_is_a_mistake_of_the_users(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/store/lock can't be written, which has the locks: Not a directory; move it away$"):
-        files.Locks(tmp_path / "file" / "store" / "lock")
+    with pytest.raises(
+        UserError, match=r"file/store/lock can't be written, which has the locks: Not a directory; move it away$"
+    ):
+        locks.Locks(tmp_path / "file" / "store" / "lock")
 
 
 def test_two_trainers_of_one_run_train_each_step_once(tmp_path):

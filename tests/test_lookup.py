@@ -2,9 +2,11 @@
 
 import pytest
 
-from surefoot import files, lookup, store_command, tracking
-from surefoot.errors import UserError
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base import paths
+from surefoot.base.errors import UserError
+from surefoot.commands.store import forget
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.tracking import find_runs, tag_names
 
 ONE, TWO, THREE = "a" * 64, "abcd" + "1" * 60, "abcd" + "2" * 60
 RUN = {"epoch_keys": [], "last": None, "description": {"name": "kept", "params": {}, "dataset": {}}}
@@ -15,14 +17,16 @@ def runs(tracked):
     client = tracked.client()
     experiment = client.create_experiment("surefoot")
     return {
-        identity: client.create_run(experiment, run_name=f"run {number}", tags={tracking.IDENTITY: identity}).info.run_id
+        identity: client.create_run(
+            experiment, run_name=f"run {number}", tags={tag_names.IDENTITY: identity}
+        ).info.run_id
         for number, identity in enumerate((ONE, TWO, THREE), 1)
     }
 
 
 def found(wanted):
-    with lookup.reading() as client:
-        return lookup.run(client, wanted).info.run_id
+    with find_runs.reading() as client:
+        return find_runs.run(client, wanted).info.run_id
 
 
 def test_ids_of_both_kinds_and_their_starts(runs):
@@ -49,23 +53,28 @@ def test_a_start_that_none_has(runs):
 def test_runs_of_one_identity_are_one(runs, tracked):
     """As where a run was lost and brought again."""
     client = tracked.client()
-    later = client.create_run(client.get_run(runs[ONE]).info.experiment_id, run_name="again", tags={tracking.IDENTITY: ONE}, start_time=2**42).info.run_id
+    later = client.create_run(
+        client.get_run(runs[ONE]).info.experiment_id, run_name="again", tags={tag_names.IDENTITY: ONE}, start_time=2**42
+    ).info.run_id
     assert found(ONE[:8]) == later
     assert found(runs[ONE]) == runs[ONE]
 
 
 def test_a_run_that_mlflow_lacks(runs):
-    TrajectoryStore(files.trajectory()).mark_run("ef" * 32, RUN)
-    with pytest.raises(UserError, match=r"^the run efef is in .*, but not in MLflow; `surefoot sync` brings it there, once it is finished$"):
+    TrajectoryStore(paths.trajectory()).mark_run("ef" * 32, RUN)
+    with pytest.raises(
+        UserError,
+        match=r"^the run efef is in .*, but not in MLflow; `surefoot sync` brings it there, once it is finished$",
+    ):
         found("efef")
 
 
 def test_the_store_forgets_by_either(runs):
-    store = TrajectoryStore(files.trajectory())
+    store = TrajectoryStore(paths.trajectory())
     for identity in runs:
         store.mark_run(identity, RUN)
-    assert store_command.forget(store, runs[ONE][:8]) == "kept"
-    assert store_command.forget(store, TWO[:8]) == "kept"
+    assert forget(store, runs[ONE][:8]) == "kept"
+    assert forget(store, TWO[:8]) == "kept"
     assert list(store.runs()) == [THREE]
     with pytest.raises(UserError, match=r"lists them$"):
-        store_command.forget(store, runs[ONE])
+        forget(store, runs[ONE])

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from surefoot import lookup, mlflow_client
-from surefoot.errors import UserError
-from surefoot.mlflow_client import OutOfReach, Refused
+from surefoot.base.errors import UserError
+from surefoot.tracking import find_runs, mlflow_client
+from surefoot.tracking.mlflow_client import OutOfReach, Refused
 
 RUN = "0123456789abcdef" * 2
 
@@ -99,10 +99,10 @@ def reached(monkeypatch):
     """Reads from a server, in a hurry; what came of it."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
 
-    def reach(answer, what=lambda client: lookup.run(client, RUN)):
+    def reach(answer, what=lambda client: find_runs.run(client, RUN)):
         with server(answer) as address:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//somebody:secret@"))
-            with pytest.raises(UserError) as error, lookup.reading() as client:
+            with pytest.raises(UserError) as error, find_runs.reading() as client:
                 what(client)
             assert "secret" not in str(error.value)
             assert "\n" not in str(error.value)
@@ -113,17 +113,17 @@ def reached(monkeypatch):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 413, 418, 429, 500, 501, 502, 503, 504, 599])
 def test_each_status_is_told(reached, status):
-    assert "can't be read: " in reached(says(status), lambda client: lookup.search(client))
+    assert "can't be read: " in reached(says(status), lambda client: find_runs.search(client))
 
 
 @pytest.mark.parametrize("answer", [never, drips, drips_headers, turns_in_a_circle, hangs_up])
 def test_a_server_that_gives_no_answer(reached, answer):
-    assert "can't be read: " in reached(answer, lambda client: lookup.search(client))
+    assert "can't be read: " in reached(answer, lambda client: find_runs.search(client))
 
 
 def test_an_answer_without_an_end_is_not_kept_in_memory(reached, monkeypatch):
     monkeypatch.setattr(mlflow_client, "LARGEST_ANSWER", 1_000_000)
-    assert "an answer has more than 1,000,000 bytes" in reached(never_ends, lambda client: lookup.search(client))
+    assert "an answer has more than 1,000,000 bytes" in reached(never_ends, lambda client: find_runs.search(client))
 
 
 @pytest.mark.parametrize("answer", [says(503), drips])
@@ -132,14 +132,25 @@ def test_artifacts_have_no_other_patience(reached, tmp_path, answer):
         if "artifacts" in handler.path:
             answer(handler, gone)
         else:
-            send(handler, {"run": {"info": {"run_id": RUN, "status": "FINISHED", "artifact_uri": f"mlflow-artifacts:/1/{RUN}/artifacts"}}})
+            send(
+                handler,
+                {
+                    "run": {
+                        "info": {
+                            "run_id": RUN,
+                            "status": "FINISHED",
+                            "artifact_uri": f"mlflow-artifacts:/1/{RUN}/artifacts",
+                        }
+                    }
+                },
+            )
 
     file = tmp_path / "file"
     file.write_bytes(b"x")
     for act in (
         lambda client: client.download_artifacts(RUN, "file", str(tmp_path)),
         lambda client: client.log_artifact(RUN, str(file)),
-        lambda client: lookup.artifact(client, client.get_run(RUN), "a/file"),
+        lambda client: find_runs.artifact(client, client.get_run(RUN), "a/file"),
     ):
         assert "can't be read: " in reached(only_artifacts_fail, act)
 
@@ -147,16 +158,22 @@ def test_artifacts_have_no_other_patience(reached, tmp_path, answer):
 # Of other JSON types than MLflow's, and other texts than JSON.
 ANSWERS = [
     *(b"", b"null", b"[]", b'"x"', b"5", b"[[[[", b"\xff\xfe", b"<html>", b"[" * 100_000),
-    *({"experiment": wrong, "run": wrong, "runs": wrong} for wrong in (5, "x", [], [[]], {"info": 3}, {"info": {"run_id": [], "status": {}}}, {"data": "x"})),
+    *(
+        {"experiment": wrong, "run": wrong, "runs": wrong}
+        for wrong in (5, "x", [], [[]], {"info": 3}, {"info": {"run_id": [], "status": {}}}, {"data": "x"})
+    ),
     {"experiment": {"experiment_id": "1", "name": "surefoot"}, "runs": [{}], "run": {}},
     {"experiment": {"experiment_id": {}, "name": []}, "runs": [{"info": {"run_id": "../..", "status": "FINISHED"}}]},
-    {"experiment": {"experiment_id": "1"}, "runs": [{"info": {"run_id": RUN, "status": "FINISHED"}, "data": {"metrics": [{"key": 1, "value": "x"}]}}]},
+    {
+        "experiment": {"experiment_id": "1"},
+        "runs": [{"info": {"run_id": RUN, "status": "FINISHED"}, "data": {"metrics": [{"key": 1, "value": "x"}]}}],
+    },
 ]
 
 
 @pytest.mark.parametrize("body", ANSWERS, ids=range(len(ANSWERS)))
 def test_answers_of_other_types_are_told(reached, body):
-    assert reached(lambda handler, gone: send(handler, body), lambda client: lookup.run(client, "a name"))
+    assert reached(lambda handler, gone: send(handler, body), lambda client: find_runs.run(client, "a name"))
 
 
 def test_a_refusal_is_no_outage(monkeypatch):
@@ -186,13 +203,27 @@ def test_a_refusal_is_no_outage(monkeypatch):
         ("file:mlruns", "file:ROOT/mlruns"),
         ("file:///tmp/mlruns", "file:///tmp/mlruns"),
         ("/tmp/mlruns", "/tmp/mlruns"),
-        *((uri, uri) for uri in ("http://127.0.0.1:5000", "https://x/y", "postgresql://u:p@h/d", "mysql+pymysql://h/d", "databricks", "databricks://profile")),
+        *(
+            (uri, uri)
+            for uri in (
+                "http://127.0.0.1:5000",
+                "https://x/y",
+                "postgresql://u:p@h/d",
+                "mysql+pymysql://h/d",
+                "databricks",
+                "databricks://profile",
+            )
+        ),
     ],
 )
 def test_a_relative_store_is_at_the_root_that_dvc_names(monkeypatch, tmp_path, uri, meant):
     """As in the copies of `dvc exp run --temp` and of the queue."""
     root = tmp_path / "root"
-    (monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False) if uri is None else monkeypatch.setenv("MLFLOW_TRACKING_URI", uri))
+    (
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        if uri is None
+        else monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    )
     monkeypatch.setenv("DVC_ROOT", str(root))
     monkeypatch.chdir(tmp_path)
     assert mlflow_client.store_uri() == meant.replace("ROOT", str(root))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from surefoot import files, names
-from surefoot.errors import UserError
-from surefoot.params import load
+from surefoot.base import writing
+from surefoot.base.errors import UserError
+from surefoot.commands import check_names
+from surefoot.params.reading import load
 from surefoot.training.numerics import pin
 from tests.helpers import PROJECT, set_param
 
@@ -28,11 +29,23 @@ def params(tmp_path, monkeypatch):
     ("key", "text", "said"),
     [
         ("train.optimizer.name", "Adm", "train.optimizer.name: torch.optim has no optimizer 'Adm'; did you mean Adam?"),
-        ("train.schedule.name", "StpLR", "train.schedule.name: torch.optim.lr_scheduler has no schedule 'StpLR'; did you mean StepLR?"),
-        ("train.schedule", "[{name: constant, length: 3}, {name: x}]", "train.schedule.1.name: torch.optim.lr_scheduler has no schedule 'x'"),
+        (
+            "train.schedule.name",
+            "StpLR",
+            "train.schedule.name: torch.optim.lr_scheduler has no schedule 'StpLR'; did you mean StepLR?",
+        ),
+        (
+            "train.schedule",
+            "[{name: constant, length: 3}, {name: x}]",
+            "train.schedule.1.name: torch.optim.lr_scheduler has no schedule 'x'",
+        ),
         ("train.loss.name", "MSLoss", "train.loss.name: torch.nn has no loss 'MSLoss'; did you mean MSELoss?"),
         ("train.loss.name", "Linear", "train.loss.name: torch.nn has no loss 'Linear'"),
-        ("train.model.factory", "mine:biuld", "train.model.factory: mine:biuld: module mine has no 'biuld'; did you mean build?"),
+        (
+            "train.model.factory",
+            "mine:biuld",
+            "train.model.factory: mine:biuld: module mine has no 'biuld'; did you mean build?",
+        ),
         ("train.model.factory", "nowhere:build", "train.model.factory: nowhere:build: there is no module nowhere"),
         ("train.model.factory", "broken:build", "train.model.factory: broken:build: "),
         ("prepare.source", "mine:rows", "prepare.source: mine:rows: module mine has no 'rows'"),
@@ -41,7 +54,7 @@ def params(tmp_path, monkeypatch):
 def test_a_name_that_there_is_not(params, key, text, said):
     set_param(params, key, text)
     with pytest.raises(UserError) as refused:
-        names.check(load(params))
+        check_names.check(load(params))
     where, line, rest = str(refused.value).split(":", 2)
     assert (where, rest.strip()[: len(said)]) == ("params.yaml", said)
     assert any(part in params.read_text().splitlines()[int(line) - 1] for part in key.split(".")[1:])
@@ -67,7 +80,7 @@ def test_a_name_that_has_no_use(params, source, key, text, formats):
     train = "train:\n  model: {factory: mine:build}\n  epochs: 1\n  lr: 0.1\n"
     params.write_text(f"prepare:\n  source: {source}\n  target: kind\n  {key}: {text}\n{train}")
     with pytest.raises(UserError, match=rf"^params\.yaml:\d+: prepare\.{key}.*: .* has no use {formats}; leave it out"):
-        names.check(load(params))
+        check_names.check(load(params))
 
 
 def test_names_that_have_a_use(params):
@@ -79,48 +92,79 @@ def test_names_that_have_a_use(params):
         "x-idx3-ubyte.gz": "labels: y-idx1-ubyte.gz",
     }.items():
         (params.parent / "directory").mkdir(exist_ok=True)
-        params.write_text(f"prepare:\n  source: {source}\n  target: kind\n  {section}\ntrain:\n  model: {{factory: mine:build}}\n  epochs: 1\n  lr: 0.1\n")
-        names.check(load(params))
+        params.write_text(
+            f"prepare:\n  source: {source}\n  target: kind\n  {section}\ntrain:\n  model: {{factory: mine:build}}\n "
+            " epochs: 1\n  lr: 0.1\n"
+        )
+        check_names.check(load(params))
 
 
-@pytest.mark.parametrize(("numerics", "threads", "said"), [("portable", 65, "OpenBLAS, which takes 64 threads"), ("native", 1024, "on the 2 cores")])
+@pytest.mark.parametrize(
+    ("numerics", "threads", "said"),
+    [("portable", 65, "OpenBLAS, which takes 64 threads"), ("native", 1024, "on the 2 cores")],
+)
 def test_threads_that_do_not_work(params, monkeypatch, numerics, threads, said):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     set_param(params, "numerics", numerics)
     set_param(params, "threads", str(threads))
     with pytest.raises(UserError, match=rf"^params\.yaml:\d+: threads: .*{said}"):
-        names.check(load(params))
+        check_names.check(load(params))
     with pytest.raises(UserError, match=rf"^params\.yaml: threads: .*{said}"):  # before anything is set
         pin(numerics, threads)
     monkeypatch.setattr("os.cpu_count", lambda: 1024)
     set_param(params, "numerics", "native")
-    names.check(load(params))
+    check_names.check(load(params))
 
 
 def test_names_that_there_are(params):
     set_param(params, "train.model.factory", "mine:build")
-    names.check(load(params))
-    files.write_bytes(params, (PROJECT / "params.yaml").read_bytes())
-    names.check(load(params))
+    check_names.check(load(params))
+    writing.write_bytes(params, (PROJECT / "params.yaml").read_bytes())
+    check_names.check(load(params))
 
 
 def test_the_names_are_torchs():
     losses = {name for name in dir(torch.nn) if name.endswith("Loss")}
-    assert losses <= set(names._torchs("nn"))
-    kinds = {name for name, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
-    assert kinds <= set(names._torchs("optim"))
-    schedules = {name for name, kind in vars(lr_scheduler).items() if isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)}
-    assert schedules - {"LRScheduler", "_LRScheduler"} <= set(names._torchs("optim.lr_scheduler")) | {"_enable_get_lr_call"}
+    assert losses <= set(check_names._torchs("nn"))
+    kinds = {
+        name
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    }
+    assert kinds <= set(check_names._torchs("optim"))
+    schedules = {
+        name
+        for name, kind in vars(lr_scheduler).items()
+        if isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)
+    }
+    assert schedules - {"LRScheduler", "_LRScheduler"} <= set(check_names._torchs("optim.lr_scheduler")) | {
+        "_enable_get_lr_call"
+    }
 
 
 def test_torch_is_not_imported_for_that(params):
-    code = "import sys; from pathlib import Path; from surefoot import names, params; names.check(params.load(Path('params.yaml')))"
+    code = (
+        "import sys; from pathlib import Path; from surefoot.commands import check_names; from surefoot.params.reading"
+        " import load; check_names.check(load(Path('params.yaml')))"
+    )
     code += "; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(PROJECT / "src")}, cwd=params.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(PROJECT / "src")},
+        cwd=params.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == "False\n"
 
 
 def test_a_check_imports_neither_torch_nor_the_users_packages():
-    code = "import sys; from surefoot.cli import check; check(None); print(sorted({'torch', 'networks', 'sources'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "src"}, cwd=PROJECT, capture_output=True, text=True, check=True)
+    code = (
+        "import sys; from surefoot.cli import check; check(None); print(sorted({'torch', 'networks', 'sources'} &"
+        " sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": "src"}, cwd=PROJECT, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"

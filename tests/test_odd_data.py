@@ -49,7 +49,9 @@ def texts(values: list[bytes]) -> pa.Array:
 def test_parquet_column(here, column, said):
     parquet(here, column)
     if pa.types.is_string(column.type) and "date" in said[1]:
-        (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("target: kind", "target: kind\n  kinds: {a: date}"))
+        (here / "params.yaml").write_text(
+            (here / "params.yaml").read_text().replace("target: kind", "target: kind\n  kinds: {a: date}")
+        )
     refused(here, "raw.parquet", *said)
 
 
@@ -62,7 +64,9 @@ def test_groups_of_arrays(here):
     parquet(here, pa.array([[1.0, 2.0]] * ROWS, pa.list_(pa.float64(), 2)))
     table = pq.read_table(here / "raw.parquet").append_column("b", pa.array(range(ROWS)))
     pq.write_table(table, here / "raw.parquet")
-    (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("target: kind", "target: kind\n  split: {by: group, column: a}"))
+    (here / "params.yaml").write_text(
+        (here / "params.yaml").read_text().replace("target: kind", "target: kind\n  split: {by: group, column: a}")
+    )
     refused(here, "column 'a' (prepare.split.column) holds arrays")
 
 
@@ -98,13 +102,19 @@ def test_array_values_beyond_float32(here):
     refused(here, "raw.npz: row 5, column 'input'", "more than float32 can hold")
 
 
-@pytest.mark.parametrize("targets", [np.array(["a", "\ud800"] * 30), np.array(["a", "b"] * 30, "S1")], ids=["half a character", "bytes"])
+@pytest.mark.parametrize(
+    "targets", [np.array(["a", "\ud800"] * 30), np.array(["a", "b"] * 30, "S1")], ids=["half a character", "bytes"]
+)
 def test_targets_that_are_no_texts(here, targets):
     npz(here, np.ones((ROWS, 2)), targets)
     refused(here)
 
 
-@pytest.mark.parametrize("header", [b"(" * 200 + b"\n", b"{'descr': '<U0', 'fortran_order': False, 'shape': (60,)}\n"], ids=["brackets", "no width"])
+@pytest.mark.parametrize(
+    "header",
+    [b"(" * 200 + b"\n", b"{'descr': '<U0', 'fortran_order': False, 'shape': (60,)}\n"],
+    ids=["brackets", "no width"],
+)
 def test_damaged_header_of_an_array(here, header):
     inputs = io.BytesIO()
     np.save(inputs, np.ones((ROWS, 2)))
@@ -132,7 +142,9 @@ def test_folder_whose_name_is_not_unicode(here):
 
 def test_images_resized_beyond_what_arrow_counts(here):
     pictures(here)
-    (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("target: kind", "target: kind\n  images: {resize: [100000, 100000]}"))
+    (here / "params.yaml").write_text(
+        (here / "params.yaml").read_text().replace("target: kind", "target: kind\n  images: {resize: [100000, 100000]}")
+    )
     refused(here, "[3, 100000, 100000]", "too many")
 
 
@@ -146,14 +158,17 @@ def test_damaged_tiff_is_told_of_once(here):
 
 def test_masked_values_of_a_reader_are_missing(here, monkeypatch):
     (here / "odd_reader.py").write_text(
-        "import numpy as np\n\n\ndef rows():\n    return {'a': np.ma.array(np.arange(60.0), mask=np.arange(60) == 4), 'kind': np.arange(60) % 3}\n"
+        "import numpy as np\n\n\ndef rows():\n    return {'a': np.ma.array(np.arange(60.0), mask=np.arange(60) == 4),"
+        " 'kind': np.arange(60) % 3}\n"
     )
     monkeypatch.syspath_prepend(here.path)
     here.edit("prepare.source", "odd_reader:rows")
     refused(here, "row 5, column 'a': empty")
 
 
-@pytest.mark.parametrize(("key", "value"), [("train.lr", "1e300"), ("batch.size", "4, shape: [" + "1, " * 70 + "2]")], ids=["lr", "shape"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("train.lr", "1e300"), ("batch.size", "4, shape: [" + "1, " * 70 + "2]")], ids=["lr", "shape"]
+)
 def test_params_beyond_what_torch_and_numpy_hold(here, key, value):
     here.edit(key, value)
     assert f"{'batch.shape' if key == 'batch.size' else key}: " in here.stage("prepare").refused()

@@ -1,4 +1,7 @@
-"""`train.onnx`: the chosen network as an ONNX file. What needs the extra is skipped without it: `pip install -e '.[onnx]'`."""
+"""`train.onnx`: the chosen network as an ONNX file.
+
+What needs the extra is skipped without it: `pip install -e '.[onnx]'`.
+"""
 
 import csv
 import importlib.util
@@ -7,16 +10,18 @@ import json
 import numpy as np
 import pytest
 
-from surefoot import onnx_export, serving
-from surefoot.data.store import open_store
-from surefoot.errors import UserError
-from surefoot.training import model as networks
-from surefoot.training.rows import Stored
+from surefoot.base.errors import UserError
+from surefoot.data.batch_store import open_store
+from surefoot.serving import mlflow_model, onnx_export
+from surefoot.training import network as networks
+from surefoot.training.minibatches import Stored
 from tests.test_docs import ran
 from tests.test_trajectory_pipeline import set_train
 
 LACKING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-installed = pytest.mark.skipif(bool(LACKING), reason=f"the extra `onnx` isn't installed ({', '.join(LACKING)}): pip install -e '.[onnx]'")
+installed = pytest.mark.skipif(
+    bool(LACKING), reason=f"the extra `onnx` isn't installed ({', '.join(LACKING)}): pip install -e '.[onnx]'"
+)
 
 
 @pytest.fixture
@@ -24,7 +29,7 @@ def project(tracked, monkeypatch):
     tracked.csv()
     for stage in ("prepare", "batch"):
         ran(tracked, stage)
-    monkeypatch.setattr(serving, "log_model", lambda run_id, *_: f"model of {run_id}")
+    monkeypatch.setattr(mlflow_model, "log_model", lambda run_id, *_: f"model of {run_id}")
     set_train(tracked, onnx="true")
     return tracked
 
@@ -32,8 +37,8 @@ def project(tracked, monkeypatch):
 def test_without_the_extra_it_is_refused_before_training(project, monkeypatch):
     monkeypatch.setattr(onnx_export, "PACKAGES", ("onnx_of_nobody", "torch", "onnxscript_of_nobody"))
     assert (
-        "train.onnx: true needs onnx_of_nobody and onnxscript_of_nobody: .venv/bin/pip install -e '.[onnx]'; or set it to false"
-        in project.stage("train").refused()
+        "train.onnx: true needs onnx_of_nobody and onnxscript_of_nobody: .venv/bin/pip install -e '.[onnx]'; or set it"
+        " to false" in project.stage("train").refused()
     )
     assert not project.runs()
     assert "models/model.safetensors" not in project.files()
@@ -69,7 +74,11 @@ def test_the_run_has_the_chosen_network_as_onnx(project):
 @installed
 @pytest.mark.slow
 def test_a_network_that_torch_can_not_export_is_told_before_training(project):
-    (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("networks.mlp:mlp", "tests.training.networks_for_tests:unexportable"))
+    (project / "params.yaml").write_text(
+        (project / "params.yaml")
+        .read_text()
+        .replace("networks.mlp:mlp", "tests.training.networks_for_tests:unexportable")
+    )
     set_train(project, onnx="true")
     said = project.stage("train").refused()
     assert "train.onnx: torch can't export this network: " in said
@@ -89,7 +98,9 @@ def test_a_number_comes_in_its_own_unit(tracked):
     for stage in ("prepare", "batch", "train", "evaluate"):
         ran(tracked, stage)
     (run,) = tracked.runs()
-    session = onnxruntime.InferenceSession(str(tracked / "mlartifacts" / run.info.run_id / "artifacts/onnx/model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(tracked / "mlartifacts" / run.info.run_id / "artifacts/onnx/model.onnx"), providers=["CPUExecutionProvider"]
+    )
     (given,) = session.run(None, {"input": np.array(open_store(tracked / "data/batches").test.inputs)})
     with (tracked / "reports/predictions.csv").open(newline="") as file:
         said = [float(row["predicted"]) for row in csv.DictReader(file)]
@@ -98,21 +109,58 @@ def test_a_number_comes_in_its_own_unit(tracked):
 
 
 def description(factory, arguments, features, shape, **more):
-    return {"factory": factory, "arguments": arguments, "task": "classification", "classes": ["x", "y"], "input_shape": shape, "features": features} | {
+    return {
+        "factory": factory,
+        "arguments": arguments,
+        "task": "classification",
+        "classes": ["x", "y"],
+        "input_shape": shape,
+        "features": features,
+    } | {
         "scale": None,
         **more,
     }
 
 
 def array(dtype, width):
-    return [{"column": "input", "kind": "array", "dtype": dtype, "first": 0, "width": width, "fill": None, "subtract": None, "divide": None}]
+    return [
+        {
+            "column": "input",
+            "kind": "array",
+            "dtype": dtype,
+            "first": 0,
+            "width": width,
+            "fill": None,
+            "subtract": None,
+            "divide": None,
+        }
+    ]
 
 
-CATEGORY = {"column": "c", "kind": "category", "fill": None, "values": ["p", "q"], "encode": "codes", "first": 0, "width": 1}
-NUMBER = {"column": "n", "kind": "numeric", "fill": None, "indicator": False, "subtract": [1.0], "divide": [2.0], "first": 1, "width": 1}
+CATEGORY = {
+    "column": "c",
+    "kind": "category",
+    "fill": None,
+    "values": ["p", "q"],
+    "encode": "codes",
+    "first": 0,
+    "width": 1,
+}
+NUMBER = {
+    "column": "n",
+    "kind": "numeric",
+    "fill": None,
+    "indicator": False,
+    "subtract": [1.0],
+    "divide": [2.0],
+    "first": 1,
+    "width": 1,
+}
 OTHERS = {
     "images": (
-        description("networks.cnn:cnn", {}, array("uint8", 64), [1, 8, 8], scale={"subtract": [100.0], "divide": [50.0]}),
+        description(
+            "networks.cnn:cnn", {}, array("uint8", 64), [1, 8, 8], scale={"subtract": [100.0], "divide": [50.0]}
+        ),
         np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8)).tolist(),
     ),
     "tokens": (description("networks.sequence:sequence", {"tokens": 9}, array("int64", 4), [4]), [[1, 2, 3, 8]]),
@@ -126,7 +174,9 @@ OTHERS = {
 def test_other_networks(name):
     described, examples = OTHERS[name]
     schema = {key: described[key] for key in ("task", "classes", "features")}
-    model = networks.build(described["factory"], described["arguments"], tuple(described["input_shape"]), 2, 0, lambda: schema)
+    model = networks.build(
+        described["factory"], described["arguments"], tuple(described["input_shape"]), 2, 0, lambda: schema
+    )
     made = onnx_export.export(networks.to_bytes(model.state_dict()), described, examples)  # which compares
     assert made.keys() == {"onnx/model.onnx", "onnx/description.json"}
 
@@ -139,7 +189,9 @@ def test_a_file_that_computes_something_else_is_told(tmp_path):
     described, examples = OTHERS["a table"]
     schema = {key: described[key] for key in ("task", "classes", "features")}
     model = networks.build(described["factory"], described["arguments"], (2,), 2, 0, lambda: schema)
-    (tmp_path / "model.onnx").write_bytes(onnx_export.export(networks.to_bytes(model.state_dict()), described, examples)["onnx/model.onnx"])
+    (tmp_path / "model.onnx").write_bytes(
+        onnx_export.export(networks.to_bytes(model.state_dict()), described, examples)["onnx/model.onnx"]
+    )
     assert onnx.load(tmp_path / "model.onnx").graph.input[0].name == "input"
     with pytest.raises(UserError, match="computes something else than the network: the outputs differ by"):
         onnx_export._check(tmp_path / "model.onnx", np.zeros((3, 2), np.float32), np.full((3, 2), 9, np.float32))

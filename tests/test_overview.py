@@ -1,16 +1,24 @@
 """What a run's page in MLflow opens on."""
 
-from surefoot import files, overview
-from surefoot.params import Params, flatten
-from surefoot.tracking import Description, Point, Tracker
+from surefoot.base import locks
+from surefoot.params.sections import Params, flatten
+from surefoot.tracking import page
+from surefoot.tracking.tracker import Description, Point, Tracker
 
-PARAMS = {"prepare": {"source": "raw|1.csv", "target": "kind"}, "train": {"model": {"factory": "networks.mlp:mlp"}, "epochs": 3, "lr": 0.1}}
+PARAMS = {
+    "prepare": {"source": "raw|1.csv", "target": "kind"},
+    "train": {"model": {"factory": "networks.mlp:mlp"}, "epochs": 3, "lr": 0.1},
+}
 
 
 def mark(**more):
     params = flatten(Params.model_validate(PARAMS | more).model_dump(mode="json"))
     return {
-        "description": {"name": "a run", "params": params, "dataset": {"rows": {"train": 1000, "validation": 20, "test": 30}}},
+        "description": {
+            "name": "a run",
+            "params": params,
+            "dataset": {"rows": {"train": 1000, "validation": 20, "test": 30}},
+        },
         "model": {"factory": "networks.mlp:mlp", "task": "classification", "classes": ["a", "b"]},
         "epochs": 3,
         "incomplete": None,
@@ -20,8 +28,15 @@ def mark(**more):
 
 
 def test_the_first_lines_say_what_it_is():
-    run = mark() | {"results": {"test/accuracy": 0.9665, "test_interval/accuracy_low": 0.9379, "test_interval/accuracy_high": 0.9833, "test/loss": 0.13613}}
-    first = overview.markdown(run, "abc", "Goes on from [x](y).").split("\n\n")[0].splitlines()
+    run = mark() | {
+        "results": {
+            "test/accuracy": 0.9665,
+            "test_interval/accuracy_low": 0.9379,
+            "test_interval/accuracy_high": 0.9833,
+            "test/loss": 0.13613,
+        }
+    }
+    first = page.markdown(run, "abc", "Goes on from [x](y).").split("\n\n")[0].splitlines()
     assert "networks.mlp:mlp" in first[0]
     assert "rows: 1,000 train, 20 validation, 30 test); 3 epochs." in first[0]
     assert "accuracy **0.9665 [0.9379, 0.9833]**, loss **0.1361**" in first[1]
@@ -30,14 +45,14 @@ def test_the_first_lines_say_what_it_is():
 
 
 def test_a_run_that_is_not_evaluated_or_not_finished():
-    text = overview.markdown(mark() | {"last": None}, "abc")
+    text = page.markdown(mark() | {"last": None}, "abc")
     assert "Not evaluated yet." in text
     assert "of 3 epochs, not all are trained" in text
     assert "Test figure" not in text
 
 
 def test_params_that_matter():
-    params = overview.params_that_matter(mark(seed=0, batch={"size": 7, "drop_last": True})["description"]["params"])
+    params = page.params_that_matter(mark(seed=0, batch={"size": 7, "drop_last": True})["description"]["params"])
     assert params["train.lr"] == 0.1
     assert params["seed"] == 0, "it is the default, but everybody asks"
     assert (params["batch.size"], params["batch.drop_last"]) == (7, True)
@@ -46,13 +61,15 @@ def test_params_that_matter():
 
 
 def test_a_value_is_no_markdown():
-    assert "`raw\\|1.csv`" in overview.markdown(mark(), "abc")
-    table = overview.markdown(mark() | {"description": mark()["description"] | {"params": {"train.lr": "a`b|c\nd"}}}, "abc")
+    assert "`raw\\|1.csv`" in page.markdown(mark(), "abc")
+    table = page.markdown(mark() | {"description": mark()["description"] | {"params": {"train.lr": "a`b|c\nd"}}}, "abc")
     assert "| train.lr | `a'b\\|c d` |" in table
 
 
 def tracker(here):
-    return Tracker("identity", Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}), files.Locks(here / "lock"))
+    return Tracker(
+        "identity", Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}), locks.Locks(here / "lock")
+    )
 
 
 def test_a_description_that_a_person_wrote_stays(tracked):

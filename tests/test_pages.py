@@ -1,4 +1,6 @@
-"""MLflow's pages as a person sees them, in a real browser: the comparison that `surefoot ui` opens, a run's page, its model's."""
+"""MLflow's pages as a person sees them, in a real browser: the comparison that `surefoot ui` opens, a run's page, its
+model's.
+"""
 
 import os
 import re
@@ -10,8 +12,8 @@ from shutil import which
 
 import pytest
 
-from surefoot import files
-from surefoot.tracking import Description, Point, Tracker
+from surefoot.base.locks import Locks
+from surefoot.tracking.tracker import Description, Point, Tracker
 from tests.helpers import PROJECT
 
 pytestmark = pytest.mark.slow
@@ -33,7 +35,10 @@ LRS, SIZES = (0.005, 0.02, 0.08, 0.3), (32, 64, 128)
 def browser(tmp_path_factory):
     chromium, driver = which("chromium") or which("google-chrome"), which("chromedriver")
     if not (chromium and driver):
-        pytest.skip("no browser: chromium and chromedriver aren't installed; on Debian: apt-get install chromium chromium-driver")
+        pytest.skip(
+            "no browser: chromium and chromedriver aren't installed; on Debian: apt-get install chromium"
+            " chromium-driver"
+        )
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed: make setup")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
@@ -51,7 +56,12 @@ def ui(here):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "surefoot", "ui", "--no-browser", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
-    with (here / "ui.log").open("w") as log, subprocess.Popen(command, cwd=here.path, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as server:
+    with (
+        (here / "ui.log").open("w") as log,
+        subprocess.Popen(
+            command, cwd=here.path, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as server,
+    ):
         try:
             said = server.stdout.readline()
             yield re.search(r"http://127\.0\.0\.1:\S+", said)[0]
@@ -93,7 +103,7 @@ def charts(browser):
 
 def sweep(here, tag):
     """12 runs in MLflow, lr x batch size, as 12 trainings leave them."""
-    locks = files.Locks(here / "lock")
+    locks = Locks(here / "lock")
     for lr in LRS:
         for size in SIZES:
             description = Description(
@@ -105,7 +115,12 @@ def sweep(here, tag):
             tracker = Tracker(f"{lr}-{size}", description, locks)
             tracker.open("RUNNING")
             for epoch in range(1, 6):
-                values = {"train/loss": lr + 1 / epoch, "validation/loss": lr + 2 / epoch, "validation/accuracy": 0.9 - lr / epoch, "lr": lr}
+                values = {
+                    "train/loss": lr + 1 / epoch,
+                    "validation/loss": lr + 2 / epoch,
+                    "validation/accuracy": 0.9 - lr / epoch,
+                    "lr": lr,
+                }
                 tracker.add(Point(name, value, epoch, 1_700_000_000 + epoch) for name, value in values.items())
             tracker.results({"test/accuracy": 0.9 - abs(lr - 0.02) - size / 1e4, "test/loss": lr})
             tracker.end("FINISHED")
@@ -134,9 +149,16 @@ def test_a_sweep_is_compared_without_a_click(browser, tracked):
         # A line chart has a line of 5 epochs for each run; the others a point or a bar.
         WebDriverWait(browser, SECONDS, 0.5).until(lambda driver: len(charts(driver)) == 8)
         drawn = charts(browser)
-        scattered = ("batch.size vs. test/accuracy", "train.lr vs. test/accuracy", "batch.size vs. train.lr vs. test/accuracy", "test/accuracy")
+        scattered = (
+            "batch.size vs. test/accuracy",
+            "train.lr vs. test/accuracy",
+            "batch.size vs. train.lr vs. test/accuracy",
+            "test/accuracy",
+        )
         assert all(12 in drawn[title] for title in scattered), drawn
-        assert all(drawn[title].count(5) >= 12 for title in ("train/loss", "validation/loss", "validation/accuracy", "lr")), drawn
+        assert all(
+            drawn[title].count(5) >= 12 for title in ("train/loss", "validation/loss", "validation/accuracy", "lr")
+        ), drawn
         text = browser.execute_script("return document.body.innerText")
         assert "Parallel Coordinates" in text
         assert "Show differences only" in text

@@ -7,8 +7,9 @@ from dvc.utils.serialize import parse_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from surefoot.errors import UserError
-from surefoot.params import Params, flatten, json_schema, load
+from surefoot.base.errors import UserError
+from surefoot.params.reading import load
+from surefoot.params.sections import Params, flatten, json_schema
 from tests.helpers import PROJECT, set_param
 
 COMMITTED = (PROJECT / "params.yaml").read_text()
@@ -20,7 +21,9 @@ class File:
 
     def line(self, text: str) -> int:
         """The line that starts with `text`, but for its indent."""
-        return next(number for number, line in enumerate(self.path.read_text().splitlines(), 1) if line.strip().startswith(text))
+        return next(
+            number for number, line in enumerate(self.path.read_text().splitlines(), 1) if line.strip().startswith(text)
+        )
 
     def refused(self, *, line: int | None = None) -> str:
         with pytest.raises(UserError) as refusal:
@@ -56,7 +59,9 @@ def as_dvc_writes_it(text, path, *settings):
 def test_the_committed_file_is_as_dvc_writes_it(tmp_path):
     """Else the first `dvc exp run -S` would change lines that it has no business with."""
     written = as_dvc_writes_it(COMMITTED, tmp_path / "params.yaml")
-    assert written == COMMITTED, """run: .venv/bin/python -c 'from dvc.utils.hydra import apply_overrides; apply_overrides("params.yaml", [])'"""
+    assert written == COMMITTED, (
+        """run: .venv/bin/python -c 'from dvc.utils.hydra import apply_overrides; apply_overrides("params.yaml", [])'"""
+    )
 
 
 def test_an_experiment_changes_the_line_that_it_sets(tmp_path):
@@ -65,7 +70,10 @@ def test_an_experiment_changes_the_line_that_it_sets(tmp_path):
     assert len(one_line) > 60
     for key, value in one_line.items():
         setting = f"{key}=[7]" if value == [] else f"+{key}.x=7" if value == {} else f"{key}=7"
-        before, after = COMMITTED.splitlines(), as_dvc_writes_it(COMMITTED, tmp_path / "params.yaml", setting).splitlines()
+        before, after = (
+            COMMITTED.splitlines(),
+            as_dvc_writes_it(COMMITTED, tmp_path / "params.yaml", setting).splitlines(),
+        )
         changed = [line for line in before if line not in after]
         assert len(changed) == 1, key
         assert key.split(".")[-1] in changed[0]
@@ -78,7 +86,9 @@ def test_params_are_frozen(file):
 
 
 def test_the_schema_for_editors_is_current():
-    assert json.loads((PROJECT / "src/surefoot/params.schema.json").read_text()) == json_schema(), "run: surefoot schema > src/surefoot/params.schema.json"
+    assert json.loads((PROJECT / "src/surefoot/params/schema.json").read_text()) == json_schema(), (
+        "run: surefoot schema > src/surefoot/params/schema.json"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +147,10 @@ def test_a_wrong_value_is_refused_by_key_and_line(file, key, text, wrong):
 def test_a_value_that_may_be_one_of_two_things_is_refused_in_one_line(file):
     line = 1 + next(number for number, text in enumerate(COMMITTED.splitlines()) if "class_weights:" in text)
     set_param(file.path, "train.loss.class_weights", "some")
-    assert file.refused(line=line) == "train.loss.class_weights: input should be 'balanced', or input should be a list, got 'some'"
+    assert (
+        file.refused(line=line)
+        == "train.loss.class_weights: input should be 'balanced', or input should be a list, got 'some'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,15 +158,50 @@ def test_a_value_that_may_be_one_of_two_things_is_refused_in_one_line(file):
     [
         ("train.schedule", "null", "schedule:", "train.schedule: input should be a list, got null"),
         ("train.schedule", "[]", "schedule:", "train.schedule: list should have an item, got []"),
-        ("train.schedule", "CosineAnnealingLR", "schedule:", "train.schedule: input should be a mapping, such as {name: CosineAnnealingLR}"),
-        ("train.schedule", "[StepLR]", "schedule:", "train.schedule.0: input should be a mapping, such as {name: StepLR}"),
+        (
+            "train.schedule",
+            "CosineAnnealingLR",
+            "schedule:",
+            "train.schedule: input should be a mapping, such as {name: CosineAnnealingLR}",
+        ),
+        (
+            "train.schedule",
+            "[StepLR]",
+            "schedule:",
+            "train.schedule.0: input should be a mapping, such as {name: StepLR}",
+        ),
         ("train.optimizer", "Adam", "optimizer:", "train.optimizer: input should be a mapping, such as {name: Adam}"),
-        ("train.early_stopping", "3", "early_stopping:", "train.early_stopping: input should be a mapping, `key: value`, got 3"),
-        ("train.optimizer.groups", "['*.bias']", "optimizer:", "train.optimizer.groups.0: input should be a mapping, `key: value`, got '*.bias'"),
+        (
+            "train.early_stopping",
+            "3",
+            "early_stopping:",
+            "train.early_stopping: input should be a mapping, `key: value`, got 3",
+        ),
+        (
+            "train.optimizer.groups",
+            "['*.bias']",
+            "optimizer:",
+            "train.optimizer.groups.0: input should be a mapping, `key: value`, got '*.bias'",
+        ),
         ("train.epochs", str(10**12), "epochs:", "train.epochs: input should be less than or equal to 1000000"),
-        ("train.accumulate", str(10**30), "accumulate:", "train.accumulate: an integer of 31 digits; it must be below 2 ** 63"),
-        ("train.lr_reference_batch", str(10**400), "lr_reference_batch:", "train.lr_reference_batch: an integer of 401 digits; it must be below"),
-        ("train.model.arguments.hidden", f"[8, {-(2**63)}]", "arguments:", "train.model.arguments.hidden.1: an integer of 19 digits; it must be"),
+        (
+            "train.accumulate",
+            str(10**30),
+            "accumulate:",
+            "train.accumulate: an integer of 31 digits; it must be below 2 ** 63",
+        ),
+        (
+            "train.lr_reference_batch",
+            str(10**400),
+            "lr_reference_batch:",
+            "train.lr_reference_batch: an integer of 401 digits; it must be below",
+        ),
+        (
+            "train.model.arguments.hidden",
+            f"[8, {-(2**63)}]",
+            "arguments:",
+            "train.model.arguments.hidden.1: an integer of 19 digits; it must be",
+        ),
     ],
 )
 def test_what_has_another_form_or_is_huge_is_refused_in_one_line_of_the_words_of_yaml(file, key, text, line, message):
@@ -191,10 +239,18 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(file, before, afte
 @pytest.mark.parametrize(
     ("line", "key", "near"),
     [
-        ("  target: digit                 # the column to predict; the others are the inputs\n", "prepare.target", "prepare:"),
+        (
+            "  target: digit                 # the column to predict; the others are the inputs\n",
+            "prepare.target",
+            "prepare:",
+        ),
         ("  epochs: 30\n", "train.epochs", "train:"),
         ("  lr: 0.01\n", "train.lr", "train:"),
-        ("    factory: networks.mlp:mlp  # module:function(input_shape, outputs, **arguments) -> nn.Module\n", "train.model.factory", "model:"),
+        (
+            "    factory: networks.mlp:mlp  # module:function(input_shape, outputs, **arguments) -> nn.Module\n",
+            "train.model.factory",
+            "model:",
+        ),
     ],
 )
 def test_a_missing_key_is_named_at_its_section(file, line, key, near):
@@ -228,12 +284,16 @@ def test_nesterov_needs_momentum_and_no_dampening(file, momentum, dampening):
 
 def test_fractions_that_leave_nothing_to_train_on_are_refused(file):
     set_param(file.path, "prepare.test", "0.85")
-    assert file.refused(line=file.line("prepare:")).startswith("prepare: validation 0.15 and test 0.85 leave nothing to train on")
+    assert file.refused(line=file.line("prepare:")).startswith(
+        "prepare: validation 0.15 and test 0.85 leave nothing to train on"
+    )
 
 
 def test_formats_of_dates_are_checked(file):
     set_param(file.path, "prepare.dates", "{day: '%d.%Q.%Y'}")
-    assert file.refused(line=file.line("dates:")).startswith("prepare.dates.day: %Q isn't known in a format of dates; these are: %a %A %b")
+    assert file.refused(line=file.line("dates:")).startswith(
+        "prepare.dates.day: %Q isn't known in a format of dates; these are: %a %A %b"
+    )
     set_param(file.path, "prepare.dates", "{day: '%d.%m.%Y'}")
     set_param(file.path, "prepare.kinds", "{day: category}")
     assert "dates has a format for 'day', but by kinds it is a category" in file.refused(line=file.line("prepare:"))
@@ -270,7 +330,9 @@ def test_invalid_yaml_is_refused_by_line(file, text, line):
     assert file.refused(line=line).startswith("not valid YAML: ")
 
 
-@pytest.mark.parametrize("value", ["!!int x", "!!bool maybe", "2020-02-30", "!!float x", "!!binary '*'", "!!timestamp 1", "!!set [1]", "<<"])
+@pytest.mark.parametrize(
+    "value", ["!!int x", "!!bool maybe", "2020-02-30", "!!float x", "!!binary '*'", "!!timestamp 1", "!!set [1]", "<<"]
+)
 def test_a_value_that_is_not_what_its_tag_says_is_refused(file, value):
     set_param(file.path, "seed", value)
     file.refused()
@@ -279,7 +341,9 @@ def test_a_value_that_is_not_what_its_tag_says_is_refused(file, value):
 @pytest.mark.parametrize("value", ["!!int x", "!!bool maybe", "2020-02-30", "!!float x", "9" * 5000])
 def test_a_value_that_cannot_be_read_is_told_by_line_and_key(file, value):
     set_param(file.path, "train.model.arguments", f"{{hidden: [1, {value}]}}")
-    assert file.refused(line=file.line("arguments: {hidden: [1, ")).startswith("train.model.arguments.hidden.1: not valid YAML: ")
+    assert file.refused(line=file.line("arguments: {hidden: [1, ")).startswith(
+        "train.model.arguments.hidden.1: not valid YAML: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -291,8 +355,18 @@ def test_a_value_that_cannot_be_read_is_told_by_line_and_key(file, value):
         ("a: &a {b: *a}", "aliases"),
         ("a: &a [*a]", "aliases"),
         ("a: &a {b: {c: [*a]}}", "aliases"),
-        ("a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [" + ", ".join([f"*a{n}"] * 9) + "]\n" for n in range(9)), "aliases"),
-        ("a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{" + ", ".join(f"k{k}: *a{n}" for k in range(9)) + "}\n" for n in range(9)), "aliases"),
+        (
+            "a0: &a0 [x, x]\n"
+            + "".join(f"a{n + 1}: &a{n + 1} [" + ", ".join([f"*a{n}"] * 9) + "]\n" for n in range(9)),
+            "aliases",
+        ),
+        (
+            "a0: &a0 {x: 1}\n"
+            + "".join(
+                f"a{n + 1}: &a{n + 1} {{" + ", ".join(f"k{k}: *a{n}" for k in range(9)) + "}\n" for n in range(9)
+            ),
+            "aliases",
+        ),
     ],
     ids=lambda value: value[:12],
 )
@@ -301,7 +375,18 @@ def test_what_is_nested_too_deep_or_without_end_is_refused(file, text, wrong):
     assert wrong in file.refused()
 
 
-@pytest.mark.parametrize("value", ["2026-01-01", "!!set {1, 2}", "!!binary aGVsbG8=", '"\\ud800"', "{1: a, b: c}", "{null: a}", "2026-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-01-01",
+        "!!set {1, 2}",
+        "!!binary aGVsbG8=",
+        '"\\ud800"',
+        "{1: a, b: c}",
+        "{null: a}",
+        "2026-01-01T00:00:00Z",
+    ],
+)
 @pytest.mark.parametrize("key", ["train.model.arguments", "train.optimizer.arguments"])
 def test_an_argument_that_no_json_has_is_refused(file, key, value):
     set_param(file.path, key, f"{{hidden: [{value}]}}")
@@ -322,11 +407,53 @@ def test_a_file_that_cannot_be_read_is_refused(file):
     assert file.refused().startswith(f"{file.path}: can't be read: ")
 
 
-ODDITIES = ["1e-3", "1E3", "no", "on", "0o17", "017", "-0o7", "1_000", "0x1F", "0b11", "1:30", ".5", "5.", "+1", "-.5e1", "0.1_2", "1#one"]
-ODDITIES += [".inf", ".NaN", "~", "Null", "TRUE", "tRue", "2020-01-01", "=", "<<", "''", "'1e-3'", '"1"', "&a 1", "|\n  x", "1 # one"]
+ODDITIES = [
+    "1e-3",
+    "1E3",
+    "no",
+    "on",
+    "0o17",
+    "017",
+    "-0o7",
+    "1_000",
+    "0x1F",
+    "0b11",
+    "1:30",
+    ".5",
+    "5.",
+    "+1",
+    "-.5e1",
+    "0.1_2",
+    "1#one",
+]
+ODDITIES += [
+    ".inf",
+    ".NaN",
+    "~",
+    "Null",
+    "TRUE",
+    "tRue",
+    "2020-01-01",
+    "=",
+    "<<",
+    "''",
+    "'1e-3'",
+    '"1"',
+    "&a 1",
+    "|\n  x",
+    "1 # one",
+]
 ODDITIES += ["!!str 1", "!!int '1'", "!!bool yes", "[1e-3, no]", "{a: 1_0, b: [off]}"]
 NUMBER_LIKE = st.text("0123456789.eE+-_xobX:~infNaN", min_size=1, max_size=8)
-FIELDS = ["seed", "prepare.target", "batch.drop_last", "batch.shape", "train.lr", "train.epochs", "train.model.arguments.value"]
+FIELDS = [
+    "seed",
+    "prepare.target",
+    "batch.drop_last",
+    "batch.shape",
+    "train.lr",
+    "train.epochs",
+    "train.model.arguments.value",
+]
 
 
 def same(ours, theirs) -> bool:
@@ -371,7 +498,22 @@ def check_same_meaning(path, key, text):
     assert same(ours, theirs), (ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["punycode", "idna", "rot13", "hex", "base64", "unicode_escape", "undefined", "nonsense", '"utf-8\\0"', '""', "x" * 5000])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "punycode",
+        "idna",
+        "rot13",
+        "hex",
+        "base64",
+        "unicode_escape",
+        "undefined",
+        "nonsense",
+        '"utf-8\\0"',
+        '""',
+        "x" * 5000,
+    ],
+)
 def test_an_encoding_that_is_none_of_files_is_refused(file, name):
     set_param(file.path, "prepare.csv.encoding", name)
     said = file.refused(line=file.line("encoding:"))
@@ -379,7 +521,9 @@ def test_an_encoding_that_is_none_of_files_is_refused(file, name):
     assert len(said) < 1000
 
 
-@pytest.mark.parametrize("name", ["utf-8", "UTF8", "utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-32", "shift_jis", "gb18030", "mac_roman"])
+@pytest.mark.parametrize(
+    "name", ["utf-8", "UTF8", "utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-32", "shift_jis", "gb18030", "mac_roman"]
+)
 def test_an_encoding_of_files_is_taken(file, name):
     set_param(file.path, "prepare.csv.encoding", name)
     assert load(file.path).prepare.csv.encoding == name
@@ -397,7 +541,11 @@ def test_one_thousandth_is_a_number(file):
 
 def test_every_field_says_what_it_means():
     def undescribed(schema):
-        return [name for name, field in schema.get("properties", {}).items() if "description" not in field and "$ref" not in field]
+        return [
+            name
+            for name, field in schema.get("properties", {}).items()
+            if "description" not in field and "$ref" not in field
+        ]
 
     schema = Params.model_json_schema()
     assert not undescribed(schema)

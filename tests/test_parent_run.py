@@ -6,17 +6,21 @@ from subprocess import PIPE
 
 import pytest
 
-from surefoot import compare_command, files, lookup, parent_run, ui_command
-from surefoot.errors import UserError
-from surefoot.tracking import Description, Point, Tracker
-from surefoot.verification import recorded
+from surefoot.base import locks
+from surefoot.base.errors import UserError
+from surefoot.commands import compare, ui
+from surefoot.run import recorded_run
+from surefoot.tracking import find_runs, parent_run
+from surefoot.tracking.tracker import Description, Point, Tracker
 from tests.helpers import PROJECT
 
 
 def tracker(here, number, sweep="it's a sweep", **tags):
     tags |= {"surefoot.sweep": sweep} if sweep else {}
     return Tracker(
-        f"identity {number}", Description(f"run {number}", {"train.lr": number}, {"path": "raw.csv", "digest": "0" * 64}, tags), files.Locks(here / "lock")
+        f"identity {number}",
+        Description(f"run {number}", {"train.lr": number}, {"path": "raw.csv", "digest": "0" * 64}, tags),
+        locks.Locks(here / "lock"),
     )
 
 
@@ -44,7 +48,12 @@ def children(here, parent):
 
 
 def test_it_is_made_once_however_many_start_at_the_same_time(tracked):
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(number)], cwd=tracked.path, stdin=PIPE, stdout=PIPE, text=True) for number in range(4)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(number)], cwd=tracked.path, stdin=PIPE, stdout=PIPE, text=True
+        )
+        for number in range(4)
+    ]
     try:
         assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 4
         for worker in workers:
@@ -54,7 +63,10 @@ def test_it_is_made_once_however_many_start_at_the_same_time(tracked):
         (parent,) = parents(tracked)
         assert (parent.info.run_name, parent.info.status) == ("it's a sweep", "RUNNING")
         assert children(tracked, parent) == {f"run {number}" for number in range(4)}
-        assert len({run.inputs.dataset_inputs[0].dataset.digest for run in tracked.runs() if run.inputs.dataset_inputs}) == 1
+        assert (
+            len({run.inputs.dataset_inputs[0].dataset.digest for run in tracked.runs() if run.inputs.dataset_inputs})
+            == 1
+        )
         for worker in workers:
             worker.communicate("end\n", timeout=120)
     finally:
@@ -128,16 +140,20 @@ def test_no_command_takes_it_for_a_run(tracked, tmp_path):
     told = "'lr' trained nothing: it is the parent of the runs of lr; name one of those"
     for name in ("lr", parent.info.run_id, parent.info.run_id[:8]):
         with pytest.raises(UserError, match="trained nothing: it is the parent"):
-            recorded.find(name)
+            recorded_run.find(name)
     with pytest.raises(UserError, match=told):
-        compare_command.compare(["run 1", "lr"], tmp_path / "x.png")
-    with lookup.reading() as client:
-        runs, _ = lookup.latest(client)
+        compare.compare(["run 1", "lr"], tmp_path / "x.png")
+    with find_runs.reading() as client:
+        runs, _ = find_runs.latest(client)
     assert {run.info.run_name for run in runs} == {"run 1", "run 2"}
-    assert "/runs?" in ui_command.page()
+    assert "/runs?" in ui.page()
     # A run of the same name is meant.
-    tracked.client().set_tag(tracked.client().search_runs([parent.info.experiment_id], "attributes.run_name = 'run 1'")[0].info.run_id, "DVC_EXP_NAME", "lr")
-    assert recorded.find("lr").run.info.run_name == "run 1"
+    tracked.client().set_tag(
+        tracked.client().search_runs([parent.info.experiment_id], "attributes.run_name = 'run 1'")[0].info.run_id,
+        "DVC_EXP_NAME",
+        "lr",
+    )
+    assert recorded_run.find("lr").run.info.run_name == "run 1"
 
 
 def test_a_name_with_quotes_of_both_kinds(tracked):
@@ -156,7 +172,11 @@ def test_two_machines_that_each_made_one_settle_on_the_first(tracked, monkeypatc
 
     def unseen(client, experiment, quoted):
         if not other:
-            other.append(client.create_run(experiment, start_time=1, run_name="lr", tags={"surefoot.parent_of": "lr", "surefoot.kind": "sweep"}))
+            other.append(
+                client.create_run(
+                    experiment, start_time=1, run_name="lr", tags={"surefoot.parent_of": "lr", "surefoot.kind": "sweep"}
+                )
+            )
             return None
         return found(client, experiment, quoted)
 

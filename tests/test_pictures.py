@@ -16,5 +16,9 @@ def test_those_that_a_command_makes(tmp_path):
 
 
 def test_each_is_shown_somewhere_and_each_that_is_shown_is_there():
-    shown = {(page.parent / name).resolve() for page in PAGES for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text())}
+    shown = {
+        (page.parent / name).resolve()
+        for page in PAGES
+        for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text())
+    }
     assert shown == {path.resolve() for path in IMAGES.rglob("*") if path.is_file()}

@@ -15,13 +15,23 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from surefoot import files
-from surefoot.data.store import open_store
-from surefoot.params import load
+from surefoot.base import paths
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
 from tests.helpers import Workspace, make_workspace
 from tests.served import check, mlflow_serves, network_says
 
-OUTS = [files.PREPARED, files.BATCHES, files.MODEL, files.HISTORY, files.METRICS, files.INTERVALS, files.PREDICTIONS, files.CLASSES, files.PLOTS]
+OUTS = [
+    paths.PREPARED,
+    paths.BATCHES,
+    paths.MODEL,
+    paths.HISTORY,
+    paths.METRICS,
+    paths.INTERVALS,
+    paths.PREDICTIONS,
+    paths.CLASSES,
+    paths.PLOTS,
+]
 EPOCHS = 3
 
 
@@ -55,7 +65,12 @@ def reproduced(tmp_path_factory):
 def again(reproduced, empty_store, tmp_path):
     """A copy of it, to go on from; its stores are empty."""
     path = tmp_path / "copy"
-    shutil.copytree(reproduced.path, path, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db*", "mlartifacts", ".surefoot", "tmp", "__pycache__"))
+    shutil.copytree(
+        reproduced.path,
+        path,
+        symlinks=True,
+        ignore=shutil.ignore_patterns("mlflow.db*", "mlartifacts", ".surefoot", "tmp", "__pycache__"),
+    )
     shutil.copy(empty_store, path / "mlflow.db")
     return Workspace(path)
 
@@ -76,7 +91,14 @@ def test_the_end_is_a_summary(reproduced):
     start = lines.index(next(line for line in lines if line.startswith("269 test rows")))
     figures = json.loads((reproduced / "reports/metrics.json").read_text())["test"]
     intervals = json.loads((reproduced / "reports/intervals.json").read_text())["test"]
-    assert lines[start].split() == ["269", "test", "rows", "95", "%", "interval"]  # nothing is committed yet to compare with
+    assert lines[start].split() == [
+        "269",
+        "test",
+        "rows",
+        "95",
+        "%",
+        "interval",
+    ]  # nothing is committed yet to compare with
     for line, (name, value) in zip(lines[start + 1 :], figures.items(), strict=False):
         ends = [f"{intervals[name]['low']:.4f}", "to", f"{intervals[name]['high']:.4f}"] if name in intervals else ["-"]
         assert line.split() == [name, f"{value:.4f}", *ends]
@@ -95,7 +117,13 @@ def test_the_end_is_a_summary(reproduced):
 
 def test_the_outputs_are_there(reproduced):
     made = outputs(reproduced)
-    assert {"data/prepared/schema.json", "data/batches/index.json", "models/model.safetensors", "reports/history.csv", "reports/metrics.json"} <= made.keys()
+    assert {
+        "data/prepared/schema.json",
+        "data/batches/index.json",
+        "models/model.safetensors",
+        "reports/history.csv",
+        "reports/metrics.json",
+    } <= made.keys()
     with (reproduced / "reports/history.csv").open(newline="") as file:
         history = list(csv.DictReader(file))
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
@@ -144,7 +172,9 @@ def test_the_mlflow_run_has_all_of_it(reproduced):
     assert profile["digest"] == run.data.tags["surefoot.data.digest"]
     assert all(run.data.tags.values()), "no tag is empty"
     assert max(len(value) for name, value in run.data.tags.items() if name != "mlflow.note.content") <= 250
-    assert reproduced.client().get_logged_model(run.data.tags["surefoot.model_id"]).name == run.info.run_name.replace(".", ",")
+    assert reproduced.client().get_logged_model(run.data.tags["surefoot.model_id"]).name == run.info.run_name.replace(
+        ".", ","
+    )
     assert profile["dvc_path"] == "data/batches"
     assert dataset.dataset.name == "data/raw/digits.csv"
     requirements = reproduced.artifact(run, "environment/requirements.txt").read_text().splitlines()
@@ -164,7 +194,11 @@ def test_the_metrics_of_evaluate_are_on_the_same_run(reproduced):
 def test_the_checkpoints_are_on_the_run(reproduced):
     (run,) = reproduced.runs()
     directory = reproduced.artifact(run, "checkpoints")
-    assert {file.name for file in directory.iterdir()} == {"best.safetensors", "last.safetensors", "epoch-0002.safetensors"}
+    assert {file.name for file in directory.iterdir()} == {
+        "best.safetensors",
+        "last.safetensors",
+        "epoch-0002.safetensors",
+    }
     assert (directory / "best.safetensors").read_bytes() == (reproduced / "models/model.safetensors").read_bytes()
 
 
@@ -188,9 +222,22 @@ print(json.dumps({
 def test_the_model_can_be_loaded_without_pickle_and_says_what_evaluate_said(reproduced, tmp_path):
     (run,) = reproduced.runs()
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOAD, f"models:/{run.data.tags['surefoot.model_id']}", str(reproduced / "data/prepared/test.parquet"), "digit"],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            LOAD,
+            f"models:/{run.data.tags['surefoot.model_id']}",
+            str(reproduced / "data/prepared/test.parquet"),
+            "digit",
+        ],
         cwd=tmp_path,
-        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        },
         capture_output=True,
         text=True,
     )
@@ -211,20 +258,36 @@ def test_served_over_http_it_says_what_evaluate_computed(reproduced, tmp_path):
     """Every test row, one by one and all at once; nothing is unpickled."""
     (run,) = reproduced.runs()
     store = open_store(reproduced / "data/batches")
-    said = network_says(store, load(reproduced / "params.yaml").train.model, (reproduced / "models/model.safetensors").read_bytes())
+    said = network_says(
+        store, load(reproduced / "params.yaml").train.model, (reproduced / "models/model.safetensors").read_bytes()
+    )
     test = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"])
     rows = test.to_pylist()
-    settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    with mlflow_serves(f"models:/{run.data.tags['surefoot.model_id']}", tmp_path, tmp_path / "server.log", **settings) as server:
-        together = server.predictions({"dataframe_split": {"columns": test.column_names, "data": [list(row.values()) for row in rows]}})
+    settings = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    with mlflow_serves(
+        f"models:/{run.data.tags['surefoot.model_id']}", tmp_path, tmp_path / "server.log", **settings
+    ) as server:
+        together = server.predictions(
+            {"dataframe_split": {"columns": test.column_names, "data": [list(row.values()) for row in rows]}}
+        )
         one_by_one = [server.predictions({"dataframe_records": [row]})[0] for row in rows]
-        wrong = [server.post({"dataframe_records": [row]}) for row in ({**rows[0], "pixel_0_0": "dark"}, {**rows[0], "pixel_0_0": None}, {"pixel_0_0": 1})]
+        wrong = [
+            server.post({"dataframe_records": [row]})
+            for row in ({**rows[0], "pixel_0_0": "dark"}, {**rows[0], "pixel_0_0": None}, {"pixel_0_0": 1})
+        ]
     for given in (together, one_by_one):
         check(given, store, said)
         with (reproduced / "reports/predictions.csv").open(newline="") as file:
             assert [row["prediction"] for row in given] == [pair["predicted"] for pair in csv.DictReader(file)]
     assert [status for status, _ in wrong] == [400] * 3
-    for (_, answer), why in zip(wrong, ("'pixel_0_0': 'dark' is not a number", "'pixel_0_0': empty; a number is needed", "pixel_0_1"), strict=True):
+    for (_, answer), why in zip(
+        wrong,
+        ("'pixel_0_0': 'dark' is not a number", "'pixel_0_0': empty; a number is needed", "pixel_0_1"),
+        strict=True,
+    ):
         assert why in answer["message"]
         assert "Traceback" not in str(answer)
 
@@ -234,9 +297,30 @@ def test_mlflow_predicts_without_pickle(reproduced, tmp_path):
     (run,) = reproduced.runs()
     rows = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"]).to_pylist()
     (tmp_path / "rows.json").write_text(json.dumps({"dataframe_records": rows}))
-    command = ["mlflow", "models", "predict", "-m", f"models:/{run.data.tags['surefoot.model_id']}", "-i", "rows.json", "-o", "out.json", "-t", "json"]
-    settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    subprocess.run([sys.executable, "-m", *command, "--env-manager", "local"], cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, check=True)
+    command = [
+        "mlflow",
+        "models",
+        "predict",
+        "-m",
+        f"models:/{run.data.tags['surefoot.model_id']}",
+        "-i",
+        "rows.json",
+        "-o",
+        "out.json",
+        "-t",
+        "json",
+    ]
+    settings = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{reproduced / 'mlflow.db'}",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    subprocess.run(
+        [sys.executable, "-m", *command, "--env-manager", "local"],
+        cwd=tmp_path,
+        env={**os.environ, **settings},
+        capture_output=True,
+        check=True,
+    )
     with (reproduced / "reports/predictions.csv").open(newline="") as file:
         predicted = [pair["predicted"] for pair in csv.DictReader(file)]
     assert [row["prediction"] for row in json.loads((tmp_path / "out.json").read_text())["predictions"]] == predicted
@@ -316,7 +400,11 @@ def test_a_training_that_diverges_loses_nothing(again):
     assert done.code != 0
     assert "exited with 2" in done.err
     told = done.err[done.err.index("error: ") :].splitlines()[:2]
-    for part in ("the loss became ", "in epoch ", "with lr 1000; it began in layer '3' (Linear): the first output that isn't finite"):
+    for part in (
+        "the loss became ",
+        "in epoch ",
+        "with lr 1000; it began in layer '3' (Linear): the first output that isn't finite",
+    ):
         assert part in told[0]
     assert "kept" in told[1]
     assert "Traceback" not in done.out + done.err

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from surefoot import cli, files
-from surefoot.data.store import open_store
-from surefoot.params import load
+from surefoot import cli
+from surefoot.base import paths
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
 from tests.helpers import Here
 from tests.served import network_says
 from tests.test_serving import TABLE, write_table
@@ -44,7 +45,7 @@ def trained(path, params):
 
 
 def said():
-    return network_says(open_store(files.BATCHES), load(files.PARAMS).train.model, files.MODEL.read_bytes())
+    return network_says(open_store(paths.BATCHES), load(paths.PARAMS).train.model, paths.MODEL.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,9 @@ def test_predictions_stand_beside_the_rows(table, predict, tmp_path):
     assert (code, err) == (0, "")
     assert out == f"{tmp_path / 'out.csv'}: 60 rows with the predictions of models/model.safetensors\n"
     given, made = (path / "test.csv").read_text().splitlines(), (tmp_path / "out.csv").read_text().splitlines()
-    assert [line.startswith(f"{before},") for line, before in zip(made, given, strict=True)] == [True] * 61, "each row as it was, in order"
+    assert [line.startswith(f"{before},") for line, before in zip(made, given, strict=True)] == [True] * 61, (
+        "each row as it was, in order"
+    )
     check(pd.read_csv(tmp_path / "out.csv", dtype={"zip": str}), said, ["n", "y"])
 
 
@@ -191,13 +194,13 @@ def test_more_rows_than_a_batch_has(table, predict, tmp_path):
 
 
 def test_another_model(table, predict, tmp_path):
-    from surefoot.training import model as networks
+    from surefoot.training import network as networks
 
-    store = open_store(files.BATCHES)
+    store = open_store(paths.BATCHES)
     other = networks.build("networks.mlp:mlp", {"hidden": [8]}, store.input_shape, 2, seed=7)
     (tmp_path / "other.safetensors").write_bytes(networks.to_bytes(other.state_dict()))
     assert predict("test.csv", "--out", tmp_path / "out.csv", "--model", tmp_path / "other.safetensors")[0] == 0
-    said = network_says(store, load(files.PARAMS).train.model, (tmp_path / "other.safetensors").read_bytes())
+    said = network_says(store, load(paths.PARAMS).train.model, (tmp_path / "other.safetensors").read_bytes())
     check(pd.read_csv(tmp_path / "out.csv"), said, ["n", "y"])
 
 
@@ -233,7 +236,8 @@ def test_a_value_far_down_in_the_second_file(table, wrong, tmp_path):
     frame.to_csv(tmp_path / "parts/b.csv", index=False)
     assert (
         wrong(tmp_path / "parts")
-        == f"{tmp_path}/parts/b.csv: row 5002, column 'income': 'much' is not a number; where it stands for a missing value, name it in prepare.missing.values"
+        == f"{tmp_path}/parts/b.csv: row 5002, column 'income': 'much' is not a number; where it stands for a missing"
+        " value, name it in prepare.missing.values"
     )
     assert "'much' is not a number" in wrong(tmp_path / "parts", out=False)
 
@@ -241,7 +245,9 @@ def test_a_value_far_down_in_the_second_file(table, wrong, tmp_path):
 def test_columns_that_are_missing_or_of_another_kind(table, wrong, tmp_path):
     frame = without_target(table[0])
     frame.drop(columns=["plan"]).to_csv(tmp_path / "new.csv", index=False)
-    assert "has no column 'plan', which the model (models/model.safetensors) needs; it has zip, income" in wrong(tmp_path / "new.csv")
+    assert "has no column 'plan', which the model (models/model.safetensors) needs; it has zip, income" in wrong(
+        tmp_path / "new.csv"
+    )
     frame.assign(prediction="y").to_csv(tmp_path / "new.csv", index=False)
     assert "has a column 'prediction' already, which is to be written; rename it" in wrong(tmp_path / "new.csv")
     frame["income"] = pd.to_numeric(frame["income"])
@@ -249,7 +255,9 @@ def test_columns_that_are_missing_or_of_another_kind(table, wrong, tmp_path):
     pq.write_table(pa.table({name: frame[name] for name in frame} | {"joined": [1.5] * 60}), tmp_path / "n.pq")
     assert "row 1, column 'joined': 1.5 (double) is no date" in wrong(tmp_path / "n.pq")
     pq.write_table(pa.table({name: frame[name] for name in frame} | {"zip": [1234] * 60}), tmp_path / "n.pq")
-    assert "column 'zip' holds values of type int64, but its categories are texts, such as '01000'" in wrong(tmp_path / "n.pq")
+    assert "column 'zip' holds values of type int64, but its categories are texts, such as '01000'" in wrong(
+        tmp_path / "n.pq"
+    )
 
 
 def test_files_that_are_no_tables(table, wrong, tmp_path):
@@ -272,13 +280,17 @@ def test_files_that_are_no_tables(table, wrong, tmp_path):
 
 
 def test_where_it_can_not_be_written(table, wrong, tmp_path):
-    assert "its ending must be one of .csv, .parquet, .pq" in wrong("test.csv", "--out", tmp_path / "out.xlsx", out=False)
+    assert "its ending must be one of .csv, .parquet, .pq" in wrong(
+        "test.csv", "--out", tmp_path / "out.xlsx", out=False
+    )
     (tmp_path / "there.csv").write_text("mine")
-    assert "is there already; remove it, or give another name" in wrong("test.csv", "--out", tmp_path / "there.csv", out=False)
+    assert "is there already; remove it, or give another name" in wrong(
+        "test.csv", "--out", tmp_path / "there.csv", out=False
+    )
     assert (tmp_path / "there.csv").read_text() == "mine"
     assert f"there is no directory {tmp_path}/x" in wrong("test.csv", "--out", tmp_path / "x/out.csv", out=False)
-    files.RAW.mkdir(parents=True, exist_ok=True)
-    assert "would lie among the raw data" in wrong("test.csv", "--out", files.RAW / "out.csv", out=False)
+    paths.RAW.mkdir(parents=True, exist_ok=True)
+    assert "would lie among the raw data" in wrong("test.csv", "--out", paths.RAW / "out.csv", out=False)
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/a.csv").write_text((table[0] / "test.csv").read_text())
     assert "would lie among the raw data" in wrong(tmp_path / "parts", "--out", tmp_path / "parts/out.csv", out=False)
@@ -287,27 +299,31 @@ def test_where_it_can_not_be_written(table, wrong, tmp_path):
 def test_a_model_that_is_not_there_or_does_not_fit(table, wrong, tmp_path, monkeypatch):
     assert wrong("test.csv", "--model", "no.safetensors") == "no.safetensors: there is no such file"
     assert wrong("test.csv", "--model", "a", "--run", "b") == "--model and --run: give one of them"
-    (tmp_path / "cut.safetensors").write_bytes(files.MODEL.read_bytes()[:-1])
-    assert "isn't a safetensors file, or is cut short or damaged" in wrong("test.csv", "--model", tmp_path / "cut.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(paths.MODEL.read_bytes()[:-1])
+    assert "isn't a safetensors file, or is cut short or damaged" in wrong(
+        "test.csv", "--model", tmp_path / "cut.safetensors"
+    )
     here = tmp_path / "here"
     here.mkdir()
-    (here / "params.yaml").write_text(files.PARAMS.read_text().replace("[8]", "[9]"))
+    (here / "params.yaml").write_text(paths.PARAMS.read_text().replace("[8]", "[9]"))
     (here / "test.csv").write_text((table[0] / "test.csv").read_text())
     monkeypatch.chdir(here)
     assert wrong("test.csv") == "there is no model yet: models/model.safetensors doesn't exist; `make repro` makes one"
-    files.MODEL.parent.mkdir()
-    files.MODEL.write_bytes((table[0] / files.MODEL).read_bytes())
+    paths.MODEL.parent.mkdir()
+    paths.MODEL.write_bytes((table[0] / paths.MODEL).read_bytes())
     assert wrong("test.csv") == "data/batches/index.json isn't there; `dvc repro batch` makes it"
-    files.BATCHES.mkdir(parents=True)
-    (files.BATCHES / "index.json").write_text("{")
+    paths.BATCHES.mkdir(parents=True)
+    (paths.BATCHES / "index.json").write_text("{")
     assert "data/batches/index.json: is damaged" in wrong("test.csv")
-    (files.BATCHES / "index.json").write_text((table[0] / files.BATCHES / "index.json").read_text())
+    (paths.BATCHES / "index.json").write_text((table[0] / paths.BATCHES / "index.json").read_text())
     assert "models/model.safetensors: holds the weights of another network than networks.mlp:mlp" in wrong("test.csv")
     # The batches were made anew since, and the training failed, say.
     one, other = ("path: data/batches, md5: " + digit * 32 + ".dir" for digit in "12")
     (here / "dvc.lock").write_text(f"stages: {{train: {{deps: [{{{one}}}]}}, batch: {{outs: [{{{other}}}]}}}}\n")
-    assert wrong("test.csv") == (
-        "models/model.safetensors was trained on other batches than data/batches has now: `make repro` trains on these, or give a run (--run)"
+    assert (
+        wrong("test.csv")
+        == "models/model.safetensors was trained on other batches than data/batches has now: `make repro` trains on"
+        " these, or give a run (--run)"
     )
 
 
@@ -328,7 +344,11 @@ def pixels(path):
 
 def test_a_folder_of_images_with_classes_or_without(images, predict, tmp_path):
     path, said = images
-    assert predict("test", "--out", tmp_path / "out.csv") == (0, f"{tmp_path / 'out.csv'}: 20 rows with the predictions of models/model.safetensors\n", "")
+    assert predict("test", "--out", tmp_path / "out.csv") == (
+        0,
+        f"{tmp_path / 'out.csv'}: 20 rows with the predictions of models/model.safetensors\n",
+        "",
+    )
     made = pd.read_csv(tmp_path / "out.csv")
     assert made["file"].tolist() == [str(file.relative_to(path)) for file in sorted(path.glob("test/*/*.png"))]
     check(made, said, ["cat", "dog"])
@@ -349,7 +369,11 @@ def test_arrays_with_targets_or_without(images, predict, tmp_path):
     (tmp_path / "new-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
     for name in ("new.npz", "both.npz", "new.npy", "new-images-idx3-ubyte.gz"):
         out = tmp_path / f"{name}.csv"
-        assert predict(tmp_path / name, "--out", out) == (0, f"{out}: 20 rows with the predictions of models/model.safetensors\n", "")
+        assert predict(tmp_path / name, "--out", out) == (
+            0,
+            f"{out}: 20 rows with the predictions of models/model.safetensors\n",
+            "",
+        )
         made = pd.read_csv(out)
         assert made["row"].tolist() == list(range(1, 21))
         check(made, said, ["cat", "dog"])
@@ -359,7 +383,10 @@ def test_arrays_that_do_not_fit(images, wrong, tmp_path):
     path, _ = images
     array = pixels(path)[:, None]
     np.savez(tmp_path / "new.npz", x=array[:, :, :7])
-    assert "its rows are uint8 of shape [1, 7, 6]; the model (models/model.safetensors) needs uint8 of 48 values" in wrong(tmp_path / "new.npz")
+    assert (
+        "its rows are uint8 of shape [1, 7, 6]; the model (models/model.safetensors) needs uint8 of 48 values"
+        in wrong(tmp_path / "new.npz")
+    )
     np.savez(tmp_path / "new.npz", x=array.astype(np.int64))
     assert "its rows are int64 of shape [1, 8, 6]" in wrong(tmp_path / "new.npz")
     np.savez(tmp_path / "new.npz", z=array)
@@ -372,7 +399,9 @@ def test_arrays_that_do_not_fit(images, wrong, tmp_path):
     finally:
         (path / "test" / "cat" / "broken.png").unlink()
     (tmp_path / "new.csv").write_text("a,b\n1,2\n")
-    assert "has no column 'input', which the model (models/model.safetensors) needs; it has a, b" in wrong(tmp_path / "new.csv")
+    assert "has no column 'input', which the model (models/model.safetensors) needs; it has a, b" in wrong(
+        tmp_path / "new.csv"
+    )
 
 
 # --- as a process ----------------------------------------------------------------------------------
@@ -380,7 +409,7 @@ def test_arrays_that_do_not_fit(images, wrong, tmp_path):
 BOUNDED = """
 import json, resource, sys
 from pathlib import Path
-from surefoot.predict import predict
+from surefoot.commands.predict import predict
 for rows in sys.argv[1:]:
     predict(Path(f"{rows}.csv"), Path(f"{rows}.parquet"))
     print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
@@ -394,7 +423,14 @@ def test_memory_is_bounded(table, tmp_path):
     for times in (1_000, 20_000):
         (path / f"{times}.csv").write_text(header + "".join(rows) * times)  # 60,000 and 1,200,000 rows, 66 MB
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", BOUNDED, "1000", "20000"], cwd=path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDED, "1000", "20000"],
+        cwd=path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     few, many = (json.loads(line) for line in done.stdout.splitlines() if line.isdigit())
     assert many < few + 60, f"{few} MB, {many} MB"
     assert pq.read_metadata(path / "20000.parquet").num_rows == 1_200_000

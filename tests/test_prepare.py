@@ -23,13 +23,18 @@ def test_dropped_rows_and_warnings_are_told(here):
     done = here.stage("prepare")
     assert done.code == 0, done
     assert done.out.splitlines()[:4] == [
-        "note: raw.csv: the same value in every training row, from which nothing is learned: 'c' (prepare.ignore leaves a column out)",
+        (
+            "note: raw.csv: the same value in every training row, from which nothing is learned: 'c' (prepare.ignore"
+            " leaves a column out)"
+        ),
         "numeric: 'a', 'b', 'c'",
         "missing values: 1 in 'a'",
         "dropped 1 row: 1 where 'a' is missing",
     ]
     assert done.out.splitlines()[4].startswith("prepared raw.csv: 3 inputs, 3 classes; rows: ")
-    assert done.out.splitlines()[5].startswith("DVC doesn't watch raw.csv, so it won't run prepare again when that changes: symlink the file into data/raw")
+    assert done.out.splitlines()[5].startswith(
+        "DVC doesn't watch raw.csv, so it won't run prepare again when that changes: symlink the file into data/raw"
+    )
     assert done.err == ""
 
 
@@ -78,8 +83,16 @@ def test_splits_in_one_npz_file(here):
     random = np.random.default_rng(0)
     sizes = {"train": 60, "val": 9, "test": 12}
     arrays = {f"x_{split}": random.integers(0, 256, (rows, 4, 4), dtype=np.uint8) for split, rows in sizes.items()}
-    np.savez(here / "all.npz", **arrays, **{f"y_{split}": (np.arange(rows) % 3)[:, None] for split, rows in sizes.items()})
-    keys = {"inputs": "x_train", "targets": "y_train", "validation_inputs": "x_val", "validation_targets": "y_val", "test_inputs": "x_test"}
+    np.savez(
+        here / "all.npz", **arrays, **{f"y_{split}": (np.arange(rows) % 3)[:, None] for split, rows in sizes.items()}
+    )
+    keys = {
+        "inputs": "x_train",
+        "targets": "y_train",
+        "validation_inputs": "x_val",
+        "validation_targets": "y_val",
+        "test_inputs": "x_test",
+    }
     here.edit("prepare.source", f"all.npz\n  arrays: {json.dumps(keys | {'test_targets': 'y_test'})}")
     done = here.stage("prepare")
     assert "rows: 60 train, 9 validation, 12 test" in done.out, done
@@ -92,7 +105,10 @@ def test_splits_in_one_npz_file(here):
 @pytest.mark.parametrize("source", ["/", ".", "..", "//", "/../"])
 def test_a_source_that_holds_the_project(here, source):
     here.edit("prepare.source", source)
-    told = f"error: params.yaml: prepare.source: {source} holds this project itself; name the file or the directory of the data\n"
+    told = (
+        f"error: params.yaml: prepare.source: {source} holds this project itself; name the file or the directory of the"
+        " data\n"
+    )
     assert here.stage("prepare").refused() == told
     assert here.files() == {"params.yaml"}
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
-from surefoot import provenance
+from surefoot.reproduction import provenance
 
 
 def git(path, *arguments):
@@ -158,7 +158,10 @@ def test_before_the_first_commit(tmp_path, monkeypatch):
 def test_a_repository_of_another_user(repository, monkeypatch):
     """As of a mount in a container: Git refuses to look into it."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    without_commit(f"detected dubious ownership in repository at '{repository}' To add an exception for this directory, call: git config --global --add")
+    without_commit(
+        f"detected dubious ownership in repository at '{repository}' To add an exception for this directory, call: git"
+        " config --global --add"
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,9 @@ def test_an_output_as_it_was_committed(repository, cache):
     commit = git(repository, "rev-parse", "--short", "HEAD").strip()
     assert provenance.committed_output("evaluate", "a.json", b"then") == (commit, b"then")  # it is the same
     if cache:
-        (repository / ".dvc/config").write_text("[core]\n    analytics = false\n['remote \"r\"']\n    url = x\n[cache]\n    dir = nowhere\n")
+        (repository / ".dvc/config").write_text(
+            "[core]\n    analytics = false\n['remote \"r\"']\n    url = x\n[cache]\n    dir = nowhere\n"
+        )
         (repository / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
     place = repository / ".dvc" / (cache or "cache") / "files" / "md5" / digest[:2]
     place.mkdir(parents=True)
@@ -289,7 +294,9 @@ def test_an_output_as_it_was_committed(repository, cache):
     assert provenance.committed_output("evaluate", "b.json", b"now") is None
 
 
-@pytest.mark.parametrize("lock", ["", "[", "stages: 3", "stages: {evaluate: {outs: [{path: a.json, md5: ../../../etc/passwd}]}}"])
+@pytest.mark.parametrize(
+    "lock", ["", "[", "stages: 3", "stages: {evaluate: {outs: [{path: a.json, md5: ../../../etc/passwd}]}}"]
+)
 def test_a_lock_that_says_nothing(repository, lock):
     (repository / "dvc.lock").write_text(lock)
     git(repository, "add", "dvc.lock")

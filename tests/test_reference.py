@@ -2,8 +2,9 @@
 
 import re
 
-from surefoot.params import Params, flatten, load
-from surefoot.reference import markdown
+from surefoot.params.reading import load
+from surefoot.params.reference import markdown
+from surefoot.params.sections import Params, flatten
 from tests.helpers import PROJECT
 
 PAGE = (PROJECT / "docs/params.md").read_text()
@@ -11,7 +12,11 @@ PAGE = (PROJECT / "docs/params.md").read_text()
 
 def rows():
     """The cells of each row of the tables, by dotted name, in order."""
-    found = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in PAGE.splitlines() if line.startswith("| `")]
+    found = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in PAGE.splitlines()
+        if line.startswith("| `")
+    ]
     return {cells[0].strip("`"): cells[1:] for cells in found}
 
 
@@ -20,13 +25,25 @@ def test_the_reference_is_current():
 
 
 def test_it_has_every_key_in_the_order_of_params_yaml():
-    given = [key for key in flatten(load(PROJECT / "params.yaml").model_dump(mode="json")) if not key.startswith("train.model.arguments.")]
-    leaves = [key for key, (takes, _, _) in rows().items() if not takes.startswith("a section") and "[]" not in key and key != "train.model.arguments"]
+    given = [
+        key
+        for key in flatten(load(PROJECT / "params.yaml").model_dump(mode="json"))
+        if not key.startswith("train.model.arguments.")
+    ]
+    leaves = [
+        key
+        for key, (takes, _, _) in rows().items()
+        if not takes.startswith("a section") and "[]" not in key and key != "train.model.arguments"
+    ]
     assert leaves == given
 
 
 def test_every_key_has_a_meaning():
-    assert [key for key, (takes, default, meaning) in rows().items() if not (takes and meaning and (default or "section" in takes))] == []
+    assert [
+        key
+        for key, (takes, default, meaning) in rows().items()
+        if not (takes and meaning and (default or "section" in takes))
+    ] == []
     assert set(Params.model_fields) - {"prepare", "batch", "train"} < rows().keys()
 
 

@@ -22,7 +22,9 @@ def project(tracked):
 
 def versions(here, name):
     client = here.client()
-    return {version.version: client.get_run(version.run_id) for version in client.search_model_versions(f"name = '{name}'")}
+    return {
+        version.version: client.get_run(version.run_id) for version in client.search_model_versions(f"name = '{name}'")
+    }
 
 
 def surefoot(monkeypatch, capfd, *arguments):
@@ -64,7 +66,9 @@ def test_a_run_is_registered_once_whatever_stops_it(project, monkeypatch, capfd)
     assert str(client.get_model_version_by_alias("kinds", "champion").version) == "2"
 
     # By its alias, and by its run, the model predicts; the one in the workspace is the first run's.
-    here, by_run = (surefoot(monkeypatch, capfd, "predict", "raw.csv", *more) for more in ([], ["--run", first.info.run_id]))
+    here, by_run = (
+        surefoot(monkeypatch, capfd, "predict", "raw.csv", *more) for more in ([], ["--run", first.info.run_id])
+    )
     by_alias = surefoot(monkeypatch, capfd, "predict", "raw.csv", "--model", "models:/kinds@champion")
     assert here == by_run
     assert by_alias != here
@@ -115,7 +119,7 @@ def test_a_name_that_mlflow_refuses_is_refused_before_anything(here, name):
 def test_a_name_that_is_allowed_mlflow_allows(name):
     from mlflow.utils.validation import _validate_model_name
 
-    from surefoot.params import registered_as
+    from surefoot.params.sections import registered_as
 
     assert registered_as(name) == (name, "newest")
     _validate_model_name(name)

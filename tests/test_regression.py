@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from surefoot import cli, files
-from surefoot.data.store import open_store
-from surefoot.params import load
+from surefoot import cli
+from surefoot.base import paths, writing
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
 from tests.helpers import PROJECT
 from tests.test_docs import ran
 
@@ -23,7 +24,9 @@ RAW = "data/raw/numbers.csv"
 
 @pytest.fixture
 def project(tracked, monkeypatch):
-    """The project's own params.yaml, with numbers to predict and all else as it is; `run` runs stages, `train` sets a key of its section."""
+    """The project's own params.yaml, with numbers to predict and all else as it is; `run` runs stages, `train` sets a
+    key of its section.
+    """
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracked / 'mlflow.db'}")
     (tracked / "data/raw").mkdir(parents=True)
 
@@ -54,13 +57,13 @@ def write(here, number, rows=300):
 
 
 def predictions():
-    with files.PREDICTIONS.open(newline="") as file:
+    with paths.PREDICTIONS.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return np.array([[float(row["actual"]), float(row["predicted"])] for row in rows]).T
 
 
 def metrics():
-    return json.loads(files.METRICS.read_text())["test"]
+    return json.loads(paths.METRICS.read_text())["test"]
 
 
 SIZES = {
@@ -87,12 +90,14 @@ def test_numbers_of_any_size(project, monkeypatch, capfd, size):
     assert found["mae"] == pytest.approx(np.abs(errors).mean())
     assert found["rmse"] == pytest.approx(math.sqrt((errors**2).mean()))
     # The loss is of the scaled numbers; what is measured beside it of the own ones.
-    deviation = open_store(files.BATCHES).target_unit
+    deviation = open_store(paths.BATCHES).target_unit
     assert found["loss"] == pytest.approx((found["rmse"] / deviation) ** 2, rel=1e-4)
     (run,) = project.runs()
     assert run.data.metrics["validation/mae"] < deviation
-    assert run.data.metrics["validation/mae"] / deviation == pytest.approx(math.sqrt(run.data.metrics["validation/loss"]), rel=0.5)
-    intervals = json.loads(files.INTERVALS.read_text())["test"]
+    assert run.data.metrics["validation/mae"] / deviation == pytest.approx(
+        math.sqrt(run.data.metrics["validation/loss"]), rel=0.5
+    )
+    intervals = json.loads(paths.INTERVALS.read_text())["test"]
     assert all(intervals[name]["low"] < found[name] < intervals[name]["high"] for name in ("loss", "mae", "rmse", "r2"))
     # The same from a file of raw rows, by the workspace's model and by MLflow's, and from Python.
     rows = raw[raw.y.isin(actual)].drop(columns="y")
@@ -116,8 +121,11 @@ def test_diabetes_by_the_default_params_is_as_good_as_by_scikit_learn(project):
 
     project.change("prepare", source="sklearn:diabetes", target="progression")
     project.run()
-    store = open_store(files.BATCHES)
-    scaled = [(split.targets - store.target_scale["subtract"]) / store.target_scale["divide"] for split in (store.train, store.test)]
+    store = open_store(paths.BATCHES)
+    scaled = [
+        (split.targets - store.target_scale["subtract"]) / store.target_scale["divide"]
+        for split in (store.train, store.test)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         theirs = MLPRegressor(random_state=0).fit(store.train.inputs, scaled[0]).predict(store.test.inputs)
@@ -129,7 +137,7 @@ def test_a_key_switches_it_off(project):
     project.change("prepare", normalize_target="none")
     project.change("train", lr=0.001)
     project.run()
-    store = open_store(files.BATCHES)
+    store = open_store(paths.BATCHES)
     assert store.target_scale is None
     assert store.train.targets.dtype == np.float32
     actual, _ = predictions()
@@ -138,16 +146,18 @@ def test_a_key_switches_it_off(project):
 
 
 def test_the_scale_is_part_of_what_determines_a_run(project):
-    """The same file of targets, scaled otherwise as other rows are those of training: no state of the other is taken."""
+    """The same file of targets, scaled otherwise as other rows are those of training: no state of the
+    other is taken.
+    """
     write(project, lambda value: 30 + value)
     project.change("train", epochs=2)
     project.run("prepare", "batch", "train")
-    index = json.loads((files.BATCHES / "index.json").read_text())
+    index = json.loads((paths.BATCHES / "index.json").read_text())
     index["target_scale"]["divide"] = [2 * index["target_scale"]["divide"][0]]
-    files.write_json(files.BATCHES / "index.json", index)
-    before = files.MODEL.read_bytes()
+    writing.write_json(paths.BATCHES / "index.json", index)
+    before = paths.MODEL.read_bytes()
     assert "restored" not in ran(project, "train").out
-    assert files.MODEL.read_bytes() != before
+    assert paths.MODEL.read_bytes() != before
 
 
 def test_a_training_that_goes_on_keeps_the_scale(project):
@@ -158,11 +168,11 @@ def test_a_training_that_goes_on_keeps_the_scale(project):
     project.change("train", epochs=8)
     write(project, lambda value: 100 + 10 * value).to_csv(parts / "1.csv", index=False)
     project.run("start_from", *STAGES)
-    scale = open_store(files.BATCHES).target_scale
+    scale = open_store(paths.BATCHES).target_scale
     write(project, lambda value: 400 + 10 * value).to_csv(parts / "2.csv", index=False)
     project.change("train", start_from="previous", epochs=1)
     project.run("start_from", *STAGES)
-    store = open_store(files.BATCHES)
+    store = open_store(paths.BATCHES)
     assert store.target_scale == scale
     assert len(store.train.targets) == 420
     assert store.train.targets.mean() > 2 * scale["subtract"][0]
@@ -173,10 +183,19 @@ def test_a_training_that_goes_on_keeps_the_scale(project):
     [
         (
             {},
-            ["try a smaller train.lr, or train.loss.name: HuberLoss, to which targets far from all others matter less (inputs and target are scaled already)"],
+            [
+                "try a smaller train.lr, or train.loss.name: HuberLoss, to which targets far from all others matter"
+                " less (inputs and target are scaled already)"
+            ],
         ),
-        ({"normalize_target": "none"}, ["or prepare.normalize_target: standard, as the target isn't scaled, or train.loss.name: HuberLoss"]),
-        ({"normalize": "none"}, ["or prepare.normalize: standard, as the inputs aren't scaled, or train.loss.name: HuberLoss"]),
+        (
+            {"normalize_target": "none"},
+            ["or prepare.normalize_target: standard, as the target isn't scaled, or train.loss.name: HuberLoss"],
+        ),
+        (
+            {"normalize": "none"},
+            ["or prepare.normalize: standard, as the inputs aren't scaled, or train.loss.name: HuberLoss"],
+        ),
     ],
 )
 def test_a_divergence_names_what_may_help(project, change, said):
@@ -228,4 +247,4 @@ def test_a_loss_for_counts_says_which_key_it_needs(project):
     assert "PoissonNLLLoss isn't for a scaled target" in project.stage("train").refused()
     project.change("prepare", normalize_target="none")
     project.run("prepare", "batch", "train")
-    assert load(files.PARAMS).prepare.normalize_target == "none"
+    assert load(paths.PARAMS).prepare.normalize_target == "none"

@@ -1,4 +1,6 @@
-"""Data from elsewhere, through DVC: `dvc import-url` from a web server, and a remote on S3, both real and on loopback."""
+"""Data from elsewhere, through DVC: `dvc import-url` from a web server, and a remote on S3, both real
+and on loopback.
+"""
 
 import shutil
 import threading

@@ -1,4 +1,6 @@
-"""docs/server.md as it stands: MLflow with a PostgreSQL store, served artifacts and a login, and two trainers that log at once."""
+"""docs/server.md as it stands: MLflow with a PostgreSQL store, served artifacts and a login, and two trainers that log
+at once.
+"""
 
 import os
 import re
@@ -24,7 +26,11 @@ EPOCHS = 4
 
 
 def block(language, containing):
-    (found,) = [text for text in re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if containing in text]
+    (found,) = [
+        text
+        for text in re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+        if containing in text
+    ]
     return found
 
 
@@ -44,7 +50,11 @@ def wait_for(ready, process, log):
 @pytest.fixture(scope="module")
 def postgres():
     """The port of a PostgreSQL server, with the role and the databases that the page makes."""
-    binaries = [Path(which("postgres")).resolve().parent] if which("postgres") else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    binaries = (
+        [Path(which("postgres")).resolve().parent]
+        if which("postgres")
+        else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    )
     if not binaries:
         pytest.skip("no PostgreSQL: postgres isn't installed; on Debian: apt-get install postgresql")
     psycopg = pytest.importorskip("psycopg", reason="psycopg isn't installed: make setup")
@@ -75,7 +85,14 @@ def postgres():
         with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, cwd=here, **user) as server:
 
             def connect():  # `autocommit`, as no database is made in a transaction
-                return psycopg.connect(host="127.0.0.1", port=port, user="postgres", password="root-password", dbname="postgres", autocommit=True)
+                return psycopg.connect(
+                    host="127.0.0.1",
+                    port=port,
+                    user="postgres",
+                    password="root-password",
+                    dbname="postgres",
+                    autocommit=True,
+                )
 
             def ready():
                 try:
@@ -107,11 +124,19 @@ def server(postgres, tmp_path_factory):
     port = free_port()
 
     def filled(text):
-        return text.replace(":5432/", f":{postgres}/").replace("--port 5000", f"--port {port}").replace("SECRET-KEY", "0123456789abcdef" * 4)
+        return (
+            text.replace(":5432/", f":{postgres}/")
+            .replace("--port 5000", f"--port {port}")
+            .replace("SECRET-KEY", "0123456789abcdef" * 4)
+        )
 
     (here / "users.ini").write_text(filled(block("ini", "admin_username")))
     lines = filled(block("sh", "mlflow server --app-name")).splitlines()
-    environment = os.environ | dict(line.removeprefix("export ").split("=", 1) for line in lines[:-1]) | {"PYTHONWARNINGS": "ignore"}
+    environment = (
+        os.environ
+        | dict(line.removeprefix("export ").split("=", 1) for line in lines[:-1])
+        | {"PYTHONWARNINGS": "ignore"}
+    )
     command = [sys.executable, "-m", *shlex.split(lines[-1])]
     log, address = here / "log", f"http://127.0.0.1:{port}"
 
@@ -122,7 +147,12 @@ def server(postgres, tmp_path_factory):
             return False
         return True
 
-    with log.open("w") as file, subprocess.Popen(command, cwd=here, env=environment, stdout=file, stderr=file, start_new_session=True) as process:
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command, cwd=here, env=environment, stdout=file, stderr=file, start_new_session=True
+        ) as process,
+    ):
         try:
             wait_for(ready, process, log)
             with pytest.MonkeyPatch.context() as patch:
@@ -153,9 +183,24 @@ def trained(server, tmp_path_factory):
     second.edit("train.lr", "0.05")
     processes = []
     for workspace, name in ((first, "anna"), (second, "bela")):
-        environment = {"MLFLOW_TRACKING_URI": server, **login(name), "PYTHONPATH": "src", "DVC_ROOT": str(workspace.path), "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+        environment = {
+            "MLFLOW_TRACKING_URI": server,
+            **login(name),
+            "PYTHONPATH": "src",
+            "DVC_ROOT": str(workspace.path),
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+        }
         command = [*workspace.stage_command("train"), "&&", *workspace.stage_command("evaluate")]
-        processes.append(subprocess.Popen(" ".join(command), shell=True, cwd=workspace.path, env=os.environ | environment, stderr=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen(
+                " ".join(command),
+                shell=True,
+                cwd=workspace.path,
+                env=os.environ | environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
     said = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     return {"0.01": first, "0.05": second}, said
@@ -188,7 +233,9 @@ def test_two_trainers_at_once_leave_two_whole_runs(trained, client):
         for column, name in enumerate(rows[0]):
             if name in ("train/loss", "validation/loss", "validation/accuracy", "lr"):
                 logged = client.get_metric_history(run.info.run_id, name)
-                assert sorted((metric.step, metric.value) for metric in logged) == [(int(row[0]), float(row[column])) for row in rows[1:]], name
+                assert sorted((metric.step, metric.value) for metric in logged) == [
+                    (int(row[0]), float(row[column])) for row in rows[1:]
+                ], name
         assert "test/accuracy" in run.data.metrics
         assert f"surefoot verify {run.info.run_id}" in run.data.tags["mlflow.note.content"]
 
@@ -219,7 +266,12 @@ def test_nobody_reads_without_a_login(trained, server):
     import requests
 
     for auth in (None, ("anna", "wrong"), ("admin", "password1234")):
-        assert requests.get(f"{server}/api/2.0/mlflow/experiments/get-by-name?experiment_name=surefoot", auth=auth, timeout=60).status_code == 401
+        assert (
+            requests.get(
+                f"{server}/api/2.0/mlflow/experiments/get-by-name?experiment_name=surefoot", auth=auth, timeout=60
+            ).status_code
+            == 401
+        )
 
 
 def test_the_commands_work_there(trained, server):
@@ -230,9 +282,20 @@ def test_the_commands_work_there(trained, server):
     assert "viewStateShareKey=surefoot-" in done.out
     assert "PASSWORD" not in done.out + done.err
     names = [
-        next(line for line in workspace.run(".venv/bin/python", "-m", "surefoot", "store", **at).out.splitlines() if " mlp " in line)
+        next(
+            line
+            for line in workspace.run(".venv/bin/python", "-m", "surefoot", "store", **at).out.splitlines()
+            if " mlp " in line
+        )
         for workspace in workspaces.values()
     ]
-    done = workspaces["0.05"].run(".venv/bin/python", "-m", "surefoot", "compare", *(re.search(r"mlp .*epochs=\d+", name)[0] for name in names), **at)
+    done = workspaces["0.05"].run(
+        ".venv/bin/python",
+        "-m",
+        "surefoot",
+        "compare",
+        *(re.search(r"mlp .*epochs=\d+", name)[0] for name in names),
+        **at,
+    )
     assert re.search(r"^train.lr +0.01 +0.05$", done.out, re.MULTILINE)
     assert (workspaces["0.05"] / ".surefoot/compare.png").is_file()

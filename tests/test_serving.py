@@ -1,4 +1,6 @@
-"""The logged model as a server has it, and a model's directory that is damaged or hostile: it runs nothing, and says what is wrong."""
+"""The logged model as a server has it, and a model's directory that is damaged or hostile: it runs nothing, and says
+what is wrong.
+"""
 
 import io
 import json
@@ -13,11 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from surefoot import files, predict, serving
-from surefoot.data.store import open_store
-from surefoot.errors import UserError
-from surefoot.params import load
-from surefoot.training import model as networks
+from surefoot.base import paths, writing
+from surefoot.base.errors import UserError
+from surefoot.commands import predict
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
+from surefoot.serving import mlflow_model
+from surefoot.training import network as networks
 from tests.helpers import PROJECT
 from tests.served import Connection, check, free_port, network_says
 from tests.test_docs import ran
@@ -53,7 +57,8 @@ def logged(tracked, monkeypatch):
 
     def run(text):
         (tracked / "params.yaml").write_text(
-            text + "train: {model: {factory: networks.mlp:mlp, arguments: {hidden: [8], dropout: 0.5}}, epochs: 3, lr: 0.05}\n"
+            text + "train: {model: {factory: networks.mlp:mlp, arguments: {hidden: [8], dropout: 0.5}}, epochs: 3, lr:"
+            " 0.05}\n"
         )
         for stage in ("prepare", "batch", "train"):
             ran(tracked, stage)
@@ -61,8 +66,8 @@ def logged(tracked, monkeypatch):
 
         (found,) = tracked.runs()
         model = mlflow.pyfunc.load_model(f"models:/{found.data.tags['surefoot.model_id']}")
-        store = open_store(files.BATCHES)
-        return model, store, network_says(store, load(files.PARAMS).train.model, files.MODEL.read_bytes())
+        store = open_store(paths.BATCHES)
+        return model, store, network_says(store, load(paths.PARAMS).train.model, paths.MODEL.read_bytes())
 
     return run
 
@@ -78,14 +83,18 @@ prepare:
 
 
 def write_table(path, rows, seed):
-    """Categories of digits, dates, times of a zone, missing values, and in the test rows a category that wasn't in training."""
+    """Categories of digits, dates, times of a zone, missing values, and in the test rows a category that wasn't in
+    training.
+    """
     random = np.random.default_rng(seed)
     lines = ["zip,plan,income,joined,seen,active,churn"]
     for row in range(rows):
         income = "" if row % 7 == 0 else f"{random.lognormal(8, 1):.2f}"
         joined = "" if row % 9 == 0 else f"20{row % 20:02}-0{1 + row % 9}-1{row % 10}"
         plan = ["basic", "pro", "", "new"][row % (4 if path.name.startswith("test") else 3)]
-        lines.append(f"0{random.integers(1000, 1004)},{plan},{income},{joined},2024-05-01T{row % 24:02}:30:00Z,{str(row % 2 == 0).lower()},{'yn'[row % 2]}")
+        lines.append(
+            f"0{random.integers(1000, 1004)},{plan},{income},{joined},2024-05-01T{row % 24:02}:30:00Z,{str(row % 2 == 0).lower()},{'yn'[row % 2]}"
+        )
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -95,7 +104,18 @@ def test_a_table_with_categories_dates_and_missing_values(tracked, logged):
     model, store, said = logged(TABLE)
     texts = pd.read_csv(tracked / "test.csv", dtype=str, keep_default_na=False).drop(columns=["churn"])
     rows = [
-        {name: None if value == "" else float(value) if name == "income" else value == "true" if name == "active" else value for name, value in row.items()}
+        {
+            name: (
+                None
+                if value == ""
+                else float(value)
+                if name == "income"
+                else value == "true"
+                if name == "active"
+                else value
+            )
+            for name, value in row.items()
+        }
         for row in texts.to_dict("records")
     ]
     with app(model) as server:
@@ -134,7 +154,10 @@ def raw_rows(path):
     """Rows of `write_table` as a user's program has them."""
     texts = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=["churn"])
     as_ = {"income": float, "active": lambda text: text == "true"}
-    return [{name: None if value == "" else as_.get(name, str)(value) for name, value in row.items()} for row in texts.to_dict("records")]
+    return [
+        {name: None if value == "" else as_.get(name, str)(value) for name, value in row.items()}
+        for row in texts.to_dict("records")
+    ]
 
 
 def test_each_form_gives_the_same_answers(tracked, logged):
@@ -156,7 +179,9 @@ def test_each_form_gives_the_same_answers(tracked, logged):
                 assert server.predictions(*body) == empty
         assert server.predictions({"dataframe_split": {"columns": list(rows[0]), "data": []}}) == []
         assert server.predictions(",".join(rows[0]) + "\n", "text/csv") == []
-        status, answer = server.post({"dataframe_records": [{key: value for key, value in row.items() if key != "active"} for row in rows]})
+        status, answer = server.post(
+            {"dataframe_records": [{key: value for key, value in row.items() if key != "active"} for row in rows]}
+        )
         assert status == 400
         assert "Model is missing inputs ['active']" in answer["message"]
 
@@ -211,7 +236,11 @@ def test_rows_without_a_column_of_the_models_are_refused(tracked, logged):
     row = raw_rows(tracked / "test.csv")[0]
     with app(model) as server:
         assert len(server.predictions({"inputs": [{"income": row["income"]}]})) == 1
-        for body in ({"inputs": [{"Income": 3}]}, {"instances": [list(row.values())]}, {"dataframe_split": {"data": [list(row.values())]}}):
+        for body in (
+            {"inputs": [{"Income": 3}]},
+            {"instances": [list(row.values())]},
+            {"dataframe_split": {"data": [list(row.values())]}},
+        ):
             status, answer = server.post(body)
             assert status == 400
             assert "none of the model's columns is there: zip, plan, income, joined, seen" in answer["message"]
@@ -250,7 +279,9 @@ def test_a_regression(tracked, logged):
     frame[100:].to_csv(tracked / "test.csv", index=False)
     model, store, said = logged("prepare: {source: train.csv, test_source: test.csv, target: y, task: regression}\n")
     with app(model) as server:
-        check(server.predictions({"dataframe_records": frame[100:].drop(columns=["y"]).to_dict("records")}), store, said)
+        check(
+            server.predictions({"dataframe_records": frame[100:].drop(columns=["y"]).to_dict("records")}), store, said
+        )
 
 
 # --- a model's directory, as it shouldn't be -------------------------------------------------------
@@ -274,14 +305,21 @@ def model(tmp_path, monkeypatch):
     (network / "model.safetensors").write_bytes(networks.to_bytes(built.state_dict()))
     feature = {"kind": "numeric", "fill": None, "indicator": False, "subtract": [0.0], "divide": [1.0], "width": 1}
     features = [{"column": name, **feature, "first": first, "names": [name]} for first, name in enumerate("ab")]
-    description = {"factory": "networks.mlp:mlp", "arguments": {"hidden": [3]}, "task": "classification", "classes": ["x", "y"]}
-    files.write_json(network / "description.json", description | {"input_shape": [2], "features": features, "scale": None})
+    description = {
+        "factory": "networks.mlp:mlp",
+        "arguments": {"hidden": [3]},
+        "task": "classification",
+        "classes": ["x", "y"],
+    }
+    writing.write_json(
+        network / "description.json", description | {"input_shape": [2], "features": features, "scale": None}
+    )
     return network
 
 
 def says(model, *what):
     with pytest.raises(UserError) as told:
-        serving.load(model)
+        mlflow_model.load(model)
     assert len(str(told.value).splitlines()) == 1
     for text in what:
         assert text in str(told.value)
@@ -289,7 +327,7 @@ def says(model, *what):
 
 
 def test_as_it_should_be(model):
-    given = serving.Predictor(*serving.load(model)).predict(pd.DataFrame({"a": [1.0, 2.0], "b": [0, 1]}))
+    given = mlflow_model.Predictor(*mlflow_model.load(model)).predict(pd.DataFrame({"a": [1.0, 2.0], "b": [0, 1]}))
     assert list(given) == ["prediction", "probability_x", "probability_y"]
 
 
@@ -297,9 +335,15 @@ WEIGHTS = {
     "nothing": (lambda good: b"", "isn't a safetensors file"),
     "cut short": (lambda good: good[:-5], "isn't a safetensors file, or is cut short"),
     "a header without an end": (lambda good: b"\xff" * 8 + good[8:], "isn't a safetensors file"),
-    "a header that lies": (lambda good: good.replace(b'"data_offsets":[0', b'"data_offsets":[9'), "isn't a safetensors file"),
+    "a header that lies": (
+        lambda good: good.replace(b'"data_offsets":[0', b'"data_offsets":[9'),
+        "isn't a safetensors file",
+    ),
     "a pickle": (lambda good: pickle.dumps(Evil()), "isn't a safetensors file"),
-    "of another network": (lambda good: networks.to_bytes(networks.build("networks.mlp:mlp", {}, (2,), 2, 0).state_dict()), "of another network"),
+    "of another network": (
+        lambda good: networks.to_bytes(networks.build("networks.mlp:mlp", {}, (2,), 2, 0).state_dict()),
+        "of another network",
+    ),
 }
 
 
@@ -342,23 +386,44 @@ def test_descriptions_that_are_none(model, name):
 
 
 CHANGES = {
-    "a system call": ({"factory": "os:system", "arguments": {"command": f"touch {MARK}"}}, "no module 'os' of the user's"),
-    "a command": ({"factory": "subprocess:run", "input_shape": [1], "arguments": {"args": ["touch", MARK]}}, "no module 'subprocess'"),
-    "code of Surefoot's": ({"factory": "surefoot.files:write_bytes", "arguments": {"path": MARK}}, "no module 'surefoot' of the user's"),
+    "a system call": (
+        {"factory": "os:system", "arguments": {"command": f"touch {MARK}"}},
+        "no module 'os' of the user's",
+    ),
+    "a command": (
+        {"factory": "subprocess:run", "input_shape": [1], "arguments": {"args": ["touch", MARK]}},
+        "no module 'subprocess'",
+    ),
+    "code of Surefoot's": (
+        {"factory": "surefoot.base.writing:write_bytes", "arguments": {"path": MARK}},
+        "no module 'surefoot' of the user's",
+    ),
     "a path": ({"factory": "../../evil:build"}, "factory: String should match pattern"),
-    "no function": ({"factory": "networks.mlp:nothing"}, "module networks.mlp has no 'nothing'"),
+    "no function": ({"factory": "networks.mlp:nothing"}, "module network.mlp has no 'nothing'"),
     "no factory": ({"factory": None}, "factory"),
     "a shape of texts": ({"input_shape": ["touch", MARK]}, "input_shape.0"),
     "a shape without end": ({"input_shape": [10**30]}, "input_shape.0"),
     "more memory than there is": ({"arguments": {"hidden": [10**12]}}, "failed"),
     "a scale of one half": ({"target_scale": {"subtract": [1.0]}}, "target_scale"),
     "a scale of two numbers": ({"target_scale": {"subtract": [1.0, 2.0], "divide": [1.0]}}, "target_scale.subtract"),
-    "a scale that isn't finite": ({"scale": None, "target_scale": {"subtract": [1.0], "divide": [1e999]}}, "isn't a model's description"),
+    "a scale that isn't finite": (
+        {"scale": None, "target_scale": {"subtract": [1.0], "divide": [1e999]}},
+        "isn't a model's description",
+    ),
     "classes that are numbers": ({"classes": [1, 2]}, "classes.0"),
     "no features": ({"features": []}, "features"),
-    "a feature of no kind": ({"features": [{"column": "a", "kind": "code", "first": 0, "width": 1}]}, "features.0.kind"),
-    "a feature out of place": ({"features": [{"column": "a", "kind": "numeric", "first": -1, "width": 1}]}, "features.0.first"),
-    "objects in an array": ({"features": [{"column": "a", "kind": "array", "first": 0, "width": 1, "dtype": "object"}]}, "features.0.dtype"),
+    "a feature of no kind": (
+        {"features": [{"column": "a", "kind": "code", "first": 0, "width": 1}]},
+        "features.0.kind",
+    ),
+    "a feature out of place": (
+        {"features": [{"column": "a", "kind": "numeric", "first": -1, "width": 1}]},
+        "features.0.first",
+    ),
+    "objects in an array": (
+        {"features": [{"column": "a", "kind": "array", "first": 0, "width": 1, "dtype": "object"}]},
+        "features.0.dtype",
+    ),
 }
 
 
@@ -391,7 +456,10 @@ def dated(rows, seed):
         {
             "at": at.tz_convert("Europe/Berlin"),
             "day": [f"{day:%m/%d/%Y}" for day in days],
-            "opens": [f"{hour}:{minute:02}" for hour, minute in zip(random.integers(0, 24, rows), random.integers(0, 60, rows), strict=True)],
+            "opens": [
+                f"{hour}:{minute:02}"
+                for hour, minute in zip(random.integers(0, 24, rows), random.integers(0, 60, rows), strict=True)
+            ],
             "year": random.integers(2005, 2009, rows),
             "kind": np.where(at.hour >= 12, "late", "early"),
         }
@@ -406,17 +474,39 @@ def test_dates_and_years_mean_the_same_from_everywhere(tracked, logged):
     frame = frame.drop(columns=["kind"])
     texts = frame.assign(at=[at.isoformat() for at in frame["at"]])
     elsewhere = frame.assign(
-        at=frame["at"].dt.tz_convert("Asia/Kolkata"), day=pd.to_datetime(frame["day"]), opens=pd.to_datetime(frame["opens"], format="%H:%M").dt.time
+        at=frame["at"].dt.tz_convert("Asia/Kolkata"),
+        day=pd.to_datetime(frame["day"]),
+        opens=pd.to_datetime(frame["opens"], format="%H:%M").dt.time,
     )
-    iso = texts.assign(at=[f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in frame["at"].dt.tz_convert("UTC")], day=[f"{day:%Y-%m-%d}" for day in elsewhere["day"]])
+    iso = texts.assign(
+        at=[f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in frame["at"].dt.tz_convert("UTC")],
+        day=[f"{day:%Y-%m-%d}" for day in elsewhere["day"]],
+    )
     as_floats = pd.concat([frame, frame.iloc[:1].assign(year=np.nan)], ignore_index=True)
     assert as_floats["year"].dtype == "float64"
-    for rows in (frame, frame.assign(at=frame["at"].dt.tz_convert("UTC")), elsewhere, texts, iso, frame.astype({"year": str})):
+    for rows in (
+        frame,
+        frame.assign(at=frame["at"].dt.tz_convert("UTC")),
+        elsewhere,
+        texts,
+        iso,
+        frame.astype({"year": str}),
+    ):
         check(model.predict(rows).to_dict("records"), store, said)
     check(model.predict(as_floats).iloc[:80].to_dict("records"), store, said)
     with app(model) as server:
         check(server.predictions({"dataframe_records": iso.to_dict("records")}), store, said)
-        check(server.predictions({"dataframe_split": json.loads(as_floats.assign(at=as_floats["at"].astype(str)).to_json(orient="split"))})[:80], store, said)
+        check(
+            server.predictions(
+                {
+                    "dataframe_split": json.loads(
+                        as_floats.assign(at=as_floats["at"].astype(str)).to_json(orient="split")
+                    )
+                }
+            )[:80],
+            store,
+            said,
+        )
     ways = {
         "utc.parquet": frame.assign(at=frame["at"].dt.tz_convert("UTC")),
         "else.parquet": elsewhere,
@@ -429,11 +519,17 @@ def test_dates_and_years_mean_the_same_from_everywhere(tracked, logged):
         predict.predict(tracked / name, tracked / f"out-{name}.csv")
         check(pd.read_csv(tracked / f"out-{name}.csv").iloc[:80].to_dict("records"), store, said)
     naive = frame.assign(at=frame["at"].dt.tz_localize(None))
-    with pytest.raises(Exception, match=r"column 'at' can't be taken as date: in row 0 .* has no time zone, and the others have one"):
+    with pytest.raises(
+        Exception, match=r"column 'at' can't be taken as date: in row 0 .* has no time zone, and the others have one"
+    ):
         model.predict(naive)
     naive.to_csv(tracked / "naive.csv", index=False)
     with pytest.raises(
-        UserError, match=r"naive.csv: row 2, column 'at': .* has no time zone, and the others have one: write them with their distance from UTC"
+        UserError,
+        match=(
+            r"naive.csv: row 2, column 'at': .* has no time zone, and the others have one: write them with their"
+            r" distance from UTC"
+        ),
     ):
         predict.predict(tracked / "naive.csv", tracked / "out.csv")
 
@@ -481,7 +577,10 @@ def test_the_frame_of_embeddings_that_pandas_reads_is_one_that_the_model_takes(t
     random = np.random.default_rng(0)
     for name, rows in (("train", 90), ("test", 30)):
         values = random.normal(size=(rows, 6)).astype(np.float32)
-        frame = pd.DataFrame({"embedding": list(values), "kind": np.where(values[:, 0] > 0, "up", "down")}, index=pd.Index(range(5, 5 + rows), name="id"))
+        frame = pd.DataFrame(
+            {"embedding": list(values), "kind": np.where(values[:, 0] > 0, "up", "down")},
+            index=pd.Index(range(5, 5 + rows), name="id"),
+        )
         frame.to_parquet(tracked / f"{name}.parquet")
     model, store, said = logged(FRAMES)
     frame = pd.read_parquet(tracked / "test.parquet")

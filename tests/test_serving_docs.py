@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params import load
+from surefoot.params.reading import load
 from tests.helpers import PROJECT
 from tests.test_docs import ran, set_up
 from tests.test_serving import app

@@ -11,10 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import cli, files, tracking
+from surefoot import cli
+from surefoot.base import locks
+from surefoot.tracking import tracker as tracker_module
+from surefoot.tracking.tracker import Description, Tracker
 
 PROJECT = Path(__file__).resolve().parents[1]
-ENVIRON = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+ENVIRON = {
+    **os.environ,
+    "PYTHONPATH": str(PROJECT / "src"),
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
 
 
 @pytest.mark.parametrize("cases", [["kill"], ["corruption", "disk"]], ids=" ".join)
@@ -24,12 +32,17 @@ def test_a_short_soak_ends_right(cases):
     command = [sys.executable, "-m", "tests.soak", "--rounds", "1", "--first", "0", *arguments]
     ended = subprocess.run(command, cwd=PROJECT, env=ENVIRON, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    rounds, right = re.search(r"^soak: (\d+) rounds, \d+ kills, (\d+) ended right$", ended.stdout.splitlines()[-1]).groups()
+    rounds, right = re.search(
+        r"^soak: (\d+) rounds, \d+ kills, (\d+) ended right$", ended.stdout.splitlines()[-1]
+    ).groups()
     assert rounds == right != "0"
 
 
 def test_an_output_that_no_space_is_left_for_is_named(tmp_path):
-    code = "from surefoot import errors, files; from pathlib import Path; errors.run(lambda: files.write_bytes(Path('reports/out'), b'-' * 9000))"
+    code = (
+        "from surefoot.base import errors, writing; from pathlib import Path; errors.run(lambda:"
+        " writing.write_bytes(Path('reports/out'), b'-' * 9000))"
+    )
     limit = (8192, 8192)
     ended = subprocess.run(
         [sys.executable, "-c", code],
@@ -46,7 +59,7 @@ def test_an_output_that_no_space_is_left_for_is_named(tmp_path):
 
 
 def test_a_first_start_that_is_killed_while_mlflow_builds_its_tables_leaves_no_broken_store(tmp_path):
-    code = "from surefoot import tracking; import sys; tracking._build_tables(sys.argv[1])"
+    code = "from surefoot.tracking import tracker; import sys; tracker._build_tables(sys.argv[1])"
     build = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'mlflow.db'}"]
     killed = subprocess.Popen(build, env=ENVIRON)
     beside = tmp_path / "mlflow.db.partial"
@@ -63,12 +76,19 @@ def test_a_first_start_that_is_killed_while_mlflow_builds_its_tables_leaves_no_b
 
 def test_a_second_writer_of_a_run_waits_for_the_first(tmp_path, monkeypatch, capfd):
     # An orphan that says KILLED must say it before the one that goes on says FINISHED.
-    code = "import sys, pathlib; from surefoot import files\nwith files.Locks(pathlib.Path(sys.argv[1])).held('mlflow a'): print('held', flush=True); input()"
-    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], env=ENVIRON, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    code = (
+        "import sys, pathlib; from surefoot.base.locks import Locks\nwith Locks(pathlib.Path(sys.argv[1])).held('mlflow"
+        " a'): print('held', flush=True); input()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], env=ENVIRON, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert first.stdout.readline() == b"held\n"
     opened = threading.Event()
-    monkeypatch.setattr(tracking, "configure", lambda: opened.set() or "no-such-scheme://")
-    tracker = tracking.Tracker("a", tracking.Description("name", {}, {"path": "raw.csv", "digest": "0" * 64}), files.Locks(tmp_path / "lock"))
+    monkeypatch.setattr(tracker_module, "configure", lambda: opened.set() or "no-such-scheme://")
+    tracker = Tracker(
+        "a", Description("name", {}, {"path": "raw.csv", "digest": "0" * 64}), locks.Locks(tmp_path / "lock")
+    )
     second = threading.Thread(target=tracker.open)
     second.start()
     assert not opened.wait(0.5)
@@ -94,7 +114,9 @@ def test_test_metrics_that_an_outage_kept_from_mlflow_come_with_sync(trained, mo
     cli.sync(None)
     (run,) = trained.runs()
     assert {"test/loss", "test/accuracy"} <= set(run.data.metrics)
-    assert [len(trained.client().get_metric_history(run.info.run_id, f"test/{name}")) for name in ("loss", "accuracy")] == [1, 1]
+    assert [
+        len(trained.client().get_metric_history(run.info.run_id, f"test/{name}")) for name in ("loss", "accuracy")
+    ] == [1, 1]
 
 
 def test_evaluate_goes_on_where_what_is_remembered_of_the_run_is_damaged(trained):

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import files, provenance, retrain, terminal
+from surefoot.base import paths, terminal, writing
+from surefoot.commands import retrain
+from surefoot.reproduction import provenance
 from tests.helpers import PARAMS, PROJECT, mlflow_client
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -43,8 +45,10 @@ def batched(tracked):
 
 def test_a_source_that_is_not_there(here):
     before = here.files()
-    assert here.stage("prepare").refused() == (
-        "error: raw.csv: there is no such file or directory; prepare.source must name a file, a directory, sklearn:NAME or module:function\n"
+    assert (
+        here.stage("prepare").refused()
+        == "error: raw.csv: there is no such file or directory; prepare.source must name a file, a directory,"
+        " sklearn:NAME or module:function\n"
     )
     nothing_new(here, before)
 
@@ -55,18 +59,28 @@ def test_a_source_that_is_not_there(here):
         ("", "raw.csv: is empty; a header row with the column names must come first"),
         (
             "1,2,3\n4,5,6\n",
-            "raw.csv: row 1 holds numbers only, and none is 'kind' (prepare.target); a header row with the column names must come first, or name the columns "
-            "in prepare.csv.header",
+            (
+                "raw.csv: row 1 holds numbers only, and none is 'kind' (prepare.target); a header row with the column"
+                " names must come first, or name the columns in prepare.csv.header"
+            ),
         ),
         ("a,kind\n", "raw.csv: has a header but no rows"),
         ("a,kind\n1,x\n2\n", "raw.csv: row 3: has 1 value; the header has 2"),
         (
             "a,kind\n1,x\nnan,x\n",
-            "raw.csv: row 3, column 'a': 'nan' stands for a missing value (prepare.missing.values); a number is needed in every row (or another policy, "
-            "prepare.missing.numeric)",
+            (
+                "raw.csv: row 3, column 'a': 'nan' stands for a missing value (prepare.missing.values); a number is"
+                " needed in every row (or another policy, prepare.missing.numeric)"
+            ),
         ),
-        ("a,kind\n1,x\n2,\n", "raw.csv: row 3, column 'kind': empty; a target is needed in every row (or prepare.missing.target: drop)"),
-        ("a,kind\n" + "1,x\n" * 30, "column 'kind' (prepare.target) holds one class only, 'x'; at least two are needed"),
+        (
+            "a,kind\n1,x\n2,\n",
+            "raw.csv: row 3, column 'kind': empty; a target is needed in every row (or prepare.missing.target: drop)",
+        ),
+        (
+            "a,kind\n" + "1,x\n" * 30,
+            "column 'kind' (prepare.target) holds one class only, 'x'; at least two are needed",
+        ),
     ],
 )
 def test_a_source_that_is_wrong(here, text, message):
@@ -101,7 +115,11 @@ def test_a_class_with_too_few_rows(here):
     [
         ("  lr: 0.1", "  lr: .nan", "params.yaml:10: train.lr: input should be a finite number, got nan"),
         ("  lr: 0.1", "  lr_: 0.1", "params.yaml:10: train.lr_: unknown key; did you mean `lr`?"),
-        ("  target: kind", "  target: kind\n  validation: 0.5\n  test: 0.5", "params.yaml:1: prepare: validation 0.5 and test 0.5 leave nothing to train on"),
+        (
+            "  target: kind",
+            "  target: kind\n  validation: 0.5\n  test: 0.5",
+            "params.yaml:1: prepare: validation 0.5 and test 0.5 leave nothing to train on",
+        ),
     ],
 )
 def test_every_stage_checks_the_params_first(here, stage, before, after, message):
@@ -122,7 +140,13 @@ def test_a_failed_stage_leaves_the_outputs_of_an_earlier_run(prepared):
 # --- batch
 
 
-MEASURED = {"reports/metrics.json", "reports/intervals.json", "reports/predictions.csv", "reports/classes.csv", "reports/plots/training.png"}
+MEASURED = {
+    "reports/metrics.json",
+    "reports/intervals.json",
+    "reports/predictions.csv",
+    "reports/classes.csv",
+    "reports/plots/training.png",
+}
 
 
 def test_what_was_measured_stands_beside_no_other_data(batched):
@@ -149,7 +173,7 @@ def test_what_was_measured_stands_beside_no_other_model(batched):
 def test_the_last_commits_figures_are_told_of_the_same_test_rows_alone(batched, monkeypatch):
     for name in ("train", "evaluate"):
         assert batched.stage(name).code == 0
-    committed = {str(path): path.read_bytes() for path in (files.METRICS, files.PREDICTIONS)}
+    committed = {str(path): path.read_bytes() for path in (paths.METRICS, paths.PREDICTIONS)}
     monkeypatch.setattr(provenance, "committed_output", lambda stage, path, now: ("abc1234", committed[path]))
     assert "change since abc1234" in batched.stage("evaluate").out
     batched.csv(rows=120)
@@ -157,15 +181,17 @@ def test_the_last_commits_figures_are_told_of_the_same_test_rows_alone(batched, 
         assert batched.stage(name).code == 0
     assert "change since" not in batched.stage("evaluate").out
     for damaged in (b"", b"\xff", b"actual\n"):
-        committed[str(files.PREDICTIONS)] = damaged
+        committed[str(paths.PREDICTIONS)] = damaged
         assert "change since" not in batched.stage("evaluate").out
 
 
 def test_a_shape_that_does_not_fit(prepared):
     (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", "{size: 4, shape: [1, 3]}"))
     before = prepared.files()
-    assert prepared.stage("batch").refused() == (
-        "error: params.yaml: batch.shape: [1, 3] holds 3 values, but a row has 2 inputs; give auto, or another shape\n"
+    assert (
+        prepared.stage("batch").refused()
+        == "error: params.yaml: batch.shape: [1, 3] holds 3 values, but a row has 2 inputs; give auto, or another"
+        " shape\n"
     )
     nothing_new(prepared, before)
 
@@ -185,7 +211,10 @@ def test_a_shape_that_cannot_fit_is_told_before_prepare_works(here):
     np.savez(here / "raw.npz", x=np.zeros((60, 3, 4), np.uint8), y=np.arange(60) % 3)
     text = PARAMS.replace("raw.csv", "raw.npz")
     (here / "params.yaml").write_text(text.replace("{size: 4}", "{size: 4, shape: [1, 8, 8]}"))
-    assert "[1, 8, 8] holds 64 values, but a row has 12 inputs, of shape [3, 4]; give auto, or another shape" in here.stage("prepare").refused()
+    assert (
+        "[1, 8, 8] holds 64 values, but a row has 12 inputs, of shape [3, 4]; give auto, or another shape"
+        in here.stage("prepare").refused()
+    )
     (here / "params.yaml").write_text(text.replace("{size: 4}", "{size: 4, shape: auto}"))
     for stage in ("prepare", "batch"):
         done = here.stage(stage)
@@ -205,10 +234,12 @@ def test_rows_come_out_as_they_went_in(prepared):
     assert prepared.stage("batch").code == 0
     import numpy as np
 
-    from surefoot.data.store import open_store
+    from surefoot.data.batch_store import open_store
 
     store = open_store(prepared / "data/batches")
-    divide, subtract = (np.array([feature[name][0] for feature in store.index["features"]]) for name in ("divide", "subtract"))
+    divide, subtract = (
+        np.array([feature[name][0] for feature in store.index["features"]]) for name in ("divide", "subtract")
+    )
     found = []
     for split in (store.train, store.validation, store.test):
         raw = split.inputs * divide + subtract
@@ -256,7 +287,11 @@ def test_batch_shows_a_bar_on_a_terminal_alone(prepared, monkeypatch, capfd):
 
 def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared):
     digests = []
-    for batch, train in (("", ""), (", shuffle: blocks, block: 5, window: 2", ""), (", shuffle: blocks, block: 5, window: 2", "  checkpoint_every: 3\n")):
+    for batch, train in (
+        ("", ""),
+        (", shuffle: blocks, block: 5, window: 2", ""),
+        (", shuffle: blocks, block: 5, window: 2", "  checkpoint_every: 3\n"),
+    ):
         shutil.rmtree(prepared / ".surefoot", ignore_errors=True)
         (prepared / "params.yaml").write_text(PARAMS.replace("{size: 4}", f"{{size: 4{batch}}}") + train)
         for stage in ("batch", "train", "evaluate"):
@@ -271,14 +306,26 @@ def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared):
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("networks.none:mlp", "train.model.factory: networks.none:mlp: can't import networks.none: ModuleNotFoundError"),
+        (
+            "networks.none:mlp",
+            "train.model.factory: networks.none:mlp: can't import networks.none: ModuleNotFoundError",
+        ),
         (f"{NETWORKS}:nothing", f"module {NETWORKS} has no 'nothing'"),
         (f"{NETWORKS}:not_a_function", "is a int; a function is needed"),
         (f"{NETWORKS}:returns_a_list", "returned a list; an nn.Module is needed"),
         (f"{NETWORKS}:fails", "failed: ValueError: no such width"),
-        (f"{NETWORKS}:one_output_too_many", "the network gives shape (4, 4) and type torch.float32; it must give shape (4, 3)"),
-        (f"{NETWORKS}:fails_in_forward", "the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit"),
-        (f"{NETWORKS}:fails_in_the_third_step", "the network fails in training, at step 3 of the epoch: IndexError: no third step ("),
+        (
+            f"{NETWORKS}:one_output_too_many",
+            "the network gives shape (4, 4) and type torch.float32; it must give shape (4, 3)",
+        ),
+        (
+            f"{NETWORKS}:fails_in_forward",
+            "the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit",
+        ),
+        (
+            f"{NETWORKS}:fails_in_the_third_step",
+            "the network fails in training, at step 3 of the epoch: IndexError: no third step (",
+        ),
         (f"{NETWORKS}:is_not_deterministic", "torch: put_ does not have a deterministic implementation ("),
     ],
 )
@@ -292,13 +339,16 @@ def test_a_model_that_is_wrong(batched, factory, message):
 
 def test_a_model_that_fails_on_the_validation_rows(batched, monkeypatch):
     """Only the first rows are tried before the training."""
-    from surefoot.training import sgd
+    from surefoot.training import loop
 
     def fail(*_):
         raise IndexError("too many rows")
 
-    monkeypatch.setattr(sgd, "predict", fail)
-    assert "train.model: the network fails on the validation rows: IndexError: too many rows" in batched.stage("train").refused()
+    monkeypatch.setattr(loop, "predict", fail)
+    assert (
+        "train.model: the network fails on the validation rows: IndexError: too many rows"
+        in batched.stage("train").refused()
+    )
 
 
 def test_an_operation_without_a_deterministic_kernel(batched, monkeypatch):
@@ -369,7 +419,10 @@ def test_a_loss_that_explodes_in_the_first_epoch(batched):
     assert "in epoch 1" in message
     assert "the loss became " in message
     assert " at step " in message
-    assert "with lr 1e+30; it began in layer '3' (Linear): the first output that isn't finite, with weights up to" in message
+    assert (
+        "with lr 1e+30; it began in layer '3' (Linear): the first output that isn't finite, with weights up to"
+        in message
+    )
     assert "no epoch was finished" in message
     nothing_new(batched, before)
     assert [run.info.status for run in batched.runs()] == ["FAILED"]
@@ -378,7 +431,9 @@ def test_a_loss_that_explodes_in_the_first_epoch(batched):
 def test_every_kind_of_training_runs_through(batched):
     """The knobs that the default run leaves alone."""
     text = PARAMS + "  momentum: 0.9\n  nesterov: true\n  weight_decay: 0.01\n  select: last\n  save_every: 1\n"
-    (batched / "params.yaml").write_text(text.replace("{size: 4}", "{size: 4, drop_last: true}") + "numerics: portable\n")
+    (batched / "params.yaml").write_text(
+        text.replace("{size: 4}", "{size: 4, drop_last: true}") + "numerics: portable\n"
+    )
     for stage in ("batch", "train", "evaluate"):
         done = batched.stage(stage)
         assert (done.code, done.err) == (0, ""), done
@@ -392,12 +447,17 @@ def test_every_kind_of_training_runs_through(batched):
 
 @pytest.mark.parametrize(
     ("loss", "known"),
-    [("{name: CrossEntropyLoss, class_weights: [1.0, 2.0, 5.0]}", True), ("{name: 'own:loss'}", False), ("{name: MultiMarginLoss}", True)],
+    [
+        ("{name: CrossEntropyLoss, class_weights: [1.0, 2.0, 5.0]}", True),
+        ("{name: 'own:loss'}", False),
+        ("{name: MultiMarginLoss}", True),
+    ],
 )
 def test_the_interval_of_a_loss(batched, monkeypatch, loss, known):
     """It can be told where the loss is a mean over rows, weighted or not."""
     (batched / "own.py").write_text(
-        "from torch.nn.functional import cross_entropy\n\n\ndef loss():\n    return lambda given, wanted: cross_entropy(given, wanted) ** 2\n"
+        "from torch.nn.functional import cross_entropy\n\n\ndef loss():\n    return lambda given, wanted:"
+        " cross_entropy(given, wanted) ** 2\n"
     )
     monkeypatch.syspath_prepend(batched.path)
     (batched / "params.yaml").write_text(PARAMS + f"  loss: {loss}\n")
@@ -412,7 +472,10 @@ def test_the_interval_of_a_loss(batched, monkeypatch, loss, known):
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_the_model_that_is_kept(batched, select):
     """With a learning rate this high the last epoch is not the best."""
-    (batched / "params.yaml").write_text(PARAMS.replace("epochs: 2", "epochs: 8").replace("lr: 0.1", "lr: 3.0") + f"  select: {select}\n  save_every: 1\n")
+    (batched / "params.yaml").write_text(
+        PARAMS.replace("epochs: 2", "epochs: 8").replace("lr: 0.1", "lr: 3.0")
+        + f"  select: {select}\n  save_every: 1\n"
+    )
     assert batched.stage("train").code == 0
     with (batched / "reports/history.csv").open(newline="") as file:
         losses = [float(row["validation/loss"]) for row in csv.DictReader(file)]
@@ -421,9 +484,13 @@ def test_the_model_that_is_kept(batched, select):
     (run,) = batched.runs()
     checkpoints = batched / "mlartifacts" / run.info.run_id / "artifacts/checkpoints"
     wanted = {"best": best, "last": 8}
-    assert (batched / "models/model.safetensors").read_bytes() == (checkpoints / f"epoch-{wanted[select]:04}.safetensors").read_bytes()
+    assert (batched / "models/model.safetensors").read_bytes() == (
+        checkpoints / f"epoch-{wanted[select]:04}.safetensors"
+    ).read_bytes()
     for name, epoch in wanted.items():
-        assert (checkpoints / f"{name}.safetensors").read_bytes() == (checkpoints / f"epoch-{epoch:04}.safetensors").read_bytes()
+        assert (checkpoints / f"{name}.safetensors").read_bytes() == (
+            checkpoints / f"epoch-{epoch:04}.safetensors"
+        ).read_bytes()
 
 
 # --- what isn't there, is damaged, or can't be written
@@ -457,10 +524,16 @@ def test_a_disk_that_fails(batched, monkeypatch):
         raise OSError(errno.EIO, "Error reading bytes from file. Detail: [errno 5] Input/output error")
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", fail)
-    assert batched.stage("batch").refused() == "error: data/prepared/train.parquet: can't be read: Input/output error: the disk fails\n"
+    assert (
+        batched.stage("batch").refused()
+        == "error: data/prepared/train.parquet: can't be read: Input/output error: the disk fails\n"
+    )
 
 
-@pytest.mark.parametrize(("stage", "name"), [("batch", "data/batches"), ("train", "reports/history.csv"), ("evaluate", "reports/metrics.json")])
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [("batch", "data/batches"), ("train", "reports/history.csv"), ("evaluate", "reports/metrics.json")],
+)
 def test_a_directory_that_cannot_be_written(batched, monkeypatch, stage, name):
     if stage == "evaluate":
         assert batched.stage("train").code == 0
@@ -473,7 +546,10 @@ def test_a_directory_that_cannot_be_written(batched, monkeypatch, stage, name):
 
     monkeypatch.setattr(Path, "replace", refuse)
     monkeypatch.setattr(Path, "rename", refuse)
-    assert f"error: {name} can't be written: Read-only file system\nwhat was stored before is whole\n" in batched.stage(stage).refused()
+    assert (
+        f"error: {name} can't be written: Read-only file system\nwhat was stored before is whole\n"
+        in batched.stage(stage).refused()
+    )
 
 
 def test_a_lock_that_is_a_directory(batched):
@@ -499,12 +575,27 @@ def test_a_damaged_mlflow_db(batched, damage):
     if damage == "directory":
         assert "it is a directory, not a file" in done.err
         return
-    assert "mlflow.db is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory store back" in done.err
+    assert (
+        "mlflow.db is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory"
+        " store back" in done.err
+    )
     database.unlink()
     # In a copy, and a process of its own: this one holds the run's lock, and has the deleted file open.
     shutil.copytree(batched.path, batched / "copy")
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "DVC_ROOT": str(batched / "copy"), "MLFLOW_TRACKING_URI": ""}
-    subprocess.run([sys.executable, "-m", "surefoot", "sync"], cwd=batched / "copy", env=environment, check=True, capture_output=True, timeout=120)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PROJECT / "src"),
+        "DVC_ROOT": str(batched / "copy"),
+        "MLFLOW_TRACKING_URI": "",
+    }
+    subprocess.run(
+        [sys.executable, "-m", "surefoot", "sync"],
+        cwd=batched / "copy",
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     client = mlflow_client(batched / "copy")
     (again,) = client.search_runs([client.get_experiment_by_name("surefoot").experiment_id])
     assert again.data.tags["surefoot.identity"] == run.data.tags["surefoot.identity"]
@@ -516,16 +607,19 @@ def test_plots_that_cannot_be_deleted_stand_beside_no_new_data_and_no_new_metric
         assert tracked.stage(stage).code == 0
     before = (tracked / "data/prepared/schema.json").read_bytes()
     tracked.csv(rows=90)
-    remove = files._remove
+    remove = writing._remove
 
     def read_only(path):
-        if path == files.PLOTS:
+        if path == paths.PLOTS:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         remove(path)
 
-    monkeypatch.setattr(files, "_remove", read_only)
+    monkeypatch.setattr(writing, "_remove", read_only)
     for stage in ("prepare", "evaluate"):
-        assert tracked.stage(stage).refused() == "error: reports/plots, which is of the run before, can't be deleted: Permission denied\n"
+        assert (
+            tracked.stage(stage).refused()
+            == "error: reports/plots, which is of the run before, can't be deleted: Permission denied\n"
+        )
         assert not (tracked / "reports/metrics.json").exists()
     assert (tracked / "data/prepared/schema.json").read_bytes() == before
     assert (tracked / "reports/plots/confusion.png").exists()

@@ -13,13 +13,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from surefoot import files, runs, serving, start
-from surefoot.data.parts import ranges
-from surefoot.data.store import open_store
-from surefoot.errors import Stopped
-from surefoot.params import load
+from surefoot.base import digests, paths
+from surefoot.base.errors import Stopped
+from surefoot.base.paths import trajectory
+from surefoot.data.batch_store import open_store
+from surefoot.data.part_files import ranges
+from surefoot.params.reading import load
+from surefoot.run import planning, start_from
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.serving import mlflow_model
 from surefoot.stages import train
-from surefoot.training.trajectory_store import TrajectoryStore
 from tests.helpers import Workspace, make_workspace, run_queue
 
 PARAMS = """\
@@ -69,7 +72,7 @@ def test_that_training_starts_from_nothing_is_said(tracked):
 def coming(tracked, monkeypatch, request):
     """A run on one part file; no model is logged, which takes seconds, but in slow tests."""
     if "slow" not in request.keywords:
-        monkeypatch.setattr(serving, "log_model", lambda *_: "m-0")
+        monkeypatch.setattr(mlflow_model, "log_model", lambda *_: "m-0")
     (tracked / "params.yaml").write_text(PARAMS)
     part(tracked, "1.csv", OLD)
     ran(tracked)
@@ -86,26 +89,30 @@ def come(coming):
 
 
 def weights():
-    return files.MODEL.read_bytes()
+    return paths.MODEL.read_bytes()
 
 
 def mark():
     """The run of the store that was marked last."""
-    paths = (files.trajectory() / "runs").glob("*.json")
-    return TrajectoryStore(files.trajectory()).runs()[max(paths, key=lambda path: path.stat().st_mtime_ns).stem]
+    paths = (trajectory() / "runs").glob("*.json")
+    return TrajectoryStore(trajectory()).runs()[max(paths, key=lambda path: path.stat().st_mtime_ns).stem]
 
 
 def test_a_new_part_moves_no_old_row_to_another_split(coming):
-    before = {split: pq.read_table(f"data/prepared/{split}.parquet").to_pylist() for split in ("train", "validation", "test")}
+    before = {
+        split: pq.read_table(f"data/prepared/{split}.parquet").to_pylist() for split in ("train", "validation", "test")
+    }
     part(coming, "2.csv", NEW, OLD)
     ran(coming, "start_from", "prepare", "batch")
     for split, rows in before.items():
         assert pq.read_table(f"data/prepared/{split}.parquet").to_pylist()[: len(rows)] == rows
-    store = open_store(files.BATCHES)
+    store = open_store(paths.BATCHES)
     one, two = store.index["parts"]
     assert (one["path"], two["path"]) == ("raw/1.csv", "raw/2.csv")
     assert one["rows"] == {split: len(rows) for split, rows in before.items()}
-    assert {split: one["rows"][split] + two["rows"][split] for split in before} == {split: store.index["splits"][split]["rows"] for split in before}
+    assert {split: one["rows"][split] + two["rows"][split] for split in before} == {
+        split: store.index["splits"][split]["rows"] for split in before
+    }
     ((first, stop),) = ranges(store.index["parts"], "test", lambda part: part is two)
     assert (store.test.inputs[first:stop, 0] >= OLD / 64).all()
     assert (store.test.inputs[:first, 0] < OLD / 64).all()
@@ -119,15 +126,20 @@ def test_goes_on_from_the_previous_run(come):
     ran(come, "evaluate")
     run, before = come.runs()
     origin = mark()["origin"]
-    assert origin["start"] == {"weights": files.sha256(first)}
+    assert origin["start"] == {"weights": digests.sha256(first)}
     assert run.data.tags["surefoot.start"] == before.info.run_id
     assert (
-        f"Started from [{before.info.run_name}](#/experiments/{before.info.experiment_id}/runs/{before.info.run_id})." in run.data.tags["mlflow.note.content"]
+        f"Started from [{before.info.run_name}](#/experiments/{before.info.experiment_id}/runs/{before.info.run_id})."
+        in run.data.tags["mlflow.note.content"]
     )
-    assert (Path(run.info.artifact_uri.removeprefix("file://")) / start.ARTIFACTS / start.WEIGHTS).read_bytes() == first
-    metrics = json.loads(files.METRICS.read_text())["test"]
-    rows = {part["path"]: part["rows"]["test"] for part in open_store(files.BATCHES).index["parts"]}
-    mean = (metrics["old/accuracy"] * rows["raw/1.csv"] + metrics["new/accuracy"] * rows["raw/2.csv"]) / sum(rows.values())
+    assert (
+        Path(run.info.artifact_uri.removeprefix("file://")) / start_from.ARTIFACTS / start_from.WEIGHTS
+    ).read_bytes() == first
+    metrics = json.loads(paths.METRICS.read_text())["test"]
+    rows = {part["path"]: part["rows"]["test"] for part in open_store(paths.BATCHES).index["parts"]}
+    mean = (metrics["old/accuracy"] * rows["raw/1.csv"] + metrics["new/accuracy"] * rows["raw/2.csv"]) / sum(
+        rows.values()
+    )
     assert mean == pytest.approx(metrics["accuracy"])
     assert {name: run.data.metrics[f"test/{name}"] for name in ("old/accuracy", "new/accuracy")} == {
         name: metrics[name] for name in ("old/accuracy", "new/accuracy")
@@ -145,14 +157,14 @@ def test_the_first_step_is_taken_from_the_start(come, monkeypatch):
 
 def test_new_rows_alone(come):
     come.edit("train.rows", "new")
-    store = open_store(files.BATCHES)
+    store = open_store(paths.BATCHES)
     done = ran(come, "train")
     new = store.index["parts"][1]["rows"]["train"]
     assert f"; training on {new} new rows of {len(store.train.targets)}\n" in done.out
-    params = load(files.PARAMS)
-    plan = runs.plan(params, store)
+    params = load(paths.PARAMS)
+    plan = planning.plan(params, store)
     assert plan.steps_per_epoch == -(-new // 8)
-    trained = runs.replace(store, only=plan.only)
+    trained = planning.replace(store, only=plan.only)
     first, second = (trained.order(0, epoch).indices() for epoch in (1, 2))
     assert sorted(store.train.inputs[first, 0]) == sorted(store.train.inputs[store.train.inputs[:, 0] >= OLD / 64, 0])
     assert sorted(first) == sorted(second)
@@ -180,19 +192,19 @@ def test_killed_or_lengthened_it_ends_in_the_same_bits(come, monkeypatch, rows):
     shutil.copytree(".surefoot", "elsewhere")
     monkeypatch.setenv("SUREFOOT_STORE", str(come / "elsewhere"))
     ran(come, "train")
-    wanted = weights(), files.HISTORY.read_bytes()
+    wanted = weights(), paths.HISTORY.read_bytes()
     monkeypatch.delenv("SUREFOOT_STORE")
     with monkeypatch.context() as patch:
         halt_after(patch, 2)
         assert come.stage("train").code != 0
     ran(come, "train")
-    assert (weights(), files.HISTORY.read_bytes()) == wanted
+    assert (weights(), paths.HISTORY.read_bytes()) == wanted
     come.edit("train.epochs", "3")
     ran(come, "train", "evaluate")
     come.edit("train.epochs", "4")
     done = ran(come, "train")
     assert "epochs 1-4 restored, nothing to train" in done.out
-    assert (weights(), files.HISTORY.read_bytes()) == wanted
+    assert (weights(), paths.HISTORY.read_bytes()) == wanted
 
 
 def test_one_that_is_finished_does_not_go_on_from_itself(come):
@@ -204,11 +216,11 @@ def test_one_that_is_finished_does_not_go_on_from_itself(come):
     assert len(come.runs()) == there
     come.edit("train.lr", "0.02")  # another run on the same data starts from the same model
     ran(come, "train", "evaluate")
-    assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+    assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
     part(come, "3.csv", NEW, OLD + NEW)
     last = weights()
     ran(come)
-    assert mark()["origin"]["start"] == {"weights": files.sha256(last)}
+    assert mark()["origin"]["start"] == {"weights": digests.sha256(last)}
     assert mark()["seen"]["parts"][2][0] == "raw/3.csv"
 
 
@@ -218,11 +230,14 @@ def test_previous_without_a_run_before(tracked):
     ran(tracked)
     fresh = weights()
     shutil.rmtree(".surefoot")
-    files.MODEL.unlink()
+    paths.MODEL.unlink()
     tracked.edit("train.start_from", "previous")
     tracked.edit("train.rows", "new")
     done = ran(tracked, "start_from", "prepare", "batch", "train")
-    assert "train.start_from: previous: there is no run before this one, so training starts from fresh weights\n" in done.out
+    assert (
+        "train.start_from: previous: there is no run before this one, so training starts from fresh weights\n"
+        in done.out
+    )
     assert weights() == fresh
     done = ran(tracked, "train")
     assert "fresh weights" in done.out
@@ -236,19 +251,24 @@ def test_previous_without_a_run_before(tracked):
 def test_starts_that_mlflow_and_files_have(come):
     first = weights()
     (run,) = come.runs()
-    shutil.copy(files.MODEL, "kept.safetensors")
+    shutil.copy(paths.MODEL, "kept.safetensors")
     shutil.rmtree(".surefoot")
     client = come.client()
     client.create_registered_model("digits")
     version = client.create_model_version("digits", f"models:/{run.data.tags['surefoot.model_id']}", run.info.run_id)
     client.set_registered_model_alias("digits", "champion", version.version)
-    known = [run.info.run_id, f"'{run.info.run_name}'", f"models:/{run.data.tags['surefoot.model_id']}", "models:/digits@champion"]
+    known = [
+        run.info.run_id,
+        f"'{run.info.run_name}'",
+        f"models:/{run.data.tags['surefoot.model_id']}",
+        "models:/digits@champion",
+    ]
     for wanted in [*known, "kept.safetensors"]:
         come.edit("train.start_from", wanted)
         done = ran(come, "start_from", "train", "evaluate")
-        assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+        assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
         assert ("; new: raw/2.csv" in done.out) is False  # evaluate says nothing of it
-        assert ("old/accuracy" in json.loads(files.METRICS.read_text())["test"]) is (wanted != "kept.safetensors")
+        assert ("old/accuracy" in json.loads(paths.METRICS.read_text())["test"]) is (wanted != "kept.safetensors")
     # One run, whatever the start was called.
     assert len(come.runs()) == 2
     assert mark()["start"]["seen"] is None
@@ -262,9 +282,9 @@ def refused(here, start_from=None, rows=None):
         here.edit("train.start_from", start_from)
     if rows:
         here.edit("train.rows", rows)
-    before = files.sha256_file(files.MODEL)
+    before = digests.sha256_file(paths.MODEL)
     message = next(done for done in map(here.stage, ("start_from", "prepare", "batch", "train")) if done.code).refused()
-    assert files.sha256_file(files.MODEL) == before
+    assert digests.sha256_file(paths.MODEL) == before
     return message.removeprefix("error: ").removeprefix("train.start_from: ").rstrip("\n")
 
 
@@ -274,9 +294,16 @@ def test_there_is_no_such_start(come):
     assert refused(come, "'" + "0" * 32 + "'").startswith("there is no run '000000")
     assert refused(come, "models:/nobody@champion").startswith("MLflow at sqlite:///")
     assert refused(come, "models:/m-0123456789abcdef0123456789abcdef").startswith("MLflow at sqlite:///")
-    assert refused(come, "models/nothing.safetensors") == "models/nothing.safetensors can't be read: No such file or directory"
+    assert (
+        refused(come, "models/nothing.safetensors")
+        == "models/nothing.safetensors can't be read: No such file or directory"
+    )
     run = come.client().create_run(come.runs()[0].info.experiment_id, run_name="empty")
-    assert refused(come, "empty") == f"the run empty ({run.info.run_id}, RUNNING) has no artifact checkpoints/best.safetensors, so no model to start from"
+    assert (
+        refused(come, "empty")
+        == f"the run empty ({run.info.run_id}, RUNNING) has no artifact checkpoints/best.safetensors, so no model to"
+        " start from"
+    )
 
 
 def test_two_runs_of_a_name(come):
@@ -299,9 +326,17 @@ def test_mlflow_is_out_of_reach(come, monkeypatch):
 
 def test_damaged_weights(come):
     good = weights()
-    for name, data in (("cut", good[:-7]), ("header", b"\xff" * 8 + good[8:]), ("empty", b""), ("pickle", b"\x80\x04\x95" + good)):
+    for name, data in (
+        ("cut", good[:-7]),
+        ("header", b"\xff" * 8 + good[8:]),
+        ("empty", b""),
+        ("pickle", b"\x80\x04\x95" + good),
+    ):
         (come / f"{name}.safetensors").write_bytes(data)
-        assert refused(come, f"{name}.safetensors") == f"{name}.safetensors can't be read: it isn't a safetensors file, or is cut short or damaged"
+        assert (
+            refused(come, f"{name}.safetensors")
+            == f"{name}.safetensors can't be read: it isn't a safetensors file, or is cut short or damaged"
+        )
     tensors = safetensors.torch.load(good)
     name = next(iter(tensors))
     tensors[name][0] = float("nan")
@@ -320,8 +355,8 @@ def test_a_damaged_artifact(come):
 
 def test_a_start_that_is_damaged_is_taken_from_the_store(come):
     ran(come, "train")
-    model, good = weights(), (files.START_FROM / start.WEIGHTS).read_bytes()
-    (files.START_FROM / start.WEIGHTS).write_bytes(b"x" + good[1:])
+    model, good = weights(), (paths.START_FROM / start_from.WEIGHTS).read_bytes()
+    (paths.START_FROM / start_from.WEIGHTS).write_bytes(b"x" + good[1:])
     ran(come, "train")
     assert weights() == model
     (path,) = Path(".surefoot/starts").glob("*.safetensors")
@@ -329,19 +364,28 @@ def test_a_start_that_is_damaged_is_taken_from_the_store(come):
     damaged = "data/start_from is damaged; `dvc checkout data/start_from` brings it back"
     assert come.stage("train").err.endswith(f"error: train.start_from: {damaged}\n")
     assert refused(come) == f"{damaged}, or delete it, so that it is looked up anew"
-    (files.START_FROM / start.WEIGHTS).write_bytes(good)
-    for name, bad in ((start.NOTE, b"[]"), (start.NOTE, b"{"), (start.PREPARATION, b'{"task": 1}'), (start.PREPARATION, b"[" * 10000)):
-        whole = (files.START_FROM / name).read_bytes()
-        (files.START_FROM / name).write_bytes(bad)
+    (paths.START_FROM / start_from.WEIGHTS).write_bytes(good)
+    for name, bad in (
+        (start_from.NOTE, b"[]"),
+        (start_from.NOTE, b"{"),
+        (start_from.PREPARATION, b'{"task": 1}'),
+        (start_from.PREPARATION, b"[" * 10000),
+    ):
+        whole = (paths.START_FROM / name).read_bytes()
+        (paths.START_FROM / name).write_bytes(bad)
         assert "is damaged" in refused(come), (name, bad)
-        (files.START_FROM / name).write_bytes(whole)
+        (paths.START_FROM / name).write_bytes(whole)
     ran(come, "start_from", "prepare", "batch", "train")
     assert weights() == model
 
 
 def test_what_train_is_told_of_must_have_been_looked_up(come):
     come.edit("train.start_from", "models/model.safetensors")
-    assert come.stage("train").refused() == "error: train.start_from: what models/model.safetensors is wasn't looked up yet: run `dvc repro batch` first\n"
+    assert (
+        come.stage("train").refused()
+        == "error: train.start_from: what models/model.safetensors is wasn't looked up yet: run `dvc repro batch`"
+        " first\n"
+    )
 
 
 def test_a_start_that_does_not_fit(come):
@@ -349,7 +393,11 @@ def test_a_start_that_does_not_fit(come):
     message, why = refused(come).splitlines()
     assert "doesn't fit train.model: 3.weight is float32 [3, 5], the network has float32 [5, 5]" in message
     assert "5.weight is none, the network has float32 [3, 5]; and 1 more" in message
-    assert why == "a class or category that is new in the data changes outputs or inputs, as does another train.model; then start from null"
+    assert (
+        why
+        == "a class or category that is new in the data changes outputs or inputs, as does another train.model; then"
+        " start from null"
+    )
 
 
 # --- the preparation is kept
@@ -358,7 +406,7 @@ KEEP = "of the model that training starts from (train.start_from), which is kept
 
 
 def schema():
-    return json.loads((files.PREPARED / "schema.json").read_text())
+    return json.loads((paths.PREPARED / "schema.json").read_text())
 
 
 def test_the_preparation_of_the_start_is_kept(coming):
@@ -386,7 +434,9 @@ TOWNS = "{source: raw, target: kind, categories: %s, missing: {numeric: mean, ca
 @pytest.fixture
 def towns(coming):
     """A run on rows with a category and with missing values."""
-    lines = [f"{'' if row % 9 == 0 else row},{('Bonn', 'Ulm', '')[row % 3]},{'xyz'[row * row % 3]}\n" for row in range(OLD)]
+    lines = [
+        f"{'' if row % 9 == 0 else row},{('Bonn', 'Ulm', '')[row % 3]},{'xyz'[row * row % 3]}\n" for row in range(OLD)
+    ]
     (coming / "raw/1.csv").write_text("".join(["age,town,kind\n", *lines]))
     coming.edit("prepare", TOWNS % "onehot")
     ran(coming)
@@ -410,23 +460,29 @@ def test_new_categories_take_the_unseen_place(towns, encode):
     }
     ran(towns, "batch", "train", "evaluate")
     town = before["features"][1]
-    rows, inputs = pq.read_table("data/prepared/test.parquet").to_pylist(), open_store(files.BATCHES).test.inputs
+    rows, inputs = pq.read_table("data/prepared/test.parquet").to_pylist(), open_store(paths.BATCHES).test.inputs
     other = inputs[:, town["first"]] == (1 if encode == "onehot" else 0)
     assert other.tolist() == [row["town"] in ("Köln", "Hof") for row in rows]
 
 
 def test_the_scale_of_a_number_to_predict_is_kept(coming):
     """The price has risen tenfold: the model's unit stays, and figures are in the price's own."""
-    (coming / "raw/1.csv").write_text("".join(["a,price\n", *(f"{row % 7},{100 * (row % 7) + row}\n" for row in range(OLD))]))
+    (coming / "raw/1.csv").write_text(
+        "".join(["a,price\n", *(f"{row % 7},{100 * (row % 7) + row}\n" for row in range(OLD))])
+    )
     coming.edit("prepare", "{source: raw, target: price, task: regression}")
     ran(coming)
     before = schema()["target_scale"]
-    (coming / "raw/2.csv").write_text("".join(["a,price\n", *(f"{row % 7},{1000 * (row % 7) + row}\n" for row in range(NEW))]))
+    (coming / "raw/2.csv").write_text(
+        "".join(["a,price\n", *(f"{row % 7},{1000 * (row % 7) + row}\n" for row in range(NEW))])
+    )
     coming.edit("train.start_from", "previous")
     ran(coming)
-    assert schema()["target_scale"] == before == open_store(files.BATCHES).target_scale
+    assert schema()["target_scale"] == before == open_store(paths.BATCHES).target_scale
     coming.edit("prepare", "{source: raw, target: price, task: regression, normalize_target: none}")
-    assert refused(coming).startswith(f"params.yaml: prepare.normalize_target is none, but standard in the preparation {KEEP}")
+    assert refused(coming).startswith(
+        f"params.yaml: prepare.normalize_target is none, but standard in the preparation {KEEP}"
+    )
     coming.edit("prepare", "{source: raw, target: price, task: regression, refit: true}")
     ran(coming)
     assert schema()["target_scale"]["subtract"][0] > 2 * before["subtract"][0]
@@ -450,14 +506,19 @@ def test_the_scale_of_arrays_is_kept(coming, dtype):
     written(2, (3, 2, 2))
     coming.edit("batch.shape", "null")
     assert refused(coming).startswith(
-        f"data.npz: its rows are {dtype} of 12 values, but the model that training starts from (train.start_from) takes {dtype} of 48"
+        f"data.npz: its rows are {dtype} of 12 values, but the model that training starts from (train.start_from) takes"
+        f" {dtype} of 48"
     )
 
 
 def test_a_class_that_is_new_is_named_with_its_row(come):
     part(come, "3.csv", NEW, OLD + NEW, classes="wxyz")
     message, mend = refused(come).splitlines()
-    assert message == "raw/3.csv: row 2, column 'kind': class 'w' is new: the model that training starts from (train.start_from) has outputs for x, y, z"
+    assert (
+        message
+        == "raw/3.csv: row 2, column 'kind': class 'w' is new: the model that training starts from (train.start_from)"
+        " has outputs for x, y, z"
+    )
     assert mend == "leave such rows out, or train from fresh weights (train.start_from: null)"
     come.edit("train.start_from", "null")
     ran(come)
@@ -467,22 +528,30 @@ def test_a_class_that_is_gone_keeps_its_output(coming):
     (coming / "raw/1.csv").unlink()
     part(coming, "2.csv", NEW, OLD, classes="xz")
     coming.edit("train.start_from", "previous")
-    coming.edit("train.model", "{factory: 'networks.mlp:mlp', arguments: {hidden: [5]}}\n  loss: {class_weights: balanced}")
+    coming.edit(
+        "train.model", "{factory: 'networks.mlp:mlp', arguments: {hidden: [5]}}\n  loss: {class_weights: balanced}"
+    )
     ran(coming)
     assert schema()["classes"] == ["x", "y", "z"]
-    assert mark()["weights"] == files.sha256(weights())
+    assert mark()["weights"] == digests.sha256(weights())
 
 
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
         (TOWNS % "codes", f"params.yaml: prepare.categories is codes, but onehot in the preparation {KEEP}"),
-        ("{source: raw, target: kind, task: binary}", f"params.yaml: prepare.task is binary, but classification in the preparation {KEEP}"),
+        (
+            "{source: raw, target: kind, task: binary}",
+            f"params.yaml: prepare.task is binary, but classification in the preparation {KEEP}",
+        ),
         (
             "{source: raw, target: kind, normalize: none, missing: {numeric: mean, category: constant}}",
             "params.yaml: prepare.normalize is none, but standard in",
         ),
-        ("{source: raw, target: kind, kinds: {age: category}}", "params.yaml: prepare.kinds: age is category, but numeric in the preparation"),
+        (
+            "{source: raw, target: kind, kinds: {age: category}}",
+            "params.yaml: prepare.kinds: age is category, but numeric in the preparation",
+        ),
         (
             "{source: raw, target: kind, ignore: [age], missing: {category: constant}}",
             "raw: 'age': no such input, but the model that training starts from (train.start_from) has it",
@@ -498,23 +567,31 @@ def test_params_that_say_otherwise_than_what_is_kept(towns, prepare, message):
 
 def test_something_for_missing_values_that_the_model_has_not(coming):
     coming.edit("prepare", "{source: raw, target: kind, normalize: none, missing: {numeric: median}}")
-    assert "has nothing for a missing value in column 'a'\nput error or drop, or fit the preparation anew" in refused(coming, "previous")
+    assert "has nothing for a missing value in column 'a'\nput error or drop, or fit the preparation anew" in refused(
+        coming, "previous"
+    )
 
 
 def test_a_new_column(coming):
-    (coming / "raw/1.csv").write_text("".join(["a,b,c,kind\n", *(f"{row},{row * row % 11},{row % 7},{'xyz'[row % 3]}\n" for row in range(OLD))]))
-    assert refused(coming, "previous").startswith("raw: 'c': an input that the model that training starts from (train.start_from) doesn't have\nleave it out")
+    (coming / "raw/1.csv").write_text(
+        "".join(["a,b,c,kind\n", *(f"{row},{row * row % 11},{row % 7},{'xyz'[row % 3]}\n" for row in range(OLD))])
+    )
+    assert refused(coming, "previous").startswith(
+        "raw: 'c': an input that the model that training starts from (train.start_from) doesn't have\nleave it out"
+    )
     coming.edit("prepare.target", "kind\n  ignore: [c]")
     ran(coming)
 
 
 def test_the_order_of_the_columns_may_change(coming):
     model = weights()
-    (coming / "raw/1.csv").write_text("".join(["kind,b,a\n", *(f"{'xyz'[row % 3]},{row * row % 11},{row / 64}\n" for row in range(OLD))]))
-    before = open_store(files.BATCHES).train.inputs[:].copy()
+    (coming / "raw/1.csv").write_text(
+        "".join(["kind,b,a\n", *(f"{'xyz'[row % 3]},{row * row % 11},{row / 64}\n" for row in range(OLD))])
+    )
+    before = open_store(paths.BATCHES).train.inputs[:].copy()
     coming.edit("train.start_from", "previous")
     ran(coming)
-    assert (open_store(files.BATCHES).train.inputs == before).all()
+    assert (open_store(paths.BATCHES).train.inputs == before).all()
     assert weights() != model
 
 
@@ -526,11 +603,11 @@ def test_previous_is_the_model_that_lies_here(coming):
     first = weights()
     coming.edit("train.lr", "0.02")
     ran(coming, "train", "evaluate")
-    files.MODEL.write_bytes(first)
+    paths.MODEL.write_bytes(first)
     part(coming, "2.csv", NEW, OLD)
     coming.edit("train.start_from", "previous")
     ran(coming)
-    assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+    assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
     assert mark()["start"]["seen"]["parts"] == [["raw/1.csv", mark()["seen"]["parts"][0][1]]]
 
 
@@ -538,19 +615,21 @@ def test_a_model_that_a_failed_training_took_away_is_the_one_that_dvc_lock_names
     first = weights()
     digest = hashlib.md5(first).hexdigest()
     Path("dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: models/model.safetensors, md5: {digest}}}]}}}}\n")
-    files.MODEL.unlink()
+    paths.MODEL.unlink()
     coming.edit("train.start_from", "previous")
     message, mend = coming.stage("start_from").refused().splitlines()
-    assert message == (
-        "error: train.start_from: previous: models/model.safetensors, which dvc.lock names, isn't here: `dvc pull` brings it where a remote has it"
+    assert (
+        message
+        == "error: train.start_from: previous: models/model.safetensors, which dvc.lock names, isn't here: `dvc pull`"
+        " brings it where a remote has it"
     )
     assert mend == "or train from fresh weights (train.start_from: null), or name another start"
-    assert json.loads((files.START_FROM / start.NOTE).read_text())["from"] is None, "nothing was written"
+    assert json.loads((paths.START_FROM / start_from.NOTE).read_text())["from"] is None, "nothing was written"
     cached = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
     cached.parent.mkdir(parents=True)
     cached.write_bytes(first)
     ran(coming)
-    assert mark()["origin"]["start"] == {"weights": files.sha256(first)}
+    assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
 
 
 def test_a_model_that_only_dvc_knows_of(coming):
@@ -561,8 +640,8 @@ def test_a_model_that_only_dvc_knows_of(coming):
     shutil.rmtree(".surefoot")
     digest, batches = hashlib.md5(weights()).hexdigest(), "0" * 32 + ".dir"
     Path("dvc.lock").write_text(
-        f"stages: {{batch: {{outs: [{{path: data/batches, md5: {batches}}}]}}, train: {{deps: [{{path: data/batches, md5: {batches}}}], "
-        f"outs: [{{path: models/model.safetensors, md5: {digest}}}]}}}}\n"
+        f"stages: {{batch: {{outs: [{{path: data/batches, md5: {batches}}}]}}, train: {{deps: [{{path: data/batches,"
+        f" md5: {batches}}}], outs: [{{path: models/model.safetensors, md5: {digest}}}]}}}}\n"
     )
     part(coming, "2.csv", NEW, 10 * OLD)
     coming.edit("train.start_from", "previous")
@@ -573,7 +652,7 @@ def test_a_model_that_only_dvc_knows_of(coming):
 
 
 def test_a_file_of_a_run_here_is_known(coming):
-    shutil.copy(files.MODEL, "kept.safetensors")
+    shutil.copy(paths.MODEL, "kept.safetensors")
     part(coming, "2.csv", NEW, OLD)
     coming.edit("train.start_from", "kept.safetensors")
     done = ran(coming, "start_from", "prepare", "batch", "train")
@@ -592,7 +671,7 @@ def test_another_start_in_between_leaves_nothing(come):
     fresh = weights()
     come.edit("train.start_from", "previous")
     ran(come)
-    assert mark()["origin"]["start"] == {"weights": files.sha256(fresh)}
+    assert mark()["origin"]["start"] == {"weights": digests.sha256(fresh)}
 
 
 def test_rows_new_without_a_start(come):
@@ -605,7 +684,11 @@ def test_rows_new_without_a_new_row(coming):
     assert refused(coming, rows="new").endswith("has seen every part file of raw; add one, or set rows: all")
     coming.edit("train.start_from", "models/model.safetensors")
     shutil.rmtree(".surefoot")
-    assert refused(coming) == "train.rows: new: which rows models/model.safetensors has seen isn't known; start from a run, or set rows: all"
+    assert (
+        refused(coming)
+        == "train.rows: new: which rows models/model.safetensors has seen isn't known; start from a run, or set"
+        " rows: all"
+    )
 
 
 def test_rows_new_of_a_source_without_part_files(coming):
@@ -627,7 +710,10 @@ def test_a_part_that_sorts_before_those_that_were_seen(coming):
     ran(coming, "start_from", "prepare", "batch")
     message = refused(coming, "previous")
     assert message.startswith("raw/0.csv is new, and its name sorts before raw/1.csv, so rows that the run ")
-    assert message.endswith("a row's split depends on the rows before it (prepare.split.by)\nrename it so that it sorts last, or start from null")
+    assert message.endswith(
+        "a row's split depends on the rows before it (prepare.split.by)\nrename it so that it sorts last, or start from"
+        " null"
+    )
     Path("raw/0.csv").rename("raw/2.csv")
     ran(coming, "start_from", "prepare", "batch", "train")
 
@@ -662,12 +748,18 @@ def test_verify_makes_such_a_run_again(tmp_path):
         workspace.dvc("repro")
     shutil.rmtree(workspace / ".surefoot")  # nothing of this workspace's is needed but the run itself
     run = workspace.runs()[0]
-    done = workspace.run(".venv/bin/surefoot", "verify", run.info.run_id, PYTHONPATH="src", check=False, TMPDIR=str(tmp_path))
+    done = workspace.run(
+        ".venv/bin/surefoot", "verify", run.info.run_id, PYTHONPATH="src", check=False, TMPDIR=str(tmp_path)
+    )
     assert done.code == 0, done
     assert "identical: " in done.out
     assert "test/new/accuracy" in done.out
-    (files_of := workspace.artifact(run, f"{start.ARTIFACTS}/{start.WEIGHTS}")).write_bytes(b"x" + files_of.read_bytes()[1:])
-    done = workspace.run(".venv/bin/surefoot", "verify", run.info.run_id, PYTHONPATH="src", check=False, TMPDIR=str(tmp_path))
+    (files_of := workspace.artifact(run, f"{start_from.ARTIFACTS}/{start_from.WEIGHTS}")).write_bytes(
+        b"x" + files_of.read_bytes()[1:]
+    )
+    done = workspace.run(
+        ".venv/bin/surefoot", "verify", run.info.run_id, PYTHONPATH="src", check=False, TMPDIR=str(tmp_path)
+    )
     assert done.code == 3, done
     assert "the model that it started from, start/weights.safetensors, is damaged in MLflow" in done.out
 
@@ -680,12 +772,16 @@ def weekly(workspace, *weeks):
     lines = (workspace / "data/raw/digits.csv").read_text().splitlines(keepends=True)
     (workspace / "data/raw/weeks").mkdir(exist_ok=True)
     for week in weeks:
-        (workspace / f"data/raw/weeks/{week}.csv").write_text("".join([lines[0], *lines[1 + 400 * week : 401 + 400 * week]]))
+        (workspace / f"data/raw/weeks/{week}.csv").write_text(
+            "".join([lines[0], *lines[1 + 400 * week : 401 + 400 * week]])
+        )
     workspace.edit("prepare.source", "data/raw/weeks")
 
 
 def starts(workspace):
-    return [run["origin"].get("start") for run in TrajectoryStore(workspace / ".surefoot").runs().values() if run["last"]]
+    return [
+        run["origin"].get("start") for run in TrajectoryStore(workspace / ".surefoot").runs().values() if run["last"]
+    ]
 
 
 @pytest.mark.slow
@@ -693,7 +789,7 @@ def test_previous_by_dvc(workspace, tmp_path):
     model, reports = workspace / "models/model.safetensors", workspace / "reports"
     weekly(workspace, 0)
     workspace.dvc("repro")
-    first = files.sha256_file(model)
+    first = digests.sha256_file(model)
     workspace.git("add", "--all")
     workspace.git("commit", "--quiet", "--message=week 0")
     # A try that fails leaves no figures of the run before, and nothing that the next try meets.
@@ -726,10 +822,10 @@ def test_previous_by_dvc(workspace, tmp_path):
     assert "Data and pipelines are up to date." in clone.dvc("repro").out
     # Two at once, each with a start of its own.
     weekly(workspace, 0, 1, 2, 3)
-    last = files.sha256_file(model)
+    last = digests.sha256_file(model)
     workspace.git("add", "--all")
     for lr in ("0.03", "0.04"):
         workspace.dvc("exp", "run", "--queue", "-S", f"train.lr={lr}", "-S", "train.epochs=1")
     assert run_queue(workspace, jobs=2).count("Success") == 2
     assert starts(workspace).count({"weights": last}) == 2
-    assert files.sha256_file(model) == last
+    assert digests.sha256_file(model) == last

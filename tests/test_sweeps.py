@@ -10,8 +10,8 @@ import pytest
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
-from surefoot.params import load
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.params.reading import load
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import PROJECT, Workspace, make_workspace, run_queue
 
 COSTS = {"rows_per_second", "steps_per_second", "epoch_seconds", "peak_memory_mb", "gradient_norm"}
@@ -38,12 +38,16 @@ def test_six_runs_by_two_workers(tmp_path):
     clone = Workspace(tmp_path / "clone")
     project.git("clone", "--quiet", ".", str(clone.path))
     (clone / ".venv").symlink_to(Path(sys.prefix))
-    done = clone.dvc("exp", "run", "--queue", "--name", "lr-batch", "-S", "train.lr=0.01,0.03,0.1", "-S", "batch.size=32,64")
+    done = clone.dvc(
+        "exp", "run", "--queue", "--name", "lr-batch", "-S", "train.lr=0.01,0.03,0.1", "-S", "batch.size=32,64"
+    )
     assert done.out.count("Queued experiment") == 6
     assert run_queue(clone, jobs=2).count("Success") == 6
     found = {run.info.run_name: run for run in clone.runs()}
     expected = [(lr, size) for lr in ("0.01", "0.03", "0.1") for size in ("32", "64")]
-    assert set(found) == {f"digits lr={lr} batch={size} lr-batch-{number}" for number, (lr, size) in enumerate(expected, 1)}
+    assert set(found) == {
+        f"digits lr={lr} batch={size} lr-batch-{number}" for number, (lr, size) in enumerate(expected, 1)
+    }
     for run in found.values():
         assert run.info.status == "FINISHED"
         assert run.data.tags["surefoot.sweep"] == "lr-batch"
@@ -56,7 +60,14 @@ def test_six_runs_by_two_workers(tmp_path):
 def test_what_two_schedules_share_is_trained_once(workspace):
     workspace.dvc(
         *("exp", "run", "--queue", "--name", "drop"),
-        *("-S", "train.schedule.name=MultiStepLR", "-S", "+train.schedule.arguments.milestones=[2]", "-S", "+train.schedule.arguments.gamma=0.1,0.3"),
+        *(
+            "-S",
+            "train.schedule.name=MultiStepLR",
+            "-S",
+            "+train.schedule.arguments.milestones=[2]",
+            "-S",
+            "+train.schedule.arguments.gamma=0.1,0.3",
+        ),
     )
     assert run_queue(workspace, jobs=2).count("Success") == 2
     assert {run.data.tags["surefoot.sweep"] for run in workspace.runs()} == {"drop"}
@@ -64,4 +75,6 @@ def test_what_two_schedules_share_is_trained_once(workspace):
     one, other = (run["epoch_keys"] for run in store.runs().values())
     assert one[:2] == other[:2]
     assert one[2] != other[2]
-    assert len(list((workspace / ".surefoot/chain").glob("*.json"))) == 4  # two epochs that are shared, and the third of each
+    assert (
+        len(list((workspace / ".surefoot/chain").glob("*.json"))) == 4
+    )  # two epochs that are shared, and the third of each

@@ -4,11 +4,13 @@ import sys
 
 import pytest
 
-from surefoot import cli, files, serving
-from surefoot.errors import UserError
-from surefoot.mlflow_client import OutOfReach
-from surefoot.sync_command import sync
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot import cli
+from surefoot.base import paths
+from surefoot.base.errors import UserError
+from surefoot.commands.sync import sync
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.serving import mlflow_model
+from surefoot.tracking.mlflow_client import OutOfReach
 
 NETWORK = """
 from torch import nn
@@ -21,7 +23,7 @@ def network(input_shape, outputs):
 @pytest.fixture
 def trained(tracked, monkeypatch):
     """Trains with a learning rate, while MLflow is there or not; a model is logged in name only."""
-    monkeypatch.setattr(serving, "log_model", lambda run_id, *_: f"model of {run_id}")
+    monkeypatch.setattr(mlflow_model, "log_model", lambda run_id, *_: f"model of {run_id}")
     tracked.csv()
     for stage in ("prepare", "batch"):
         assert tracked.stage(stage).code == 0
@@ -77,7 +79,10 @@ def test_an_edited_network_is_told_and_put_back_its_model_comes(trained, capfd, 
     lines, error = said(capfd)
     assert (error, lines[0].startswith("up to date: ")) == ("", True)
     (run,) = trained.runs()
-    assert (run.data.tags["surefoot.complete"], run.data.tags["surefoot.model_id"]) == ("true", f"model of {run.info.run_id}")
+    assert (run.data.tags["surefoot.complete"], run.data.tags["surefoot.model_id"]) == (
+        "true",
+        f"model of {run.info.run_id}",
+    )
     sys.modules.pop("my_network", None)
 
 
@@ -102,7 +107,7 @@ def test_a_refused_model_ends_its_run_and_stops_no_other(trained, capfd, monkeyp
             raise ValueError("a bad request")
         return f"model of {run_id}"
 
-    monkeypatch.setattr(serving, "log_model", refuse_first)
+    monkeypatch.setattr(mlflow_model, "log_model", refuse_first)
     lines, error = said(capfd)
     assert sorted(line.partition(":")[0] for line in lines) == ["lacks its model", "up to date", "up to date"]
     assert any("a bad request" in line for line in lines)
@@ -115,7 +120,7 @@ def test_training_goes_on_where_a_model_is_refused(trained, capfd, monkeypatch):
     def refuse(*_):
         raise ValueError("a bad request")
 
-    monkeypatch.setattr(serving, "log_model", refuse)
+    monkeypatch.setattr(mlflow_model, "log_model", refuse)
     trained.edit("train.lr", "0.2")
     done = trained.stage("train")
     assert (done.code, done.err.count("warning: MLflow at ")) == (0, 1), done
@@ -131,7 +136,7 @@ def test_an_outage_stops_at_once(trained, capfd, monkeypatch):
     def gone(*_):
         raise OutOfReach("gone")
 
-    monkeypatch.setattr(serving, "log_model", gone)
+    monkeypatch.setattr(mlflow_model, "log_model", gone)
     lines, error = said(capfd)
     assert (lines, error) == ([], "MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
 
@@ -139,25 +144,50 @@ def test_an_outage_stops_at_once(trained, capfd, monkeypatch):
 def test_what_the_store_lost_is_told(trained, capfd):
     trained.edit("train.epochs", "3")
     trained.train("0.1", **AWAY)
-    for path in (files.trajectory() / "chain").glob("*.safetensors"):
+    for path in (paths.trajectory() / "chain").glob("*.safetensors"):
         path.unlink()
     lines, error = said(capfd)
-    assert [line.partition(":")[0] for line in lines] == ["lacks checkpoints/best.safetensors", "lacks checkpoints/last.safetensors", "lacks its model"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "lacks checkpoints/best.safetensors",
+        "lacks checkpoints/last.safetensors",
+        "lacks its model",
+    ]
     assert "1 of 1 runs" in error
 
 
 def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
     trained.train("0.1", **AWAY)
     trained.train("0.2", **AWAY)
-    store = TrajectoryStore(files.trajectory())
-    identity, whole = next((identity, run) for identity, run in store.runs().items() if run["description"]["params"]["train.lr"] == 0.1)
-    needed = ("best", "weights", "origin", "data", "epochs", "incomplete", "select", "save_every", "model", "examples", "continues")
+    store = TrajectoryStore(paths.trajectory())
+    identity, whole = next(
+        (identity, run) for identity, run in store.runs().items() if run["description"]["params"]["train.lr"] == 0.1
+    )
+    needed = (
+        "best",
+        "weights",
+        "origin",
+        "data",
+        "epochs",
+        "incomplete",
+        "select",
+        "save_every",
+        "model",
+        "examples",
+        "continues",
+    )
     broken = [{name: value for name, value in whole.items() if name != left_out} for left_out in needed]
-    broken += [whole | {"best": "x"}, whole | {"model": {}}, whole | {"description": whole["description"] | {"dataset": {}}}]
+    broken += [
+        whole | {"best": "x"},
+        whole | {"model": {}},
+        whole | {"description": whole["description"] | {"dataset": {}}},
+    ]
     for mark in broken:
         store.mark_run(identity, mark)
         lines, error = said(capfd)
-        assert ([line.partition(" of it isn't whole")[0] for line in lines if line.startswith("left as it is")], error) == (
+        assert (
+            [line.partition(" of it isn't whole")[0] for line in lines if line.startswith("left as it is")],
+            error,
+        ) == (
             [f"left as it is, since what {store.run_path(identity)} says"],
             "",
         )

@@ -9,8 +9,8 @@ import unicodedata
 
 import pytest
 
-from surefoot import terminal
-from surefoot.errors import UserError
+from surefoot.base import terminal
+from surefoot.base.errors import UserError
 from tests.helpers import PROJECT
 
 NASTY = {
@@ -53,12 +53,20 @@ def test_the_middle_of_a_long_text_is_left_out():
 
 
 def test_a_table_of_any_texts():
-    assert terminal.table([["name", "rows"], ["a\nb", 7], ["x" * 100, 1234]], right=[1], widest=8) == ["name      rows", r"a\nb         7", "xxxx...x  1234"]
+    assert terminal.table([["name", "rows"], ["a\nb", 7], ["x" * 100, 1234]], right=[1], widest=8) == [
+        "name      rows",
+        r"a\nb         7",
+        "xxxx...x  1234",
+    ]
 
 
 def test_in_an_encoding_that_lacks_them():
     done = subprocess.run(
-        [sys.executable, "-c", "from surefoot import terminal; terminal.say('Grüße \\x1b'); terminal.protect(); print('日')"],
+        [
+            sys.executable,
+            "-c",
+            "from surefoot.base import terminal; terminal.say('Grüße \\x1b'); terminal.protect(); print('日')",
+        ],
         env={**os.environ, "PYTHONPATH": str(PROJECT / "src"), "PYTHONIOENCODING": "ascii:strict"},
         capture_output=True,
         check=True,
@@ -69,7 +77,7 @@ def test_in_an_encoding_that_lacks_them():
 
 LIBRARY = """
 import logging, sys, warnings
-from surefoot import errors, terminal
+from surefoot.base import errors, terminal
 def main():
     evil = "\\x1b[31m\\u202e"
     print("printed", evil); sys.stdout.write(f"written{evil}\\n"); warnings.warn(f"warned {evil}")
@@ -81,11 +89,19 @@ errors.run(main)
 """
 
 
-@pytest.mark.parametrize(("raised", "code"), [("ValueError(f'raised {evil}')", 1), ("errors.UserError(f'mistaken {evil}')", 2)])
+@pytest.mark.parametrize(
+    ("raised", "code"), [("ValueError(f'raised {evil}')", 1), ("errors.UserError(f'mistaken {evil}')", 2)]
+)
 def test_what_libraries_print_warn_log_and_raise_too(raised, code):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "TERM": "dumb"}
-    done = subprocess.run([sys.executable, "-c", LIBRARY.replace("{raised}", raised)], env=environment, stdout=theirs, stderr=theirs, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARY.replace("{raised}", raised)],
+        env=environment,
+        stdout=theirs,
+        stderr=theirs,
+        check=False,
+    )
     os.close(theirs)
     with os.fdopen(ours, "rb") as read:
         said = read.read1(100_000).decode()
@@ -98,6 +114,8 @@ def test_what_libraries_print_warn_log_and_raise_too(raised, code):
 
 def test_an_argument_of_the_command_line():
     command = [sys.executable, "-m", "surefoot", "check", "--no\x1b[31m\nerror: such"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, cwd=PROJECT, capture_output=True, check=False, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": "src"}, cwd=PROJECT, capture_output=True, check=False, text=True
+    )
     assert done.returncode == 2
     assert done.stderr.endswith("surefoot: error: unrecognized arguments: --no\\x1b[31m\\nerror: such\n")

@@ -12,8 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from surefoot import files, mlflow_client, runs, tracking
-from surefoot.params import load
+from surefoot.base import locks
+from surefoot.params.reading import load
+from surefoot.run import naming, planning
+from surefoot.tracking import mlflow_client, tracker
 from tests.helpers import PARAMS
 
 NETWORKS = "tests.training.networks_for_tests"
@@ -39,14 +41,17 @@ def history(here):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("column", ["price ($)", "a#b", "größe", "", "/", "a//b", "a/../b", "../a", ".", "a/", "x" * 300, "a\nb", "名前", "a:b"])
+@pytest.mark.parametrize(
+    "column",
+    ["price ($)", "a#b", "größe", "", "/", "a//b", "a/../b", "../a", ".", "a/", "x" * 300, "a\nb", "名前", "a:b"],
+)
 def test_the_param_of_any_column_has_a_name_that_mlflow_takes(column):
     from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
 
-    name = tracking.param_name(f"prepare.kinds.{column}")
+    name = tracker.param_name(f"prepare.kinds.{column}")
     _validate_param_name(name)
     assert len(name) <= MAX_ENTITY_KEY_LENGTH
-    assert tracking.param_name("train.model.arguments.hidden") == "train.model.arguments.hidden"
+    assert tracker.param_name("train.model.arguments.hidden") == "train.model.arguments.hidden"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,11 @@ def test_the_param_of_any_column_has_a_name_that_mlflow_takes(column):
         ({}, None, "raw mlp lr=0.1 momentum=0 batch=4 epochs=2"),
         ({"train.lr": "0.05"}, None, "raw lr=0.05 mlp momentum=0 batch=4 epochs=2"),
         ({"batch.size": "8", "train.epochs": "3"}, None, "raw batch=8 epochs=3 mlp lr=0.1 momentum=0"),
-        ({"train.model.arguments": "{hidden: [7, 7]}"}, None, "raw model.arguments.hidden=[7,7] mlp lr=0.1 momentum=0 batch=4 epochs=2"),
+        (
+            {"train.model.arguments": "{hidden: [7, 7]}"},
+            None,
+            "raw model.arguments.hidden=[7,7] mlp lr=0.1 momentum=0 batch=4 epochs=2",
+        ),
         ({"train.epochs": "3"}, "puffy-oats", "raw lr=0.1 batch=4 epochs=3 puffy-oats"),
         ({"prepare.source": "data/raw/flowers.csv.gz"}, None, "flowers mlp lr=0.1 momentum=0 batch=4 epochs=2"),
         ({"prepare.source": "'sklearn:wine'"}, None, "wine mlp lr=0.1 momentum=0 batch=4 epochs=2"),
@@ -63,10 +72,10 @@ def test_the_param_of_any_column_has_a_name_that_mlflow_takes(column):
     ],
 )
 def test_a_runs_name_begins_with_the_data_and_what_differs(here, monkeypatch, edits, label, name):
-    monkeypatch.setattr(runs.provenance, "committed", lambda path: PARAMS.encode())
+    monkeypatch.setattr(planning.provenance, "committed", lambda path: PARAMS.encode())
     for key, value in edits.items():
         here.edit(key, value)
-    assert runs._name(load(here / "params.yaml"), label) == name
+    assert naming.name(load(here / "params.yaml"), label) == name
 
 
 # --- the default store
@@ -122,14 +131,22 @@ def test_the_store_lies_at_the_root_that_dvc_names(batched, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("experiment", "sweep"),
-    [("lr-12", "lr"), ("lr-and-batch-2", "lr-and-batch"), ("puffy-oats", "0123456"), ("search-ab12cd-3", "search-ab12cd"), ("-1", "")],
+    [
+        ("lr-12", "lr"),
+        ("lr-and-batch-2", "lr-and-batch"),
+        ("puffy-oats", "0123456"),
+        ("search-ab12cd-3", "search-ab12cd"),
+        ("-1", ""),
+    ],
 )
 def test_what_the_runs_of_a_sweep_share(experiment, sweep):
-    assert runs.sweep(experiment, "0123456789") == sweep
+    assert naming.sweep(experiment, "0123456789") == sweep
 
 
 def test_a_run_that_a_signal_stops_is_killed(batched):
-    (batched / "params.yaml").write_text(PARAMS.replace("networks.mlp:mlp", f"{NETWORKS}:asks_to_be_stopped").replace("{hidden: [5]}", "{}"))
+    (batched / "params.yaml").write_text(
+        PARAMS.replace("networks.mlp:mlp", f"{NETWORKS}:asks_to_be_stopped").replace("{hidden: [5]}", "{}")
+    )
     done = train(batched)
     assert (done.code, done.err) == (143, "stopped by SIGTERM\n")
     (run,) = batched.runs()
@@ -161,7 +178,10 @@ def test_the_same_training_is_the_same_run(batched):
     for _ in range(2):
         assert train(batched).code == 0
     (run,) = batched.runs()
-    assert [metric.step for metric in batched.client().get_metric_history(run.info.run_id, "train/loss")] == [1, 2], "nothing is there twice"
+    assert [metric.step for metric in batched.client().get_metric_history(run.info.run_id, "train/loss")] == [
+        1,
+        2,
+    ], "nothing is there twice"
 
 
 def test_evaluate_without_a_run_goes_on(batched):
@@ -177,7 +197,10 @@ def test_evaluate_without_a_run_goes_on(batched):
 def test_a_store_that_is_no_store_is_warned_of_once(batched):
     (batched / "mlflow.db").write_bytes(b"not a database" * 100)
     warned_once(done := train(batched))
-    assert "mlflow.db is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory store back" in done.err
+    assert (
+        "mlflow.db is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory"
+        " store back" in done.err
+    )
     trained(batched)
 
 
@@ -234,7 +257,11 @@ def serving(answer):
             thread.join()
 
 
-IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}
+IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+}
 
 
 def test_a_server_that_refuses_connections(batched):
@@ -253,7 +280,9 @@ def test_a_server_that_never_answers(batched):
 
 def test_a_server_that_answers_with_an_error(batched):
     with serving(lambda path: (500, {"error_code": "INTERNAL_ERROR", "message": "out of order"})) as port:
-        warned_once(train(batched, MLFLOW_TRACKING_URI=f"http://somebody:secret@127.0.0.1:{port}", **IMPATIENT), "secret")
+        warned_once(
+            train(batched, MLFLOW_TRACKING_URI=f"http://somebody:secret@127.0.0.1:{port}", **IMPATIENT), "secret"
+        )
     trained(batched)
 
 
@@ -265,7 +294,13 @@ def test_a_server_that_answers_with_something_else(batched):
 
 def test_a_server_that_breaks_down_in_the_middle(batched):
     asked = []
-    info = {"run_id": "r1", "experiment_id": "1", "status": "RUNNING", "lifecycle_stage": "active", "artifact_uri": (batched / "artifacts").as_uri()}
+    info = {
+        "run_id": "r1",
+        "experiment_id": "1",
+        "status": "RUNNING",
+        "lifecycle_stage": "active",
+        "artifact_uri": (batched / "artifacts").as_uri(),
+    }
 
     def answer(path):
         method = path.partition("mlflow/")[2].partition("?")[0]
@@ -274,7 +309,11 @@ def test_a_server_that_breaks_down_in_the_middle(batched):
         known |= {"runs/create": {"run": {"info": info, "data": {}}}, "runs/get": {"run": {"info": info, "data": {}}}}
         # The first log-batch has the params, the next the metrics of an epoch.
         broken = asked.count("runs/log-batch") > 1
-        return (500, {"error_code": "INTERNAL_ERROR", "message": "out of order"}) if broken else (200, known.get(method, {}))
+        return (
+            (500, {"error_code": "INTERNAL_ERROR", "message": "out of order"})
+            if broken
+            else (200, known.get(method, {}))
+        )
 
     with serving(answer) as port:
         warned_once(train(batched, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", **IMPATIENT))
@@ -305,7 +344,11 @@ def test_the_load_of_the_machine_by_mlflows_own_sampler(tracked, monkeypatch, sw
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
     if switch:
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", switch)
-    one = tracking.Tracker("identity", tracking.Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}), files.Locks(tracked / "lock"))
+    one = tracker.Tracker(
+        "identity",
+        tracker.Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}),
+        locks.Locks(tracked / "lock"),
+    )
     one.open("RUNNING")
     one.sample_system()
     until = time.monotonic() + 60
@@ -320,8 +363,10 @@ def test_the_load_of_the_machine_by_mlflows_own_sampler(tracked, monkeypatch, sw
 
 
 def test_tags_are_short_and_none_is_empty(tracked):
-    said = tracking.Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}, {"surefoot.git.left_out": "", "long": "x" * 4000})
-    one = tracking.Tracker("identity", said, files.Locks(tracked / "lock"))
+    said = tracker.Description(
+        "a run", {}, {"path": "raw.csv", "digest": "0" * 64}, {"surefoot.git.left_out": "", "long": "x" * 4000}
+    )
+    one = tracker.Tracker("identity", said, locks.Locks(tracked / "lock"))
     one.open("RUNNING")
     one.tag({"surefoot.incomplete": "after 1 of 2 epochs", "more": "y" * 4000})
     (run,) = tracked.runs()

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import cli, files, parent_run, runs, serving
+from surefoot import cli
+from surefoot.base import paths
+from surefoot.run import planning
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.serving import mlflow_model
 from surefoot.stages import train
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.tracking import tag_names
 from tests.helpers import mlflow_client, run_queue
 
 HISTORY = (
@@ -30,7 +34,11 @@ HISTORY = (
 def points(root, run):
     """The steps of each metric of the history, as they lie in MLflow."""
     client = mlflow_client(root)
-    return {name: [metric.step for metric in client.get_metric_history(run.info.run_id, name)] for name in HISTORY if name in run.data.metrics}
+    return {
+        name: [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
+        for name in HISTORY
+        if name in run.data.metrics
+    }
 
 
 def check_history(root, run, epochs):
@@ -40,7 +48,12 @@ def check_history(root, run, epochs):
 def values(root, run):
     """The history in MLflow with its times, but for what was observed rather than determined."""
     client = mlflow_client(root)
-    return {name: [(metric.step, metric.value, metric.timestamp) for metric in client.get_metric_history(run.info.run_id, name)] for name in HISTORY}
+    return {
+        name: [
+            (metric.step, metric.value, metric.timestamp) for metric in client.get_metric_history(run.info.run_id, name)
+        ]
+        for name in HISTORY
+    }
 
 
 # --- Stages within this process ------------------------------------------------------------------
@@ -53,18 +66,20 @@ def project(tracked, monkeypatch):
     for stage in ("prepare", "batch"):
         assert tracked.stage(stage).code == 0
     # Exporting an MLflow model takes seconds; test_an_mlflow_store_that_was_deleted_comes_back does.
-    monkeypatch.setattr(serving, "log_model", lambda run_id, *_: f"model of {run_id}")
+    monkeypatch.setattr(mlflow_model, "log_model", lambda run_id, *_: f"model of {run_id}")
     return tracked
 
 
 def model():
-    return files.MODEL.read_bytes(), files.HISTORY.read_bytes()
+    return paths.MODEL.read_bytes(), paths.HISTORY.read_bytes()
 
 
 def set_train(here, **settings):
     text = (here / "params.yaml").read_text().rstrip().splitlines()
     kept = [line for line in text if line.strip().partition(":")[0] not in settings]
-    (here / "params.yaml").write_text("\n".join([*kept, *(f"  {name}: {value}" for name, value in settings.items())]) + "\n")
+    (here / "params.yaml").write_text(
+        "\n".join([*kept, *(f"  {name}: {value}" for name, value in settings.items())]) + "\n"
+    )
 
 
 def ok(done):
@@ -80,7 +95,7 @@ def test_longer_shorter_and_elsewhere(project, monkeypatch, tmp_path_factory):
     four = model()
     assert done.out.splitlines()[0] == "epochs 1-2 restored, training 3-4"
     assert done.out.count("epoch ") == 2
-    (longer, shorter) = project.runs()
+    longer, shorter = project.runs()
     check_history(project.path, longer, 4)
     check_history(project.path, shorter, 2)
     assert longer.data.tags["surefoot.continues"] == shorter.info.run_id
@@ -113,11 +128,16 @@ def test_checkpoints_are_logged_though_states_are_dropped_on_the_way(project):
     ok(project.stage("train"))
     (run,) = project.runs()
     directory = Path(run.info.artifact_uri.removeprefix("file://")) / "checkpoints"
-    assert sorted(path.name for path in directory.iterdir()) == ["best.safetensors", "epoch-0002.safetensors", "epoch-0004.safetensors", "last.safetensors"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "best.safetensors",
+        "epoch-0002.safetensors",
+        "epoch-0004.safetensors",
+        "last.safetensors",
+    ]
     two = (directory / "epoch-0002.safetensors").read_bytes()
     set_train(project, epochs=2, select="last")
     ok(project.stage("train"))
-    assert files.MODEL.read_bytes() == two
+    assert paths.MODEL.read_bytes() == two
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -130,7 +150,9 @@ def test_a_signal_leaves_a_killed_run_that_the_next_one_finishes(project, monkey
     set_train(project, epochs=5)
     report = train._report
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_report", lambda record, epochs: os.kill(os.getpid(), number) if record["epoch"] == 3 else None)
+        patch.setattr(
+            train, "_report", lambda record, epochs: os.kill(os.getpid(), number) if record["epoch"] == 3 else None
+        )
         done = project.stage("train")
     assert train._report is report
     assert done.code == code, done
@@ -139,7 +161,9 @@ def test_a_signal_leaves_a_killed_run_that_the_next_one_finishes(project, monkey
     assert killed.info.status == "KILLED"
     git("add", "--force", "params.yaml")
     git("commit", "--quiet", "--message=two")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project.path, check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=project.path, check=True, capture_output=True, text=True
+    ).stdout.strip()
     assert killed.data.tags["mlflow.source.git.commit"] != commit
 
     done = ok(project.stage("train"))
@@ -152,7 +176,7 @@ def test_a_signal_leaves_a_killed_run_that_the_next_one_finishes(project, monkey
 
 def test_a_signal_while_the_run_is_brought_to_mlflow(project, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(serving, "log_model", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(mlflow_model, "log_model", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert project.stage("train").code == 143
     (run,) = project.runs()
     assert run.info.status == "KILLED"
@@ -166,7 +190,7 @@ def test_a_finished_run_that_is_killed_when_it_is_looked_at_again_is_put_right(p
     """The run is marked as complete, but its status says KILLED: whoever comes next ends it as FINISHED."""
     ok(project.stage("train"))
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "complete", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(planning, "complete", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert project.stage("train").code == 143
     assert project.runs()[0].info.status == "KILLED"
     sync(monkeypatch)
@@ -179,12 +203,13 @@ def sync(monkeypatch):
 
 
 def test_a_divergence_keeps_the_epochs_before_it(project, monkeypatch):
-    # No bias in the layers makes it safe: one good epoch, then a learning rate's worth of harm by a network that breaks itself.
+    # No bias in the layers makes it safe: one good epoch, then a learning rate's worth of harm by a network that breaks
+    # itself.
     (project / "breaks.py").write_text(
-        "import torch\nfrom torch import nn\n\nclass Breaks(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.register_buffer('steps', torch.zeros(()))\n\n    def forward(self, inputs):\n        self.steps += self.training\n"
-        "        return inputs * float('nan') if self.steps > 15 else inputs\n\n"
-        "def build(input_shape, classes):\n    return nn.Sequential(nn.Linear(2, classes), Breaks())\n"
+        "import torch\nfrom torch import nn\n\nclass Breaks(nn.Module):\n    def __init__(self):\n       "
+        " super().__init__()\n        self.register_buffer('steps', torch.zeros(()))\n\n    def forward(self,"
+        " inputs):\n        self.steps += self.training\n        return inputs * float('nan') if self.steps > 15 else"
+        " inputs\n\ndef build(input_shape, classes):\n    return nn.Sequential(nn.Linear(2, classes), Breaks())\n"
     )
     monkeypatch.syspath_prepend(project.path)
     set_train(project, epochs=5)
@@ -195,20 +220,23 @@ def test_a_divergence_keeps_the_epochs_before_it(project, monkeypatch):
     for _ in range(2):
         done = project.stage("train")
         error = done.refused()
-        assert f"training diverged in epoch {epoch + 1}: the loss became nan at step {step + 1}, with lr 0.1; it began in layer '1' (Breaks): " in error
+        assert (
+            f"training diverged in epoch {epoch + 1}: the loss became nan at step {step + 1}, with lr 0.1; it began in"
+            " layer '1' (Breaks): " in error
+        )
         assert f"the state of epoch {epoch} is kept, and as checkpoints/last.safetensors in the MLflow run" in error
         (run,) = project.runs()
         assert run.info.status == "FAILED"
         check_history(project.path, run, epoch)
-        assert not files.MODEL.exists()
+        assert not paths.MODEL.exists()
     sys.modules.pop("breaks")
 
 
 def steps_per_epoch():
-    from surefoot.data.store import open_store
-    from surefoot.params import load
+    from surefoot.data.batch_store import open_store
+    from surefoot.params.reading import load
 
-    return runs.plan(load(files.PARAMS), open_store(files.BATCHES)).steps_per_epoch
+    return planning.plan(load(paths.PARAMS), open_store(paths.BATCHES)).steps_per_epoch
 
 
 def test_an_mlflow_that_is_away_is_caught_up(project, monkeypatch, tmp_path):
@@ -251,8 +279,20 @@ def test_an_mlflow_store_that_was_deleted_comes_back(tracked, empty_store, monke
             root = Path(run.info.artifact_uri.removeprefix("file://"))
             artifacts = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.safetensors")}
             dataset = run.inputs.dataset_inputs[0].dataset
-            tags = {name: value for name, value in run.data.tags.items() if name not in ("surefoot.model_id", "surefoot.continues", "mlflow.note.content")}
-            found[run.info.run_name] = (values(tracked.path, run), run.data.params, tags, artifacts, dataset.digest, dataset.profile, run.info.status)
+            tags = {
+                name: value
+                for name, value in run.data.tags.items()
+                if name not in ("surefoot.model_id", "surefoot.continues", "mlflow.note.content")
+            }
+            found[run.info.run_name] = (
+                values(tracked.path, run),
+                run.data.params,
+                tags,
+                artifacts,
+                dataset.digest,
+                dataset.profile,
+                run.info.status,
+            )
             assert run.outputs.model_outputs[0].model_id == run.data.tags["surefoot.model_id"]
         return found
 
@@ -308,7 +348,14 @@ def test_a_trainer_whose_dvc_died_stops_at_the_next_segment(project):
     environment = {**os.environ, "DVC_STAGE": "train", "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
     with (
         (project / "err").open("w") as err,
-        subprocess.Popen([sys.executable, "-c", PARENT], cwd=project.path, env=environment, stdout=subprocess.PIPE, stderr=err, text=True) as parent,
+        subprocess.Popen(
+            [sys.executable, "-c", PARENT],
+            cwd=project.path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+        ) as parent,
     ):
         try:
             pid = int(parent.stdout.readline())
@@ -326,7 +373,7 @@ def test_a_trainer_whose_dvc_died_stops_at_the_next_segment(project):
 
 
 def outputs(workspace):
-    return (workspace / files.MODEL).read_bytes(), (workspace / files.HISTORY).read_bytes()
+    return (workspace / paths.MODEL).read_bytes(), (workspace / paths.HISTORY).read_bytes()
 
 
 def test_dvc_repro(workspace, tmp_path):
@@ -372,7 +419,7 @@ def test_dvc_repro(workspace, tmp_path):
 
 def trained(workspace):
     """The runs but for the parents of sweeps."""
-    return [run for run in workspace.runs() if parent_run.OF not in run.data.tags]
+    return [run for run in workspace.runs() if tag_names.OF not in run.data.tags]
 
 
 def test_experiments_share_the_store_of_the_repository_they_came_from(workspace):

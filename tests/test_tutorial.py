@@ -8,7 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params import Params, load
+from surefoot.params.reading import load
+from surefoot.params.sections import Params
 from tests.helpers import PROJECT
 from tutorial import page
 from tutorial.__main__ import SECTIONS
@@ -57,7 +58,10 @@ def test_settings_in_yaml_are_there_and_may_be_so():
     assert len(shown) == 5
     for given in shown:
         later = {"start_from", "rows"} - Params.model_fields["train"].annotation.model_fields.keys()
-        merged = {section: values[section] | {key: value for key, value in inner.items() if key not in later} for section, inner in given.items()}
+        merged = {
+            section: values[section] | {key: value for key, value in inner.items() if key not in later}
+            for section, inner in given.items()
+        }
         Params.model_validate(values | merged)
 
 
@@ -70,7 +74,11 @@ def test_commands_of_surefoot_are_there_or_are_marked_as_not_run():
 def test_the_schedules_of_the_page_are_those_that_are_drawn():
     from tutorial.schedules import PLANS
 
-    shown = [YAML(typ="safe").load(text)["train"] for language, text in FENCED.findall(PAGE) if language == "yaml" and "schedule" in text]
+    shown = [
+        YAML(typ="safe").load(text)["train"]
+        for language, text in FENCED.findall(PAGE)
+        if language == "yaml" and "schedule" in text
+    ]
     wanted = [PLANS[name] for name in ("step", "warm-up, cosine", "one cycle", "on plateau")]
     assert [(train["lr"], train["schedule"]) for train in shown] == wanted
 
@@ -80,7 +88,7 @@ def test_the_schedules_of_the_page_are_those_that_are_drawn():
 
 def test_excerpts_are_the_code_as_it_is():
     excerpts = re.findall(r"<!-- excerpt: (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    assert {name for name, _ in excerpts} == {"tutorial/loop.py", "src/surefoot/training/sgd.py"}
+    assert {name for name, _ in excerpts} == {"tutorial/loop.py", "src/surefoot/training/loop.py"}
     rest = {name: iter([line.strip() for line in (PROJECT / name).read_text().splitlines()]) for name, _ in excerpts}
     for name, text in excerpts:
         for line in text.splitlines():
@@ -89,17 +97,23 @@ def test_excerpts_are_the_code_as_it_is():
 
 def test_every_figure_is_shown_and_described():
     shown = re.findall(r"!\[(.*?)\]\((.*?)\)", PAGE)
-    assert sorted(path for _, path in shown) == sorted(f"images/tutorial/{path.name}" for path in (PROJECT / page.FIGURES).glob("*.png"))
+    assert sorted(path for _, path in shown) == sorted(
+        f"images/tutorial/{path.name}" for path in (PROJECT / page.FIGURES).glob("*.png")
+    )
     assert all(len(text) > 30 for text, _ in shown)
 
 
 @pytest.mark.parametrize(("heading", "text"), sections(), ids=[heading for heading, _ in sections()])
 def test_numbers_in_the_prose_are_those_of_the_output(heading, text):
-    """Each stands in a block of the same section too, whose output is compared; small whole ones may be counts of the text's own."""
+    """Each stands in a block of the same section too, whose output is compared; small whole ones may be counts of the
+    text's own.
+    """
     blocks = "\n".join(f"{language} {block}" for language, block in FENCED.findall(text))
     prose = re.sub(r"`[^`]*`|!\[.*?\]\(.*?\)|\]\(.*?\)", "", FENCED.sub("", text))
     known = {value.rstrip(".,") for value in numbers(blocks)} | {str(count) for count in range(13)}
-    assert {value for value in numbers(prose) if value.rstrip(",") not in known} - OF_THE_TEXT.get(heading, set()) == set()
+    assert {value for value in numbers(prose) if value.rstrip(",") not in known} - OF_THE_TEXT.get(
+        heading, set()
+    ) == set()
 
 
 # What no command of the section prints: the rows, of which there is a test below, and settings.
@@ -128,15 +142,25 @@ def test_what_takes_seconds_is_run_and_compared(tmp_path):
     command = [sys.executable, "-m", "tutorial", *FAST]
     done = subprocess.run(command, cwd=tmp_path, env=page.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    shown = [line for name in FAST for command in COMMANDS if command.text.endswith(f"tutorial {name}") for line in command.output]
+    shown = [
+        line
+        for name in FAST
+        for command in COMMANDS
+        if command.text.endswith(f"tutorial {name}")
+        for line in command.output
+    ]
     assert done.stdout.splitlines() == shown
     for name in FAST:
-        assert (tmp_path / page.MADE / f"{name}.png").read_bytes() == (PROJECT / page.FIGURES / f"{name}.png").read_bytes()
+        assert (tmp_path / page.MADE / f"{name}.png").read_bytes() == (
+            PROJECT / page.FIGURES / f"{name}.png"
+        ).read_bytes()
 
 
 @pytest.mark.slow
 def test_all_of_it_is_run_and_compared():
-    done = subprocess.run([sys.executable, "-m", "tutorial"], cwd=PROJECT, env=page.environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tutorial"], cwd=PROJECT, env=page.environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith("nothing differs")
 
@@ -181,8 +205,14 @@ def test_what_differs_is_told():
     assert page.differences(first.output, ["one 2"]) == ["- one 1", "+ one 2"]
     assert page.differences(first.output, ["one 1", "more"]) == ["+ more"]
     assert page.differences(second.output, ["so", "two 0.5  (0.07 s, 1 rows/s)"]) == []
-    assert page.differences(second.output, ["so", "two 0.6  (0.07 s, 1 rows/s)"]) == ["- two 0.5 (0.05 s, 26,594 rows/s)"]
-    assert page.updated(second.output, ["two 9.9 (1 s, 1 rows/s)", "two 0.6 (1 s, 1 rows/s)", "so"]) == ["...", "two 0.6 (1 s, 1 rows/s)", "..."]
+    assert page.differences(second.output, ["so", "two 0.6  (0.07 s, 1 rows/s)"]) == [
+        "- two 0.5 (0.05 s, 26,594 rows/s)"
+    ]
+    assert page.updated(second.output, ["two 9.9 (1 s, 1 rows/s)", "two 0.6 (1 s, 1 rows/s)", "so"]) == [
+        "...",
+        "two 0.6 (1 s, 1 rows/s)",
+        "...",
+    ]
     assert page.updated(first.output, ["other"]) == ["other"]
 
 
@@ -192,5 +222,10 @@ def test_a_command_that_fails_shows(tmp_path):
 
 
 def test_a_section_that_is_not_there(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "tutorial", "nose"], cwd=PROJECT, env=page.environment(), capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, f"error: there is no section 'nose'; there are {', '.join(SECTIONS)}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tutorial", "nose"], cwd=PROJECT, env=page.environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: there is no section 'nose'; there are {', '.join(SECTIONS)}\n",
+    )

@@ -12,29 +12,35 @@ import urllib.request
 import psutil
 import pytest
 
-from surefoot import mlflow_client, sync_command, ui_command
-from surefoot.errors import UserError
+from surefoot.base.errors import UserError
+from surefoot.commands import sync, ui
+from surefoot.tracking import mlflow_client
 from tests.helpers import PROJECT
 
 
 def test_without_a_run_there_is_nothing_to_compare(here, tracked, capfd):
-    assert ui_command.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
+    assert ui.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
     (here / "mlflow.db").unlink()
-    assert ui_command.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
+    assert ui.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
     assert capfd.readouterr().err.startswith("note: there is no run yet")
 
 
 def test_a_store_that_cannot_be_read(here):
     (here / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="can't be read"):  # no server could, either
-        ui_command.latest_page(mlflow_client.configure())
+        ui.latest_page(mlflow_client.configure())
 
 
 def test_a_port_that_is_taken(tracked):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"port {port} is taken by another program; \d+ is free: surefoot ui --port \d+, or make ui PORT=\d+$") as refused:
-            ui_command.serve(port, browser=False)
+        with pytest.raises(
+            UserError,
+            match=(
+                rf"port {port} is taken by another program; \d+ is free: surefoot ui --port \d+, or make ui PORT=\d+$"
+            ),
+        ) as refused:
+            ui.serve(port, browser=False)
     free = int(re.search(r"--port (\d+)", str(refused.value))[1])
     assert free != port
     socket.create_server(("127.0.0.1", free)).close()
@@ -43,23 +49,27 @@ def test_a_port_that_is_taken(tracked):
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 def test_no_port(tracked, port):
     with pytest.raises(UserError, match=f"--port {port}: must be from 1 to 65535"):
-        ui_command.serve(port, browser=False)
+        ui.serve(port, browser=False)
 
 
 def test_a_server_that_ends_by_itself(tracked, monkeypatch, capfd):
-    monkeypatch.setattr(ui_command, "SERVER", [sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
+    monkeypatch.setattr(ui, "SERVER", [sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
     with pytest.raises(UserError, match="MLflow's server ended by itself, exit code 3; what it said is above"):
-        ui_command.serve(ui_command.free_port(), browser=False)
+        ui.serve(ui.free_port(), browser=False)
     assert capfd.readouterr().out.endswith("\nwhy\n")
 
 
 @pytest.fixture
 def served(tracked):
-    """`surefoot ui` in a process of its own, when its server answers; the port, the process, and the processes that are its."""
-    port = ui_command.free_port()
+    """`surefoot ui` in a process of its own, when its server answers; the port, the process, and the processes that are
+    its.
+    """
+    port = ui.free_port()
     command = [sys.executable, "-m", "surefoot", "ui", "--no-browser", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
-    with subprocess.Popen(command, cwd=tracked.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=tracked.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         until = time.monotonic() + 90
         while True:
             try:
@@ -97,7 +107,7 @@ def test_killed_it_leaves_no_server(served):
 def test_no_browser_is_opened_without_a_terminal(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a process was started"))
-    ui_command.open_later("http://127.0.0.1:5000/")
+    ui.open_later("http://127.0.0.1:5000/")
 
 
 def test_runs_that_mlflow_lacks_are_brought_first(here, capfd, monkeypatch):
@@ -105,25 +115,27 @@ def test_runs_that_mlflow_lacks_are_brought_first(here, capfd, monkeypatch):
     for stage in ("prepare", "batch", "train", "evaluate"):
         assert here.stage(stage).code == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'another.db'}")
-    monkeypatch.setattr(ui_command, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
+    monkeypatch.setattr(ui, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
     capfd.readouterr()
     for told in (("MLflow lacks 1 run, or parts of it: these first", "up to date: "), ()):
         with pytest.raises(UserError, match="ended by itself"):
-            ui_command.serve(ui_command.free_port(), browser=False)
+            ui.serve(ui.free_port(), browser=False)
         lines = capfd.readouterr().out.splitlines()
-        assert [line for line in lines if line.startswith(("MLflow lacks", "up to date"))] == [line for line in lines if line.startswith(told or "?")]
+        assert [line for line in lines if line.startswith(("MLflow lacks", "up to date"))] == [
+            line for line in lines if line.startswith(told or "?")
+        ]
         assert len(lines) == len(told) + 1, lines
         assert "/runs/" in lines[-1]
     client = mlflow_client.connect()
     (run,) = client.search_runs([client.get_experiment_by_name("surefoot").experiment_id])
     client.delete_run(run.info.run_id)
-    assert sync_command.lacking() == set(), "somebody deleted it"
+    assert sync.lacking() == set(), "somebody deleted it"
 
 
 def test_what_hinders_that_hinders_no_page(here, capfd, monkeypatch):
-    monkeypatch.setattr(sync_command, "lacking", lambda: {"x"})
-    monkeypatch.setattr(ui_command, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
+    monkeypatch.setattr(sync, "lacking", lambda: {"x"})
+    monkeypatch.setattr(ui, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
     (here / "params.yaml").write_text("seed: [")
     with pytest.raises(UserError, match="ended by itself"):
-        ui_command.serve(ui_command.free_port(), browser=False)
+        ui.serve(ui.free_port(), browser=False)
     assert "note: params.yaml:" in capfd.readouterr().err

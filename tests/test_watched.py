@@ -1,4 +1,6 @@
-"""DVC looks at what dvc.yaml names: here it is all code of the user's that a stage calls, and every params.yaml that is right."""
+"""DVC looks at what dvc.yaml names: here it is all code of the user's that a stage calls, and every params.yaml that is
+right.
+"""
 
 import json
 from itertools import pairwise
@@ -8,8 +10,9 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from surefoot import files, watched
-from surefoot.params import load
+from surefoot.base import paths
+from surefoot.params import dvc_yaml
+from surefoot.params.reading import load
 from tests.helpers import PROJECT, make_workspace
 
 PREPARED = """\
@@ -25,19 +28,30 @@ train:
   lr: 0.05
 """
 CODE = {
-    "src/sources/readers.py": "from pyarrow import csv\n\nfrom reading import OPTIONS\n\n\n"
-    "def rows():\n    return csv.read_csv('data/raw/digits.csv', **OPTIONS)\n",
+    "src/sources/readers.py": (
+        "from pyarrow import csv\n\nfrom reading import OPTIONS\n\n\n"
+        "def rows():\n    return csv.read_csv('data/raw/digits.csv', **OPTIONS)\n"
+    ),
     "src/reading.py": "OPTIONS = {}\n",
-    "src/sources/losses.py": "from torch import nn\n\nfrom .smoothing import SMOOTHING\n\n\n"
-    "def softly():\n    return nn.CrossEntropyLoss(label_smoothing=SMOOTHING)\n",
+    "src/sources/losses.py": (
+        "from torch import nn\n\nfrom .smoothing import SMOOTHING\n\n\n"
+        "def softly():\n    return nn.CrossEntropyLoss(label_smoothing=SMOOTHING)\n"
+    ),
     "src/sources/smoothing.py": "SMOOTHING = 0.1\n",
     "src/sources/schedules.py": "def falls(n):\n    from helpers import halved\n    return halved(n)\n",
-    "src/helpers.py": "import shapes.sizes\n\n\ndef halved(n):\n    return 0.5**n\n\n\ndef width():\n    return shapes.sizes.WIDTH\n",
+    "src/helpers.py": (
+        "import shapes.sizes\n\n\ndef halved(n):\n    return 0.5**n\n\n\ndef width():\n    return shapes.sizes.WIDTH\n"
+    ),
     "src/shapes/__init__.py": "",
-    "src/shapes/sizes.py": "import json\nfrom pathlib import Path\n\nWIDTH = json.loads(Path(__file__).with_name('width.json').read_text())\n",
+    "src/shapes/sizes.py": (
+        "import json\nfrom pathlib import Path\n\nWIDTH ="
+        " json.loads(Path(__file__).with_name('width.json').read_text())\n"
+    ),
     "src/shapes/width.json": "16",
-    "src/networks/mine.py": "from torch import nn\n\nimport helpers\n\n\ndef build(input_shape, outputs):\n"
-    "    return nn.Sequential(nn.Flatten(), nn.Linear(64, helpers.width()), nn.Linear(helpers.width(), outputs))\n",
+    "src/networks/mine.py": (
+        "from torch import nn\n\nimport helpers\n\n\ndef build(input_shape, outputs):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, helpers.width()), nn.Linear(helpers.width(), outputs))\n"
+    ),
 }
 
 
@@ -60,7 +74,9 @@ def identities(project):
 
 
 def test_a_reader_from_elsewhere_is_refused_until_dvc_is_told_of_it(project):
-    assert project.refused.startswith("error: src/reading.py: prepare calls this code, but doesn't depend on it in dvc.yaml")
+    assert project.refused.startswith(
+        "error: src/reading.py: prepare calls this code, but doesn't depend on it in dvc.yaml"
+    )
     assert "dvc.yaml: src/reading.py: added to what prepare depends on" in project.checked.splitlines()
     lines, before = (project / "dvc.yaml").read_text().splitlines(), (PROJECT / "dvc.yaml").read_text().splitlines()
     assert [line for line in lines if line not in before] == ["      - src/reading.py"]
@@ -68,7 +84,10 @@ def test_a_reader_from_elsewhere_is_refused_until_dvc_is_told_of_it(project):
 
 
 def test_what_has_a_default_and_dvc_must_find_is_added(project):
-    assert "params.yaml: added seed: 0, batch.size: 64, train.start_from: null: the default, which DVC needs to find there" in project.checked.splitlines()
+    assert (
+        "params.yaml: added seed: 0, batch.size: 64, train.start_from: null: the default, which DVC needs to find there"
+        in project.checked.splitlines()
+    )
     added = PREPARED.replace("{shape", "{size: 64, shape").replace("train:\n", "train:\n  start_from: null\n")
     assert (project / "params.yaml").read_text() == "seed: 0\n" + added
 
@@ -103,12 +122,20 @@ def test_the_model_in_mlflow_carries_all_of_its_code(project):
     models = list((project / "mlartifacts").rglob("MLmodel"))
     assert models
     for model in models:
-        assert {path.name for path in (model.parent / "code").iterdir()} == {"networks", "helpers.py", "shapes", "surefoot"}
+        assert {path.name for path in (model.parent / "code").iterdir()} == {
+            "networks",
+            "helpers.py",
+            "shapes",
+            "surefoot",
+        }
 
 
 # --- What `check` takes, DVC takes ---------------------------------------------------------------
 
-LEAST = {"prepare": {"source": "sklearn:wine", "target": "target"}, "train": {"model": {"factory": "networks.mlp:mlp"}, "epochs": 1, "lr": 0.1}}
+LEAST = {
+    "prepare": {"source": "sklearn:wine", "target": "target"},
+    "train": {"model": {"factory": "networks.mlp:mlp"}, "epochs": 1, "lr": 0.1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +149,8 @@ def repo(tmp_path_factory):
 def dvc_takes(path, text):
     """Whether every stage finds its params, as `dvc repro` looks for them."""
     (path / "params.yaml").write_text(text)
-    watched.complete()
-    params = load(files.PARAMS)
+    dvc_yaml.complete()
+    params = load(paths.PARAMS)
     for stage in Repo(str(path)).index.stages:
         for dep in stage.deps:
             if hasattr(dep, "params"):
@@ -153,7 +180,7 @@ def test_a_params_file_without_what_has_a_default(repo, monkeypatch, text):
     assert (params.seed, params.batch.size) == (given.get("seed", 0), given.get("batch", {}).get("size", 64))
     written = (repo / "params.yaml").read_text()
     assert set(text.splitlines()) - set(written.splitlines()) <= {"batch: {}", f"train: {json.dumps(LEAST['train'])}"}
-    assert watched.complete() == []
+    assert dvc_yaml.complete() == []
 
 
 def test_a_params_file_in_one_line(repo, monkeypatch):

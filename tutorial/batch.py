@@ -31,8 +31,17 @@ def main() -> None:
     draw.table(
         ("size", "steps per epoch", "loss, same lr", "loss, scaled lr", "memory of a step", "time of an epoch"),
         *(
-            (f"{size}", f"{-(-1259 // size)}", f"{same:.4f}", f"{scaled:.4f}", f"{saved / 1024:.0f} KiB", f"{1000 * spent:.0f} ms")
-            for size, same, scaled, saved, spent in zip(SIZES, results[: len(SIZES)], results[len(SIZES) :], memory, seconds[: len(SIZES)], strict=True)
+            (
+                f"{size}",
+                f"{-(-1259 // size)}",
+                f"{same:.4f}",
+                f"{scaled:.4f}",
+                f"{saved / 1024:.0f} KiB",
+                f"{1000 * spent:.0f} ms",
+            )
+            for size, same, scaled, saved, spent in zip(
+                SIZES, results[: len(SIZES)], results[len(SIZES) :], memory, seconds[: len(SIZES)], strict=True
+            )
         ),
     )
     draw.save(figure, "batch")
@@ -66,6 +75,8 @@ def _saved_bytes(trainer: Any, size: int) -> int:
 
     rows = torch.arange(size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = trainer.objective.loss(trainer.model(trainer.training.inputs[:][rows]), trainer.training.targets[:][rows])
+        loss = trainer.objective.loss(
+            trainer.model(trainer.training.inputs[:][rows]), trainer.training.targets[:][rows]
+        )
     assert loss.requires_grad  # until here all of it is held
     return sum(kept.values())

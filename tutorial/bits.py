@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot import files
-from surefoot.params import Params
+from surefoot.base import digests, paths
+from surefoot.params.sections import Params
 from tutorial import draw, lab
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def _weights(params: Params) -> "list[Tensor]":
     """All weights after each epoch, as vectors."""
     import torch
 
-    return [torch.cat([weights.detach().flatten().clone() for weights in trainer.model.parameters()]) for _, trainer in lab.epochs(params)]
+    return [
+        torch.cat([weights.detach().flatten().clone() for weights in trainer.model.parameters()])
+        for _, trainer in lab.epochs(params)
+    ]
 
 
 def _kill(params: Params) -> None:
@@ -56,23 +59,32 @@ def _kill(params: Params) -> None:
     with tempfile.TemporaryDirectory(prefix="surefoot-tutorial-") as name:
         there = Path(name)
         (there / "data").mkdir()
-        for path in (Path("src"), files.RAW):
+        for path in (Path("src"), paths.RAW):
             (there / path).symlink_to(path.resolve())
-        (there / files.BATCHES).symlink_to(lab.batched(params))
-        (there / files.PARAMS).write_text(json.dumps(params.model_dump(mode="json")))
-        store = {"DVC_ROOT": name, "SUREFOOT_STORE": str(there / "store"), "MLFLOW_TRACKING_URI": f"sqlite:///{there / 'mlflow.db'}"}
+        (there / paths.BATCHES).symlink_to(lab.batched(params))
+        (there / paths.PARAMS).write_text(json.dumps(params.model_dump(mode="json")))
+        store = {
+            "DVC_ROOT": name,
+            "SUREFOOT_STORE": str(there / "store"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{there / 'mlflow.db'}",
+        }
         command = [sys.executable, "-m", "surefoot.stages.train"]
         environment = {**os.environ, "PYTHONPATH": str(Path("src").resolve()), **store}
-        with subprocess.Popen(command, cwd=there, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as training:
+        with subprocess.Popen(
+            command, cwd=there, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as training:
             assert training.stdout
             for line in training.stdout:
                 if line.startswith(f"epoch {KILLED_AFTER}/"):
                     break
             training.send_signal(signal.SIGKILL)
-        print(f"kill -9 after epoch {KILLED_AFTER}; exit code {training.returncode}; is there a model? {'yes' if (there / files.MODEL).exists() else 'no'}")
+        print(
+            f"kill -9 after epoch {KILLED_AFTER}; exit code {training.returncode}; is there a model?"
+            f" {'yes' if (there / paths.MODEL).exists() else 'no'}"
+        )
         done = subprocess.run(command, cwd=there, env=environment, capture_output=True, text=True, check=True)
         with contextlib.suppress(StopIteration):
             print(f"run again: {next(line for line in done.stdout.splitlines() if 'restored' in line)}")
-        print(f"{files.sha256_file(there / files.MODEL)}  killed and run again")
-        if files.MODEL.exists():
-            print(f"{files.sha256_file(files.MODEL)}  {files.MODEL}")
+        print(f"{digests.sha256_file(there / paths.MODEL)}  killed and run again")
+        if paths.MODEL.exists():
+            print(f"{digests.sha256_file(paths.MODEL)}  {paths.MODEL}")

@@ -1,4 +1,7 @@
-"""Figures as PNG of 850 pixels' width. Colours are Okabe and Ito's, which colour-blind people can tell apart; each line has a marker of its own, too."""
+"""Figures as PNG of 850 pixels' width.
+
+Colours are Okabe and Ito's, which colour-blind people can tell apart; each line has a marker of its own, too.
+"""
 
 import io
 import sys
@@ -8,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from surefoot import files
+from surefoot.base import writing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "os^Dvp"
@@ -35,7 +38,7 @@ def save(figure: Figure, name: str) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
     path = OUT / f"{name}.png"
-    files.write_bytes(path, data.getvalue())
+    writing.write_bytes(path, data.getvalue())
     print(f"figure: {path}", flush=True)
 
 

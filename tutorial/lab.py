@@ -1,4 +1,7 @@
-"""Short trainings by the project's own code, with other params than params.yaml has. Nothing of them stays: no file, no run in MLflow."""
+"""Short trainings by the project's own code, with other params than params.yaml has.
+
+Nothing of them stays: no file, no run in MLflow.
+"""
 
 import atexit
 import contextlib
@@ -12,9 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from surefoot import files, runs
-from surefoot.data.store import Store, open_store
-from surefoot.params import Params, load
+from surefoot.base import paths
+from surefoot.data.batch_store import Store, open_store
+from surefoot.params.reading import load
+from surefoot.params.sections import Params
+from surefoot.run import planning
 from surefoot.training import numerics
 
 Epoch = dict[str, float]  # its metrics, by the names that they have in MLflow
@@ -22,7 +27,7 @@ Epoch = dict[str, float]  # its metrics, by the names that they have in MLflow
 
 def params(**changes: Any) -> Params:
     """What params.yaml says, but for some keys: `params(train__lr=0.1)` for `train.lr: 0.1`."""
-    values = load(files.PARAMS).model_dump(mode="json")
+    values = load(paths.PARAMS).model_dump(mode="json")
     for name, value in changes.items():
         *sections, key = name.split("__")
         section = values
@@ -55,29 +60,32 @@ def _batched(values: str) -> Path:
     atexit.register(scratch.cleanup)
     here, there = Path.cwd(), Path(scratch.name)
     (there / "data").mkdir()
-    (there / files.RAW).symlink_to(here / files.RAW)
-    (there / files.PARAMS).write_text(json.dumps(load(files.PARAMS).model_dump(mode="json") | json.loads(values)))  # JSON is YAML, too
+    (there / paths.RAW).symlink_to(here / paths.RAW)
+    (there / paths.PARAMS).write_text(
+        json.dumps(load(paths.PARAMS).model_dump(mode="json") | json.loads(values))
+    )  # JSON is YAML, too
     os.chdir(there)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             prepare.main()
             batch.main()
-        return there / files.BATCHES
+        return there / paths.BATCHES
     finally:
         os.chdir(here)
 
 
 def epochs(params: Params) -> Iterator[tuple[Epoch, Any]]:
-    """Train, as the stage train does without what it restores and stores: the metrics of each epoch, and the trainer as it then is.
+    """Train, as the stage train does without what it restores and stores: the metrics of each epoch, and the trainer as
+    it then is.
 
     Raises:
         Diverged: the loss became NaN or infinite.
     """
     pinned(params)
-    from surefoot.training.sgd import Progress
+    from surefoot.training.loop import Progress
 
     data = batches(params)
-    plan = runs.plan(params, data)
+    plan = planning.plan(params, data)
     trainer, schedule = plan.make(), plan.schedule()
     metrics, epoch, steps = None, 0, 0
     while len(scheduled := schedule.next_epoch(metrics)):
@@ -85,7 +93,11 @@ def epochs(params: Params) -> Iterator[tuple[Epoch, Any]]:
         order = data.order(params.seed, epoch)
         done = trainer.train(order, scheduled, Progress(), steps, epoch)
         steps += done.steps
-        metrics = {"train/loss": done.loss_sum / done.rows, **trainer.end_epoch(epoch, steps), "lr": float(scheduled[-1, 0])}
+        metrics = {
+            "train/loss": done.loss_sum / done.rows,
+            **trainer.end_epoch(epoch, steps),
+            "lr": float(scheduled[-1, 0]),
+        }
         metrics["gradient_norm"] = done.norm_sum / done.steps
         yield metrics, trainer
 
@@ -96,9 +108,9 @@ def train(**changes: Any) -> list[Epoch]:
 
 
 def trainer(params: Params, count: int = 0) -> Any:
-    """The network, its optimizer and its data (`surefoot.training.sgd.Trainer`) after so many epochs."""
+    """The network, its optimizer and its data (`surefoot.training.loop.Trainer`) after so many epochs."""
     pinned(params)
     if not count:
-        return runs.plan(params, batches(params)).make()
+        return planning.plan(params, batches(params)).make()
     *_, (_, last) = islice(epochs(params), count)
     return last

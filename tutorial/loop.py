@@ -9,7 +9,13 @@ SHOWN = (1, 2, 3, 10, 30)
 
 
 def train(
-    model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor, orders: list[torch.Tensor], size: int, lr: float, momentum: float
+    model: torch.nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    orders: list[torch.Tensor],
+    size: int,
+    lr: float,
+    momentum: float,
 ) -> list[float]:
     """The loop of a first lesson; gives the mean loss of each epoch."""
     loss_function = torch.nn.CrossEntropyLoss()
@@ -33,14 +39,19 @@ def main() -> None:
     trainer = lab.trainer(params)
     model, data = trainer.model, trainer.training
     inputs, targets = data.inputs[:], data.targets[:]
-    orders = [torch.from_numpy(epoch_order(len(targets), params.seed, epoch)) for epoch in range(1, params.train.epochs + 1)]
+    orders = [
+        torch.from_numpy(epoch_order(len(targets), params.seed, epoch)) for epoch in range(1, params.train.epochs + 1)
+    ]
     plain = train(model, inputs, targets, orders, params.batch.size, params.train.lr, params.train.momentum)
 
     history = []
     for metrics, trainer in lab.epochs(params):  # noqa: B007
         history.append(metrics)
     ours = [metrics["train/loss"] for metrics in history]
-    draw.table(("epoch", "loss, plain loop", "loss, Surefoot"), *((f"{epoch}", f"{plain[epoch - 1]:.6f}", f"{ours[epoch - 1]:.6f}") for epoch in SHOWN))
+    draw.table(
+        ("epoch", "loss, plain loop", "loss, Surefoot"),
+        *((f"{epoch}", f"{plain[epoch - 1]:.6f}", f"{ours[epoch - 1]:.6f}") for epoch in SHOWN),
+    )
     differing = sum(int((a != b).sum()) for a, b in zip(model.parameters(), trainer.model.parameters(), strict=True))
     weights = sum(parameter.numel() for parameter in model.parameters())
     print(f"weights that differ after {len(ours)} epochs: {differing} of {weights:,}")
@@ -49,7 +60,9 @@ def main() -> None:
     epochs = range(1, len(ours) + 1)
     axes.semilogy(epochs, plain, color=draw.COLOURS[4], linewidth=6, alpha=0.6, label="training loss, plain loop")
     axes.semilogy(epochs, ours, label="training loss, Surefoot", **draw.style(0))
-    axes.semilogy(epochs, [metrics["validation/loss"] for metrics in history], label="validation loss, Surefoot", **draw.style(1))
+    axes.semilogy(
+        epochs, [metrics["validation/loss"] for metrics in history], label="validation loss, Surefoot", **draw.style(1)
+    )
     axes.set(xlabel="epoch", ylabel="loss")
     axes.legend()
     draw.save(figure, "loop")

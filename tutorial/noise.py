@@ -20,7 +20,9 @@ def main() -> None:
         loss(model(inputs[rows]), targets[rows]).backward()
         return torch.cat([weights.grad.flatten() for weights in model.parameters()])
 
-    figure, (axes,) = draw.panels("Error of a minibatch's gradient, relative to the gradient of all rows (root mean square)")
+    figure, (axes,) = draw.panels(
+        "Error of a minibatch's gradient, relative to the gradient of all rows (root mean square)"
+    )
     columns = []
     for number, (when, epochs) in enumerate({"before the first step": 0, "after 5 epochs": 5}.items()):
         trainer = lab.trainer(params, epochs)
@@ -33,7 +35,13 @@ def main() -> None:
             draws = [gradient(torch.randperm(len(targets), generator=generator)[:size]) for _ in range(DRAWS)]
             errors.append(sqrt(sum(float((drawn - full).norm() / full.norm()) ** 2 for drawn in draws) / DRAWS))
         axes.loglog(SIZES, errors, label=f"measured {when}", **draw.style(number))
-        axes.loglog(SIZES, [errors[0] / sqrt(size) for size in SIZES], color="0.6", linestyle=":", label="1 / √rows" if number else None)
+        axes.loglog(
+            SIZES,
+            [errors[0] / sqrt(size) for size in SIZES],
+            color="0.6",
+            linestyle=":",
+            label="1 / √rows" if number else None,
+        )
         columns.append(errors)
     draw.table(
         ("rows", "error before", "x root of rows", "error after 5 epochs", "x root of rows"),

@@ -1,11 +1,16 @@
-"""The order in which rows are trained on: all shuffled together, or block by block, as data need that is larger than memory."""
+"""The order in which rows are trained on: all shuffled together, or block by block, as data need that is larger than
+memory.
+"""
 
 from statistics import mean, stdev
 from typing import Any
 
 from tutorial import draw, lab
 
-WAYS: dict[str, dict[str, Any]] = {"full": {"batch__shuffle": "full"}, "blocks": {"batch__shuffle": "blocks", "batch__block": 64, "batch__window": 4}}
+WAYS: dict[str, dict[str, Any]] = {
+    "full": {"batch__shuffle": "full"},
+    "blocks": {"batch__shuffle": "blocks", "batch__block": 64, "batch__window": 4},
+}
 
 
 def main() -> None:

@@ -20,12 +20,17 @@ def main() -> None:
 
     before = loss(model(inputs), targets)
     before.backward()
-    print(f"loss before the first step {before.item():.3f}; of a guess that gives each of 10 classes the same chance: {math.log(10):.3f}")
+    print(
+        f"loss before the first step {before.item():.3f}; of a guess that gives each of 10 classes the same chance:"
+        f" {math.log(10):.3f}"
+    )
 
     start = [weights.detach().clone() for weights in model.parameters()]
     by_hand = [weights - params.train.lr * weights.grad for weights in model.parameters()]
     optimizer.step()
-    largest = max(float((hand - weights).detach().abs().max()) for hand, weights in zip(by_hand, model.parameters(), strict=True))
+    largest = max(
+        float((hand - weights).detach().abs().max()) for hand, weights in zip(by_hand, model.parameters(), strict=True)
+    )
     print(f"weights by optimizer.step() and by hand differ by at most {largest:.0e}, which is rounding")
 
     lrs = np.logspace(-3, 2, 101)
@@ -36,7 +41,10 @@ def main() -> None:
                 weights.copy_(first - float(lr) * weights.grad)
             losses.append(loss(model(inputs), targets).item())
     best = int(np.argmin(losses))
-    draw.table(("lr of the step", "loss after it"), *((f"{lrs[row]:.3g}", f"{losses[row]:.3f}") for row in sorted({0, 20, 40, best, 60, 70, 80, 100})))
+    draw.table(
+        ("lr of the step", "loss after it"),
+        *((f"{lrs[row]:.3g}", f"{losses[row]:.3f}") for row in sorted({0, 20, 40, best, 60, 70, 80, 100})),
+    )
     print(f"the best single step is of lr {lrs[best]:.2g}")
 
     figure, (axes,) = draw.panels("Loss on all training rows after one step from the same start")

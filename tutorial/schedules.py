@@ -1,11 +1,14 @@
-"""Changing the learning rate as training goes, by a plan and by feedback, where minibatches are so noisy that it matters."""
+"""Changing the learning rate as training goes, by a plan and by feedback, where minibatches are so noisy that it
+matters.
+"""
 
 from statistics import mean, stdev
 from typing import Any
 
 from tutorial import draw, lab
 
-# Linear regression: 309 training rows, 10 inputs. The least possible loss can be computed, so how far a training is from it can be seen.
+# Linear regression: 309 training rows, 10 inputs. The least possible loss can be computed, so how far a training is
+# from it can be seen.
 TASK: dict[str, Any] = {
     "prepare__source": "sklearn:diabetes",
     "prepare__target": "progression",
@@ -48,7 +51,9 @@ def main() -> None:
     draw.save(figure, "schedules")
 
     for name, schedule in {"constant": {"name": "constant"}, "cosine": COSINE}.items():
-        losses = [lab.train(seed=seed, train__lr=0.03, train__schedule=schedule)[-1]["validation/loss"] for seed in range(3)]
+        losses = [
+            lab.train(seed=seed, train__lr=0.03, train__schedule=schedule)[-1]["validation/loss"] for seed in range(3)
+        ]
         print(f"digits, {name}: validation loss {mean(losses):.3f}, give or take {stdev(losses):.3f} between 3 seeds")
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from surefoot.base.errors import UserError
 from surefoot.data.arrow import numbers
 from surefoot.data.columns import choose, quoted, some
-from surefoot.errors import UserError
 from tests.data.sources import prepare_of, write
 from tests.helpers import PROJECT
 
@@ -33,9 +33,9 @@ def chosen(**options):
 
 
 def test_kinds_follow_from_types():
-    assert chosen() == dict.fromkeys(["id", "pixel_0", "pixel_1", "price"], "numeric") | dict.fromkeys(["city", "sort"], "category") | dict.fromkeys(
-        ["day", "at", "hour"], "date"
-    ) | {"ok": "boolean"}
+    assert chosen() == dict.fromkeys(["id", "pixel_0", "pixel_1", "price"], "numeric") | dict.fromkeys(
+        ["city", "sort"], "category"
+    ) | dict.fromkeys(["day", "at", "hour"], "date") | {"ok": "boolean"}
 
 
 def test_columns_by_name_and_pattern_in_the_order_of_the_source():
@@ -52,13 +52,21 @@ def test_a_name_with_brackets_is_a_name_too():
 
 def test_kinds_by_name_and_pattern():
     found = chosen(kinds={"pixel_*": "category", "pixel_1": "boolean"})
-    assert (found["pixel_0"], found["pixel_1"], found["id"]) == ("category", "boolean", "numeric"), "a name goes before a pattern"
+    assert (found["pixel_0"], found["pixel_1"], found["id"]) == (
+        "category",
+        "boolean",
+        "numeric",
+    ), "a name goes before a pattern"
 
 
 @pytest.mark.parametrize("key", ["columns", "ignore", "kinds"])
 def test_a_pattern_that_matches_nothing(key):
     with pytest.raises(
-        UserError, match=rf"raw.csv: prepare.{key}: 'pixels_\*' matches no column; it has id, pixel_0, pixel_1, ok, city, sort, day, at and 3 more"
+        UserError,
+        match=(
+            rf"raw.csv: prepare.{key}: 'pixels_\*' matches no column; it has id, pixel_0, pixel_1, ok, city, sort, day,"
+            r" at and 3 more"
+        ),
     ):
         chosen(**{key: {"pixels_*": "numeric"} if key == "kinds" else ["pixels_*"]})
 
@@ -86,14 +94,19 @@ def test_columns_that_can_not_be(options, message):
 @pytest.mark.parametrize("type_", [pa.list_(pa.int64()), pa.struct({"a": pa.int64()}), pa.binary(), pa.duration("s")])
 def test_a_column_of_an_unsupported_type(type_):
     schema = pa.schema({"a": pa.float64(), "odd": type_, "kind": pa.string()})
-    with pytest.raises(UserError, match=r"raw.csv: column 'odd' has type .*, which can't be an input; leave it out \(prepare.ignore\)"):
+    with pytest.raises(
+        UserError, match=r"raw.csv: column 'odd' has type .*, which can't be an input; leave it out \(prepare.ignore\)"
+    ):
         choose(schema, prepare_of(), "raw.csv")
     assert len(choose(schema, prepare_of(ignore=["odd"]), "raw.csv")) == 1
 
 
 def test_an_empty_column():
     schema = pa.schema({"a": pa.float64(), "none": pa.null(), "kind": pa.string()})
-    with pytest.raises(UserError, match=r"column 'none' is empty; leave it out \(prepare.ignore\), or say what it holds \(prepare.kinds\)"):
+    with pytest.raises(
+        UserError,
+        match=r"column 'none' is empty; leave it out \(prepare.ignore\), or say what it holds \(prepare.kinds\)",
+    ):
         choose(schema, prepare_of(), "raw.csv")
 
 
@@ -128,9 +141,16 @@ ROWS = 40
     ],
 )  # fmt: skip
 def test_a_value_that_is_wrong(tmp_path, values, type_, options, message):
-    good = {pa.string(): {"numeric": "1", "date": "2020-01-01", "boolean": "true"}.get(options.get("kinds", {}).get("v"), "a"), pa.bool_(): True}.get(type_, 1)
+    good = {
+        pa.string(): (
+            {"numeric": "1", "date": "2020-01-01", "boolean": "true"}.get(options.get("kinds", {}).get("v"), "a")
+        ),
+        pa.bool_(): True,
+    }.get(type_, 1)
     column = pa.array([good] * ROWS, None if type_ == pa.date32() else type_)
-    column = pa.concat_arrays([column.cast(pa.int32()).cast(type_) if type_ == pa.date32() else column, pa.array(values, type_)])
+    column = pa.concat_arrays(
+        [column.cast(pa.int32()).cast(type_) if type_ == pa.date32() else column, pa.array(values, type_)]
+    )
     with pytest.raises(UserError, match=rf"raw.csv: row {ROWS + 2}, {message}"):
         write(tmp_path, rows(column), **options)
 
@@ -146,20 +166,42 @@ def test_a_category_with_a_million_values_is_found_early(tmp_path):
     def batches():
         for start in range(0, 1_000_000, 5000):
             read.append(start)
-            yield pa.record_batch({"v": pa.array([f"id {number}" for number in range(start, start + 5000)]), "kind": pa.array([*"xy"] * 2500)})
+            yield pa.record_batch(
+                {
+                    "v": pa.array([f"id {number}" for number in range(start, start + 5000)]),
+                    "kind": pa.array([*"xy"] * 2500),
+                }
+            )
 
     from surefoot.data.readers.source import Source
     from surefoot.data.tables import write_tables
 
     schema = pa.schema({"v": pa.string(), "kind": pa.string()})
     source = Source(schema, batches(), lambda row: f"raw.csv: row {row + 2}", None, lambda: 0)
-    with pytest.raises(UserError, match=r"raw.csv: row 1002, column 'v': the category has more than 1000 different values \(prepare.max_categories\)"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"raw.csv: row 1002, column 'v': the category has more than 1000 different values"
+            r" \(prepare.max_categories\)"
+        ),
+    ):
         write_tables(tmp_path, prepare_of(), 0, source)
     assert len(read) == 1
 
 
 @pytest.mark.parametrize(
-    "type_", [pa.int8(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("us")]
+    "type_",
+    [
+        pa.int8(),
+        pa.uint64(),
+        pa.float16(),
+        pa.float32(),
+        pa.float64(),
+        pa.bool_(),
+        pa.date32(),
+        pa.time32("s"),
+        pa.timestamp("us"),
+    ],
 )
 def test_numbers_of_any_slice(type_):
     for values in ([1, 0, 1, 1, 0, 1, 1, 1, 0, 1], [None, 0, 1, None, 1, 1, None, 0, 1, None]):
@@ -181,7 +223,7 @@ from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 from surefoot.data.readers.source import Source
 from surefoot.data.tables import read_table, write_tables
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 table = pq.ParquetFile({str(tmp_path / "raw.parquet")!r})
 for by in ("class", "group", "time"):
     split = {{"by": by, "column": None if by == "class" else "number"}}
@@ -208,7 +250,9 @@ print("pandas" in sys.modules)
         "kind": pa.array(with_missing("xy"[n % 2] for n in range(300))),
     }
     pq.write_table(pa.table(every), tmp_path / "raw.parquet")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(PROJECT / "src")})
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(PROJECT / "src")}
+    )
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 

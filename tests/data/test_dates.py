@@ -4,12 +4,12 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 import pyarrow as pa
 import pytest
 
+from surefoot.base.errors import UserError
 from surefoot.data.dates import CLOCK, DATE, INSTANT, ISO, MOMENT, TIME, as_type, read
 from surefoot.data.features import transform
-from surefoot.data.kept import as_kept, parse
+from surefoot.data.kept_preparation import as_kept, parse
 from surefoot.data.tables import write_tables
-from surefoot.date_formats import check_format
-from surefoot.errors import UserError
+from surefoot.params.date_formats import check_format
 from tests.data import sources
 
 
@@ -78,7 +78,14 @@ def test_a_time_of_the_day_is_read(form, text, wanted):
 
 
 @pytest.mark.parametrize(
-    "text", ["2024-12-31T22:59:59Z", "2024-12-31 23:59:59+01:00", "2024-12-31 17:29:59-0530", "2024-12-31 22:59:59 UTC", "2025-01-01T00:59:59+02"]
+    "text",
+    [
+        "2024-12-31T22:59:59Z",
+        "2024-12-31 23:59:59+01:00",
+        "2024-12-31 17:29:59-0530",
+        "2024-12-31 22:59:59 UTC",
+        "2025-01-01T00:59:59+02",
+    ],
 )
 def test_an_instant_is_read(text):
     result = read(pa.array([text]), ISO)
@@ -127,10 +134,16 @@ def test_the_format_is_found(tmp_path, written):
     texts = [f"{day:{written}}" for day in DAYS]
     schema, _ = write(tmp_path / "a", rows([None, *texts[1:]]), missing={"date": "drop"}, normalize="none")
     (feature,) = schema["features"]
-    assert (feature["kind"], feature["format"], feature["parts"]) == ("date", WRITTEN[written], ["year", "month", "day", "weekday"])
+    assert (feature["kind"], feature["format"], feature["parts"]) == (
+        "date",
+        WRITTEN[written],
+        ["year", "month", "day", "weekday"],
+    )
     found = transform({"v": pa.array(texts)}, [feature]).tolist()
     assert found == [[day.year, day.month, day.day, day.weekday()] for day in DAYS]
-    with_times, _ = write(tmp_path / "b", rows([f"{text} {number % 12 + 1}:05 pm" for number, text in enumerate(texts)]), normalize="none")
+    with_times, _ = write(
+        tmp_path / "b", rows([f"{text} {number % 12 + 1}:05 pm" for number, text in enumerate(texts)]), normalize="none"
+    )
     assert transform({"v": pa.array([f"{texts[1]} 12:05 am"])}, with_times["features"]).tolist() == [
         [DAYS[1].year, DAYS[1].month, DAYS[1].day, DAYS[1].weekday(), 0, 5, 0]
     ]
@@ -148,14 +161,35 @@ def test_times_of_one_digit(tmp_path):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([f"0{1 + n % 8}/0{1 + n % 9}/2020" for n in range(60)], ["row 10, column 'v': '01/09/2020' can be 9 January or 1 September, and none", "category"]),
+        (
+            [f"0{1 + n % 8}/0{1 + n % 9}/2020" for n in range(60)],
+            ["row 10, column 'v': '01/09/2020' can be 9 January or 1 September, and none", "category"],
+        ),
         ([f"0{1 + n % 9}.0{1 + n % 8}.2020" for n in range(60)], ['prepare.dates: {v: "%m.%d.%Y" or "%d.%m.%Y"}']),
-        (["02/02/2020"] * 60, ["row 2, column 'v': '02/02/2020' and the others of the first rows don't tell whether days or months come first"]),
-        ([f"{day:%m/%d/%y}" for day in DAYS], ["row 2, column 'v': '01/01/20'", "a year of two digits", 'prepare.dates: {v: "%m/%d/%y"}', "category"]),
+        (
+            ["02/02/2020"] * 60,
+            [
+                "row 2, column 'v': '02/02/2020' and the others of the first rows don't tell whether days or months"
+                " come first"
+            ],
+        ),
+        (
+            [f"{day:%m/%d/%y}" for day in DAYS],
+            ["row 2, column 'v': '01/01/20'", "a year of two digits", 'prepare.dates: {v: "%m/%d/%y"}', "category"],
+        ),
         ([f"{day:%d-%b-%y}" for day in DAYS], ["a year of two digits", '"%d-%b-%y"']),
-        ([f"{DAYS[2]:%d/%m/%Y}", *(f"{day:%m/%d/%Y}" for day in DAYS[1:])], ["row 2", "'15/03/2020' is a date that is written otherwise than '02/07/2020'"]),
-        ([*(f"{day:%m/%d/%Y}" for day in DAYS[:-1]), "unknown"], ["row 61, column 'v': 'unknown' is not a date", "prepare.missing.values", "category"]),
-        ([*(f"{day:%m/%d/%Y}" for day in [DAYS[2]] * 57), "closed", "open", "closed"], ["row 59, column 'v': 'closed' is not a date"]),
+        (
+            [f"{DAYS[2]:%d/%m/%Y}", *(f"{day:%m/%d/%Y}" for day in DAYS[1:])],
+            ["row 2", "'15/03/2020' is a date that is written otherwise than '02/07/2020'"],
+        ),
+        (
+            [*(f"{day:%m/%d/%Y}" for day in DAYS[:-1]), "unknown"],
+            ["row 61, column 'v': 'unknown' is not a date", "prepare.missing.values", "category"],
+        ),
+        (
+            [*(f"{day:%m/%d/%Y}" for day in [DAYS[2]] * 57), "closed", "open", "closed"],
+            ["row 59, column 'v': 'closed' is not a date"],
+        ),
         ([*(f"{day:%Y-%m-%d}" for day in DAYS[:-1]), "2020-02-30"], ["row 61, column 'v': '2020-02-30' is not a date"]),
     ],
 )
@@ -172,8 +206,12 @@ def test_a_format_by_params(tmp_path):
     for form, wanted in (("%d/%m/%Y", [2020, 4, 3, 4]), ("%m/%d/%Y", [2020, 3, 4, 2])):
         schema, _ = write(tmp_path, rows(values), dates={"v": form}, normalize="none")
         assert transform({"v": pa.array(["03/04/2020"])}, schema["features"]).tolist() == [wanted]
-        assert transform({"v": pa.array(["2020-12-31"])}, schema["features"]).tolist() == [[2020, 12, 31, 3]], "ISO can be nothing else"
-    with pytest.raises(UserError, match=r"raw.csv: row 42, column 'v': 'x' is not a date such as 12/31/2024 \(%m/%d/%Y\)"):
+        assert transform({"v": pa.array(["2020-12-31"])}, schema["features"]).tolist() == [[2020, 12, 31, 3]], (
+            "ISO can be nothing else"
+        )
+    with pytest.raises(
+        UserError, match=r"raw.csv: row 42, column 'v': 'x' is not a date such as 12/31/2024 \(%m/%d/%Y\)"
+    ):
         write(tmp_path, rows([*values[:40], "x", *values[40:]]), dates={"v*": "%m/%d/%Y"})
 
 
@@ -197,7 +235,9 @@ def test_dates_that_are_numbers(tmp_path, type_):
 
 def test_a_time_after_days_alone(tmp_path):
     values = [f"{day:%d.%m.%Y}" for day in DAYS] * 100
-    with pytest.raises(UserError, match=r"row 5002, column 'v': '14.03.2020 10:00' names a time of the day.*prepare.kinds: date"):
+    with pytest.raises(
+        UserError, match=r"row 5002, column 'v': '14.03.2020 10:00' names a time of the day.*prepare.kinds: date"
+    ):
         write(tmp_path, rows([*values[:5000], "14.03.2020 10:00", *values[5000:]]), size=1000)
     schema, _ = write(tmp_path, rows([*values[:5000], "14.03.2020 10:00", *values[5000:]]), kinds={"v": "date"})
     assert schema["features"][0]["parts"][-1] == "second"
@@ -220,7 +260,9 @@ def test_a_split_by_the_time_of_texts(tmp_path):
     write(tmp_path, rows(texts, n=list(range(60))), split={"by": "time", "column": "v"})
     import pyarrow.parquet as pq
 
-    assert pq.read_table(tmp_path / "test.parquet").column("n").to_pylist() == list(range(51, 60)), "the latest, not the last by the alphabet"
+    assert pq.read_table(tmp_path / "test.parquet").column("n").to_pylist() == list(range(51, 60)), (
+        "the latest, not the last by the alphabet"
+    )
 
 
 def test_instants_give_the_same_numbers_however_they_come(tmp_path):
@@ -237,7 +279,9 @@ def test_instants_give_the_same_numbers_however_they_come(tmp_path):
     written = {}
     for way, values in ways.items():
         written[way], _ = write(tmp_path / way, rows(values), kinds={"v": "date"})
-    plain = {way: json.dumps({**schema["features"][0], "format": None}, sort_keys=True) for way, schema in written.items()}
+    plain = {
+        way: json.dumps({**schema["features"][0], "format": None}, sort_keys=True) for way, schema in written.items()
+    }
     assert len(set(plain.values())) == 1, "fitted on the same numbers"
     first = transform({"v": ways["zone"]}, written["zone"]["features"])
     for way, values in ways.items():
@@ -254,7 +298,9 @@ def read_type(directory):
 
 def test_times_with_a_zone_and_without_are_not_mixed(tmp_path):
     moments = [f"2024-03-{1 + number % 28:02}T10:00:00" for number in range(60)]
-    with pytest.raises(UserError, match=r"row 12, column 'v': '2024-03-11T10:00:00' has no time zone, and the others have one"):
+    with pytest.raises(
+        UserError, match=r"row 12, column 'v': '2024-03-11T10:00:00' has no time zone, and the others have one"
+    ):
         write(tmp_path, rows([*(f"{text}Z" for text in moments[:10]), *moments[10:]]), kinds={"v": "date"})
     zoned, _ = write(tmp_path / "a", rows([f"{text}Z" for text in moments]), kinds={"v": "date"})
     plain, _ = write(tmp_path / "b", rows(moments), kinds={"v": "date"})
@@ -277,10 +323,15 @@ def test_finer_than_a_microsecond_is_cut_off_the_same_way(tmp_path):
     import pyarrow.parquet as pq
 
     kept = sorted(
-        value for split in ("train", "validation", "test") for value in pq.read_table(tmp_path / f"{split}.parquet").column("v").cast(pa.int64()).to_pylist()
+        value
+        for split in ("train", "validation", "test")
+        for value in pq.read_table(tmp_path / f"{split}.parquet").column("v").cast(pa.int64()).to_pylist()
     )
     assert kept[:2] == [-2, 86_400_000_001]
-    assert transform({"v": in_file}, schema["features"]).tolist() == transform({"v": in_file.cast(pa.string())}, schema["features"]).tolist()
+    assert (
+        transform({"v": in_file}, schema["features"]).tolist()
+        == transform({"v": in_file.cast(pa.string())}, schema["features"]).tolist()
+    )
     assert DATE != MOMENT
 
 
@@ -295,7 +346,9 @@ def test_a_kept_preparation_keeps_formats_and_zones(tmp_path):
     write_tables(tmp_path, prepare, 0, sources.source(new), keep=kept)
     import pyarrow.parquet as pq
 
-    assert set(pq.read_table(tmp_path / "train.parquet").column("v").to_pylist()) <= {datetime(2024, month, 2) for month in range(1, 13)}, "not both ways"
+    assert set(pq.read_table(tmp_path / "train.parquet").column("v").to_pylist()) <= {
+        datetime(2024, month, 2) for month in range(1, 13)
+    }, "not both ways"
     with pytest.raises(UserError, match="column 'at' holds times without a zone, but with one in the model"):
         write_tables(tmp_path, prepare, 0, sources.source({**new, "at": [f"{day}T12:00" for day in DAYS]}), keep=kept)
     with pytest.raises(UserError, match=r"prepare.dates: v"):

@@ -6,10 +6,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from surefoot.base.errors import UserError
 from surefoot.data.dates import PARTS, date_parts
 from surefoot.data.features import dates_of, transform
 from surefoot.data.tables import read_schema, read_table
-from surefoot.errors import UserError
 from tests.data.sources import write
 
 ROWS = 200
@@ -55,7 +55,7 @@ def test_missing_numbers_are_filled_in(tmp_path, policy, fill, indicator):
     assert feature["names"] == ["v", "v=missing"][: 1 + indicator]
     mean, deviation = np.mean(there), np.std(there)
     for missing in (None, float("nan")):
-        (one, other) = applied(feature, [missing, 2.5])
+        one, other = applied(feature, [missing, 2.5])
         assert one == pytest.approx([(fill(there) - mean) / deviation, 1.0][: 1 + indicator], abs=1e-6)
         assert other == pytest.approx([(2.5 - mean) / deviation, 0.0][: 1 + indicator], rel=1e-6)
 
@@ -88,13 +88,22 @@ def test_a_missing_value_without_a_policy_is_refused_later_too(tmp_path):
 def test_booleans(tmp_path):
     values = [None if number % 7 == 3 else number % 3 == 0 for number in range(ROWS)]
     feature, _ = fitted(tmp_path, values, missing={"boolean": "constant", "indicator": True})
-    assert (feature["kind"], feature["fill"], feature["subtract"], feature["divide"]) == ("boolean", [0.0], [0.0], [1.0])
+    assert (feature["kind"], feature["fill"], feature["subtract"], feature["divide"]) == (
+        "boolean",
+        [0.0],
+        [0.0],
+        [1.0],
+    )
     assert applied(feature, [True, False, None]) == [[1, 0], [0, 0], [0, 1]]
 
 
 def test_categories_as_features_of_their_own(tmp_path):
     feature, _ = fitted(tmp_path, [["b", "10", "9"][number % 3] for number in range(ROWS)])
-    assert (feature["values"], feature["encode"], feature["names"]) == (["9", "10", "b"], "onehot", ["v=(other)", "v=9", "v=10", "v=b"])
+    assert (feature["values"], feature["encode"], feature["names"]) == (
+        ["9", "10", "b"],
+        "onehot",
+        ["v=(other)", "v=9", "v=10", "v=b"],
+    )
     assert applied(feature, ["b", "9", "never seen", "10"]) == [[0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]]
     with pytest.raises(UserError, match=r"column 'v' is empty in row 1 \(from 0\)"):
         transform({"v": pa.array(["b", None])}, [feature])
@@ -102,7 +111,11 @@ def test_categories_as_features_of_their_own(tmp_path):
 
 def test_categories_as_codes(tmp_path):
     feature, _ = fitted(
-        tmp_path, [[3, 12, None][number % 3] for number in range(ROWS)], kinds={"v": "category"}, categories="codes", missing={"category": "constant"}
+        tmp_path,
+        [[3, 12, None][number % 3] for number in range(ROWS)],
+        kinds={"v": "category"},
+        categories="codes",
+        missing={"category": "constant"},
     )
     assert (feature["values"], feature["width"], feature["names"]) == (["3", "12", None], 1, ["v"])
     assert applied(feature, [12, 3, None, 4], pa.int64()) == [[2], [1], [3], [0]]
@@ -110,7 +123,10 @@ def test_categories_as_codes(tmp_path):
 
 
 def test_dates_are_taken_apart(tmp_path):
-    values = [datetime(2019 + number % 3, 1 + number % 12, 1 + number % 28, number % 24, number % 60, 5, 250_000) for number in range(ROWS)]
+    values = [
+        datetime(2019 + number % 3, 1 + number % 12, 1 + number % 28, number % 24, number % 60, 5, 250_000)
+        for number in range(ROWS)
+    ]
     feature, training = fitted(tmp_path, values, normalize="none")
     assert feature["parts"] == ["year", "month", "day", "weekday", "hour", "minute", "second"]
     assert feature["names"] == [f"v.{part}" for part in feature["parts"]]
@@ -122,11 +138,17 @@ def test_dates_are_taken_apart(tmp_path):
 
 
 def test_missing_dates_are_filled_in_part_by_part(tmp_path):
-    values = [None if number % 4 == 1 else date(2000 + number % 20, 1 + number % 12, 1 + number % 28) for number in range(ROWS)]
+    values = [
+        None if number % 4 == 1 else date(2000 + number % 20, 1 + number % 12, 1 + number % 28)
+        for number in range(ROWS)
+    ]
     feature, training = fitted(tmp_path, values, missing={"date": "median", "indicator": True})
     there = [value for value in training if value is not None]
     assert feature["parts"] == ["year", "month", "day", "weekday"]
-    assert feature["fill"] == [np.median([part(value) for value in there]) for part in (lambda d: d.year, lambda d: d.month, lambda d: d.day, date.weekday)]
+    assert feature["fill"] == [
+        np.median([part(value) for value in there])
+        for part in (lambda d: d.year, lambda d: d.month, lambda d: d.day, date.weekday)
+    ]
     (row,) = transform({"v": pa.array([None], pa.date32())}, [feature]).tolist()
     assert row[-1] == 1
 
@@ -159,9 +181,13 @@ def test_features_stand_side_by_side_and_a_later_row_is_prepared_as_they_were(tm
     assert all(len(feature["names"]) == feature["width"] for feature in features)
     everything = transform({name: pa.array(values) for name, values in rows.items()}, read_schema(tmp_path)["features"])
     assert everything.shape == (ROWS, 15)
-    read = np.concatenate([inputs for split in ("train", "validation", "test") for inputs, _ in read_table(tmp_path, split, schema)])
+    read = np.concatenate(
+        [inputs for split in ("train", "validation", "test") for inputs, _ in read_table(tmp_path, split, schema)]
+    )
     assert sorted(map(tuple, read.tolist())) == sorted(map(tuple, everything.tolist())), "to the bit"
-    frame = pd.DataFrame({name: values for name, values in rows.items() if name != "day"} | {"day": pd.to_datetime(rows["day"])})
+    frame = pd.DataFrame(
+        {name: values for name, values in rows.items() if name != "day"} | {"day": pd.to_datetime(rows["day"])}
+    )
     assert (transform({name: frame[name].to_numpy() for name in frame}, features) == everything).all()
     examples = json.loads(json.dumps(schema["examples"]))
     assert len(examples) == 2
@@ -188,7 +214,8 @@ def test_constants_and_ids_are_warned_of(tmp_path):
     assert "'day' (prepare.ignore leaves a column out)" in constant
     assert ids.startswith("another value in every training row, as in an id, from which nothing is learned: 'name' (")
     assert counter.startswith(
-        "whole numbers that count the rows, or rise or fall with them: 'id', 'shuffled', 'down'; if that is an id or a row's number, leave it out"
+        "whole numbers that count the rows, or rise or fall with them: 'id', 'shuffled', 'down'; if that is an id or a"
+        " row's number, leave it out"
     )
     assert [feature["column"] for feature in schema["features"]][:2] == ["v", "text"], "they stay"
 
@@ -196,8 +223,16 @@ def test_constants_and_ids_are_warned_of(tmp_path):
 def test_ids_among_many_rows_are_warned_of(tmp_path):
     """Also where not all values are kept, and where they are too large for an integer."""
     count = 9000
-    rows = {"kind": ["xy"[n % 2] for n in range(count)], "zero": [0] * count, "large": [float(n) * 2**80 for n in range(count)]}
-    rows |= {"shuffled": [n * 4001 % count for n in range(count)], "pairs": [n // 2 for n in range(count)], "income": [n * 4001 % 90_001 for n in range(count)]}
+    rows = {
+        "kind": ["xy"[n % 2] for n in range(count)],
+        "zero": [0] * count,
+        "large": [float(n) * 2**80 for n in range(count)],
+    }
+    rows |= {
+        "shuffled": [n * 4001 % count for n in range(count)],
+        "pairs": [n // 2 for n in range(count)],
+        "income": [n * 4001 % 90_001 for n in range(count)],
+    }
     _, notes = write(tmp_path, rows)
     assert [note.partition(";")[0] for note in notes if "count the rows" in note] == [
         "whole numbers that count the rows, or rise or fall with them: 'large', 'shuffled'"
@@ -211,5 +246,7 @@ def test_a_constant_column_becomes_zero(tmp_path):
 
 def test_a_column_of_the_other_values_everywhere_keeps_its_fill(tmp_path):
     """All training values missing: mean and median are 0."""
-    schema, _ = write(tmp_path, table(pa.nulls(60, pa.float64()), w=[float(n) for n in range(60)]), missing={"numeric": "median"})
+    schema, _ = write(
+        tmp_path, table(pa.nulls(60, pa.float64()), w=[float(n) for n in range(60)]), missing={"numeric": "median"}
+    )
     assert schema["features"][0]["fill"] == [0.0]

@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.data import normalize as module
-from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling, select, sortable, unsortable
+from surefoot.data import normalization as module
+from surefoot.data.normalization import (
+    ByteStatistics,
+    Statistics,
+    median,
+    normalize,
+    scaling,
+    select,
+    sortable,
+    unsortable,
+)
 
 VALUES = st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
 

@@ -48,7 +48,9 @@ class TestOrder:
 
     @pytest.mark.parametrize("block", [None, 4])
     def test_epochs_and_seeds_differ(self, block):
-        orders = {tuple(Order(20, seed, epoch, block, 2).indices().tolist()) for seed in range(10) for epoch in range(10)}
+        orders = {
+            tuple(Order(20, seed, epoch, block, 2).indices().tolist()) for seed in range(10) for epoch in range(10)
+        }
         assert len(orders) == 100
 
     @pytest.mark.parametrize("blocks", [(), (8, 2)])

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from surefoot.base.errors import UserError
 from surefoot.data import separate_sources
-from surefoot.data.readers.open import open_source
+from surefoot.data.readers.open_source import open_source
 from surefoot.data.separate_sources import count_shared, hash_rows, refuse_same
 from surefoot.data.tables import write_tables
-from surefoot.errors import UserError
 from tests.data.sources import prepare_of, write
 
 
@@ -63,28 +63,51 @@ def test_the_same_rows_as_another_source_are_refused(files, one, other):
         assert f"{one} (prepare.{keys[0]})" in str(refused.value)
 
 
-@pytest.mark.parametrize(("one", "other"), [("raw.csv", "other.csv"), ("images", "more"), ("sklearn:wine", "sklearn:iris"), ("raw.csv", "nowhere.csv")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("raw.csv", "other.csv"), ("images", "more"), ("sklearn:wine", "sklearn:iris"), ("raw.csv", "nowhere.csv")],
+)
 def test_other_rows_are_not(files, one, other):
     refuse_same(prepare_of(source=one, test_source=other))
 
 
 def numbered(first, rows, **more):
-    return {"a": [float(number) for number in range(first, first + rows)], "kind": ["xy"[number % 2] for number in range(rows)], **more}
+    return {
+        "a": [float(number) for number in range(first, first + rows)],
+        "kind": ["xy"[number % 2] for number in range(rows)],
+        **more,
+    }
 
 
 def test_rows_in_both_are_counted(tmp_path):
-    rows = numbered(0, 60, c=["p", "q", None] * 20, d=[date(2020, 1, 1 + number % 28) for number in range(60)], b=[number % 3 == 0 for number in range(60)])
+    rows = numbered(
+        0,
+        60,
+        c=["p", "q", None] * 20,
+        d=[date(2020, 1, 1 + number % 28) for number in range(60)],
+        b=[number % 3 == 0 for number in range(60)],
+    )
     shuffled = np.random.default_rng(0).permutation(60)[:25].tolist()
     other = {name: [values[number] for number in shuffled] for name, values in rows.items()}
     other["a"][:5] = [-1.0 - number for number in range(5)]
     other["kind"][5] = "x" if other["kind"][5] == "y" else "y"
     options = {"missing": {"category": "constant"}}
     _, said = write(tmp_path, rows, test=other, **options)
-    assert any(note.startswith("19 of the 25 rows of test.csv (prepare.test_source) are also among those of raw.csv") for note in said), said
-    _, said = write(tmp_path, rows, test=numbered(100, 20, **{name: rows[name][:20] for name in "cdb"}), validation=other, **options)
-    assert [note for note in said if "are also" in note] == [next(note for note in said if note.startswith("19 of the 25 rows of validation.csv"))]
+    assert any(
+        note.startswith("19 of the 25 rows of test.csv (prepare.test_source) are also among those of raw.csv")
+        for note in said
+    ), said
+    _, said = write(
+        tmp_path, rows, test=numbered(100, 20, **{name: rows[name][:20] for name in "cdb"}), validation=other, **options
+    )
+    assert [note for note in said if "are also" in note] == [
+        next(note for note in said if note.startswith("19 of the 25 rows of validation.csv"))
+    ]
     _, said = write(tmp_path, rows, test=numbered(100, 20), validation=numbered(90, 30), columns=["a"])
-    assert any(note.startswith("20 of the 20 rows of test.csv (prepare.test_source) are also among those of validation.csv") for note in said), said
+    assert any(
+        note.startswith("20 of the 20 rows of test.csv (prepare.test_source) are also among those of validation.csv")
+        for note in said
+    ), said
 
 
 def test_of_many_rows_a_part_is_looked_for(monkeypatch):
@@ -92,7 +115,11 @@ def test_of_many_rows_a_part_is_looked_for(monkeypatch):
     rows = pa.record_batch({"a": pa.array(np.arange(40_000.0)), "b": pa.array(np.arange(40_000) % 2 == 0)})
     hashes = hash_rows(rows)
     assert len(set(hashes.tolist())) == 40_000
-    count = count_shared(lambda: iter([rows.slice(0, 20_000)]), 20_000, [lambda: iter([rows.slice(15_000, 9_000)]), lambda: iter([rows.slice(19_000)])])
+    count = count_shared(
+        lambda: iter([rows.slice(0, 20_000)]),
+        20_000,
+        [lambda: iter([rows.slice(15_000, 9_000)]), lambda: iter([rows.slice(19_000)])],
+    )
     assert 4_000 < count < 6_000
 
 
@@ -133,7 +160,9 @@ def prepared(directory, main, test, ending, **options):
             csv.write_csv(pa.table(table), file)
         else:
             pq.write_table(pa.table(table), file)
-    prepare = prepare_of(source=str(directory / f"main.{ending}"), test_source=str(directory / f"test.{ending}"), **MISSING, **options)
+    prepare = prepare_of(
+        source=str(directory / f"main.{ending}"), test_source=str(directory / f"test.{ending}"), **MISSING, **options
+    )
     opener = lambda told: open_source(told, told.test_source, None)  # noqa: E731
     write_tables(directory, prepare, 0, open_source(prepare, prepare.source, None), None, opener)
     return pq.read_table(directory / "test.parquet")
@@ -151,9 +180,17 @@ def test_a_column_that_is_empty_there(tmp_path, ending, column):
 
 
 def test_what_only_looks_otherwise_there(tmp_path):
-    """Digits without zeros before them, whole numbers, days alone, another zone: as the values are in the main source."""
+    """Digits without zeros before them, whole numbers, days alone, another zone: as the values are in
+    the main source.
+    """
     test = {name: values.slice(0, 4) for name, values in MAIN.items()}
-    as_csv = prepared(tmp_path, MAIN, test | {"c": pa.array(["10", "01", "1", "02"]), "f": pa.array([1, 2, 3, 4])}, "csv", kinds={"c": "category"})
+    as_csv = prepared(
+        tmp_path,
+        MAIN,
+        test | {"c": pa.array(["10", "01", "1", "02"]), "f": pa.array([1, 2, 3, 4])},
+        "csv",
+        kinds={"c": "category"},
+    )
     assert as_csv.column("c").to_pylist() == ["10", "01", "1", "02"]
     assert as_csv.column("f").to_pylist() == [1.0, 2.0, 3.0, 4.0]
     days = pa.array([date(2024, 1, 1 + number) for number in range(4)])
@@ -168,14 +205,18 @@ def test_what_only_looks_otherwise_there(tmp_path):
     for ending, given in (("parquet", east), ("parquet", texts), ("csv", texts)):
         assert prepared(tmp_path, MAIN, test | {"zoned": given}, ending).column("zoned").to_pylist() == moments
     ints = pa.array([3, None, 5, 6], pa.int16())
-    assert prepared(tmp_path, MAIN, test | {"f": ints, "n": ints.cast(pa.float64())}, "parquet").column("n").to_pylist() == [3.0, None, 5.0, 6.0]
+    assert prepared(tmp_path, MAIN, test | {"f": ints, "n": ints.cast(pa.float64())}, "parquet").column(
+        "n"
+    ).to_pylist() == [3.0, None, 5.0, 6.0]
 
 
 def test_dates_there_are_read_by_the_format_here(tmp_path):
     main = {"day": [f"{day:%m/%d/%Y}" for day in DAYS], "kind": ["x", "y"] * 30}
     found = prepared(tmp_path, main, {"day": ["01/02/2024", "02/03/2024"], "kind": ["x", "y"]}, "csv")
     assert found.column("day").to_pylist() == [date(2024, 1, 2), date(2024, 2, 3)], "which alone could be read two ways"
-    with pytest.raises(UserError, match=r"test.csv: row 3, column 'day': '14/03/2024' is not a date such as 12/31/2024"):
+    with pytest.raises(
+        UserError, match=r"test.csv: row 3, column 'day': '14/03/2024' is not a date such as 12/31/2024"
+    ):
         prepared(tmp_path, main, {"day": ["01/02/2024", "14/03/2024"], "kind": ["x", "y"]}, "csv")
 
 
@@ -186,7 +227,11 @@ def test_dates_there_are_read_by_the_format_here(tmp_path):
         ("c", [1, 2, 3, 4], "column 'c' is int64, but in .* it is a category column"),
         ("n", ["a", "b", "c", "d"], "column 'n' is string, but in .* it is a numeric column"),
         ("b", [0.0, 1.0, 0.5, None], "column 'b' is double, but in .* it is a boolean column"),
-        ("at", [datetime(2020, 1, 1, tzinfo=UTC)] * 4, "row 1, column 'at': .* has a time zone, and the others have none"),
+        (
+            "at",
+            [datetime(2020, 1, 1, tzinfo=UTC)] * 4,
+            "row 1, column 'at': .* has a time zone, and the others have none",
+        ),
         ("zoned", [datetime(2020, 1, 1)] * 4, "row 1, column 'zoned': .* has no time zone"),
         ("at", [1, 2, 3, 4], "row 1, column 'at': 1 .*is no date"),
     ],

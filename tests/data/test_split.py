@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups, split_rows
+from surefoot.data.splitting import SPLITS, ByClass, hash_texts, split_groups, split_rows
 
 LABELS = st.text(max_size=5)
 SEEDS = st.integers(0, 2**63 - 1)
-SHARES = st.tuples(st.integers(1, 98), st.integers(1, 98)).filter(lambda both: sum(both) < 100).map(lambda both: (both[0] / 100, both[1] / 100))
+SHARES = (
+    st.tuples(st.integers(1, 98), st.integers(1, 98))
+    .filter(lambda both: sum(both) < 100)
+    .map(lambda both: (both[0] / 100, both[1] / 100))
+)
 
 
 def split(label, rows, seed, validation=0.15, test=0.15):
@@ -28,7 +32,10 @@ def test_each_split_has_its_fraction_of_any_first_rows(label, rows, seed, shares
     assert all(abs(count - number * share) < 1 for count, number in zip(tests.tolist(), first.tolist(), strict=True))
     # The validation rows are picked from what the test rows leave, itself within one row of its share.
     rest = Fraction(str(validation)) / (1 - share)
-    assert all(abs(count - (number - tested) * rest) < 1 for count, number, tested in zip(validations.tolist(), first.tolist(), tests.tolist(), strict=True))
+    assert all(
+        abs(count - (number - tested) * rest) < 1
+        for count, number, tested in zip(validations.tolist(), first.tolist(), tests.tolist(), strict=True)
+    )
 
 
 @given(LABELS, st.integers(0, 500), st.integers(0, 500), SEEDS, SHARES)
@@ -105,5 +112,7 @@ def test_groups_have_their_fractions_about(seed, shares):
 
 
 def test_groups_are_split_the_same_as_ever():
-    names = "".join(".vt"[number] for number in split_groups(hashes([str(number) for number in range(40)]), 0, 0.15, 0.15).tolist())
+    names = "".join(
+        ".vt"[number] for number in split_groups(hashes([str(number) for number in range(40)]), 0, 0.15, 0.15).tolist()
+    )
     assert names == "t.ttv.v..t......v......t.....v..t...t..."

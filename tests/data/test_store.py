@@ -7,17 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot import files
-from surefoot.data import store as stores
+from surefoot.base import digests, writing
+from surefoot.base.errors import UserError
+from surefoot.data import batch_store as stores
+from surefoot.data.batch_store import open_store, write_index, write_split
 from surefoot.data.order import Order
-from surefoot.data.split import SPLITS
-from surefoot.data.store import open_store, write_index, write_split
-from surefoot.errors import UserError
+from surefoot.data.splitting import SPLITS
 
 CLASSES = ["x", "y", "z"]
 
 
-def make(out, rows=(11, 4, 3), shape=(2, 3), size=4, drop_last=False, block=3, dtype="float32", targets_dtype="int64", **index):
+def make(
+    out,
+    rows=(11, 4, 3),
+    shape=(2, 3),
+    size=4,
+    drop_last=False,
+    block=3,
+    dtype="float32",
+    targets_dtype="int64",
+    **index,
+):
     """A store whose every value is different: (inputs, targets) of each split, in file order."""
     source, splits = {}, {}
     for number, (split, count) in enumerate(zip(SPLITS, rows, strict=True)):
@@ -26,8 +36,19 @@ def make(out, rows=(11, 4, 3), shape=(2, 3), size=4, drop_last=False, block=3, d
         source[split] = inputs, targets
         blocks = ((inputs[start : start + block], targets[start : start + block]) for start in range(0, count, block))
         places = Order(count, 0, 0) if split == "train" else None
-        splits[split] = write_split(out / split, blocks, count, shape, places, classes=len(CLASSES), dtype=dtype, targets_dtype=targets_dtype)
-    write_index(out, splits, batch_size=size, drop_last=drop_last, shape=shape, classes=CLASSES, preparation={"source": "raw.csv"}, **index)
+        splits[split] = write_split(
+            out / split, blocks, count, shape, places, classes=len(CLASSES), dtype=dtype, targets_dtype=targets_dtype
+        )
+    write_index(
+        out,
+        splits,
+        batch_size=size,
+        drop_last=drop_last,
+        shape=shape,
+        classes=CLASSES,
+        preparation={"source": "raw.csv"},
+        **index,
+    )
     return source
 
 
@@ -56,7 +77,7 @@ def test_every_row_is_there_once(tmp_path_factory, rows, block, size, drop_last,
         for name, array in (("inputs", found.inputs), ("targets", found.targets)):
             described = store.index["splits"][split][name]
             assert described["dtype"] == array.dtype.name == (dtype if name == "inputs" else targets_dtype)
-            assert described["sha256"] == files.sha256_file(out / split / f"{name}.npy")
+            assert described["sha256"] == digests.sha256_file(out / split / f"{name}.npy")
     batches = rows[0] // size if drop_last else -(-rows[0] // size)
     assert store.index["batches_per_epoch"] == batches
     assert store.rows_per_epoch == (batches * size if drop_last else rows[0])
@@ -68,7 +89,13 @@ def test_the_index_says_what_is_there(tmp_path):
     index = store.index
     assert (index["batch_size"], index["drop_last"], index["batches_per_epoch"]) == (4, False, 3)
     assert (store.batch_size, store.input_shape, store.classes) == (4, (2, 3), CLASSES)
-    assert (index["task"], index["outputs"], index["dtype"], index["scale"], index["features"]) == ("classification", 3, "float32", None, None)
+    assert (index["task"], index["outputs"], index["dtype"], index["scale"], index["features"]) == (
+        "classification",
+        3,
+        "float32",
+        None,
+        None,
+    )
     assert (index["shuffle"], index["block"], index["window"]) == ("full", None, None)
     assert index["preparation"] == {"source": "raw.csv"}
     for split, rows in zip(SPLITS, (11, 4, 3), strict=True):
@@ -78,7 +105,7 @@ def test_the_index_says_what_is_there(tmp_path):
         assert len(described["class_counts"]) == len(CLASSES)
         for name, dtype, shape in (("inputs", "float32", [rows, 2, 3]), ("targets", "int64", [rows])):
             assert (described[name]["dtype"], described[name]["shape"]) == (dtype, shape)
-            assert described[name]["sha256"] == files.sha256_file(tmp_path / split / f"{name}.npy")
+            assert described[name]["sha256"] == digests.sha256_file(tmp_path / split / f"{name}.npy")
             array = getattr(getattr(store, split), name)
             assert (array.dtype.name, list(array.shape)) == (dtype, shape)
             assert isinstance(array, np.memmap)
@@ -88,10 +115,20 @@ def test_the_digest_covers_the_whole_index(tmp_path):
     make(tmp_path)
     index = json.loads((tmp_path / "index.json").read_text())
     digest = index.pop("digest")
-    assert digest == files.sha256(files.canonical_json(index))
+    assert digest == digests.sha256(digests.canonical_json(index))
 
 
-@pytest.mark.parametrize("change", [{"rows": (12, 4, 3)}, {"size": 5}, {"drop_last": True}, {"shape": (6,)}, {"blocks": (4, 2)}, {"task": "regression"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": (12, 4, 3)},
+        {"size": 5},
+        {"drop_last": True},
+        {"shape": (6,)},
+        {"blocks": (4, 2)},
+        {"task": "regression"},
+    ],
+)
 def test_another_store_has_another_digest(tmp_path, change):
     digests = []
     for name, options in (("one", {}), ("two", change)):
@@ -106,7 +143,11 @@ def test_the_same_rows_give_the_same_bytes_in_any_blocks(tmp_path, monkeypatch):
         (tmp_path / str(block)).mkdir()
         monkeypatch.setattr(stores, "BUCKET_BYTES", block * 30)
         make(tmp_path / str(block), block=block)
-    written = {str(file.relative_to(tmp_path / "1")): file.read_bytes() for file in (tmp_path / "1").rglob("*") if file.is_file()}
+    written = {
+        str(file.relative_to(tmp_path / "1")): file.read_bytes()
+        for file in (tmp_path / "1").rglob("*")
+        if file.is_file()
+    }
     assert len(written) == 7
     for block in ("5", "100"):
         assert {name: (tmp_path / block / name).read_bytes() for name in written} == written
@@ -163,9 +204,10 @@ class TestNoSpaceLeft:
                 yield np.zeros((1000, 4), np.float32), np.zeros(1000, np.int64)
 
         wanted = (
-            rf"^{tmp_path}/batches can't be written: the limit on the size of a file is reached: `ulimit -f` is 97; raise it\nwhat was stored before is whole$"
+            rf"^{tmp_path}/batches can't be written: the limit on the size of a file is reached: `ulimit -f` is 97;"
+            r" raise it\nwhat was stored before is whole$"
         )
-        with pytest.raises(UserError, match=wanted), files.new_directory(tmp_path / "batches") as out:
+        with pytest.raises(UserError, match=wanted), writing.new_directory(tmp_path / "batches") as out:
             write_split(out / "train", blocks(), 20_000, (4,), Order(20_000, 0, 0))
         assert [path.name for path in tmp_path.iterdir()] == ["batches"]
         assert (tmp_path / "batches/index.json").read_text() == "{}"

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surefoot.base.errors import UserError
 from surefoot.data import tables
-from surefoot.data.split import SPLITS
+from surefoot.data.splitting import SPLITS
 from surefoot.data.tables import read_schema, read_table
-from surefoot.errors import UserError
 from tests.data.sources import write
 from tests.helpers import PROJECT
 
@@ -30,7 +30,11 @@ def columns(labels):
 
 def numbered(rows, **more):
     """Rows of a number, its own place, and two classes in turn."""
-    return {"a": [float(number) for number in range(rows)], "kind": ["xy"[number % 2] for number in range(rows)], **more}
+    return {
+        "a": [float(number) for number in range(rows)],
+        "kind": ["xy"[number % 2] for number in range(rows)],
+        **more,
+    }
 
 
 def places(out, column="a"):
@@ -51,7 +55,12 @@ def test_the_schema_and_statistics_are_right(tmp_path):
     assert [note[:60] for note in notes] == ["whole numbers that count the rows, or rise or fall with them"]
     assert read_schema(tmp_path) == json.loads(json.dumps(schema))
     assert schema["classes"] == ["9", "10", "x"], "numbers by value, before texts"
-    assert (schema["task"], schema["target"], schema["source"], schema["dropped"]) == ("classification", "kind", "raw.csv", {})
+    assert (schema["task"], schema["target"], schema["source"], schema["dropped"]) == (
+        "classification",
+        "kind",
+        "raw.csv",
+        {},
+    )
     assert (schema["dtype"], schema["shape"], schema["scale"]) == ("float32", [2], None)
     training = pq.read_table(tmp_path / "train.parquet")
     assert training.schema.field("a").type == pa.float64()
@@ -60,12 +69,24 @@ def test_the_schema_and_statistics_are_right(tmp_path):
     a = training.column("a").to_numpy()
     statistics = json.loads((tmp_path / "statistics.json").read_text())
     measured = statistics["training_inputs"]["a"]
-    assert measured == pytest.approx({"missing": 0, "mean": a.mean(), "deviation": a.std(), "minimum": a.min(), "maximum": a.max()}, rel=1e-12)
+    assert measured == pytest.approx(
+        {"missing": 0, "mean": a.mean(), "deviation": a.std(), "minimum": a.min(), "maximum": a.max()}, rel=1e-12
+    )
     first, _ = schema["features"]
-    assert (first["column"], first["kind"], first["first"], first["width"], first["names"]) == ("a", "numeric", 0, 1, ["a"])
+    assert (first["column"], first["kind"], first["first"], first["width"], first["names"]) == (
+        "a",
+        "numeric",
+        0,
+        1,
+        ["a"],
+    )
     assert (first["subtract"], first["divide"]) == ([measured["mean"]], [measured["deviation"]])
     assert statistics["class_counts"] == {
-        split: {label: pq.read_table(tmp_path / f"{split}.parquet").column("kind").to_pylist().count(label) for label in schema["classes"]} for split in SPLITS
+        split: {
+            label: pq.read_table(tmp_path / f"{split}.parquet").column("kind").to_pylist().count(label)
+            for label in schema["classes"]
+        }
+        for split in SPLITS
     }
 
 
@@ -75,13 +96,17 @@ def test_reading_gives_scaled_inputs_and_class_indices(tmp_path):
         table = pq.read_table(tmp_path / f"{split}.parquet").to_pylist()
         inputs, targets = (np.concatenate(parts) for parts in zip(*read_table(tmp_path, split, schema), strict=True))
         raw = np.array([[row["a"], row["b"]] for row in table])
-        scaled = (raw - [feature["subtract"][0] for feature in schema["features"]]) / [feature["divide"][0] for feature in schema["features"]]
+        scaled = (raw - [feature["subtract"][0] for feature in schema["features"]]) / [
+            feature["divide"][0] for feature in schema["features"]
+        ]
         assert (inputs == scaled.astype(np.float32)).all()
         assert [schema["classes"][target] for target in targets] == [row["kind"] for row in table]
         assert (inputs.dtype, targets.dtype) == (np.float32, np.int64)
 
 
-@pytest.mark.parametrize("by", [{"by": "class"}, {"by": "row"}, {"by": "group", "column": "g"}, {"by": "time", "column": "g"}])
+@pytest.mark.parametrize(
+    "by", [{"by": "class"}, {"by": "row"}, {"by": "group", "column": "g"}, {"by": "time", "column": "g"}]
+)
 def test_the_size_of_blocks_changes_neither_split_nor_scaling(tmp_path, by):
     rows = columns(LABELS) | {"g": [number * 7 % 50 for number in range(len(LABELS))]}
     for size in (1, 7, 1000):
@@ -90,7 +115,11 @@ def test_the_size_of_blocks_changes_neither_split_nor_scaling(tmp_path, by):
     for file in ("schema.json", "statistics.json"):
         assert len({(tmp_path / size / file).read_bytes() for size in ("1", "7", "1000")}) == 1
     assert places(tmp_path / "1") == places(tmp_path / "7") == places(tmp_path / "1000")
-    assert {file.name for file in (tmp_path / "1").iterdir()} == {"schema.json", "statistics.json", *(f"{split}.parquet" for split in SPLITS)}
+    assert {file.name for file in (tmp_path / "1").iterdir()} == {
+        "schema.json",
+        "statistics.json",
+        *(f"{split}.parquet" for split in SPLITS),
+    }
 
 
 def test_row_groups_hold_so_many_rows_and_batches_are_gathered(tmp_path, monkeypatch):
@@ -100,7 +129,10 @@ def test_row_groups_hold_so_many_rows_and_batches_are_gathered(tmp_path, monkeyp
     with pq.ParquetFile(tmp_path / "train.parquet") as file:
         assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [16] * 6 + [10]
     assert sum(len(targets) for _, targets in read_table(tmp_path, "train", schema)) == 106
-    rows = sorted((row for split in SPLITS for row in pq.read_table(tmp_path / f"{split}.parquet").to_pylist()), key=lambda row: row["a"])
+    rows = sorted(
+        (row for split in SPLITS for row in pq.read_table(tmp_path / f"{split}.parquet").to_pylist()),
+        key=lambda row: row["a"],
+    )
     assert [row["c"] for row in rows] == [f"v{number % 40:02}" for number in range(len(LABELS))]
 
 
@@ -117,14 +149,24 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 
 @settings(max_examples=25)
 @given(
-    st.integers(40, 120), st.integers(0, 80), st.integers(0, 2**63 - 1), st.sampled_from(["class", "row"]), st.sampled_from(["classification", "regression"])
+    st.integers(40, 120),
+    st.integers(0, 80),
+    st.integers(0, 2**63 - 1),
+    st.sampled_from(["class", "row"]),
+    st.sampled_from(["classification", "regression"]),
 )
 def test_appended_rows_never_move_an_old_one(tmp_path_factory, rows, more, seed, by, task):
     found = []
     for count in (rows, rows + more):
         out = tmp_path_factory.mktemp("tables")
         targets = list(range(count)) if task == "regression" else ["xy"[number % 2] for number in range(count)]
-        write(out, {"a": [float(number) for number in range(count)], "kind": targets}, seed=seed, split={"by": by}, task=task)
+        write(
+            out,
+            {"a": [float(number) for number in range(count)], "kind": targets},
+            seed=seed,
+            split={"by": by},
+            task=task,
+        )
         found.append({value: split for split, values in places(out).items() for value in values})
     before, after = found
     assert before.items() <= after.items()
@@ -137,7 +179,11 @@ def test_no_group_is_in_two_splits_whatever_else_is_there(tmp_path_factory, grou
     found = []
     for count in (len(groups), len(groups) - 90):
         out = tmp_path_factory.mktemp("tables")
-        rows = {"a": [float(group) for group in groups[:count]], "g": [f"group {group}" for group in groups[:count]], "kind": [float(n) for n in range(count)]}
+        rows = {
+            "a": [float(group) for group in groups[:count]],
+            "g": [f"group {group}" for group in groups[:count]],
+            "kind": [float(n) for n in range(count)],
+        }
         try:
             write(out, rows, seed=seed, split={"by": "group", "column": "g"}, task="regression", validation=None)
         except UserError:  # a split may get none of so few groups
@@ -150,7 +196,9 @@ def test_no_group_is_in_two_splits_whatever_else_is_there(tmp_path_factory, grou
 def test_groups_are_what_their_text_is(tmp_path):
     groups = [number * 7919 % 200 for number in range(400)]
     found = []
-    for number, type_ in enumerate((pa.int64(), pa.int16(), pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))):
+    for number, type_ in enumerate(
+        (pa.int64(), pa.int16(), pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))
+    ):
         out = tmp_path / str(number)
         out.mkdir()
         write(
@@ -182,13 +230,21 @@ def test_by_time_the_latest_rows_are_for_the_test(tmp_path, kind):
 def test_rows_of_the_same_time_are_split_where_they_stand(tmp_path):
     write(tmp_path, numbered(100, t=[1] * 100), split={"by": "time", "column": "t"})
     found = places(tmp_path)
-    assert found == {"train": [float(n) for n in range(70)], "validation": [float(n) for n in range(70, 85)], "test": [float(n) for n in range(85, 100)]}
+    assert found == {
+        "train": [float(n) for n in range(70)],
+        "validation": [float(n) for n in range(70, 85)],
+        "test": [float(n) for n in range(85, 100)],
+    }
 
 
 def test_by_time_with_a_source_for_the_test(tmp_path):
     write(tmp_path, numbered(100, t=list(range(100))), test=numbered(10), split={"by": "time", "column": "t"})
     found = places(tmp_path)
-    assert found == {"train": [float(n) for n in range(85)], "validation": [float(n) for n in range(85, 100)], "test": [float(n) for n in range(10)]}
+    assert found == {
+        "train": [float(n) for n in range(85)],
+        "validation": [float(n) for n in range(85, 100)],
+        "test": [float(n) for n in range(10)],
+    }
 
 
 def test_the_split_column_is_an_input_where_columns_names_it(tmp_path):
@@ -202,22 +258,34 @@ def test_the_split_column_is_an_input_where_columns_names_it(tmp_path):
 @pytest.mark.parametrize("by", ["group", "time"])
 def test_a_missing_group_or_time_is_refused(tmp_path, by):
     rows = numbered(30, t=[*range(20), None, *range(9)])
-    with pytest.raises(UserError, match=rf"raw.csv: row 22, column 't': empty; prepare.split.by: {by} needs a value in every row"):
+    with pytest.raises(
+        UserError, match=rf"raw.csv: row 22, column 't': empty; prepare.split.by: {by} needs a value in every row"
+    ):
         write(tmp_path, rows, split={"by": by, "column": "t"})
 
 
 def test_a_missing_group_follows_what_missing_says(tmp_path):
-    for column, kind in ([f"p{n % 20}" if n % 5 else None for n in range(200)], "category"), ([n % 20 if n % 5 else None for n in range(200)], "numeric"):
+    for column, kind in (
+        ([f"p{n % 20}" if n % 5 else None for n in range(200)], "category"),
+        ([n % 20 if n % 5 else None for n in range(200)], "numeric"),
+    ):
         rows, by = numbered(200, t=column), {"by": "group", "column": "t"}
         with pytest.raises(
-            UserError, match=rf"row 2, column 't': empty; .* \(prepare.missing.{kind}: drop leaves such rows out, constant makes a group of them\)"
+            UserError,
+            match=(
+                rf"row 2, column 't': empty; .* \(prepare.missing.{kind}: drop leaves such rows out, constant makes a"
+                r" group of them\)"
+            ),
         ):
             write(tmp_path, rows, split=by)
         schema, _ = write(tmp_path, rows, split=by, missing={kind: "drop"})
         assert schema["dropped"] == {"'t' (prepare.split.column) is missing": 40}
         assert sum(schema["rows"].values()) == 160
         write(tmp_path, rows, split=by, missing={kind: "constant"})
-        of_split = {split: set(pq.read_table(tmp_path / f"{split}.parquet").column("a").to_pylist()) for split in ("train", "validation", "test")}
+        of_split = {
+            split: set(pq.read_table(tmp_path / f"{split}.parquet").column("a").to_pylist())
+            for split in ("train", "validation", "test")
+        }
         missing = {float(n) for n in range(0, 200, 5)}
         assert sum(bool(missing & of) for of in of_split.values()) == 1, "one group, so one split"
         assert sum(map(len, of_split.values())) == 200
@@ -227,7 +295,10 @@ def test_a_missing_time_is_dropped_or_refused(tmp_path):
     rows = numbered(30, t=[*range(20), None, *range(9)])
     schema, _ = write(tmp_path, rows, split={"by": "time", "column": "t"}, missing={"numeric": "drop"})
     assert sum(schema["rows"].values()) == 29
-    with pytest.raises(UserError, match=r"column 't': empty; .*needs a value in every row \(prepare.missing.numeric: drop leaves such rows out\)"):
+    with pytest.raises(
+        UserError,
+        match=r"column 't': empty; .*needs a value in every row \(prepare.missing.numeric: drop leaves such rows out\)",
+    ):
         write(tmp_path, rows, split={"by": "time", "column": "t"}, missing={"numeric": "mean"})
 
 
@@ -239,12 +310,20 @@ def test_a_group_has_one_spelling(tmp_path):
         [float(n % 9 + 10**10) for n in range(180)],
     ):
         schema, _ = write(tmp_path, numbered(180, t=groups), split=by)
-        tables = [pq.read_table(tmp_path / f"{split}.parquet").column("a").to_pylist() for split in ("train", "validation", "test")]
-        assert sorted(len({int(a) % 9 for a in table}) for table in tables) == sorted(schema["rows"][split] // 20 for split in schema["rows"])
+        tables = [
+            pq.read_table(tmp_path / f"{split}.parquet").column("a").to_pylist()
+            for split in ("train", "validation", "test")
+        ]
+        assert sorted(len({int(a) % 9 for a in table}) for table in tables) == sorted(
+            schema["rows"][split] // 20 for split in schema["rows"]
+        )
 
 
 def test_a_time_that_is_text_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"raw.csv: column 't' \(prepare.split.column\) has type string; a split by time needs dates or numbers"):
+    with pytest.raises(
+        UserError,
+        match=r"raw.csv: column 't' \(prepare.split.column\) has type string; a split by time needs dates or numbers",
+    ):
         write(tmp_path, numbered(30, t=["yesterday"] * 30), split={"by": "time", "column": "t"})
 
 
@@ -259,7 +338,9 @@ def test_separate_sources_are_the_splits(tmp_path):
 
 
 def test_a_column_missing_from_a_separate_source(tmp_path):
-    with pytest.raises(UserError, match=r"test.csv: has no column 'b', as raw.csv has \(prepare.test_source\); it has a, kind"):
+    with pytest.raises(
+        UserError, match=r"test.csv: has no column 'b', as raw.csv has \(prepare.test_source\); it has a, kind"
+    ):
         write(tmp_path, numbered(40, b=[1] * 40), test=numbered(5))
     with pytest.raises(UserError, match=r"validation.csv: has no column 'kind'"):
         write(tmp_path, numbered(40), validation={"a": [1.0]})
@@ -267,7 +348,11 @@ def test_a_column_missing_from_a_separate_source(tmp_path):
 
 def test_a_column_of_another_type_in_a_separate_source(tmp_path):
     with pytest.raises(
-        UserError, match=r"test.csv: column 'a' is string, but in raw.csv it is a numeric column \(prepare.test_source\); they must be the same"
+        UserError,
+        match=(
+            r"test.csv: column 'a' is string, but in raw.csv it is a numeric column \(prepare.test_source\); they must"
+            r" be the same"
+        ),
     ):
         write(tmp_path, numbered(40), test={"a": ["u"] * 5, "kind": ["x"] * 5})
     schema, _ = write(tmp_path, numbered(40), test={"a": [1, 2], "kind": ["x", "y"]})
@@ -275,7 +360,13 @@ def test_a_column_of_another_type_in_a_separate_source(tmp_path):
 
 
 def test_a_class_that_training_never_saw(tmp_path):
-    with pytest.raises(UserError, match=r"test.csv: row 4, column 'kind': class 'z', which no training row has \(prepare.test_source\); they have x, y"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"test.csv: row 4, column 'kind': class 'z', which no training row has \(prepare.test_source\); they have"
+            r" x, y"
+        ),
+    ):
         write(tmp_path, numbered(40), test={"a": [1.0, 2.0, 3.0], "kind": ["x", "y", "z"]})
 
 
@@ -288,7 +379,9 @@ def test_a_separate_source_without_rows(tmp_path):
 
 
 def test_regression(tmp_path):
-    schema, _ = write(tmp_path, {"a": [float(n) for n in range(60)], "kind": [n * n for n in range(60)]}, task="regression")
+    schema, _ = write(
+        tmp_path, {"a": [float(n) for n in range(60)], "kind": [n * n for n in range(60)]}, task="regression"
+    )
     assert (schema["classes"], schema["task"]) == ([], "regression")
     for split in SPLITS:
         ((_, targets),) = read_table(tmp_path, split, schema)
@@ -298,11 +391,19 @@ def test_regression(tmp_path):
     statistics = json.loads((tmp_path / "statistics.json").read_text())
     train = places(tmp_path, "kind")["train"]
     assert statistics["training_target"]["mean"] == pytest.approx(np.mean(train))
-    assert schema["target_scale"] == {"subtract": [pytest.approx(np.mean(train))], "divide": [pytest.approx(np.std(train))]}
+    assert schema["target_scale"] == {
+        "subtract": [pytest.approx(np.mean(train))],
+        "divide": [pytest.approx(np.std(train))],
+    }
 
 
 def test_a_target_that_is_not_to_be_scaled(tmp_path):
-    schema, _ = write(tmp_path, {"a": [float(n) for n in range(60)], "kind": [n / 7 for n in range(60)]}, task="regression", normalize_target="none")
+    schema, _ = write(
+        tmp_path,
+        {"a": [float(n) for n in range(60)], "kind": [n / 7 for n in range(60)]},
+        task="regression",
+        normalize_target="none",
+    )
     assert "target_scale" not in schema
     ((_, targets),) = read_table(tmp_path, "test", schema)
     assert targets.dtype == np.float32
@@ -317,12 +418,17 @@ def test_classes_have_no_scale(tmp_path):
 def test_a_number_to_predict_that_no_float32_holds_when_scaled_is_told(tmp_path):
     rows = {"a": [float(n) for n in range(60)], "t": list(range(60)), "kind": [n / 7e30 for n in range(59)] + [1e30]}
     schema, _ = write(tmp_path, rows, task="regression", split={"by": "time", "column": "t"})
-    with pytest.raises(UserError, match=r"test.parquet: column 'kind' \(prepare.target\): 1e\+30, scaled, is more than float32 can hold"):
+    with pytest.raises(
+        UserError,
+        match=r"test.parquet: column 'kind' \(prepare.target\): 1e\+30, scaled, is more than float32 can hold",
+    ):
         list(read_table(tmp_path, "test", schema))
 
 
 def test_binary(tmp_path):
-    schema, _ = write(tmp_path, {"a": [float(n) for n in range(60)], "kind": [n % 2 == 0 for n in range(60)]}, task="binary")
+    schema, _ = write(
+        tmp_path, {"a": [float(n) for n in range(60)], "kind": [n % 2 == 0 for n in range(60)]}, task="binary"
+    )
     assert schema["classes"] == ["false", "true"]
     ((_, targets),) = read_table(tmp_path, "train", schema)
     assert targets.dtype == np.float32
@@ -338,7 +444,11 @@ def test_classes_are_texts_whole_numbers_and_booleans(tmp_path, values):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (numbered(50) | {"kind": ["x"] * 50}, {}, r"column 'kind' \(prepare.target\) holds one class only, 'x'; at least two are needed"),
+        (
+            numbered(50) | {"kind": ["x"] * 50},
+            {},
+            r"column 'kind' \(prepare.target\) holds one class only, 'x'; at least two are needed",
+        ),
         (numbered(50) | {"kind": ["x"] * 50}, {"task": "binary"}, r"holds one class only, 'x'; at least two"),
         (
             numbered(50) | {"kind": [3] * 50},
@@ -350,16 +460,44 @@ def test_classes_are_texts_whole_numbers_and_booleans(tmp_path, values):
             {"task": "binary"},
             r"raw.csv: row 4, column 'kind': a third class; prepare.task: binary needs two",
         ),
-        (numbered(50) | {"kind": [1e200, -1e200] * 25}, {"task": "regression"}, r"row 2, column 'kind': 1e\+200 is more than float32 can hold"),
-        (numbered(50) | {"kind": [1e-200, 2e-200] * 25}, {"task": "regression"}, r"numbers from 1e-200 to 2e-200 have squares of 0 in float64"),
+        (
+            numbered(50) | {"kind": [1e200, -1e200] * 25},
+            {"task": "regression"},
+            r"row 2, column 'kind': 1e\+200 is more than float32 can hold",
+        ),
+        (
+            numbered(50) | {"kind": [1e-200, 2e-200] * 25},
+            {"task": "regression"},
+            r"numbers from 1e-200 to 2e-200 have squares of 0 in float64",
+        ),
         (numbered(50), {"target": "sort"}, r"raw.csv: has no column 'sort' \(prepare.target\); it has a, kind"),
         (numbered(50), {"task": "regression"}, r"raw.csv: row 2, column 'kind': 'x' is not a number"),
-        (numbered(50) | {"kind": [0.5] * 50}, {}, r"raw.csv: row 2, column 'kind': 0.5 is not a class, .*prepare.task: regression"),
-        (numbered(50) | {"kind": [1.0, float("inf")] * 25}, {"task": "regression"}, r"raw.csv: row 3, column 'kind': inf; a finite number is needed"),
-        (numbered(50) | {"kind": [*"xy"] * 24 + ["x", None]}, {}, r"raw.csv: row 51, column 'kind': empty; a target is needed in every row"),
-        (numbered(50) | {"kind": [1.5] * 49 + [None]}, {"task": "regression"}, r"raw.csv: row 51, column 'kind': empty; a target"),
+        (
+            numbered(50) | {"kind": [0.5] * 50},
+            {},
+            r"raw.csv: row 2, column 'kind': 0.5 is not a class, .*prepare.task: regression",
+        ),
+        (
+            numbered(50) | {"kind": [1.0, float("inf")] * 25},
+            {"task": "regression"},
+            r"raw.csv: row 3, column 'kind': inf; a finite number is needed",
+        ),
+        (
+            numbered(50) | {"kind": [*"xy"] * 24 + ["x", None]},
+            {},
+            r"raw.csv: row 51, column 'kind': empty; a target is needed in every row",
+        ),
+        (
+            numbered(50) | {"kind": [1.5] * 49 + [None]},
+            {"task": "regression"},
+            r"raw.csv: row 51, column 'kind': empty; a target",
+        ),
         (numbered(50) | {"kind": [[1]] * 50}, {}, r"column 'kind' \(prepare.target\) has type list<"),
-        (numbered(4), {"task": "regression", "target": "a", "columns": ["kind"]}, r"raw.csv: 4 rows are too few to split by class: none is left for "),
+        (
+            numbered(4),
+            {"task": "regression", "target": "a", "columns": ["kind"]},
+            r"raw.csv: 4 rows are too few to split by class: none is left for ",
+        ),
         ({"a": pa.array([], pa.float64()), "kind": pa.array([], pa.string())}, {}, r"raw.csv: has no rows"),
     ],
 )
@@ -373,8 +511,13 @@ def test_a_class_with_too_few_rows_is_refused(tmp_path):
         write(tmp_path, columns(["x"] * 50 + ["y"]))
     message = str(refusal.value)
     assert message.startswith("class 'y' of column 'kind' has 1 row, too few to split: none is left for ")
-    assert "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or prepare.test" in message
-    with pytest.raises(UserError, match=r"class '2.5' .* has 1 row, .*; or prepare.task: regression, which predicts numbers$"):
+    assert (
+        "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or"
+        " prepare.test" in message
+    )
+    with pytest.raises(
+        UserError, match=r"class '2.5' .* has 1 row, .*; or prepare.task: regression, which predicts numbers$"
+    ):
         write(tmp_path, columns([*["1.5", "2"] * 25, "2.5"]))
     schema, _ = write(tmp_path, columns(["x"] * 50 + ["y"]), split={"by": "row"}, seed=1)
     assert schema["classes"] == ["x", "y"]
@@ -382,7 +525,10 @@ def test_a_class_with_too_few_rows_is_refused(tmp_path):
 
 def test_a_class_without_training_rows_is_refused(tmp_path):
     rows = numbered(100, t=list(range(100))) | {"kind": [*"xy"] * 49 + ["z", "z"]}
-    with pytest.raises(UserError, match=r"class 'z' of column 'kind' has 2 rows, too few to split: none is left for train; .*prepare.split"):
+    with pytest.raises(
+        UserError,
+        match=r"class 'z' of column 'kind' has 2 rows, too few to split: none is left for train; .*prepare.split",
+    ):
         write(tmp_path, rows, split={"by": "time", "column": "t"})
 
 
@@ -397,8 +543,13 @@ def test_dropped_rows_are_counted_by_reason(tmp_path):
     schema, _ = write(tmp_path, rows, missing={"numeric": "drop", "category": "drop", "target": "drop"})
     assert schema["dropped"] == {"'a' is missing": 2, "'c' is missing": 1, "'kind' (the target) is missing": 1}
     assert sum(schema["rows"].values()) == 56
-    assert sorted(value for values in places(tmp_path).values() for value in values) == [float(n) for n in range(60) if n not in (3, 5, 6, 7)]
-    assert tables.describe_dropped(schema["dropped"]) == "2 where 'a' is missing, 1 where 'c' is missing, 1 where 'kind' (the target) is missing"
+    assert sorted(value for values in places(tmp_path).values() for value in values) == [
+        float(n) for n in range(60) if n not in (3, 5, 6, 7)
+    ]
+    assert (
+        tables.describe_dropped(schema["dropped"])
+        == "2 where 'a' is missing, 1 where 'c' is missing, 1 where 'kind' (the target) is missing"
+    )
 
 
 def test_dropping_every_row_is_refused(tmp_path):
@@ -421,7 +572,9 @@ def array_metadata(shape):
 
 def test_images_stay_bytes_and_have_a_scale_for_each_channel(tmp_path):
     values, column = images(40)
-    schema, warnings = write(tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]}, metadata=array_metadata([3, 2, 2]))
+    schema, warnings = write(
+        tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]}, metadata=array_metadata([3, 2, 2])
+    )
     assert not warnings
     assert (schema["dtype"], schema["shape"]) == ("uint8", [3, 2, 2])
     read = {split: np.concatenate([inputs for inputs, _ in read_table(tmp_path, split, schema)]) for split in SPLITS}
@@ -431,14 +584,21 @@ def test_images_stay_bytes_and_have_a_scale_for_each_channel(tmp_path):
     assert schema["scale"]["subtract"] == pytest.approx(training.mean(axis=(0, 2, 3)))
     assert schema["scale"]["divide"] == pytest.approx(training.std(axis=(0, 2, 3)))
     assert [image for (image,) in schema["examples"]] == read["train"][:2].tolist()
-    plain, _ = write(tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]}, metadata=array_metadata([3, 2, 2]), normalize="none")
+    plain, _ = write(
+        tmp_path,
+        {"input": column, "kind": ["xy"[n % 2] for n in range(40)]},
+        metadata=array_metadata([3, 2, 2]),
+        normalize="none",
+    )
     assert plain["scale"] is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_arrays_of_floats_are_scaled_elementwise(tmp_path, dtype):
     _, column = images(40, (2, 3), dtype)
-    schema, _ = write(tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]}, metadata=array_metadata([2, 3]))
+    schema, _ = write(
+        tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]}, metadata=array_metadata([2, 3])
+    )
     assert (schema["dtype"], schema["shape"], schema["scale"]) == ("float32", [2, 3], None)
     inputs = np.concatenate([inputs for inputs, _ in read_table(tmp_path, "train", schema)])
     assert inputs.dtype == np.float32
@@ -464,9 +624,17 @@ def test_arrays_that_are_wrong(tmp_path):
             write(tmp_path, {"input": column, "kind": kinds})
     schema, _ = write(tmp_path, {"input": column, "kind": kinds}, missing={"numeric": "drop"})
     assert schema["dropped"] == {"'input' is missing": 1}
-    with pytest.raises(UserError, match=r"column 'input' holds arrays; then it must be the only input \(prepare.columns: \[input\]\)"):
+    with pytest.raises(
+        UserError, match=r"column 'input' holds arrays; then it must be the only input \(prepare.columns: \[input\]\)"
+    ):
         write(tmp_path, {"input": column, "more": [1.0] * 40, "kind": kinds})
-    with pytest.raises(UserError, match=r"test.csv: column 'input' is float64 array of shape \[2\], but in raw.csv it is a float64 array of shape \[5\]"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"test.csv: column 'input' is float64 array of shape \[2\], but in raw.csv it is a float64 array of shape"
+            r" \[5\]"
+        ),
+    ):
         other = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 2.0]), 2)
         write(tmp_path, {"input": column, "kind": kinds}, test={"input": other, "kind": ["x"]})
 
@@ -481,7 +649,7 @@ def test_no_space_left(tmp_path):
         from pathlib import Path
         import numpy as np
         from tests.data.sources import write
-        from surefoot.errors import UserError
+        from surefoot.base.errors import UserError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
@@ -490,8 +658,12 @@ def test_no_space_left(tmp_path):
             print(error)
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(PROJECT / "src"), str(PROJECT)))}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, env=environment)
-    assert done.stdout.startswith("data/prepared can't be written: the limit on the size of a file is reached: `ulimit -f` is "), done
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.startswith(
+        "data/prepared can't be written: the limit on the size of a file is reached: `ulimit -f` is "
+    ), done
     assert not done.stderr
 
 

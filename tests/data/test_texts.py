@@ -15,9 +15,33 @@ def number(text, notation, unit=None):
 @pytest.mark.parametrize(
     ("text", "notation", "value"),
     [
-        *[(text, Notation(), value) for text, value in {"5": 5, "-5.5": -5.5, "+5": 5, ".5": 0.5, "5.": 5, "1e5": 1e5, "\u22125": -5, "1E-3": 0.001}.items()],
-        *[(text, Notation(), None) for text in ("1,5", "1 000", "0x10", "1_000", "five", "5-", "1.2.3", "--5", "5 5", "1e", "٣")],
-        *[(text, ENGLISH, value) for text, value in {"1,234": 1234, "1,234,567.5": 1234567.5, "999": 999, "1234": 1234, "12,34,567": 1234567}.items()],
+        *[
+            (text, Notation(), value)
+            for text, value in {
+                "5": 5,
+                "-5.5": -5.5,
+                "+5": 5,
+                ".5": 0.5,
+                "5.": 5,
+                "1e5": 1e5,
+                "\u22125": -5,
+                "1E-3": 0.001,
+            }.items()
+        ],
+        *[
+            (text, Notation(), None)
+            for text in ("1,5", "1 000", "0x10", "1_000", "five", "5-", "1.2.3", "--5", "5 5", "1e", "٣")
+        ],
+        *[
+            (text, ENGLISH, value)
+            for text, value in {
+                "1,234": 1234,
+                "1,234,567.5": 1234567.5,
+                "999": 999,
+                "1234": 1234,
+                "12,34,567": 1234567,
+            }.items()
+        ],
         *[(text, ENGLISH, None) for text in ("1,23", "1,2345", ",234", "1,,234", "1.234,5")],
         *[(text, GERMAN, value) for text, value in {"1.234,5": 1234.5, "0,5": 0.5, "1.234": 1234, "7": 7}.items()],
         *[(text, GERMAN, None) for text in ("1,234.5", "1.5", "1.23")],
@@ -33,8 +57,24 @@ def test_numbers_as_people_write_them(text, notation, value):
 @pytest.mark.parametrize(
     ("text", "unit", "value"),
     [
-        *[("$1,234.00", "$", 1234), ("-$5", "$", -5), ("$-5", "$", -5), ("5 €", "€", 5), ("€5", "€", 5), ("5.2%", "%", 5.2), ("5.2 %", "%", 5.2)],
-        *[("USD 5", "USD", 5), ("5 EUR", "EUR", 5), ("£5", "£", 5), ("US$5", "US$", 5), ("R$ 5", "R$", 5), ("kr 5", "kr", 5), ("5‰", "‰", 5)],
+        *[
+            ("$1,234.00", "$", 1234),
+            ("-$5", "$", -5),
+            ("$-5", "$", -5),
+            ("5 €", "€", 5),
+            ("€5", "€", 5),
+            ("5.2%", "%", 5.2),
+            ("5.2 %", "%", 5.2),
+        ],
+        *[
+            ("USD 5", "USD", 5),
+            ("5 EUR", "EUR", 5),
+            ("£5", "£", 5),
+            ("US$5", "US$", 5),
+            ("R$ 5", "R$", 5),
+            ("kr 5", "kr", 5),
+            ("5‰", "‰", 5),
+        ],
     ],
 )
 def test_currency_and_percent(text, unit, value):
@@ -78,4 +118,9 @@ def test_a_column_of_numbers_but_for_a_few_texts():
     assert not few_strays(40, 60, 40, 1)
     assert not few_strays(100, 0, 50, 0)
     found = mixture(pa.array(["$5", "$6", None, "x"]), Notation())
-    assert (found.unit, found.numbers.tolist(), found.strays, found.different) == ("$", [True, True, False, False], {"x": 1}, 2)
+    assert (found.unit, found.numbers.tolist(), found.strays, found.different) == (
+        "$",
+        [True, True, False, False],
+        {"x": 1},
+        2,
+    )

@@ -3,10 +3,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from surefoot.base.errors import UserError
 from surefoot.data.features import transform
 from surefoot.data.vocabulary import Vocabulary, keys, texts_of_categories
-from surefoot.errors import UserError
-from surefoot.serving import as_arrow
+from surefoot.serving.mlflow_model import as_arrow
 from tests.data.sources import write
 
 
@@ -23,7 +23,16 @@ def test_a_vocabulary_numbers_texts_as_they_come():
 
 def test_a_text_has_one_spelling():
     vocabulary = Vocabulary()
-    assert vocabulary.encode(pa.array(["1.0", "2", "1", None, "2.0", "-0", "0.00", "1."])).tolist() == [0, 1, 0, -1, 1, 2, 2, 0]
+    assert vocabulary.encode(pa.array(["1.0", "2", "1", None, "2.0", "-0", "0.00", "1."])).tolist() == [
+        0,
+        1,
+        0,
+        -1,
+        1,
+        2,
+        2,
+        0,
+    ]
     assert vocabulary.labels() == ["1", "2", "0"]
     assert vocabulary.encode(pa.array(["True", "true", "TRUE", "tRuE"])).tolist() == [3, 3, 3, 4]
     assert vocabulary.labels()[3:] == ["True", "tRuE"], "as it is spelled at first"
@@ -69,11 +78,16 @@ def test_whole_numbers_are_the_same_categories_however_they_come(tmp_path, form)
         pd.Categorical(numbers),
     ):
         assert (transform({"year": as_arrow(pd.Series(same), feature)}, [feature]) == wanted).all(), same
-    assert (transform({"year": np.array([float("nan") if year is None else year for year in numbers])}, [feature]) == wanted).all()
+    assert (
+        transform({"year": np.array([float("nan") if year is None else year for year in numbers])}, [feature]) == wanted
+    ).all()
 
 
 def test_numbers_where_categories_are_other_texts(tmp_path):
-    rows = {"zip": [f"0{1200 + number % 4}" for number in range(80)], "kind": ["xy"[number % 2] for number in range(80)]}
+    rows = {
+        "zip": [f"0{1200 + number % 4}" for number in range(80)],
+        "kind": ["xy"[number % 2] for number in range(80)],
+    }
     schema, _ = write(tmp_path, rows)
     for given in (pd.Series([1201]), pd.Series([1201.0])):
         with pytest.raises(UserError, match="its categories are texts, such as '01200': read it as text"):
@@ -81,7 +95,10 @@ def test_numbers_where_categories_are_other_texts(tmp_path):
 
 
 def test_booleans_as_categories(tmp_path):
-    rows = {"flag": [["True", "False", "maybe"][number % 3] for number in range(80)], "kind": ["xy"[number % 2] for number in range(80)]}
+    rows = {
+        "flag": [["True", "False", "maybe"][number % 3] for number in range(80)],
+        "kind": ["xy"[number % 2] for number in range(80)],
+    }
     (feature,) = write(tmp_path, rows)[0]["features"]
     assert feature["values"] == ["False", "True", "maybe"]
     assert transform({"flag": as_arrow(pd.Series([True, False]), feature)}, [feature]).argmax(1).tolist() == [2, 1]

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from surefoot.evaluation.comparison import overlaid
+from surefoot.evaluation.plots.runs_overlaid import overlaid
 
 
 def size(data):

@@ -57,7 +57,11 @@ def macro(score):
         (a_classifier, "f1_macro", macro(f1_score)),
         (a_binary, "f1", lambda tested, rows: f1_score(tested.actual[rows], tested.predicted[rows])),
         (a_binary, "roc_auc", lambda tested, rows: roc_auc_score(tested.actual[rows], tested.scores[rows, 0])),
-        (a_binary, "average_precision", lambda tested, rows: average_precision_score(tested.actual[rows], tested.scores[rows, 0])),
+        (
+            a_binary,
+            "average_precision",
+            lambda tested, rows: average_precision_score(tested.actual[rows], tested.scores[rows, 0]),
+        ),
     ],
 )
 def test_statistics_of_resamples_are_scikit_learns(make, name, by_scikit_learn):

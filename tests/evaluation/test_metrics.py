@@ -6,18 +6,31 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from surefoot.evaluation.metrics import Scored, calibration_error, confusion_matrix, measure, per_class
 
-PAIRS = st.integers(2, 6).flatmap(lambda classes: st.tuples(st.just(classes), st.lists(st.tuples(*[st.integers(0, classes - 1)] * 2), min_size=1, max_size=40)))
+PAIRS = st.integers(2, 6).flatmap(
+    lambda classes: st.tuples(
+        st.just(classes), st.lists(st.tuples(*[st.integers(0, classes - 1)] * 2), min_size=1, max_size=40)
+    )
+)
 
 
 def classified(classes, actual, predicted, task="classification"):
     probabilities = np.eye(classes)[predicted] * 0.8 + 0.2 / classes
-    return Scored(task, [f"class {number}" for number in range(classes)], actual, predicted, np.log(probabilities), probabilities)
+    return Scored(
+        task, [f"class {number}" for number in range(classes)], actual, predicted, np.log(probabilities), probabilities
+    )
 
 
 def binary(scores, actual):
     scores, actual = np.array(scores)[:, None], np.array(actual)
     positive = 1 / (1 + np.exp(-scores))
-    return Scored("binary", ["no", "yes"], actual, (scores[:, 0] > 0).astype(np.int64), scores, np.hstack([1 - positive, positive]))
+    return Scored(
+        "binary",
+        ["no", "yes"],
+        actual,
+        (scores[:, 0] > 0).astype(np.int64),
+        scores,
+        np.hstack([1 - positive, positive]),
+    )
 
 
 def numbers(predicted, actual):
@@ -57,12 +70,23 @@ def test_calibration_error():
 def test_binary():
     found = measure(binary([2.0, -1, 0.5, -3], [1, 0, 0, 0]))
     ece = found.pop("ece")
-    assert found == {"accuracy": 0.75, "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "roc_auc": 1.0, "average_precision": 1.0}
+    assert found == {
+        "accuracy": 0.75,
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "roc_auc": 1.0,
+        "average_precision": 1.0,
+    }
     assert 0 < ece < 1
     assert "roc_auc" not in measure(binary([1.0], [1]))
 
 
 def test_regression():
     found = measure(numbers([1.0, 2, 4], [1, 3, 5]))
-    assert found == {"mae": pytest.approx(2 / 3), "rmse": pytest.approx((2 / 3) ** 0.5), "r2": pytest.approx(1 - (2 / 3) / (8 / 3))}
+    assert found == {
+        "mae": pytest.approx(2 / 3),
+        "rmse": pytest.approx((2 / 3) ** 0.5),
+        "r2": pytest.approx(1 - (2 / 3) / (8 / 3)),
+    }
     assert "r2" not in measure(numbers([1.0], [1]))

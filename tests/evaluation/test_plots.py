@@ -6,11 +6,18 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from surefoot.evaluation import classes, curves, mistakes, plots, reports
+from surefoot.evaluation import reports
+from surefoot.evaluation.plots import classes, figures, mistakes, training_curves
 from tests.evaluation.test_metrics import binary, classified, numbers
 
 RANDOM = np.random.default_rng(0)
-HISTORY = {"epoch": [1.0, 2.0], "train/loss": [1.0, 0.5], "validation/loss": [0.9, 0.6], "validation/accuracy": [0.5, 0.7], "lr": [0.1, 0.1]}
+HISTORY = {
+    "epoch": [1.0, 2.0],
+    "train/loss": [1.0, 0.5],
+    "validation/loss": [0.9, 0.6],
+    "validation/accuracy": [0.5, 0.7],
+    "lr": [0.1, 0.1],
+}
 NO_IMAGES = {"inputs": np.zeros((1000, 3), np.float32), "features": []}
 
 
@@ -19,7 +26,9 @@ def drawn(monkeypatch):
     """The figures that are saved."""
     figures = []
     saved = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **more: (figures.append(figure), saved(figure, *given, **more)))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *given, **more: (figures.append(figure), saved(figure, *given, **more))
+    )
     return figures
 
 
@@ -34,8 +43,10 @@ def some(count, rows=200):
 
 @pytest.mark.parametrize("epochs", [1, 2, 5000])
 def test_curves(drawn, epochs):
-    history = {name: np.linspace(values[0], values[1], epochs) for name, values in HISTORY.items()} | {"epoch": np.arange(1, epochs + 1)}
-    curves.training(history, chosen=1, select="best")
+    history = {name: np.linspace(values[0], values[1], epochs) for name, values in HISTORY.items()} | {
+        "epoch": np.arange(1, epochs + 1)
+    }
+    training_curves.training(history, chosen=1, select="best")
     (figure,) = drawn
     assert titles(figure) == ["Loss", "Accuracy, validation", "Learning rate"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["epoch"] * 3
@@ -45,35 +56,50 @@ def test_curves(drawn, epochs):
 
 def test_columns_that_may_be_there(drawn):
     nan = float("nan")
-    more = {"gradient_norm": [3.0, 2.0], "validation/average_loss": [nan, 0.55], "validation/average_accuracy": [nan, nan], "validation/mae": [nan, nan]}
-    curves.training(HISTORY | more, chosen=2, select="best_average")
+    more = {
+        "gradient_norm": [3.0, 2.0],
+        "validation/average_loss": [nan, 0.55],
+        "validation/average_accuracy": [nan, nan],
+        "validation/mae": [nan, nan],
+    }
+    training_curves.training(HISTORY | more, chosen=2, select="best_average")
     (figure,) = drawn
     assert titles(figure) == ["Loss", "Accuracy, validation", "Learning rate", "Gradient norm"]
     loss = figure.axes[0]
-    assert [line.get_label() for line in loss.lines] == ["training", "validation", "validation, averaged weights", "the model: epoch 2"]
+    assert [line.get_label() for line in loss.lines] == [
+        "training",
+        "validation",
+        "validation, averaged weights",
+        "the model: epoch 2",
+    ]
     assert loss.lines[2].get_ydata().tolist() == [0.55]
 
 
 def test_losses_below_zero_are_shown(drawn):
     """By a logarithmic axis they would not be."""
-    curves.training(HISTORY | {"train/loss": [100.0, -2.0]}, chosen=1, select="best")
-    curves.training(HISTORY | {"train/loss": [100.0, 0.5]}, chosen=1, select="best")
+    training_curves.training(HISTORY | {"train/loss": [100.0, -2.0]}, chosen=1, select="best")
+    training_curves.training(HISTORY | {"train/loss": [100.0, 0.5]}, chosen=1, select="best")
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "log"]
 
 
-@pytest.mark.parametrize("names", [["0", "1"], ["a class with a very long name", "$b_$", "日本"], [f"class {number}" for number in range(40)]])
+@pytest.mark.parametrize(
+    "names",
+    [["0", "1"], ["a class with a very long name", "$b_$", "日本"], [f"class {number}" for number in range(40)]],
+)
 def test_classes_of_any_name_and_number(drawn, names):
     tested = some(len(names))
     tested = type(tested)(**{**vars(tested), "classes": names})
     found = reports.pictures(tested, HISTORY, 1, "best", "kind", **NO_IMAGES)
-    assert found.keys() == {f"{name}.png" for name in ("training", "confusion", "classes", "calibration", "roc", "precision_recall")}
+    assert found.keys() == {
+        f"{name}.png" for name in ("training", "confusion", "classes", "calibration", "roc", "precision_recall")
+    }
     assert all(Image.open(io.BytesIO(data)).format == "PNG" for data in found.values())
 
 
 def test_labels():
-    assert plots.label("a\nb  c") == "a b c"
-    assert plots.label("$5") == r"\$5"
-    assert plots.label("n01440764 tench, Tinca tinca", 12) == "n014407…inca"
+    assert figures.label("a\nb  c") == "a b c"
+    assert figures.label("$5") == r"\$5"
+    assert figures.label("n01440764 tench, Tinca tinca", 12) == "n014407…inca"
 
 
 def test_a_hundred_classes(drawn):
@@ -88,19 +114,23 @@ def test_a_hundred_classes(drawn):
     assert len(drawn[1].axes[0].get_yticklabels()) == 25
 
 
-@pytest.mark.parametrize("tested", [binary([2.0, -1, 0.5, -3], [1, 0, 0, 0]), binary([1.0, -1], [1, 1])], ids=["both", "one class"])
+@pytest.mark.parametrize(
+    "tested", [binary([2.0, -1, 0.5, -3], [1, 0, 0, 0]), binary([1.0, -1], [1, 1])], ids=["both", "one class"]
+)
 def test_binary(tested):
     found = reports.pictures(tested, HISTORY, 2, "last", "ill", **NO_IMAGES)
     assert ("roc.png" in found) == (len(set(tested.actual)) == 2)
-    assert b"".join(found.values()) == b"".join(reports.pictures(tested, HISTORY, 2, "last", "ill", **NO_IMAGES).values())
+    assert b"".join(found.values()) == b"".join(
+        reports.pictures(tested, HISTORY, 2, "last", "ill", **NO_IMAGES).values()
+    )
 
 
 def test_regression(drawn):
-    values = np.arange(3 * plots.POINTS)
+    values = np.arange(3 * figures.POINTS)
     found = reports.pictures(numbers(values, values), HISTORY, 1, "best", "price", **NO_IMAGES)
     assert found.keys() == {"training.png", "predictions.png", "residuals.png"}
     predictions = next(figure.axes[0] for figure in drawn if figure.axes[0].get_xlabel() == "actual price")
-    assert len(predictions.collections[0].get_offsets()) == plots.POINTS
+    assert len(predictions.collections[0].get_offsets()) == figures.POINTS
     reports.pictures(numbers([1.0], [1.0]), HISTORY, 1, "best", "price", **NO_IMAGES)
 
 
@@ -133,7 +163,10 @@ def test_the_sheet_of_mistakes(drawn):
     assert "mistakes.png" in found
     row = wrong[0]
     (first,) = [axes for axes in drawn[-1].axes if axes.get_xlabel() == f"test row {row}"]
-    one, other = (f"{tested.classes[at[row]]} ({tested.probabilities[row, at[row]]:.0%})" for at in (tested.actual, tested.predicted))
+    one, other = (
+        f"{tested.classes[at[row]]} ({tested.probabilities[row, at[row]]:.0%})"
+        for at in (tested.actual, tested.predicted)
+    )
     assert first.get_title() == f"actual: {one}\npredicted: {other}".replace("%", "%")
     right = classified(3, tested.actual, tested.actual)
     assert "mistakes.png" not in reports.pictures(right, HISTORY, 1, "best", "kind", pixels, array)
@@ -151,7 +184,7 @@ def test_the_table_of_classes():
 
 def test_a_constant_learning_rate_has_its_value_on_the_axis(drawn):
     for lr in (0.1, 3e-5, 0.0):
-        curves.training(HISTORY | {"lr": [lr, lr]}, chosen=1, select="best")
+        training_curves.training(HISTORY | {"lr": [lr, lr]}, chosen=1, select="best")
         axes = drawn[-1].axes[2]
         ticks, (low, high) = [text.get_text() for text in axes.get_yticklabels()], axes.get_ylim()
         assert f"{lr:.4g}" in ticks

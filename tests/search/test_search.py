@@ -39,7 +39,10 @@ def optuna():
 
 def test_without_optuna_it_says_what_to_install(surefoot, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    told = "error: surefoot search needs Optuna, which isn't installed: .venv/bin/python -m pip install --constraint requirements.txt -e '.[search]'\n"
+    told = (
+        "error: surefoot search needs Optuna, which isn't installed: .venv/bin/python -m pip install --constraint"
+        " requirements.txt -e '.[search]'\n"
+    )
     assert surefoot(*SPACE) == (2, "", told)
 
 
@@ -79,10 +82,20 @@ def test_a_search_that_is_another_one_or_damaged(surefoot, here, optuna):
     journal = here / ".surefoot/search/mine.json"
     journal.parent.mkdir(parents=True)
     journal.write_text("{}")
-    assert "mine.json can't be read; delete it to start the search anew: what was trained is kept" in surefoot(*SPACE, "--name", "mine")[2]
+    assert (
+        "mine.json can't be read; delete it to start the search anew: what was trained is kept"
+        in surefoot(*SPACE, "--name", "mine")[2]
+    )
     settings = {"space": {}, "metric": "validation/loss", "prune": "median", "seed": 0, "params": {}}
-    journal.write_text(json.dumps({"format": 1, "settings": settings, "start": {"commit": None, "patch": "0" * 64}, "base": "", "trials": []}))
-    assert "a search mine was started with another what -S says; give --name a new name" in surefoot(*SPACE, "--name", "mine")[2]
+    journal.write_text(
+        json.dumps(
+            {"format": 1, "settings": settings, "start": {"commit": None, "patch": "0" * 64}, "base": "", "trials": []}
+        )
+    )
+    assert (
+        "a search mine was started with another what -S says; give --name a new name"
+        in surefoot(*SPACE, "--name", "mine")[2]
+    )
 
 
 # --- real trials
@@ -102,7 +115,12 @@ def batched(tmp_path_factory):
 def project(batched, empty_store, tmp_path):
     """A copy of it with empty stores."""
     path = tmp_path / "copy"
-    shutil.copytree(batched.path, path, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db*", "mlartifacts", ".surefoot", "tmp", "__pycache__"))
+    shutil.copytree(
+        batched.path,
+        path,
+        symlinks=True,
+        ignore=shutil.ignore_patterns("mlflow.db*", "mlartifacts", ".surefoot", "tmp", "__pycache__"),
+    )
     shutil.copy(empty_store, path / "mlflow.db")
     return Workspace(path)
 
@@ -132,7 +150,9 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(project, optuna,
     killed.edit("train.epochs", "40")
     project.edit("train.epochs", "40")
     search(project, *arguments)
-    with subprocess.Popen(command(*arguments), cwd=killed.path, env=killed.environment(**environment()), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(*arguments), cwd=killed.path, env=killed.environment(**environment()), stdout=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("trial 1/3"):
                 break
@@ -155,20 +175,35 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(project, optuna,
     assert killed.git("status", "--porcelain").split() == ["M", "params.yaml"]
     assert not (killed / "models").exists()
     best = max(trials(killed, "mine"), key=lambda trial: trial["value"])["values"]
-    said = f"the best one, in the workspace: dvc exp run -S batch.size={best['batch.size']} -S train.lr={best['train.lr']}\n"
+    said = (
+        f"the best one, in the workspace: dvc exp run -S batch.size={best['batch.size']} -S"
+        f" train.lr={best['train.lr']}\n"
+    )
     assert done.out.endswith(said)
     # The command that it ends with: everything is restored, and the model is that trial's.
     made = killed.dvc(*said.partition("dvc ")[2].split())
     assert "\nepochs 1-40 restored, nothing to train\n" in made.out
     # A finished one is told again, and nothing is run.
     again = search(killed, *arguments)
-    assert again.out.startswith("note: mine goes on with the code of its start, commit ")  # the experiment changed the workspace
+    assert again.out.startswith(
+        "note: mine goes on with the code of its start, commit "
+    )  # the experiment changed the workspace
     assert again.out.splitlines()[2:] == done.out.splitlines()[3:]
 
 
 @pytest.mark.slow
 def test_bad_trials_are_pruned_or_told_and_the_search_goes_on(project, optuna):
-    done = search(project, "-S", "train.lr=choice(1e-5,1e-4,1e-3,0.01,0.03,0.1,0.3,1e4)", "--trials", "12", "--metric", "validation/accuracy", "--name", "mine")
+    done = search(
+        project,
+        "-S",
+        "train.lr=choice(1e-5,1e-4,1e-3,0.01,0.03,0.1,0.3,1e4)",
+        "--trials",
+        "12",
+        "--metric",
+        "validation/accuracy",
+        "--name",
+        "mine",
+    )
     found = trials(project, "mine")
     states = {trial["state"] for trial in found}
     assert "complete" in states

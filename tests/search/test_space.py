@@ -1,15 +1,22 @@
 import pytest
 from ruamel.yaml import YAML
 
-from surefoot.errors import UserError
-from surefoot.search.space import Distribution, override, parse, put
+from surefoot.base.errors import UserError
+from surefoot.commands.search.space import Distribution, override, parse, put
 from tests.helpers import PROJECT
 
 TEXT = (PROJECT / "params.yaml").read_text()
 
 
 def test_a_space_is_parsed_and_sorted():
-    space = parse(["train.lr=log(1e-3,1)", "batch.size=choice(32, 64)", " train.momentum = uniform(0,0.99)", "train.epochs=int(3,9)"])
+    space = parse(
+        [
+            "train.lr=log(1e-3,1)",
+            "batch.size=choice(32, 64)",
+            " train.momentum = uniform(0,0.99)",
+            "train.epochs=int(3,9)",
+        ]
+    )
     assert list(space.items()) == [
         ("batch.size", Distribution("choice", (32, 64))),
         ("train.epochs", Distribution("int", (3, 9))),
@@ -66,7 +73,15 @@ def test_what_is_drawn_is_short_and_within_the_bounds():
 
 
 def test_values_are_put_in_and_the_rest_stays():
-    changed = put(TEXT, {"train.lr": 0.0123, "train.schedule.arguments.gamma": 0.5, "batch.size": 32, "train.model.arguments.hidden": [128, 64]})
+    changed = put(
+        TEXT,
+        {
+            "train.lr": 0.0123,
+            "train.schedule.arguments.gamma": 0.5,
+            "batch.size": 32,
+            "train.model.arguments.hidden": [128, 64],
+        },
+    )
     before, after = (YAML(typ="safe").load(text) for text in (TEXT, changed))
     assert after["train"].pop("lr") == 0.0123
     assert after["train"]["schedule"]["arguments"].pop("gamma") == 0.5
@@ -83,7 +98,9 @@ def test_a_key_below_a_value_is_refused():
         put(TEXT, {"train.lr.x": 1})
 
 
-@pytest.mark.parametrize("value", [0.03, 1e-05, 32, True, None, "SGD", "networks.cnn:cnn", "it's, so", [128, 64], {"a": [1, "b c"]}])
+@pytest.mark.parametrize(
+    "value", [0.03, 1e-05, 32, True, None, "SGD", "networks.cnn:cnn", "it's, so", [128, 64], {"a": [1, "b c"]}]
+)
 def test_an_override_means_to_dvc_what_it_means_here(value, tmp_path):
     from dvc.utils.cli_parse import to_path_overrides
     from dvc.utils.hydra import apply_overrides

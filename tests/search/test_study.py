@@ -1,13 +1,21 @@
 import pytest
 
-from surefoot.search.space import parse
-from surefoot.search.study import bars, suggest
+from surefoot.commands.search.space import parse
+from surefoot.commands.search.study import bars, suggest
 
-SPACE = parse(["train.lr=log(1e-3,1)", "batch.size=choice(32,64)", "train.epochs=int(1,9)", "train.momentum=uniform(0,0.99)"])
+SPACE = parse(
+    ["train.lr=log(1e-3,1)", "batch.size=choice(32,64)", "train.epochs=int(1,9)", "train.momentum=uniform(0,0.99)"]
+)
 
 
 def trial(values=None, state="complete", value=1.0, epochs=()):
-    return {"values": values, "state": state, "value": value if state == "complete" else None, "epochs": list(epochs), "why": ""}
+    return {
+        "values": values,
+        "state": state,
+        "value": value if state == "complete" else None,
+        "epochs": list(epochs),
+        "why": "",
+    }
 
 
 def quality(values):

@@ -1,1 +1,4 @@
-"""What must hold whatever happens: `python -m tests.soak`. Each round is drawn from (seed, round), so that it can be run again."""
+"""What must hold whatever happens: `python -m tests.soak`.
+
+Each round is drawn from (seed, round), so that it can be run again.
+"""

@@ -23,10 +23,15 @@ class Soak:
         self.began = time.monotonic()
         self.kept: list[Path] = []
 
-    def count(self, case: str, what: str, kills: int = 0, wrong: Exception | None = None, workspace: Workspace | None = None) -> None:
+    def count(
+        self, case: str, what: str, kills: int = 0, wrong: Exception | None = None, workspace: Workspace | None = None
+    ) -> None:
         """Count a round, and say how it ended."""
         self.rounds, self.kills, self.right = self.rounds + 1, self.kills + kills, self.right + (wrong is None)
-        print(f"{time.monotonic() - self.began:7.1f} s  {case}: {what}: {'right' if wrong is None else 'WRONG'}", flush=True)
+        print(
+            f"{time.monotonic() - self.began:7.1f} s  {case}: {what}: {'right' if wrong is None else 'WRONG'}",
+            flush=True,
+        )
         if wrong is not None:
             print("".join(traceback.format_exception(wrong)) if not isinstance(wrong, Wrong) else f"    {wrong}")
             if workspace:
@@ -53,9 +58,19 @@ class Soak:
                 hit, inside = kill.play(workspace, drawn, references)
             except Exception as error:
                 wrong = error
-            what = ", ".join(f"{blow.whom} at {blow.when} {blow.number if blow.when in ('write', 'record') else ''}+{blow.delay:.3f} s" for blow in drawn.kills)
-            again = f" (python -m tests.soak --case kill --seed {arguments.seed} --first {number} --rounds 1)" if wrong else ""
-            self.count("kill", f"round {number}, {what}, {hit} hit, {inside} inside a write{again}", hit, wrong, workspace)
+            what = ", ".join(
+                f"{blow.whom} at {blow.when}"
+                f" {blow.number if blow.when in ('write', 'record') else ''}+{blow.delay:.3f} s"
+                for blow in drawn.kills
+            )
+            again = (
+                f" (python -m tests.soak --case kill --seed {arguments.seed} --first {number} --rounds 1)"
+                if wrong
+                else ""
+            )
+            self.count(
+                "kill", f"round {number}, {what}, {hit} hit, {inside} inside a write{again}", hit, wrong, workspace
+            )
             free.put(workspace)
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -63,7 +78,12 @@ class Soak:
 
     def corruption(self) -> None:
         """Damage what the store holds."""
-        corruption.run(self.directory / "corruption" / "project", self.count, every_byte=self.arguments.rounds >= 10, stages=self.arguments.rounds >= 10)
+        corruption.run(
+            self.directory / "corruption" / "project",
+            self.count,
+            every_byte=self.arguments.rounds >= 10,
+            stages=self.arguments.rounds >= 10,
+        )
 
     def disk(self) -> None:
         """Run out of space."""
@@ -84,11 +104,25 @@ CASES = ("kill", "corruption", "disk", "outage", "start")
 def main() -> int:
     """Returns the exit code: 0 if every round ended right."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="rounds of kills; below 10 the other cases are cut short, too (default: %(default)s)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=100,
+        help="rounds of kills; below 10 the other cases are cut short, too (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random (default: %(default)s)")
-    parser.add_argument("--case", choices=CASES, action="append", help="only this one; may be given several times (default: all)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first round of kills, to play one again (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="rounds of kills that are played at once (default: %(default)s)")
+    parser.add_argument(
+        "--case", choices=CASES, action="append", help="only this one; may be given several times (default: all)"
+    )
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        help="number of the first round of kills, to play one again (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="rounds of kills that are played at once (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="surefoot-soak-"))
     soak = Soak(arguments, directory)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tests.soak.workspace import OUTPUTS, Workspace, Wrong
 
 if TYPE_CHECKING:
-    from surefoot.training.trajectory import Chain
-    from surefoot.training.trajectory_store import TrajectoryStore
+    from surefoot.run.chain import Chain
+    from surefoot.run.trajectory_store import TrajectoryStore
 
 Damage = tuple[str, Callable[[bytes], bytes]]  # its name, and what it does to a file
 
@@ -50,7 +50,9 @@ def record_regions(record: bytes) -> Iterator[tuple[str, int, int]]:
 
 
 def damages(parts: Iterator[tuple[str, int, int]], size: int) -> Iterator[Damage]:
-    """A flipped byte at the start, in the middle and at the end of each part; the file cut at every 4 KiB; a byte too many."""
+    """A flipped byte at the start, in the middle and at the end of each part; the file cut at every 4 KiB; a byte too
+    many.
+    """
     for name, first, end in parts:
         for place in sorted({first, (first + end) // 2, end - 1}):
             yield f"byte {place} ({name}) flipped", flip(place)
@@ -69,7 +71,7 @@ def _in_process(directory: Path, count: Callable[..., None], every_byte: bool) -
     from surefoot.training import numerics
 
     numerics.pin("portable", 1)
-    from surefoot.training.trajectory_store import TrajectoryStore
+    from surefoot.run.trajectory_store import TrajectoryStore
 
     directory.mkdir(parents=True)
     whole = TrajectoryStore(directory / "whole")
@@ -120,7 +122,7 @@ def _in_process(directory: Path, count: Callable[..., None], every_byte: bool) -
 
 def _every_byte(store: "TrajectoryStore", key: str, count: Callable[..., None]) -> None:
     """Flip every byte of a state and of a record, one at a time: the store gives out none of them."""
-    from surefoot.training.trajectory_store import TrajectoryStore
+    from surefoot.run.trajectory_store import TrajectoryStore
 
     record = store.record(key)
     assert record
@@ -139,7 +141,8 @@ def _every_byte(store: "TrajectoryStore", key: str, count: Callable[..., None]) 
         wrong = Wrong(f"bytes {passed} flipped, and used; {found} warnings") if passed or found != len(data) else None
         count(
             "corruption",
-            f"each of the {len(data)} bytes of a {'state' if path.suffix == '.safetensors' else 'record'} flipped by a bit, {found} found",
+            f"each of the {len(data)} bytes of a {'state' if path.suffix == '.safetensors' else 'record'} flipped by a"
+            f" bit, {found} found",
             wrong=wrong,
         )
 
@@ -149,12 +152,14 @@ def _chain(store: "TrajectoryStore") -> "Chain":
     import torch
     from torch import nn
 
-    from surefoot.training.rows import Rows
-    from surefoot.training.sgd import Trainer
-    from surefoot.training.trajectory import Chain, known, segments
+    from surefoot.run.chain import Chain, known, segments
+    from surefoot.training.loop import Trainer
+    from surefoot.training.minibatches import Rows
 
     generator = torch.Generator().manual_seed(0)
-    rows = [Rows(torch.randn(n, 24, generator=generator), torch.randint(5, (n,), generator=generator)) for n in (40, 10)]
+    rows = [
+        Rows(torch.randn(n, 24, generator=generator), torch.randint(5, (n,), generator=generator)) for n in (40, 10)
+    ]
 
     def make() -> Trainer:
         torch.manual_seed(0)
@@ -207,7 +212,12 @@ def _stages(path: Path, count: Callable[..., None]) -> None:
             wrong = Wrong(f"no warning names {mark}:\n{said}")
     except Wrong as error:
         wrong = error
-    count("corruption", "evaluate stage: a byte of what is remembered of the run flipped", wrong=wrong, workspace=workspace)
+    count(
+        "corruption",
+        "evaluate stage: a byte of what is remembered of the run flipped",
+        wrong=wrong,
+        workspace=workspace,
+    )
 
 
 def _identity(path: Path) -> str:

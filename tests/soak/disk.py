@@ -1,4 +1,6 @@
-"""Run out of space while saving: exit code 2, the path named, what is older whole, and right once there is space again."""
+"""Run out of space while saving: exit code 2, the path named, what is older whole, and right once there
+is space again.
+"""
 
 import os
 import resource
@@ -103,7 +105,9 @@ def _fails(workspace: Workspace, where: Path, limit: int | None = None, **enviro
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    process = workspace.start([workspace.python, "-m", "surefoot.stages.train"], environ=workspace.alone | environ, preexec_fn=cap)
+    process = workspace.start(
+        [workspace.python, "-m", "surefoot.stages.train"], environ=workspace.alone | environ, preexec_fn=cap
+    )
     code = workspace.ended(process)
     said = workspace.log.read_bytes()[before:].decode(errors="replace")
     error = next((line for line in said.splitlines() if line.startswith("error: ")), "")

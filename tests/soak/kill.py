@@ -16,8 +16,18 @@ from tests.soak.workspace import Reference, Workspace, gone, until
 
 EPOCHS = 12
 VARIANTS: list[dict[str, Any]] = [
-    {"epochs": EPOCHS, "lr": 0.01, "model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [1024, 64], "dropout": 0.2}}},
-    {"epochs": EPOCHS, "lr": 0.02, "model": {"factory": "networks.cnn:cnn", "arguments": {"channels": 8}}, "select": "last", "nesterov": True},
+    {
+        "epochs": EPOCHS,
+        "lr": 0.01,
+        "model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [1024, 64], "dropout": 0.2}},
+    },
+    {
+        "epochs": EPOCHS,
+        "lr": 0.02,
+        "model": {"factory": "networks.cnn:cnn", "arguments": {"channels": 8}},
+        "select": "last",
+        "nesterov": True,
+    },
 ]
 CHECKPOINT_EVERY = (0, 13, 20, 40)
 STEPS = 79  # in an epoch of the digits, by 16
@@ -29,7 +39,8 @@ class Kill:
     """Whom to kill when."""
 
     whom: str  # trainer | dvc | both | bare: a trainer that was started without DVC
-    when: str  # start: since the command was started | write, record: the n-th since then, begun or whole | end: all is trained
+    # start: since the command was started | write, record: the n-th since then, begun or whole | end: all is trained
+    when: str
     number: int
     delay: float  # seconds after it
 
@@ -96,7 +107,9 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
         workspace.ended(process)
         return False, False
     # Inside a write milliseconds count: whose it is stands in the file's name.
-    writers = [writer for name in _names(workspace, ".partial") if (writer := _own(workspace, int(name.split(".")[-2])))]
+    writers = [
+        writer for name in _names(workspace, ".partial") if (writer := _own(workspace, int(name.split(".")[-2])))
+    ]
     stages = writers or ([] if bare else _stages(process))
     if kill.whom == "trainer" and stages:
         for stage in stages:
@@ -113,7 +126,9 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
     # Where only DVC was killed, its trainer finishes the write.
     left = _names(workspace, ".partial") - older
     with workspace.log.open("a") as log:
-        log.write(f"\n--- kill -9: {kill}, stages running: {[stage.pid for stage in stages]}, half-written: {sorted(left)}\n")
+        log.write(
+            f"\n--- kill -9: {kill}, stages running: {[stage.pid for stage in stages]}, half-written: {sorted(left)}\n"
+        )
     return True, bool(left) and kill.whom != "dvc"
 
 
@@ -124,7 +139,9 @@ def _moment(workspace: Workspace, kill: Kill, segments: int, over: Callable[[], 
     while kill.when != "start":
         begun |= _names(workspace, ".partial") - leftovers
         whole = _names(workspace, ".json")
-        if {"write": len(begun), "record": len(whole - before), "end": len(whole) - segments + kill.number}[kill.when] >= kill.number:
+        if {"write": len(begun), "record": len(whole - before), "end": len(whole) - segments + kill.number}[
+            kill.when
+        ] >= kill.number:
             break
         if over():
             return False

@@ -41,13 +41,20 @@ def run(path: Path, count: Callable[..., None]) -> None:
         ("hanging in training and evaluation", _hanging, "sync"),
         ("refusing with 500 while training", _refusing, "evaluate"),
     ):
-        play(f"{what}; {catch_up} catches up", lambda server, broken=broken, up=catch_up: _broken(workspace, server, broken, up, reference))
+        play(
+            f"{what}; {catch_up} catches up",
+            lambda server, broken=broken, up=catch_up: _broken(workspace, server, broken, up, reference),
+        )
 
 
 def _killed(workspace: Workspace, server: "Server") -> None:
     server.start()
     process = workspace.start([*workspace.dvc, "repro"], environ=server.environ)
-    until("no epoch was trained", 120, lambda: workspace.chain.is_dir() and len(list(workspace.chain.glob("*.json"))) >= EPOCHS // 3)
+    until(
+        "no epoch was trained",
+        120,
+        lambda: workspace.chain.is_dir() and len(list(workspace.chain.glob("*.json"))) >= EPOCHS // 3,
+    )
     server.kill()
     time.sleep(0.5)
     server.start()
@@ -57,7 +64,13 @@ def _killed(workspace: Workspace, server: "Server") -> None:
     workspace.run([workspace.python, "-m", "surefoot", "sync"], **workspace.alone, **server.environ)
 
 
-def _broken(workspace: Workspace, server: "Server", broken: Callable[[int], AbstractContextManager[None]], catch_up: str, reference: Reference) -> None:
+def _broken(
+    workspace: Workspace,
+    server: "Server",
+    broken: Callable[[int], AbstractContextManager[None]],
+    catch_up: str,
+    reference: Reference,
+) -> None:
     train = [*workspace.dvc, "repro", "train"]
     with broken(server.port):
         said = workspace.run(train if catch_up == "evaluate" else [*workspace.dvc, "repro"], **server.environ)
@@ -88,7 +101,8 @@ class Server:
         where = ["--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", str(self._artifacts)]
         address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         self._process = self._workspace.start(
-            [self._workspace.python, "-m", "mlflow", "server", *where, *address], environ={"MLFLOW_DISABLE_TELEMETRY": "true"}
+            [self._workspace.python, "-m", "mlflow", "server", *where, *address],
+            environ={"MLFLOW_DISABLE_TELEMETRY": "true"},
         )
         until("the MLflow server doesn't answer", 120, self._answers)
 
@@ -100,7 +114,10 @@ class Server:
             self._process = None
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer,
+        ):
             return bool(answer.status == 200)
         return False
 

@@ -10,7 +10,9 @@ STARTS, EPOCHS = 8, 3
 
 
 def run(path: Path, count: Callable[..., None], starts: int = STARTS) -> None:
-    """Start trainers of different learning rates at once, in copies as DVC makes them, on one store of states and one of MLflow's."""
+    """Start trainers of different learning rates at once, in copies as DVC makes them, on one store of states and one
+    of MLflow's.
+    """
     root = Workspace.make(path)
     rates = [(number + 1) / 1000 for number in range(starts)]
     copies = []

@@ -60,7 +60,10 @@ class Workspace:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "MPLBACKEND": "agg",
             "PYTHONPATH": "src",
-            **{f"DVC_{kind}_DIR": str(path.with_name(f"{path.name}.dvc-{kind.lower()}")) for kind in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")},
+            **{
+                f"DVC_{kind}_DIR": str(path.with_name(f"{path.name}.dvc-{kind.lower()}"))
+                for kind in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")
+            },
         }
         # What the stages get from DVC when they are run without it.
         self.alone = {"DVC_ROOT": str(path)}
@@ -125,7 +128,16 @@ class Workspace:
         with self.log.open("ab") as log:
             log.write(f"\n$ {' '.join(command)}\n".encode())
             log.flush()
-            return subprocess.Popen(command, cwd=self.path, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **more)
+            return subprocess.Popen(
+                command,
+                cwd=self.path,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **more,
+            )
 
     def ended(self, process: "subprocess.Popen[bytes]") -> int:
         """The exit code of a process, waited for; none may hang."""
@@ -181,17 +193,24 @@ class Workspace:
         if [status for _, status in runs] != ["FINISHED"]:
             raise Wrong(f"MLflow has the runs {runs}, not one that is FINISHED")
         steps = {(name, epoch) for name in METRICS for epoch in range(1, reference.epochs + 1)}
-        wanted = steps | {("best_epoch", 0), ("chosen_epoch", 0)} | ({(name, 0) for name in TEST_METRICS} if test else set())
+        wanted = (
+            steps | {("best_epoch", 0), ("chosen_epoch", 0)} | ({(name, 0) for name in TEST_METRICS} if test else set())
+        )
         found = Counter((name, step) for name, step, _ in points)
         if set(found) != wanted:
-            raise Wrong(f"MLflow's history lacks {sorted(wanted - set(found))}, and has beside it {sorted(set(found) - wanted)}")
+            raise Wrong(
+                f"MLflow's history lacks {sorted(wanted - set(found))}, and has beside it {sorted(set(found) - wanted)}"
+            )
         if doubled := sorted(point for point, times in found.items() if times > 1):
             raise Wrong(f"MLflow has twice: {doubled}")
         values = {(name, step): value for name, step, value in points}
         for row in history(self.path):
             for name in METRICS & set(row):
                 if values[name, int(row["epoch"])] != row[name]:
-                    raise Wrong(f"MLflow says {name} {values[name, int(row['epoch'])]} at epoch {row['epoch']:g}, the history {row[name]}")
+                    raise Wrong(
+                        f"MLflow says {name} {values[name, int(row['epoch'])]} at epoch {row['epoch']:g}, the history"
+                        f" {row[name]}"
+                    )
 
 
 def history(path: Path) -> list[dict[str, float]]:
@@ -201,13 +220,20 @@ def history(path: Path) -> list[dict[str, float]]:
 
 
 def mlflow_runs(database: Path, lr: float | None = None) -> tuple[list[tuple[str, int, float]], list[tuple[str, str]]]:
-    """The points (name, step, value) and the runs (id, status) of an MLflow store, or those of the runs with this `train.lr`."""
+    """The points (name, step, value) and the runs (id, status) of an MLflow store, or those of the runs with this
+    `train.lr`.
+    """
     with contextlib.closing(sqlite3.connect(database)) as connection:
         runs = connection.execute(
-            "select run_uuid, status from runs where ?1 is null or run_uuid in (select run_uuid from params where key = 'train.lr' and value = ?1)",
+            "select run_uuid, status from runs where ?1 is null or run_uuid in (select run_uuid from params where key ="
+            " 'train.lr' and value = ?1)",
             (None if lr is None else str(lr),),
         ).fetchall()
-        points = [point for run, _ in runs for point in connection.execute("select key, step, value from metrics where run_uuid = ?", (run,))]
+        points = [
+            point
+            for run, _ in runs
+            for point in connection.execute("select key, step, value from metrics where run_uuid = ?", (run,))
+        ]
     return points, runs
 
 

@@ -1,6 +1,8 @@
-"""Trainings as params.yaml tells them, each beside the same in plain torch, written out with nothing of ours in it but order and seeds.
+"""Trainings as params.yaml tells them, each beside the same in plain torch, written out with nothing of ours in it but
+order and seeds.
 
-`python -m tests.training.by_hand native` compares those of `BF16` in a process of their own, with the numerics of that profile.
+`python -m tests.training.by_hand native` compares those of `BF16` in a process of their own, with the numerics of that
+profile.
 """
 
 import sys
@@ -18,13 +20,13 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
-from surefoot import runs
+from surefoot.data.batch_store import Split, Store
 from surefoot.data.order import epoch_order
-from surefoot.data.store import Split, Store
-from surefoot.params import Params
-from surefoot.training.model import to_bytes
+from surefoot.params.sections import Params
+from surefoot.run import planning
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.training.network import to_bytes
 from surefoot.training.numerics import seed_step
-from surefoot.training.trajectory_store import TrajectoryStore
 from tests.training.small_networks import bag, matrices, network
 
 SEED, ROWS, SIZE, CLASSES, EPOCHS = 5, 45, 8, 3, 3
@@ -43,11 +45,31 @@ def data(rows=ROWS, size=SIZE, drop_last=False):
 
     splits = {"train": split(rows), "validation": split(20), "test": split(8)}
     described = {
-        name: {"rows": len(some.targets), "class_counts": np.bincount(some.targets, minlength=CLASSES).tolist(), "inputs": {}, "targets": {}}
+        name: {
+            "rows": len(some.targets),
+            "class_counts": np.bincount(some.targets, minlength=CLASSES).tolist(),
+            "inputs": {},
+            "targets": {},
+        }
         for name, some in splits.items()
     }
-    about = {"batch_size": size, "drop_last": drop_last, "shuffle": "full", "block": None, "window": None, "scale": None, "task": "classification"}
-    more = {"input_shape": (5,), "classes": [*"abc"], "features": [], "preparation": {}, "digest": f"{rows} {size} {drop_last}", "splits": described}
+    about = {
+        "batch_size": size,
+        "drop_last": drop_last,
+        "shuffle": "full",
+        "block": None,
+        "window": None,
+        "scale": None,
+        "task": "classification",
+    }
+    more = {
+        "input_shape": (5,),
+        "classes": [*"abc"],
+        "features": [],
+        "preparation": {},
+        "digest": f"{rows} {size} {drop_last}",
+        "splits": described,
+    }
     return Store(about | more, **splits)
 
 
@@ -87,18 +109,23 @@ class Setting:
 def ours(setting, path):
     """The state after the training, as safetensors, and the losses of each epoch."""
     store, given = data(**setting.store), params(setting.train, numerics=setting.numerics)
-    plan = runs.plan(given, store)
-    with runs.chain(given, store, plan, TrajectoryStore(path)) as chain:
+    plan = planning.plan(given, store)
+    with planning.chain(given, store, plan, TrajectoryStore(path)) as chain:
         history = [reached.record["metrics"] for reached in chain.follow()]
         assert chain._trainer
         state = to_bytes(chain._trainer.state())
-    return state, [{name: value for name, value in metrics.items() if name.endswith("loss") or name == "lr"} for metrics in history]
+    return state, [
+        {name: value for name, value in metrics.items() if name.endswith("loss") or name == "lr"} for metrics in history
+    ]
 
 
 def by_hand(setting):
     """The loop of the tutorials. Returns the same."""
     store = data(**setting.store)
-    (x, y), (vx, vy) = ([torch.from_numpy(array) for array in (split.inputs, split.targets)] for split in (store.train, store.validation))
+    (x, y), (vx, vy) = (
+        [torch.from_numpy(array) for array in (split.inputs, split.targets)]
+        for split in (store.train, store.validation)
+    )
     seed_step(SEED, 0)
     model = setting.make((5,), CLASSES)
     optimizer = setting.optimizer(model if setting.groups else model.parameters())
@@ -154,16 +181,26 @@ def by_hand(setting):
         history.append(metrics)
         if scheduler and setting.per == "epoch":
             scheduler.step(*[metrics[setting.plateau]] if setting.plateau else [])
-        best, since = (metrics["validation/loss"], 0) if best is None or metrics["validation/loss"] < best else (best, since + 1)
+        best, since = (
+            (metrics["validation/loss"], 0) if best is None or metrics["validation/loss"] < best else (best, since + 1)
+        )
         if since == setting.patience:
             break
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, parameter in enumerate(parameters):
-        state |= {f"optimizer.{number}.{name}": value for name, value in optimizer.state[parameter].items() if value is not None}
-        state |= {name: torch.tensor(value) for name, value in state.items() if isinstance(value, int)}  # SparseAdam's step
+        state |= {
+            f"optimizer.{number}.{name}": value
+            for name, value in optimizer.state[parameter].items()
+            if value is not None
+        }
+        state |= {
+            name: torch.tensor(value) for name, value in state.items() if isinstance(value, int)
+        }  # SparseAdam's step
     if averaged:
-        state |= {f"average.{name}": tensor for name, tensor in averaged.module.state_dict().items()} | {"averaged.count": averaged.n_averaged}
+        state |= {f"average.{name}": tensor for name, tensor in averaged.module.state_dict().items()} | {
+            "averaged.count": averaged.n_averaged
+        }
     return to_bytes(state), history
 
 
@@ -197,7 +234,11 @@ def head_and_frozen(model):
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
     middle = [parameter for number in (1, 4, 5) for parameter in model[number].parameters()]
-    return torch.optim.SGD([{"params": list(model[7].parameters()), "lr": 0.2, "nesterov": True}, {"params": middle}], lr=0.05, momentum=0.9)
+    return torch.optim.SGD(
+        [{"params": list(model[7].parameters()), "lr": 0.2, "nesterov": True}, {"params": middle}],
+        lr=0.05,
+        momentum=0.9,
+    )
 
 
 def scaled_head(model):
@@ -213,7 +254,10 @@ def warm_up(made):
 
 LABEL_SMOOTHING = {"loss": {"arguments": {"label_smoothing": 0.1}}}
 NO_DECAY = [{"parameters": pattern, "arguments": {"weight_decay": 0.0}} for pattern in ("*.bias", "*Norm*.weight")]
-WARM_UP = [{"name": "LinearLR", "arguments": {"start_factor": 0.1, "total_iters": 4}, "per": "step", "length": 4}, {"name": "CosineAnnealingLR", "per": "step"}]
+WARM_UP = [
+    {"name": "LinearLR", "arguments": {"start_factor": 0.1, "total_iters": 4}, "per": "step", "length": 4},
+    {"name": "CosineAnnealingLR", "per": "step"},
+]
 PLATEAU = {"name": "ReduceLROnPlateau", "arguments": {"patience": 0, "factor": 0.3, "threshold": 0.2}}
 
 
@@ -235,13 +279,18 @@ def balanced():
 SETTINGS = {
     "plain": lambda: Setting({}),
     "nesterov": lambda: Setting(
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01)
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+        partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
     ),
-    "warm-up, then cosine, by steps": lambda: Setting({"schedule": WARM_UP, "momentum": 0.9}, MOMENTUM, warm_up, "step"),
+    "warm-up, then cosine, by steps": lambda: Setting(
+        {"schedule": WARM_UP, "momentum": 0.9}, MOMENTUM, warm_up, "step"
+    ),
     "sequence of epochs": lambda: Setting(
         {"schedule": [{"name": "constant", "length": 1}, {"name": "ExponentialLR", "arguments": {"gamma": 0.5}}]},
         SGD,
-        lambda made: lr_scheduler.SequentialLR(made, [lr_scheduler.ConstantLR(made, 1.0), lr_scheduler.ExponentialLR(made, 0.5)], [1]),
+        lambda made: lr_scheduler.SequentialLR(
+            made, [lr_scheduler.ConstantLR(made, 1.0), lr_scheduler.ExponentialLR(made, 0.5)], [1]
+        ),
     ),
     "one cycle with momentum": lambda: Setting(
         {"schedule": {"name": "OneCycleLR", "per": "step"}, "momentum": 0.9},
@@ -256,7 +305,15 @@ SETTINGS = {
         "step",
     ),
     "a cycle of lr and momentum, accumulated": lambda: Setting(
-        {"schedule": {"name": "CyclicLR", "per": "step", "arguments": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 2}}, "momentum": 0.9, "accumulate": 4},
+        {
+            "schedule": {
+                "name": "CyclicLR",
+                "per": "step",
+                "arguments": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 2},
+            },
+            "momentum": 0.9,
+            "accumulate": 4,
+        },
         MOMENTUM,
         lambda made: lr_scheduler.CyclicLR(made, 0.01, 0.1, 2),
         "step",
@@ -278,19 +335,28 @@ SETTINGS = {
         patience=2,
     ),
     "no decay on biases and norms": lambda: Setting(
-        {"optimizer": {"name": "AdamW", "groups": NO_DECAY}, "weight_decay": 0.1, "lr": 0.01}, no_decay_in_order, groups=True
+        {"optimizer": {"name": "AdamW", "groups": NO_DECAY}, "weight_decay": 0.1, "lr": 0.01},
+        no_decay_in_order,
+        groups=True,
     ),
     "a faster head, a frozen layer": lambda: Setting(
         {
             "momentum": 0.9,
-            "optimizer": {"groups": [{"parameters": "7.*", "arguments": {"lr": 0.2, "nesterov": True}}, {"parameters": "0.*", "frozen": True}]},
+            "optimizer": {
+                "groups": [
+                    {"parameters": "7.*", "arguments": {"lr": 0.2, "nesterov": True}},
+                    {"parameters": "0.*", "frozen": True},
+                ]
+            },
             "schedule": {"name": "StepLR", "arguments": {"step_size": 1, "gamma": 0.7}},
         },
         head_and_frozen,
         lambda made: lr_scheduler.StepLR(made, 1, 0.7),
         groups=True,
     ),
-    "accumulated, the last step of five rows": lambda: Setting({"accumulate": 5, "momentum": 0.9}, MOMENTUM, accumulate=5),
+    "accumulated, the last step of five rows": lambda: Setting(
+        {"accumulate": 5, "momentum": 0.9}, MOMENTUM, accumulate=5
+    ),
     "accumulated by two, uneven rows": lambda: Setting({"accumulate": 2}, accumulate=2, store={"rows": 43}),
     "clip_norm": lambda: Setting({"clip_norm": 0.3, "momentum": 0.9}, MOMENTUM, clip_norm=0.3),
     "clip_value": lambda: Setting({"clip_value": 0.02}, clip_value=0.02),
@@ -300,18 +366,27 @@ SETTINGS = {
     "label smoothing": lambda: Setting(LABEL_SMOOTHING, loss=nn.CrossEntropyLoss(label_smoothing=0.1)),
     "balanced classes": lambda: Setting({"loss": {"class_weights": "balanced"}}, loss=balanced()),
     "class weights and clipping": lambda: Setting(
-        {"loss": {"class_weights": [1.0, 2.5, 0.5]}, "clip_norm": 0.2}, loss=nn.CrossEntropyLoss(torch.tensor([1.0, 2.5, 0.5])), clip_norm=0.2
+        {"loss": {"class_weights": [1.0, 2.5, 0.5]}, "clip_norm": 0.2},
+        loss=nn.CrossEntropyLoss(torch.tensor([1.0, 2.5, 0.5])),
+        clip_norm=0.2,
     ),
     "EMA": lambda: Setting({"average": {"name": "ema", "decay": 0.8}, "momentum": 0.9}, MOMENTUM, ema=0.8),
     "EMA from the second epoch on, accumulated": lambda: Setting(
-        {"average": {"name": "ema", "decay": 0.8, "start": 2}, "accumulate": 4} | ADAM, adam, ema=0.8, start=2, accumulate=4
+        {"average": {"name": "ema", "decay": 0.8, "start": 2}, "accumulate": 4} | ADAM,
+        adam,
+        ema=0.8,
+        start=2,
+        accumulate=4,
     ),
     "EMA of a network without BatchNorm": lambda: Setting(
         {"average": {"name": "ema", "decay": 0.5}, "model": {"factory": f"{NETWORKS}:matrices"}}, ema=0.5, make=matrices
     ),
     "SWA": lambda: Setting({"average": {"name": "swa", "start": 2}, "epochs": 4}, swa=True, start=2, epochs=4),
     "SWA at the end of a step schedule": lambda: Setting(
-        {"average": {"name": "swa"}, "schedule": {"name": "CosineAnnealingWarmRestarts", "arguments": {"T_0": 6}, "per": "step"}},
+        {
+            "average": {"name": "swa"},
+            "schedule": {"name": "CosineAnnealingWarmRestarts", "arguments": {"T_0": 6}, "per": "step"},
+        },
         SGD,
         lambda made: lr_scheduler.CosineAnnealingWarmRestarts(made, 6),
         "step",
@@ -323,9 +398,17 @@ SETTINGS = {
         {"lr": 0.1, "lr_reference_batch": 64, "accumulate": 2}, partial(torch.optim.SGD, lr=0.1 * 16 / 64), accumulate=2
     ),
     "lr for another batch size, also of a group": lambda: Setting(
-        {"lr": 0.1, "lr_reference_batch": 32, "optimizer": {"groups": [{"parameters": "7.*", "arguments": {"lr": 0.6}}]}}, scaled_head, groups=True
+        {
+            "lr": 0.1,
+            "lr_reference_batch": 32,
+            "optimizer": {"groups": [{"parameters": "7.*", "arguments": {"lr": 0.6}}]},
+        },
+        scaled_head,
+        groups=True,
     ),
-    "ends within an epoch": lambda: Setting({"max_steps": 14, "average": {"name": "ema", "decay": 0.8}}, ema=0.8, max_steps=14),
+    "ends within an epoch": lambda: Setting(
+        {"max_steps": 14, "average": {"name": "ema", "decay": 0.8}}, ema=0.8, max_steps=14
+    ),
     "all at once": lambda: Setting(
         {
             "optimizer": {"name": "AdamW", "arguments": {"amsgrad": True}, "groups": NO_DECAY},
@@ -374,9 +457,15 @@ OF_THEIR_OWN = {"Muon": matrices, "SparseAdam": bag}
 def with_optimizer(name, **more):
     """A setting of a class of torch.optim."""
     make, arguments = OF_THEIR_OWN.get(name, network), OPTIMIZERS[name]
-    train = {"optimizer": {"name": name, "arguments": arguments}, "model": {"factory": f"{NETWORKS}:{make.__name__}"}, "lr": 0.01} | more
+    train = {
+        "optimizer": {"name": name, "arguments": arguments},
+        "model": {"factory": f"{NETWORKS}:{make.__name__}"},
+        "lr": 0.01,
+    } | more
     # Theirs are other defaults than the params': 0.
-    own = {"AdamW": {"weight_decay": 0.0}, "Muon": {"weight_decay": 0.0, "momentum": 0.9, "nesterov": True}}.get(name, {})
+    own = {"AdamW": {"weight_decay": 0.0}, "Muon": {"weight_decay": 0.0, "momentum": 0.9, "nesterov": True}}.get(
+        name, {}
+    )
     train |= {"momentum": 0.9, "nesterov": True} if name == "Muon" else {}
     return Setting(train, partial(getattr(torch.optim, name), lr=0.01, **arguments, **own), make=make)
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from surefoot import files
+from surefoot.base import digests
 from surefoot.data.order import epoch_order
-from surefoot.training.model import to_bytes
+from surefoot.run.chain import Chain, known, segments
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.training.loop import Trainer
+from surefoot.training.minibatches import Rows
+from surefoot.training.network import to_bytes
 from surefoot.training.numerics import seed_step
-from surefoot.training.rows import Rows
-from surefoot.training.sgd import Trainer
-from surefoot.training.trajectory import Chain, known, segments
-from surefoot.training.trajectory_store import TrajectoryStore
 
 SEED, ROWS, SIZE, CLASSES = 3, 45, 8, 3
 STEPS = math.ceil(ROWS / SIZE)  # of an epoch: 6
@@ -33,9 +33,20 @@ TRAINING, VALIDATION = make_rows(0, ROWS), make_rows(1, 20)
 
 
 def make_model():
-    """Something of all that a state has: weights, buffers kept and not kept, dropout, a part frozen in evaluation mode."""
+    """Something of all that a state has: weights, buffers kept and not kept, dropout, a part frozen in
+    evaluation mode.
+    """
     seed_step(SEED, 0)
-    model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), Noise(), nn.ReLU(), nn.Dropout(0.3), nn.Linear(7, 6), nn.BatchNorm1d(6), nn.Linear(6, CLASSES))
+    model = nn.Sequential(
+        nn.Linear(5, 7),
+        nn.BatchNorm1d(7),
+        Noise(),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(7, 6),
+        nn.BatchNorm1d(6),
+        nn.Linear(6, CLASSES),
+    )
     model[6].eval()
     return model
 
@@ -97,7 +108,10 @@ class Halt(Exception):
 
 
 def walk(path, parts, *, stop=None, make=make, mark=False, **options):
-    """Follow a chain in the store at `path`: one of known segments, or what `parts` makes of (store, **hooks). `stop`: after so many segments were trained."""
+    """Follow a chain in the store at `path`: one of known segments, or what `parts` makes of (store, **hooks).
+
+    `stop`: after so many segments were trained.
+    """
     store = path if isinstance(path, TrajectoryStore) else TrajectoryStore(path)
     outcome, calls = Outcome(), 0
 
@@ -108,7 +122,10 @@ def walk(path, parts, *, stop=None, make=make, mark=False, **options):
         calls += 1
 
     hooks = {"check": check, "say": outcome.said.append, **options}
-    with parts(store, **hooks) if callable(parts) else chain(parts, store, make, order, **hooks) as links, suppress(Halt):
+    with (
+        parts(store, **hooks) if callable(parts) else chain(parts, store, make, order, **hooks) as links,
+        suppress(Halt),
+    ):
         try:
             for reached in links.follow():
                 outcome.records.append(reached.record)
@@ -118,15 +135,22 @@ def walk(path, parts, *, stop=None, make=make, mark=False, **options):
             if mark:
                 best = min(outcome.records, key=lambda record: record["metrics"]["validation/loss"])
                 keys = [part.key for part in parts if part.ends_epoch]
-                about = {"epoch_keys": keys, "last": keys[-1], "best": best["key"], "description": {"name": f"{len(keys)} epochs", "params": {}, "dataset": {}}}
-                store.mark_run(files.sha256(parts[-1].key.encode()), about)
+                about = {
+                    "epoch_keys": keys,
+                    "last": keys[-1],
+                    "best": best["key"],
+                    "description": {"name": f"{len(keys)} epochs", "params": {}, "dataset": {}},
+                }
+                store.mark_run(digests.sha256(parts[-1].key.encode()), about)
         finally:
             outcome.steps = max(outcome.steps, links.steps_trained)
     return outcome
 
 
 def by_hand(epochs, lr=0.05):
-    """The loop of the tutorials, uninterrupted: for each step the digest of the state after it, metrics, and the last network."""
+    """The loop of the tutorials, uninterrupted: for each step the digest of the state after it, metrics, and the last
+    network.
+    """
     model, loss_function = make_model(), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, **OPTIMIZER)
     states, metrics, step = {}, [], 0
@@ -142,10 +166,12 @@ def by_hand(epochs, lr=0.05):
             norm += math.hypot(*[parameter.grad.norm().item() for parameter in model.parameters()])
             optimizer.step()
             total += loss.item() * len(rows)
-            tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {"buffers.2.calls": model[2].calls}
+            tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {
+                "buffers.2.calls": model[2].calls
+            }
             for number, parameter in enumerate(model.parameters()):
                 tensors[f"optimizer.{number}.momentum_buffer"] = optimizer.state[parameter]["momentum_buffer"]
-            states[step] = files.sha256(to_bytes(tensors))
+            states[step] = digests.sha256(to_bytes(tensors))
         model.eval()
         with torch.no_grad():
             logits = model(VALIDATION.inputs)
@@ -153,7 +179,15 @@ def by_hand(epochs, lr=0.05):
         model[6].eval()
         right = (logits.argmax(1) == VALIDATION.targets).double().mean().item()
         loss = loss_function(logits, VALIDATION.targets).item()
-        metrics.append({"train/loss": total / ROWS, "gradient_norm": norm / STEPS, "validation/loss": loss, "validation/accuracy": right, "lr": float(lrs[-1])})
+        metrics.append(
+            {
+                "train/loss": total / ROWS,
+                "gradient_norm": norm / STEPS,
+                "validation/loss": loss,
+                "validation/accuracy": right,
+                "lr": float(lrs[-1]),
+            }
+        )
     return states, metrics, to_bytes(dict(model.state_dict()))
 
 

@@ -1,4 +1,6 @@
-"""What test_processors.py runs on each processor: `python -m tests.training.layers PROFILE` prints a digest for each network, as JSON."""
+"""What test_processors.py runs on each processor: `python -m tests.training.layers PROFILE` prints a digest for each
+network, as JSON.
+"""
 
 import hashlib
 import json
@@ -17,8 +19,8 @@ def main(profile: str) -> dict[str, str]:
 
     from networks.cnn import cnn
     from networks.mlp import mlp
-    from surefoot.training.model import to_bytes
-    from surefoot.training.sgd import Progress, Rows, Trainer
+    from surefoot.training.loop import Progress, Rows, Trainer
+    from surefoot.training.network import to_bytes
 
     class Apply(nn.Module):
         """A function of a module, such as one of its outputs."""
@@ -38,7 +40,9 @@ def main(profile: str) -> dict[str, str]:
 
     def sequence(layer, function):
         """On rows of 12 vectors of 9 numbers."""
-        return nn.Sequential(nn.Unflatten(1, (3,)), nn.Flatten(), nn.Unflatten(1, (12, 9)), Apply(layer, function), nn.LazyLinear(10))
+        return nn.Sequential(
+            nn.Unflatten(1, (3,)), nn.Flatten(), nn.Unflatten(1, (12, 9)), Apply(layer, function), nn.LazyLinear(10)
+        )
 
     networks = {
         "mlp": lambda: mlp((3, 6, 6), 10, [128, 64], dropout=0.1),

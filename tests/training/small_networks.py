@@ -5,7 +5,16 @@ from torch import nn
 
 def network(input_shape, outputs):
     """Something of all that a state has."""
-    return nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Dropout(0.3), nn.Linear(7, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, outputs))
+    return nn.Sequential(
+        nn.Linear(5, 7),
+        nn.BatchNorm1d(7),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(7, 6),
+        nn.LayerNorm(6),
+        nn.ReLU(),
+        nn.Linear(6, outputs),
+    )
 
 
 def matrices(input_shape, outputs):

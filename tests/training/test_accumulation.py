@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from surefoot.training import sgd
+from surefoot.training import loop
+from surefoot.training.minibatches import Rows
 from surefoot.training.objective import Objective, objective
-from surefoot.training.rows import Rows
 from tests.training.chains import trainer
 
 CLASSES, INPUTS = 4, 3
@@ -54,15 +54,18 @@ LOSSES = {
 
 def rows_of(task, labels):
     inputs = torch.randn(len(labels), INPUTS, generator=torch.Generator().manual_seed(len(labels)))
-    return Rows(inputs, labels if task == "classification" else (labels.float() if task == "regression" else (labels % 2).float()))
+    return Rows(
+        inputs,
+        labels if task == "classification" else (labels.float() if task == "regression" else (labels % 2).float()),
+    )
 
 
 def after_a_step(task, aim, rows, size, accumulate):
     """The loss that is reported, and the weights after one step of lr 1 along the gradient."""
     torch.manual_seed(0)
     model = nn.Linear(INPUTS, CLASSES if task == "classification" else 1)
-    made = trainer(model, {}, rows, rows, size, seed=0, objective=aim, step=sgd.Step(accumulate))
-    progress = made.train(torch.arange(len(rows.targets)), [[1.0]], sgd.Progress(), 0)
+    made = trainer(model, {}, rows, rows, size, seed=0, objective=aim, step=loop.Step(accumulate))
+    progress = made.train(torch.arange(len(rows.targets)), [[1.0]], loop.Progress(), 0)
     assert progress.rows == len(rows.targets)
     return [progress.loss_sum / progress.rows, *model.weight.detach().ravel().tolist(), *model.bias.detach().tolist()]
 
@@ -85,7 +88,10 @@ def test_is_the_larger_minibatch(name, labels, size, seed):
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1, 3], [1, 1, 1, 1, 0]])
 def test_weighing_by_rows_would_be_another_step(labels):
     """The property could be false."""
-    aim, rows = objective("classification", "auto", {}, WEIGHTS, [1] * CLASSES), rows_of("classification", torch.tensor(labels))
+    aim, rows = (
+        objective("classification", "auto", {}, WEIGHTS, [1] * CLASSES),
+        rows_of("classification", torch.tensor(labels)),
+    )
     large = after_a_step("classification", aim, rows, 5, 1)
     by_rows = replace(aim, share=Objective.share)
     assert after_a_step("classification", by_rows, rows, 2, 3)[1:] != pytest.approx(large[1:], rel=0.01)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from surefoot import runs, user_code
-from surefoot.errors import UserError
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base import code_digests
+from surefoot.base.errors import UserError
+from surefoot.run import planning
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.training import by_hand
 from tests.training.by_hand import OPTIMIZERS, SETTINGS, compare, data, ours, params, with_optimizer
 
@@ -22,7 +23,7 @@ PROJECT = Path(__file__).parents[2]
 def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr(user_code, "digest", cache(user_code.digest))  # of source that doesn't change meanwhile
+        patch.setattr(code_digests, "digest", cache(code_digests.digest))  # of source that doesn't change meanwhile
         yield
 
 
@@ -42,27 +43,46 @@ def test_each_optimizer_is_the_loop_written_by_hand_bit_for_bit(name, tmp_path):
 
 
 def test_there_is_no_optimizer_that_is_not_tried_here():
-    kinds = {name for name, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
+    kinds = {
+        name
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    }
     assert kinds - {"Optimizer"} == {*OPTIMIZERS, "LBFGS"}
 
 
 def refused(train):
     with pytest.raises(UserError) as caught:
-        runs.plan(params(train), data())
+        planning.plan(params(train), data())
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"optimizer": {"name": "LBFGS"}}, "train.optimizer.name: LBFGS evaluates the loss several times a step, which minibatches don't allow"),
+        (
+            {"optimizer": {"name": "LBFGS"}},
+            "train.optimizer.name: LBFGS evaluates the loss several times a step, which minibatches don't allow",
+        ),
         ({"optimizer": {"name": "Muon"}}, "train.optimizer: Muon("),
-        ({"optimizer": {"name": "Adamw2"}}, "train.optimizer.name: torch.optim has no optimizer 'Adamw2'; did you mean AdamW?"),
+        (
+            {"optimizer": {"name": "Adamw2"}},
+            "train.optimizer.name: torch.optim has no optimizer 'Adamw2'; did you mean AdamW?",
+        ),
         ({"optimizer": {"name": "Adam"}, "momentum": 0.9}, "train.momentum: Adam takes none; set it to 0.0"),
-        ({"optimizer": {"name": "Adam", "arguments": {"betas": [2, 3]}}}, "ValueError: Invalid beta parameter at index 0: 2"),
-        ({"optimizer": {"name": "Adam", "arguments": {"beta": 3}}}, "Adam.__init__() got an unexpected keyword argument 'beta'"),
+        (
+            {"optimizer": {"name": "Adam", "arguments": {"betas": [2, 3]}}},
+            "ValueError: Invalid beta parameter at index 0: 2",
+        ),
+        (
+            {"optimizer": {"name": "Adam", "arguments": {"beta": 3}}},
+            "Adam.__init__() got an unexpected keyword argument 'beta'",
+        ),
         ({"optimizer": {"arguments": {"lr": 3}}}, "train.optimizer.arguments.lr: train.lr is where this is set"),
-        ({"optimizer": {"arguments": {"momentum": 0.9}}}, "train.optimizer.arguments.momentum: train.momentum is where this is set"),
+        (
+            {"optimizer": {"arguments": {"momentum": 0.9}}},
+            "train.optimizer.arguments.momentum: train.momentum is where this is set",
+        ),
     ],
 )
 def test_an_optimizer_that_cannot_be_is_refused(train, message):
@@ -72,8 +92,14 @@ def test_an_optimizer_that_cannot_be_is_refused(train, message):
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"optimizer": {"name": "SparseAdam"}}, "train.optimizer: SparseAdam fails at step 1 of the epoch: RuntimeError: SparseAdam does not support dense"),
-        ({"optimizer": {"name": "Adam", "arguments": {"capturable": True}}}, "train.optimizer: Adam fails at step 1 of the epoch: "),
+        (
+            {"optimizer": {"name": "SparseAdam"}},
+            "train.optimizer: SparseAdam fails at step 1 of the epoch: RuntimeError: SparseAdam does not support dense",
+        ),
+        (
+            {"optimizer": {"name": "Adam", "arguments": {"capturable": True}}},
+            "train.optimizer: Adam fails at step 1 of the epoch: ",
+        ),
         (
             {"optimizer": {"name": "Adam"}, "model": {"factory": f"{by_hand.NETWORKS}:bag"}},
             "Adam fails at step 1 of the epoch: RuntimeError: Adam does not supp",
@@ -81,8 +107,11 @@ def test_an_optimizer_that_cannot_be_is_refused(train, message):
     ],
 )
 def test_an_optimizer_that_fails_in_a_step_is_refused(train, message, tmp_path):
-    plan = runs.plan(params(train), data())
-    with runs.chain(params(train), data(), plan, TrajectoryStore(tmp_path)) as chain, pytest.raises(UserError) as caught:
+    plan = planning.plan(params(train), data())
+    with (
+        planning.chain(params(train), data(), plan, TrajectoryStore(tmp_path)) as chain,
+        pytest.raises(UserError) as caught,
+    ):
         list(chain.follow())
     assert message in str(caught.value)
 
@@ -90,7 +119,13 @@ def test_an_optimizer_that_fails_in_a_step_is_refused(train, message, tmp_path):
 def test_bfloat16_is_the_loop_written_by_hand_bit_for_bit():
     """In a process of its own: on the CPU it needs numerics: native."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])}
-    done = subprocess.run([sys.executable, "-m", "tests.training.by_hand", "native"], env=environment, cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.by_hand", "native"],
+        env=environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
     if done.stderr.endswith("this processor has no bfloat16\n"):
         pytest.skip(done.stderr)
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr

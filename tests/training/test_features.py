@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot import runs, user_code
-from surefoot.errors import UserError
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base import code_digests
+from surefoot.base.errors import UserError
+from surefoot.run import planning
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.training.by_hand import NETWORKS, NO_DECAY, OF_THEIR_OWN, OPTIMIZERS, data, params
 from tests.training.chains import Scratch, walk
 
@@ -26,13 +27,22 @@ FEATURES = {
     "EMA with Adam": ({"average": {"name": "ema", "decay": 0.8}, "optimizer": {"name": "Adam"}, "lr": 0.01}, True),
     "SWA": ({"average": {"name": "swa", "start": 2}, "momentum": 0.9}, True),
     "plateau": ({"schedule": PLATEAU, "lr": 0.4, "momentum": 0.5}, True),
-    "plateau of the averaged loss": ({"schedule": PLATEAU | {"metric": "validation/average_loss"}, "average": {"name": "swa"}, "lr": 0.4}, True),
+    "plateau of the averaged loss": (
+        {"schedule": PLATEAU | {"metric": "validation/average_loss"}, "average": {"name": "swa"}, "lr": 0.4},
+        True,
+    ),
     "one cycle": ({"schedule": {"name": "OneCycleLR", "per": "step"}, "momentum": 0.9}, False),
-    "one cycle of a given length": ({"schedule": {"name": "OneCycleLR", "per": "step", "arguments": {"total_steps": 48}}, "momentum": 0.9}, True),
+    "one cycle of a given length": (
+        {"schedule": {"name": "OneCycleLR", "per": "step", "arguments": {"total_steps": 48}}, "momentum": 0.9},
+        True,
+    ),
     "one cycle with Adam": ({"schedule": {"name": "OneCycleLR", "per": "step"}, "optimizer": {"name": "Adam"}}, False),
     "frozen": ({"optimizer": {"groups": [{"parameters": "0.*", "frozen": True}]}, "momentum": 0.9}, True),
     "early stopping": ({"early_stopping": {"patience": 1, "min_delta": 0.02}, "lr": 0.02, "momentum": 0.9}, True),
-    "plateau and early stopping": ({"schedule": PLATEAU, "early_stopping": {"patience": 2, "min_delta": 0.02}, "lr": 0.9}, True),
+    "plateau and early stopping": (
+        {"schedule": PLATEAU, "early_stopping": {"patience": 2, "min_delta": 0.02}, "lr": 0.9},
+        True,
+    ),
 }
 
 
@@ -40,13 +50,13 @@ FEATURES = {
 def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr(user_code, "digest", cache(user_code.digest))  # of source that doesn't change meanwhile
+        patch.setattr(code_digests, "digest", cache(code_digests.digest))  # of source that doesn't change meanwhile
         yield
 
 
 @cache
 def planned(text):
-    return runs.plan(params(json.loads(text)), data())
+    return planning.plan(params(json.loads(text)), data())
 
 
 def links(train, **more):
@@ -54,13 +64,16 @@ def links(train, **more):
     train = {"epochs": EPOCHS} | train | more
     kept = {name: value for name, value in train.items() if name != "checkpoint_every"}
     plan = planned(json.dumps(kept))
-    return lambda store, **hooks: runs.chain(params(train), data(), plan, store, **hooks)
+    return lambda store, **hooks: planning.chain(params(train), data(), plan, store, **hooks)
 
 
 def told(outcome):
     """What was determined in a walk to the end."""
     assert outcome.weights
-    return [{name: record[name] for name in ("epoch", "step", "steps", "rows", "key", "metrics", "state")} for record in outcome.records], outcome.weights
+    return [
+        {name: record[name] for name in ("epoch", "step", "steps", "rows", "key", "metrics", "state")}
+        for record in outcome.records
+    ], outcome.weights
 
 
 @cache
@@ -107,7 +120,11 @@ def test_lengthened_and_shortened_it_ends_in_the_same_bits(name, tmp_path):
     reached = 0
     for epochs, checkpoint_every in ((2, 0), (5, 2), (3, 0), (6, 5)):
         wanted, steps = whole(train, epochs=epochs)
-        outcome = walk(tmp_path, links(train, epochs=epochs, checkpoint_every=checkpoint_every), keep_states=1 if epochs == 3 else 50)
+        outcome = walk(
+            tmp_path,
+            links(train, epochs=epochs, checkpoint_every=checkpoint_every),
+            keep_states=1 if epochs == 3 else 50,
+        )
         assert told(outcome) == wanted
         assert outcome.steps == (max(0, steps - reached) if grows else steps)
         reached = max(reached, steps)
@@ -124,7 +141,10 @@ def test_states_that_are_gone_are_made_again(name, tmp_path):
 
 
 @settings(max_examples=10)
-@given(st.sampled_from(sorted(FEATURES)), st.lists(st.tuples(st.integers(1, 6), st.sampled_from([0, 1, 2, 5]), st.none() | st.integers(0, 9)), max_size=4))
+@given(
+    st.sampled_from(sorted(FEATURES)),
+    st.lists(st.tuples(st.integers(1, 6), st.sampled_from([0, 1, 2, 5]), st.none() | st.integers(0, 9)), max_size=4),
+)
 def test_whatever_came_before_it_ends_in_the_same_bits(name, before):
     train, _ = FEATURES[name]
     with Scratch() as path:
@@ -154,7 +174,9 @@ def test_early_stopping_ends_where_it_would_have(tmp_path):
     assert steps == 3 * STEPS
     last = steps // STEPS
     outcome = walk(tmp_path, links(train, epochs=30))
-    assert outcome.said == [f"the run ends after epoch {last} of 30: validation/loss has not improved for 1 epochs (train.early_stopping)"]
+    assert outcome.said == [
+        f"the run ends after epoch {last} of 30: validation/loss has not improved for 1 epochs (train.early_stopping)"
+    ]
     longer = walk(tmp_path, links(train, epochs=60))
     assert (told(longer), longer.steps) == (wanted, 0)
     shorter = walk(tmp_path, links(train, epochs=last - 1))
@@ -168,16 +190,25 @@ def test_early_stopping_ends_where_it_would_have(tmp_path):
 AVERAGED = {"average": {"name": "swa"}, "momentum": 0.9}
 
 
-@pytest.mark.parametrize("train", [{"momentum": 0.9}, AVERAGED, {"schedule": PLATEAU, "lr": 0.4}], ids=["plain", "SWA", "plateau"])
+@pytest.mark.parametrize(
+    "train", [{"momentum": 0.9}, AVERAGED, {"schedule": PLATEAU, "lr": 0.4}], ids=["plain", "SWA", "plateau"]
+)
 @pytest.mark.parametrize("checkpoint_every", [0, 1, 2, 5])
 def test_a_budget_of_steps_that_is_raised_shares_what_came_before(train, checkpoint_every, tmp_path):
     short, steps = whole(train, max_steps=14)
     assert steps == 14
-    assert [(record["epoch"], record["step"], record["steps"]) for record in short[0]] == [(1, 6, 6), (2, 12, 6), (3, 14, 2)]
+    assert [(record["epoch"], record["step"], record["steps"]) for record in short[0]] == [
+        (1, 6, 6),
+        (2, 12, 6),
+        (3, 14, 2),
+    ]
     first = walk(tmp_path, links(train, max_steps=14, checkpoint_every=checkpoint_every))
     assert (told(first), first.steps) == (short, 14)
     # The last state of a budget is none to go on from: its epoch has ended, and may have been averaged.
-    for more, shared in (({"max_steps": 20}, 13 if checkpoint_every == 1 else 12), ({}, 19 if checkpoint_every == 1 else 18)):
+    for more, shared in (
+        ({"max_steps": 20}, 13 if checkpoint_every == 1 else 12),
+        ({}, 19 if checkpoint_every == 1 else 18),
+    ):
         wanted, steps = whole(train, **more)
         outcome = walk(tmp_path, links(train, checkpoint_every=checkpoint_every, **more))
         assert (told(outcome), outcome.steps) == (wanted, steps - shared)
@@ -208,8 +239,8 @@ def test_a_row_that_is_left_over_does_not_hinder_the_measuring_of_batch_norm(tmp
     """Training leaves it out by `batch.drop_last`; of one row there is no variance."""
     batches = data(rows=41, drop_last=True)
     chosen = params({"average": {"name": "ema"}})
-    plan = runs.plan(chosen, batches)
-    outcome = walk(tmp_path, lambda store, **hooks: runs.chain(chosen, batches, plan, store, **hooks))
+    plan = planning.plan(chosen, batches)
+    outcome = walk(tmp_path, lambda store, **hooks: planning.chain(chosen, batches, plan, store, **hooks))
     assert [record["steps"] for record in outcome.records] == [5, 5, 5]
     assert all("validation/average_loss" in record["metrics"] for record in outcome.records)
 

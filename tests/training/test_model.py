@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from surefoot.errors import UserError
-from surefoot.training import model as networks
+from surefoot.base.errors import UserError
+from surefoot.training import network as networks
 from tests.training import networks_for_tests
 
 
@@ -23,7 +23,9 @@ def refused(call, *arguments, **keywords):
 
 
 def line_of(text):
-    return next(number for number, line in enumerate(inspect.getsource(networks_for_tests).splitlines(), 1) if text in line)
+    return next(
+        number for number, line in enumerate(inspect.getsource(networks_for_tests).splitlines(), 1) if text in line
+    )
 
 
 @pytest.fixture
@@ -45,7 +47,10 @@ def test_a_factory_gets_shape_classes_and_arguments():
     networks.check_output(model, torch.zeros(5, 1, 2), 3)
 
 
-@pytest.mark.parametrize(("factory", "shape", "arguments"), [("mlp:mlp", (1, 8, 8), {"hidden": [5], "dropout": 0.5}), ("cnn:cnn", (1, 8, 8), {"channels": 2})])
+@pytest.mark.parametrize(
+    ("factory", "shape", "arguments"),
+    [("mlp:mlp", (1, 8, 8), {"hidden": [5], "dropout": 0.5}), ("cnn:cnn", (1, 8, 8), {"channels": 2})],
+)
 def test_the_networks_that_come_with_it(factory, shape, arguments):
     model = networks.build(f"networks.{factory}", arguments, shape, 10, 0)
     networks.check_output(model, torch.zeros(4, *shape), 10)
@@ -66,8 +71,10 @@ def test_the_first_weights_are_a_function_of_the_seed():
 
 
 def test_a_module_that_is_not_there():
-    assert refused(build, "mlp", module="networks.none") == (
-        "train.model.factory: networks.none:mlp: can't import networks.none: ModuleNotFoundError: No module named 'networks.none'"
+    assert (
+        refused(build, "mlp", module="networks.none")
+        == "train.model.factory: networks.none:mlp: can't import networks.none: ModuleNotFoundError: No module named"
+        " 'networks.none'"
     )
 
 
@@ -90,21 +97,33 @@ def test_a_module_that_ends_the_process(user_module):
 
 def test_a_name_that_is_not_there():
     assert (
-        refused(build, "nothing") == "train.model.factory: tests.training.networks_for_tests:nothing: module tests.training.networks_for_tests has no 'nothing'"
+        refused(build, "nothing")
+        == "train.model.factory: tests.training.networks_for_tests:nothing: module tests.training.networks_for_tests"
+        " has no 'nothing'"
     )
 
 
 def test_a_factory_that_is_not_callable():
-    assert refused(build, "not_a_function") == ("train.model.factory: tests.training.networks_for_tests:not_a_function is a int; a function is needed")
+    assert (
+        refused(build, "not_a_function")
+        == "train.model.factory: tests.training.networks_for_tests:not_a_function is a int; a function is needed"
+    )
 
 
 def test_a_factory_that_returns_no_module():
-    assert refused(build, "returns_a_list") == "train.model.factory: tests.training.networks_for_tests:returns_a_list returned a list; an nn.Module is needed"
+    assert (
+        refused(build, "returns_a_list")
+        == "train.model.factory: tests.training.networks_for_tests:returns_a_list returned a list; an nn.Module is"
+        " needed"
+    )
 
 
 def test_a_factory_that_fails():
     message = refused(build, "fails")
-    assert message.startswith("train.model: tests.training.networks_for_tests:fails(input_shape=(1, 2), outputs=3) failed: ValueError: no such width (")
+    assert message.startswith(
+        "train.model: tests.training.networks_for_tests:fails(input_shape=(1, 2), outputs=3) failed: ValueError: no"
+        " such width ("
+    )
     assert message.endswith(f"networks_for_tests.py, line {line_of('no such')})")
 
 
@@ -114,7 +133,9 @@ def test_a_factory_with_an_argument_that_it_does_not_have():
 
 def test_a_network_that_fails_in_forward():
     message = refused(networks.check_output, build("fails_in_forward"), torch.zeros(4, 2), 3)
-    assert message.startswith("train.model: the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit (")
+    assert message.startswith(
+        "train.model: the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit ("
+    )
     assert message.endswith(f"networks_for_tests.py, line {line_of('the line that is named')})")
 
 
@@ -128,8 +149,10 @@ def test_a_network_that_fails_in_forward():
     ],
 )
 def test_an_output_of_the_wrong_shape(name, got):
-    assert refused(networks.check_output, build(name), torch.zeros(4, 2), 3) == (
-        f"train.model: on a batch of shape (4, 2) the network gives {got}; it must give shape (4, 3): for each row a number (logit) for each class"
+    assert (
+        refused(networks.check_output, build(name), torch.zeros(4, 2), 3)
+        == f"train.model: on a batch of shape (4, 2) the network gives {got}; it must give shape (4, 3): for each row a"
+        " number (logit) for each class"
     )
 
 
@@ -182,11 +205,16 @@ def test_tied_weights_can_be_saved():
 
 
 @pytest.mark.parametrize(
-    ("made", "said"), [("lazy", "parameter weight has no values yet"), ("meta", "parameter weight has no values yet"), ("empty", "nothing to train")]
+    ("made", "said"),
+    [
+        ("lazy", "parameter weight has no values yet"),
+        ("meta", "parameter weight has no values yet"),
+        ("empty", "nothing to train"),
+    ],
 )
 def test_network_without_weights(made, said, monkeypatch):
     makes = {"lazy": lambda: nn.LazyLinear(2), "meta": lambda: nn.Linear(2, 2, device="meta"), "empty": nn.Flatten}
-    monkeypatch.setattr("surefoot.training.model.find", lambda key, path: lambda shape, outputs: makes[made]())
+    monkeypatch.setattr("surefoot.training.network.find", lambda key, path: lambda shape, outputs: makes[made]())
     with pytest.raises(UserError, match=said):
         networks.build("some:network", {}, (2,), 2, 0)
 

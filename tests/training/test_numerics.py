@@ -9,8 +9,14 @@ from surefoot.training import numerics
 
 
 def python(code, **environment):
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_", "ATEN_", "ONEDNN_", "DNNL_", "OPENBLAS_"))}
-    done = subprocess.run([sys.executable, "-c", code], env={**clean, "PYTHONPATH": "src", **environment}, capture_output=True, text=True)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MKL_", "OMP_", "ATEN_", "ONEDNN_", "DNNL_", "OPENBLAS_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, "PYTHONPATH": "src", **environment}, capture_output=True, text=True
+    )
     return done.stdout.strip() or done.stderr.strip()
 
 
@@ -33,7 +39,9 @@ def test_the_fingerprint_has_no_memory():
 
 
 def test_pinning_after_torch_was_imported_is_refused():
-    assert "RuntimeError: torch was imported before numerics" in python("import torch; from surefoot.training.numerics import pin; pin('portable', 1)")
+    assert "RuntimeError: torch was imported before numerics" in python(
+        "import torch; from surefoot.training.numerics import pin; pin('portable', 1)"
+    )
 
 
 def test_pinning_twice_alike_is_fine_and_unlike_is_not():
@@ -45,7 +53,10 @@ def test_pinning_twice_alike_is_fine_and_unlike_is_not():
 
 
 def test_native_takes_out_what_the_environment_had_set():
-    code = "import os; from surefoot.training.numerics import pin; pin('native', 1); print(os.environ.get('MKL_CBWR'), os.environ.get('ATEN_CPU_CAPABILITY'))"
+    code = (
+        "import os; from surefoot.training.numerics import pin; pin('native', 1); print(os.environ.get('MKL_CBWR'),"
+        " os.environ.get('ATEN_CPU_CAPABILITY'))"
+    )
     assert python(code, MKL_CBWR="COMPATIBLE", ATEN_CPU_CAPABILITY="default") == "None None"
 
 
@@ -66,17 +77,34 @@ def test_the_environment_changes_no_bits(profile, threads, environment):
 
 def test_it_does_not_matter_when_numpy_was_imported():
     """NumPy's OpenBLAS chooses its kernels then."""
-    assert python("import numpy; " + FINGERPRINT.format("portable", 1), OPENBLAS_CORETYPE="Sandybridge") == numerics.fingerprint()
+    assert (
+        python("import numpy; " + FINGERPRINT.format("portable", 1), OPENBLAS_CORETYPE="Sandybridge")
+        == numerics.fingerprint()
+    )
 
 
 def test_a_profile_that_did_not_take_effect_is_an_error():
     code = "from surefoot.training import numerics; import torch; {}; numerics.pin('portable', 1)"
-    settled = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE", **numerics.PROFILES["portable"]}
+    settled = {
+        "MKL_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "OMP_DYNAMIC": "FALSE",
+        "MKL_DYNAMIC": "FALSE",
+        **numerics.PROFILES["portable"],
+    }
     assert python(code.format("pass"), **settled) == ""
-    assert "torch computes with DEFAULT" in python(code.format("torch.backends.cpu.get_cpu_capability = lambda: 'DEFAULT'"), **settled)
-    assert "computes with b'" in python(code.format("import surefoot.training.products as p; p.KERNELS = b'Zen'"), **settled)
-    assert "needs the NumPy of PyPI" in python(code.format("import surefoot.training.products as p; p._openblas = lambda: None"), **settled)
-    assert "UserError: numerics: portable needs a processor with AVX2" in python(code.format("torch.cpu._is_avx2_supported = lambda: False"), **settled)
+    assert "torch computes with DEFAULT" in python(
+        code.format("torch.backends.cpu.get_cpu_capability = lambda: 'DEFAULT'"), **settled
+    )
+    assert "computes with b'" in python(
+        code.format("import surefoot.training.openblas_linear as p; p.KERNELS = b'Zen'"), **settled
+    )
+    assert "needs the NumPy of PyPI" in python(
+        code.format("import surefoot.training.openblas_linear as p; p._openblas = lambda: None"), **settled
+    )
+    assert "UserError: numerics: portable needs a processor with AVX2" in python(
+        code.format("torch.cpu._is_avx2_supported = lambda: False"), **settled
+    )
 
 
 @pytest.mark.parametrize(

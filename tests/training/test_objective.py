@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot.errors import UserError
+from surefoot.base.errors import UserError
 from surefoot.training.objective import CLASSIFICATION, Objective, check_loss, objective
 
-LOGITS, CLASSES = torch.tensor([[0.5, 1.0, -2.0], [1.0, 0.0, 0.3], [0.0, 2.0, 0.1], [1.0, 0.0, 3.0]]), torch.tensor([1, 0, 0, 2])
+LOGITS, CLASSES = (
+    torch.tensor([[0.5, 1.0, -2.0], [1.0, 0.0, 0.3], [0.0, 2.0, 0.1], [1.0, 0.0, 3.0]]),
+    torch.tensor([1, 0, 0, 2]),
+)
 NUMBERS, TARGETS = torch.tensor([[0.5], [-1.0], [2.0]]), torch.tensor([1.0, 0.0, 0.0])
 
 
@@ -62,7 +65,9 @@ def test_errors_are_measured_in_the_targets_own_unit():
 @pytest.mark.parametrize("name", ["PoissonNLLLoss", "BCEWithLogitsLoss", "SoftMarginLoss"])
 def test_a_loss_that_numbers_below_0_are_not_for_is_refused_where_they_are_scaled(name):
     objective("regression", name, {}, None, ())
-    with pytest.raises(UserError, match=f"train.loss.name: {name} isn't for a scaled target, .*: set prepare.normalize_target: none"):
+    with pytest.raises(
+        UserError, match=f"train.loss.name: {name} isn't for a scaled target, .*: set prepare.normalize_target: none"
+    ):
         objective("regression", name, {}, None, (), unit=2.0)
 
 
@@ -74,13 +79,18 @@ def test_balanced_weights_give_each_class_the_same_share():
 
 def test_weights_in_binary_count_against_each_other():
     aim = make("binary", class_weights=[2.0, 6.0], class_counts=(3, 1))
-    assert torch.equal(aim.loss(NUMBERS, TARGETS), nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0))(NUMBERS[:, 0], TARGETS))
+    assert torch.equal(
+        aim.loss(NUMBERS, TARGETS), nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0))(NUMBERS[:, 0], TARGETS)
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "CrossEntropyLos"}, "train.loss.name: torch.nn has no loss 'CrossEntropyLos'; it has AdaptiveLogSoftmaxWithLoss, BCELoss"),
+        (
+            {"name": "CrossEntropyLos"},
+            "train.loss.name: torch.nn has no loss 'CrossEntropyLos'; it has AdaptiveLogSoftmaxWithLoss, BCELoss",
+        ),
         ({"name": "Linear"}, "torch.nn has no loss 'Linear'"),
         ({"arguments": {"label_smothing": 0.1}}, "train.loss: CrossEntropyLoss(label_smothing=0.1) fails: TypeError"),
         ({"name": "no.such:loss"}, "train.loss.name: no.such:loss: can't import no.such"),
@@ -100,7 +110,10 @@ def test_a_wrong_loss_is_refused(given, message):
 @pytest.mark.parametrize(
     ("aim", "message"),
     [
-        (make(name="MSELoss"), "train.loss: it fails on outputs of shape (4, 3) and targets of shape (4,) and type int64: RuntimeError"),
+        (
+            make(name="MSELoss"),
+            "train.loss: it fails on outputs of shape (4, 3) and targets of shape (4,) and type int64: RuntimeError",
+        ),
         (make(arguments={"reduction": "none"}), "it gives shape (4,); one number is needed"),
     ],
 )

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from surefoot import files, runs, user_code
-from surefoot.data.store import open_store
-from surefoot.params import load
-from surefoot.training import numerics, origin
+from surefoot.base import code_digests, digests, paths
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
+from surefoot.run import origin, planning
+from surefoot.training import numerics
 from tests.helpers import PROJECT
 
 # --- From params.yaml and the batch store --------------------------------------------------------
@@ -29,8 +30,8 @@ def batched(here):
 
 
 def keys():
-    plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
-    return files.sha256(files.canonical_json(plan.origin)), plan.epoch_keys()
+    plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+    return digests.sha256(digests.canonical_json(plan.origin)), plan.epoch_keys()
 
 
 def change(here, text, old="  epochs: 2\n"):
@@ -61,7 +62,9 @@ def test_each_setting_of_the_optimizer_counts(batched):
     assert len(set(found.values())) == len(found), found
 
 
-@pytest.mark.parametrize("text", ["seed: 1\n", "numerics: avx2\n", "numerics: native\n", "threads: 2\n", "deterministic: false\n"])
+@pytest.mark.parametrize(
+    "text", ["seed: 1\n", "numerics: avx2\n", "numerics: native\n", "threads: 2\n", "deterministic: false\n"]
+)
 def test_what_stands_for_all_of_the_run_counts(batched, text):
     before = keys()
     change(batched, f"{text}prepare:\n", "prepare:\n")
@@ -99,28 +102,28 @@ def test_how_data_are_prepared_and_batched_counts(batched, old, new):
 def test_each_byte_of_the_data_counts(batched, name):
     before = keys()[0]
     found = {before}
-    array = np.load(files.BATCHES / f"{name}.npy")
+    array = np.load(paths.BATCHES / f"{name}.npy")
     for place in (0, len(array) // 2, -1):
         changed = array.copy()
         changed[place] = changed[place] + 1 if name.endswith("inputs") else (changed[place] + 1) % 3
-        np.save(files.BATCHES / f"{name}.npy", changed)
+        np.save(paths.BATCHES / f"{name}.npy", changed)
         rewrite_index()
         found.add(keys()[0])
     assert len(found) == 4
-    np.save(files.BATCHES / f"{name}.npy", array)
+    np.save(paths.BATCHES / f"{name}.npy", array)
     rewrite_index()
     assert keys()[0] == before
 
 
 def rewrite_index(**changed):
-    from surefoot.data import store
+    from surefoot.data import batch_store
 
-    index = open_store(files.BATCHES).index
+    index = open_store(paths.BATCHES).index
     splits = index["splits"]
     for split, name in itertools.product(splits, ("inputs", "targets")):
-        splits[split][name]["sha256"] = files.sha256_file(files.BATCHES / split / f"{name}.npy")
-    store.write_index(
-        files.BATCHES,
+        splits[split][name]["sha256"] = digests.sha256_file(paths.BATCHES / split / f"{name}.npy")
+    batch_store.write_index(
+        paths.BATCHES,
         splits,
         batch_size=index["batch_size"],
         drop_last=index["drop_last"],
@@ -136,12 +139,18 @@ def test_blocks_and_windows_count_where_rows_are_shuffled_so_and_only_there(batc
         text = (batched / "params.yaml").read_text()
         change(batched, f"{{size: 4{batch}}}", "{size: 4}")
         assert batched.stage("batch").code == 0
-        plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+        plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
         (batched / "params.yaml").write_text(text)
-        return files.sha256(files.canonical_json(plan.origin)), plan.identity
+        return digests.sha256(digests.canonical_json(plan.origin)), plan.identity
 
     assert found("") == found(", shuffle: full") == found(", block: 3") == found(", window: 3, block: 5")
-    different = ["", ", shuffle: blocks", ", shuffle: blocks, block: 3", ", shuffle: blocks, block: 3, window: 2", ", shuffle: blocks, window: 2"]
+    different = [
+        "",
+        ", shuffle: blocks",
+        ", shuffle: blocks, block: 3",
+        ", shuffle: blocks, block: 3, window: 2",
+        ", shuffle: blocks, window: 2",
+    ]
     assert len({found(batch) for batch in different}) == len(different)
 
 
@@ -181,23 +190,23 @@ def test_the_version_of_a_package_that_makes_the_loss_counts(batched, monkeypatc
 
 def test_test_rows_do_not_count_but_make_another_run(batched):
     """A run in MLflow shows test metrics, so two of them can't be one run; nothing is trained twice, though."""
-    params = load(files.PARAMS)
-    before = runs.plan(params, open_store(files.BATCHES))
-    array = np.load(files.BATCHES / "test/inputs.npy")
-    np.save(files.BATCHES / "test/inputs.npy", array + 1)
+    params = load(paths.PARAMS)
+    before = planning.plan(params, open_store(paths.BATCHES))
+    array = np.load(paths.BATCHES / "test/inputs.npy")
+    np.save(paths.BATCHES / "test/inputs.npy", array + 1)
     rewrite_index()
-    after = runs.plan(params, open_store(files.BATCHES))
+    after = planning.plan(params, open_store(paths.BATCHES))
     assert after.epoch_keys() == before.epoch_keys()
     assert after.identity != before.identity
 
 
 def test_names_of_columns_and_classes_do_not_count_but_make_another_run(batched):
     """The model in MLflow takes columns by name and answers with a class's name."""
-    before = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+    before = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
     (batched / "raw.csv").write_text((batched / "raw.csv").read_text().replace("a,b,kind", "length,width,kind"))
     for stage in ("prepare", "batch"):
         assert batched.stage(stage).code == 0
-    after = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+    after = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
     assert after.epoch_keys() == before.epoch_keys()
     assert after.identity != before.identity
 
@@ -211,7 +220,17 @@ def test_where_the_data_came_from_does_not_count(batched):
     assert keys() == before
 
 
-@pytest.mark.parametrize("text", ["select: last", "select: best", "save_every: 1", "checkpoint_every: 2", "checkpoint_every: 1000", "keep_states: 1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select: last",
+        "select: best",
+        "save_every: 1",
+        "checkpoint_every: 2",
+        "checkpoint_every: 1000",
+        "keep_states: 1",
+    ],
+)
 def test_what_changes_no_state_does_not_count(batched, text):
     before = keys()
     change(batched, f"  epochs: 2\n  {text}\n")
@@ -239,7 +258,9 @@ def test_the_fingerprint_counts(batched, monkeypatch):
 def test_versions_count_but_for_the_build(batched, monkeypatch, package):
     real = origin.version
     before = keys()[0]
-    monkeypatch.setattr(origin, "version", lambda name: real(name).partition("+")[0] + ("+cu999" if name == package else ""))
+    monkeypatch.setattr(
+        origin, "version", lambda name: real(name).partition("+")[0] + ("+cu999" if name == package else "")
+    )
     assert keys()[0] == before
     monkeypatch.setattr(origin, "version", lambda name: "99.9" if name == package else real(name))
     assert keys()[0] != before
@@ -259,10 +280,11 @@ def test_the_time_and_the_environment_do_not_count(batched, monkeypatch):
 PLAN = """
 from surefoot.training import numerics
 numerics.pin("portable", 1)
-from surefoot import files, runs
-from surefoot.data.store import open_store
-from surefoot.params import load
-plan = runs.plan(load(files.PARAMS), open_store(files.BATCHES))
+from surefoot.base import paths
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
+from surefoot.run import planning
+plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
 print(plan.identity, *plan.epoch_keys())
 """
 
@@ -275,7 +297,11 @@ def test_where_the_repository_lies_does_not_count(batched, tmp_path_factory):
         shutil.copytree(batched.path, root)
         shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
         environment = {**os.environ, "PYTHONPATH": "src", "HOME": str(root), "PYTHONHASHSEED": str(len(found))}
-        found.append(subprocess.run([sys.executable, "-c", PLAN], cwd=root, env=environment, capture_output=True, text=True, check=True).stdout)
+        found.append(
+            subprocess.run(
+                [sys.executable, "-c", PLAN], cwd=root, env=environment, capture_output=True, text=True, check=True
+            ).stdout
+        )
     assert found[0] == found[1]
     assert len(found[0].split()) == 3
 
@@ -302,7 +328,9 @@ COUNTING = ("network", "straight", "near", "beside", "within", "deep.__init__", 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch, request):
-    """A package of the project's with a network that imports in all ways; a name of its own, as Python imports a name once."""
+    """A package of the project's with a network that imports in all ways; a name of its own, as Python imports a name
+    once.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     top = "nets" + hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
@@ -383,7 +411,10 @@ def test_a_docstring_added_to_a_function_or_class_does_not_count(package):
     before = sources(package)
     path = file(package, "within")
     path.write_text(
-        '"""New."""\n' + path.read_text().replace("class Late:\n", 'class Late:\n    """New."""\n').replace("(self):\n", '(self):\n        """New."""\n')
+        '"""New."""\n'
+        + path.read_text()
+        .replace("class Late:\n", 'class Late:\n    """New."""\n')
+        .replace("(self):\n", '(self):\n        """New."""\n')
     )
     assert sources(package) == before
 
@@ -397,7 +428,7 @@ def test_a_text_that_is_no_docstring_counts(package):
 def test_packages_that_are_imported_enter_with_their_version(package):
     path = file(package, "near")
     path.write_text(path.read_text() + "import safetensors\n")
-    own, packages = user_code.modules([f"{package.name}.network:build"])
+    own, packages = code_digests.modules([f"{package.name}.network:build"])
     assert packages == {"torch", "safetensors"}
     assert all(Path(found).is_relative_to(package) for found in own.values())
     assert origin._version("safetensors") == importlib.metadata.version("safetensors")
@@ -405,10 +436,12 @@ def test_packages_that_are_imported_enter_with_their_version(package):
 
 @pytest.mark.parametrize("name", origin.TRAINING_CODE)
 def test_training_code_counts(monkeypatch, tmp_path, name):
-    real = user_code.module_file
+    real = code_digests.module_file
 
     def origin_of(path=None):
-        monkeypatch.setattr(user_code, "module_file", lambda module: path if module == name and path else real(module))
+        monkeypatch.setattr(
+            code_digests, "module_file", lambda module: path if module == name and path else real(module)
+        )
         return origin.origin(
             seed=0,
             numerics="portable",
@@ -437,15 +470,19 @@ def test_training_code_counts(monkeypatch, tmp_path, name):
 
 def test_the_training_code_is_all_that_the_loop_imports():
     """Whatever the modules listed import of this project is listed too, or carries no number."""
-    found = set().union(*(user_code._imports(name, user_code.module_file(name)) for name in origin.TRAINING_CODE))
-    ours = {name for name in found if name.startswith("surefoot.") and user_code.module_file(name)}
-    assert ours - set(origin.TRAINING_CODE) == {"surefoot.errors", "surefoot.imports", "surefoot.training.divergence"}
+    found = set().union(*(code_digests._imports(name, code_digests.module_file(name)) for name in origin.TRAINING_CODE))
+    ours = {name for name in found if name.startswith("surefoot.") and code_digests.module_file(name)}
+    assert ours - set(origin.TRAINING_CODE) == {
+        "surefoot.base.errors",
+        "surefoot.base.user_code",
+        "surefoot.training.divergence",
+    }
 
 
 def test_weights_that_a_factory_reads_count(batched, monkeypatch, request):
     (batched / "reads_weights.py").write_text(
-        "import torch\nfrom torch import nn\n\n"
-        "def build(input_shape, classes):\n    model = nn.Linear(2, classes)\n    model.load_state_dict(torch.load('weights.pt'))\n    return model\n"
+        "import torch\nfrom torch import nn\n\ndef build(input_shape, classes):\n    model = nn.Linear(2, classes)\n   "
+        " model.load_state_dict(torch.load('weights.pt'))\n    return model\n"
     )
     monkeypatch.syspath_prepend(batched.path)
     request.addfinalizer(lambda: sys.modules.pop("reads_weights", None))
@@ -472,7 +509,7 @@ def test_the_source_of_a_schedule_of_the_users_is_part_of_the_run(batched, monke
         text = (batched / "params.yaml").read_text()
         (batched / "params.yaml").write_text(f"{text}  schedule: {schedule}\n")
         try:
-            return runs.plan(load(files.PARAMS), open_store(files.BATCHES)).identity
+            return planning.plan(load(paths.PARAMS), open_store(paths.BATCHES)).identity
         finally:
             (batched / "params.yaml").write_text(text)
 

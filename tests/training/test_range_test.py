@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot.errors import UserError
-from surefoot.training.average import Average
-from surefoot.training.model import to_bytes
+from surefoot.base.errors import UserError
+from surefoot.training.loop import Step, Trainer
+from surefoot.training.minibatches import Rows
+from surefoot.training.network import to_bytes
 from surefoot.training.objective import Objective
 from surefoot.training.range_test import STEPS, Curve, learning_rates, range_test, steps_needed
-from surefoot.training.rows import Rows
-from surefoot.training.sgd import Step, Trainer
+from surefoot.training.weight_average import Average
 
 CURVATURES = torch.tensor([1.0, 4.0, 10.0])
 LARGEST = 2 / 10  # lr above which gradient descent on this quadratic diverges
@@ -66,7 +66,9 @@ def test_again_it_is_the_same():
 
 
 def test_the_steps_are_those_of_the_run():
-    """The same losses as training by hand with these learning rates, with all that belongs to a step; an average isn't taken."""
+    """The same losses as training by hand with these learning rates, with all that belongs to a step; an average isn't
+    taken.
+    """
     trainer = quadratic(0.9, step=Step(clip_norm=0.5))
     trainer.average = Average(trainer.model, "ema", decay=0.9, start=1)
     before = to_bytes(trainer.average.state())
@@ -104,7 +106,9 @@ def test_groups_keep_their_ratio():
     other = nn.Parameter(torch.zeros(1))
     trainer.optimizer.add_param_group({"params": [other], "lr": 0.03})
     seen = []
-    trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append([group["lr"] for group in optimizer.param_groups]))
+    trainer.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: seen.append([group["lr"] for group in optimizer.param_groups])
+    )
     curve = _tested(trainer, steps=20)
     assert [lrs[0] for lrs in seen] == curve.lrs
     assert all(other == pytest.approx(3 * lr) for lr, other in seen)
@@ -134,7 +138,9 @@ def test_losses_below_zero():
     assert curve.diverging > LARGEST
 
 
-@pytest.mark.parametrize(("smoothed", "steepest"), [([3.0, 3.0, 3.0], None), ([1.0, 2.0, 9.0], None), ([4.0, 3.9, 2.0, 1.0, 8.0], 2.0)])
+@pytest.mark.parametrize(
+    ("smoothed", "steepest"), [([3.0, 3.0, 3.0], None), ([1.0, 2.0, 9.0], None), ([4.0, 3.9, 2.0, 1.0, 8.0], 2.0)]
+)
 def test_the_steepest(smoothed, steepest):
     curve = Curve([float(n) for n in range(len(smoothed))], smoothed, smoothed, None)
     assert curve.steepest == steepest

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import lr_scheduler
 
-from surefoot.errors import UserError
+from surefoot.base.errors import UserError
 from surefoot.training.schedule import Schedule, epochs
 from tests.training import schedules_for_tests
 
@@ -109,7 +109,10 @@ def sequential(made):
 
 
 CYCLIC = {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 3}
-PARTS = [{"name": "ConstantLR", "arguments": {"factor": 0.5, "total_iters": 2}}, {"name": "ExponentialLR", "arguments": {"gamma": 0.9}}]
+PARTS = [
+    {"name": "ConstantLR", "arguments": {"factor": 0.5, "total_iters": 2}},
+    {"name": "ExponentialLR", "arguments": {"gamma": 0.9}},
+]
 PARTS_IN_SEQUENCE = [
     {"name": "LinearLR", "arguments": {"start_factor": 0.1, "end_factor": 1.0, "total_iters": 2}},
     {"name": "CosineAnnealingLR", "arguments": {"T_max": 9}},
@@ -120,7 +123,9 @@ CASES = {
     "CosineAnnealingLR": Case("CosineAnnealingLR", {"T_max": 7, "eta_min": 0.001}),
     "CosineAnnealingWarmRestarts": Case("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2}),
     "CyclicLR": Case("CyclicLR", {**CYCLIC, "base_momentum": 0.7}, cycled=True),
-    "CyclicLR, momentum as it is": Case("CyclicLR", {**CYCLIC, "mode": "exp_range", "gamma": 0.99, "cycle_momentum": False}),
+    "CyclicLR, momentum as it is": Case(
+        "CyclicLR", {**CYCLIC, "mode": "exp_range", "gamma": 0.99, "cycle_momentum": False}
+    ),
     "CyclicLR by a function": Case(
         "CyclicLR",
         {**CYCLIC, "scale_fn": f"{FUNCTIONS}:constant", "scale_mode": "iterations"},
@@ -130,10 +135,14 @@ CASES = {
     "ExponentialLR": Case("ExponentialLR", {"gamma": 0.8}),
     "LambdaLR": Case("LambdaLR", {"lr_lambda": f"{FUNCTIONS}:falls"}, {"lr_lambda": schedules_for_tests.falls}),
     "LinearLR": Case("LinearLR", {"start_factor": 0.1, "total_iters": 3}),
-    "MultiplicativeLR": Case("MultiplicativeLR", {"lr_lambda": f"{FUNCTIONS}:shrinks"}, {"lr_lambda": schedules_for_tests.shrinks}),
+    "MultiplicativeLR": Case(
+        "MultiplicativeLR", {"lr_lambda": f"{FUNCTIONS}:shrinks"}, {"lr_lambda": schedules_for_tests.shrinks}
+    ),
     "MultiStepLR": Case("MultiStepLR", {"milestones": [2, 3, 11], "gamma": 0.3}),
     "OneCycleLR": Case("OneCycleLR", {"max_lr": 0.4, "total_steps": 20}, cycled=True),
-    "OneCycleLR, momentum as it is": Case("OneCycleLR", {"max_lr": 0.4, "epochs": 5, "steps_per_epoch": 4, "three_phase": True, "cycle_momentum": False}),
+    "OneCycleLR, momentum as it is": Case(
+        "OneCycleLR", {"max_lr": 0.4, "epochs": 5, "steps_per_epoch": 4, "three_phase": True, "cycle_momentum": False}
+    ),
     "PolynomialLR": Case("PolynomialLR", {"total_iters": 6, "power": 2.0}),
     "SequentialLR": Case("SequentialLR", {"schedulers": PARTS_IN_SEQUENCE, "milestones": [2]}, make=sequential),
     "StepLR": Case("StepLR", {"step_size": 2, "gamma": 0.5}),
@@ -142,7 +151,11 @@ CASES = {
 
 def test_there_is_no_class_that_is_not_tried_here():
     bases = (lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau)
-    classes = {name for name, kind in vars(lr_scheduler).items() if isinstance(kind, type) and issubclass(kind, bases) and not name.startswith("_")}
+    classes = {
+        name
+        for name, kind in vars(lr_scheduler).items()
+        if isinstance(kind, type) and issubclass(kind, bases) and not name.startswith("_")
+    }
     assert classes - {"LRScheduler"} == {case.name for case in CASES.values()} | {"ReduceLROnPlateau"}
 
 
@@ -153,13 +166,17 @@ def test_there_is_no_class_that_is_not_tried_here():
 def test_each_class_gives_what_it_gives_by_hand(case, make, per, max_steps):
     schedule = Schedule([part(case.name, case.arguments, per)], make(), EPOCHS, STEPS, max_steps)
     made = make()
-    scheduler = case.make(made) if case.make else getattr(lr_scheduler, case.name)(made, **(case.torch or case.arguments))
+    scheduler = (
+        case.make(made) if case.make else getattr(lr_scheduler, case.name)(made, **(case.torch or case.arguments))
+    )
     wanted = by_hand(made, scheduler, per, max_steps=max_steps or math.inf, cycled=case.cycled)
     assert ours(schedule) == wanted
     assert len({tuple(row) for rows in wanted for row in rows}) > 1
     assert schedule.metric is None
     groups, momentum = range(len(made.param_groups)), "betas" if "betas" in made.param_groups[0] else "momentum"
-    assert schedule.columns == [(number, "lr") for number in groups] + [(number, momentum) for number in groups if case.cycled]
+    assert schedule.columns == [(number, "lr") for number in groups] + [
+        (number, momentum) for number in groups if case.cycled
+    ]
 
 
 @pytest.mark.parametrize("per", ["epoch", "step"])
@@ -190,7 +207,9 @@ def test_the_optimizer_that_is_given_is_not_touched():
     assert (repr(made.state_dict()), [group["params"][0].tolist() for group in made.param_groups]) == before
 
 
-@pytest.mark.parametrize("name", ["Adadelta", "Adafactor", "Adagrad", "ASGD", "Muon", "NAdam", "RMSprop", "Rprop", "SparseAdam"])
+@pytest.mark.parametrize(
+    "name", ["Adadelta", "Adafactor", "Adagrad", "ASGD", "Muon", "NAdam", "RMSprop", "Rprop", "SparseAdam"]
+)
 def test_each_kind_of_optimizer_can_be_driven(name):
     def make():
         return getattr(torch.optim, name)([nn.Parameter(torch.ones(2, 3))], lr=0.1)
@@ -209,7 +228,12 @@ LENGTHS = st.tuples(st.integers(1, 5), st.integers(1, 4), st.none() | st.integer
 
 
 @settings(max_examples=60)
-@given(LENGTHS, st.sampled_from(["epoch", "step"]), st.sampled_from(sorted(OPTIMIZERS)), st.sampled_from(["CosineAnnealingLR", "OneCycleLR"]))
+@given(
+    LENGTHS,
+    st.sampled_from(["epoch", "step"]),
+    st.sampled_from(sorted(OPTIMIZERS)),
+    st.sampled_from(["CosineAnnealingLR", "OneCycleLR"]),
+)
 def test_lengths_and_the_highest_lr_are_those_of_the_run(sizes, per, kind, name):
     number, steps, max_steps = sizes
     total = min(number * steps, max_steps or number * steps)
@@ -236,7 +260,10 @@ def test_a_length_that_is_given_stays():
 @given(st.integers(1, 24), st.integers(1, 24), st.sampled_from(["epoch", "step"]))
 def test_another_budget_changes_no_step_that_both_have(one, other, per):
     name, arguments = "CosineAnnealingLR", {"T_max": 20}
-    a, b = (np.concatenate(ours(Schedule([part(name, arguments, per)], OPTIMIZERS["SGD"](), 6, 4, most))) for most in (one, other))
+    a, b = (
+        np.concatenate(ours(Schedule([part(name, arguments, per)], OPTIMIZERS["SGD"](), 6, 4, most)))
+        for most in (one, other)
+    )
     shared = min(one, other)
     assert a[:shared].tolist() == b[:shared].tolist()
     assert (len(a), len(b)) == (one, other)
@@ -247,17 +274,29 @@ def test_another_budget_changes_no_step_that_both_have(one, other, per):
 
 POOL = {
     "constant": ({}, lambda made, length: lr_scheduler.LambdaLR(made, lambda _: 1)),
-    "LinearLR": ({"start_factor": 0.1, "total_iters": 3}, lambda made, length: lr_scheduler.LinearLR(made, 0.1, total_iters=3)),
+    "LinearLR": (
+        {"start_factor": 0.1, "total_iters": 3},
+        lambda made, length: lr_scheduler.LinearLR(made, 0.1, total_iters=3),
+    ),
     "CosineAnnealingLR": ({}, lambda made, length: lr_scheduler.CosineAnnealingLR(made, length)),
     "ExponentialLR": ({"gamma": 0.7}, lambda made, length: lr_scheduler.ExponentialLR(made, 0.7)),
-    "OneCycleLR": ({}, lambda made, length: lr_scheduler.OneCycleLR(made, [group["lr"] for group in made.param_groups], total_steps=length)),
+    "OneCycleLR": (
+        {},
+        lambda made, length: lr_scheduler.OneCycleLR(
+            made, [group["lr"] for group in made.param_groups], total_steps=length
+        ),
+    ),
     "StepLR": ({"step_size": 1}, lambda made, length: lr_scheduler.StepLR(made, 1)),
     f"{FUNCTIONS}:falls": ({}, lambda made, length: lr_scheduler.LambdaLR(made, schedules_for_tests.falls)),
 }
 
 
 @settings(max_examples=80)
-@given(st.lists(st.tuples(st.sampled_from(sorted(POOL)), st.integers(1, 5)), min_size=2, max_size=4), st.booleans(), st.data())
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(POOL)), st.integers(1, 5)), min_size=2, max_size=4),
+    st.booleans(),
+    st.data(),
+)
 def test_a_list_is_a_sequence_with_milestones(some, open_end, data):
     per, kind = data.draw(st.sampled_from(["epoch", "step"])), data.draw(st.sampled_from(sorted(OPTIMIZERS)))
     whole = sum(length for _, length in some)
@@ -270,9 +309,13 @@ def test_a_list_is_a_sequence_with_milestones(some, open_end, data):
     schedule = Schedule(parts, OPTIMIZERS[kind](), number, steps, max_steps)
     made = OPTIMIZERS[kind]()
     schedulers = [POOL[name][1](made, length) for name, length in some]
-    scheduler = lr_scheduler.SequentialLR(made, schedulers, milestones=np.cumsum([length for _, length in some])[:-1].tolist())
+    scheduler = lr_scheduler.SequentialLR(
+        made, schedulers, milestones=np.cumsum([length for _, length in some])[:-1].tolist()
+    )
     cycled = any(name == "OneCycleLR" for name, _ in some)
-    assert ours(schedule) == by_hand(made, scheduler, per, epochs=number, steps=steps, max_steps=max_steps, cycled=cycled)
+    assert ours(schedule) == by_hand(
+        made, scheduler, per, epochs=number, steps=steps, max_steps=max_steps, cycled=cycled
+    )
 
 
 # --- By feedback ---------------------------------------------------------------------------------
@@ -282,7 +325,10 @@ def test_a_list_is_a_sequence_with_milestones(some, open_end, data):
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=12),
     st.sampled_from(["validation/loss", "validation/accuracy", "train/loss"]),
-    st.fixed_dictionaries({"patience": st.integers(0, 2), "factor": st.sampled_from([0.1, 0.5])}, optional={"cooldown": st.just(1), "mode": st.just("max")}),
+    st.fixed_dictionaries(
+        {"patience": st.integers(0, 2), "factor": st.sampled_from([0.1, 0.5])},
+        optional={"cooldown": st.just(1), "mode": st.just("max")},
+    ),
     st.sampled_from(["SGD", "Adam, two groups"]),
 )
 def test_a_plateau_follows_its_metric(metrics, metric, arguments, kind):
@@ -306,35 +352,95 @@ def test_a_plateau_looks_at_the_validation_loss():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([part("CosineAnealingLR")], "train.schedule.name: torch.optim.lr_scheduler has no schedule 'CosineAnealingLR'; did you mean CosineAnnealingLR?"),
+        (
+            [part("CosineAnealingLR")],
+            (
+                "train.schedule.name: torch.optim.lr_scheduler has no schedule 'CosineAnealingLR'; did you mean"
+                " CosineAnnealingLR?"
+            ),
+        ),
         ([part("constant", {"factor": 1})], "train.schedule.arguments: `constant` takes none"),
-        ([part("StepLR")], "train.schedule: StepLR() fails: TypeError: StepLR.__init__() missing 1 required positional argument: 'step_size'"),
-        ([part("StepLR", {"step": 3})], "train.schedule: StepLR(step=3) fails: TypeError: StepLR.__init__() got an unexpected keyword argument 'step'"),
-        ([part("LinearLR", {"start_factor": 0})], "LinearLR(start_factor=0) fails: ValueError: Starting multiplicative factor"),
-        ([part("OneCycleLR", {"total_steps": 3})], "train.schedule: OneCycleLR fails: ValueError: Tried to step 4 times"),
+        (
+            [part("StepLR")],
+            (
+                "train.schedule: StepLR() fails: TypeError: StepLR.__init__() missing 1 required positional argument:"
+                " 'step_size'"
+            ),
+        ),
+        (
+            [part("StepLR", {"step": 3})],
+            (
+                "train.schedule: StepLR(step=3) fails: TypeError: StepLR.__init__() got an unexpected keyword argument"
+                " 'step'"
+            ),
+        ),
+        (
+            [part("LinearLR", {"start_factor": 0})],
+            "LinearLR(start_factor=0) fails: ValueError: Starting multiplicative factor",
+        ),
+        (
+            [part("OneCycleLR", {"total_steps": 3})],
+            "train.schedule: OneCycleLR fails: ValueError: Tried to step 4 times",
+        ),
         ([part("StepLR", {"step_size": 0})], "train.schedule: StepLR fails: ZeroDivisionError"),
         ([part("LambdaLR", {"lr_lambda": "x:y"})], "train.schedule.arguments.lr_lambda: x:y: can't import x"),
         ([part("LambdaLR", {"lr_lambda": 3})], "train.schedule.arguments.lr_lambda: 3: `module:function` is needed"),
         ([part("LambdaLR", {"lr_lambda": [f"{FUNCTIONS}:falls"] * 2})], "LambdaLR(lr_lambda="),
-        ([part(f"{FUNCTIONS}:nothing")], f"train.schedule.name: {FUNCTIONS}:nothing: module {FUNCTIONS} has no 'nothing'"),
+        (
+            [part(f"{FUNCTIONS}:nothing")],
+            f"train.schedule.name: {FUNCTIONS}:nothing: module {FUNCTIONS} has no 'nothing'",
+        ),
         ([part(f"{FUNCTIONS}:fails")], "ValueError: no such step ("),
         ([part(f"{FUNCTIONS}:gives_nothing")], "fails: TypeError: "),
-        ([part(f"{FUNCTIONS}:infinite_at_first")], f"train.schedule: {FUNCTIONS}:infinite_at_first gives values that aren't numbers: [inf]"),
-        ([part("ExponentialLR", {"gamma": 1e200}, "step")], "train.schedule: ExponentialLR gives values that aren't numbers: [inf]"),
+        (
+            [part(f"{FUNCTIONS}:infinite_at_first")],
+            f"train.schedule: {FUNCTIONS}:infinite_at_first gives values that aren't numbers: [inf]",
+        ),
+        (
+            [part("ExponentialLR", {"gamma": 1e200}, "step")],
+            "train.schedule: ExponentialLR gives values that aren't numbers: [inf]",
+        ),
         ([part("ExponentialLR", {"gamma": "fast"})], "train.schedule: ExponentialLR fails: TypeError"),
-        ([part("ChainedScheduler", {"schedulers": [{"arguments": {}}]})], "train.schedule.arguments.schedulers.0: a schedule has a `name` and `arguments`"),
-        ([part("ChainedScheduler", {"schedulers": ["StepLR"]})], "train.schedule.arguments.schedulers.0: a schedule has a `name` and `arguments`"),
-        ([part("ChainedScheduler", {"schedulers": [{"name": "StepLR", "steps": 2}]})], "train.schedule.arguments.schedulers.0: a schedule has a `name`"),
-        ([part("ChainedScheduler", {"schedulers": [{"name": "constant"}]})], "lr_scheduler has no schedule 'constant'; did you mean ConstantLR?"),
+        (
+            [part("ChainedScheduler", {"schedulers": [{"arguments": {}}]})],
+            "train.schedule.arguments.schedulers.0: a schedule has a `name` and `arguments`",
+        ),
+        (
+            [part("ChainedScheduler", {"schedulers": ["StepLR"]})],
+            "train.schedule.arguments.schedulers.0: a schedule has a `name` and `arguments`",
+        ),
+        (
+            [part("ChainedScheduler", {"schedulers": [{"name": "StepLR", "steps": 2}]})],
+            "train.schedule.arguments.schedulers.0: a schedule has a `name`",
+        ),
+        (
+            [part("ChainedScheduler", {"schedulers": [{"name": "constant"}]})],
+            "lr_scheduler has no schedule 'constant'; did you mean ConstantLR?",
+        ),
         ([part("ChainedScheduler", {"schedulers": []})], "ChainedScheduler() fails: ValueError"),
-        ([part("ChainedScheduler", {"schedulers": [{"name": "StepLR"}]})], "train.schedule.arguments.schedulers.0: StepLR() fails"),
+        (
+            [part("ChainedScheduler", {"schedulers": [{"name": "StepLR"}]})],
+            "train.schedule.arguments.schedulers.0: StepLR() fails",
+        ),
         ([part("ReduceLROnPlateau", length=2), part("constant")], "train.schedule: SequentialLR("),
         ([part("constant", length=2), part("ReduceLROnPlateau")], "does not support `ReduceLROnPlateau`"),
         ([part("constant", length=2), part("StepLR")], "train.schedule.1: StepLR() fails"),
-        ([part("constant", length=2), part("Step")], "train.schedule.1.name: torch.optim.lr_scheduler has no schedule 'Step'; did you mean StepLR?"),
-        ([part("constant", None, "step", 20), part("constant", None, "step")], "train.schedule: lengths of 20 steps do not fit the run, which has 20"),
-        ([part("constant", None, "step", 9), part("constant", None, "step", 9)], "lengths of 18 steps do not fit the run, which has 20"),
-        ([part("constant", None, "step", 9), part("constant", None, "step", 12)], "lengths of 21 steps do not fit the run, which has 20"),
+        (
+            [part("constant", length=2), part("Step")],
+            "train.schedule.1.name: torch.optim.lr_scheduler has no schedule 'Step'; did you mean StepLR?",
+        ),
+        (
+            [part("constant", None, "step", 20), part("constant", None, "step")],
+            "train.schedule: lengths of 20 steps do not fit the run, which has 20",
+        ),
+        (
+            [part("constant", None, "step", 9), part("constant", None, "step", 9)],
+            "lengths of 18 steps do not fit the run, which has 20",
+        ),
+        (
+            [part("constant", None, "step", 9), part("constant", None, "step", 12)],
+            "lengths of 21 steps do not fit the run, which has 20",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(parts, message):
@@ -345,7 +451,9 @@ def test_what_cannot_be_is_refused(parts, message):
 
 
 def test_a_cycle_of_momentum_needs_one():
-    with pytest.raises(UserError, match="optimizer must support momentum or beta1 with `cycle_momentum` option enabled"):
+    with pytest.raises(
+        UserError, match="optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
+    ):
         Schedule([part("OneCycleLR")], optimizer("Adagrad"), 2, 2)
     schedule = Schedule([part("OneCycleLR", {"cycle_momentum": False})], optimizer("Adagrad"), 2, 2)
     assert schedule.columns == [(0, "lr")]

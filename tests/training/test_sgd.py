@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from surefoot.data.order import epoch_order
-from surefoot.training import rows as sources
-from surefoot.training import sgd
-from surefoot.training.model import to_bytes
+from surefoot.training import loop
+from surefoot.training import minibatches as sources
+from surefoot.training.minibatches import Rows
+from surefoot.training.network import to_bytes
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import Objective
-from surefoot.training.rows import Rows
 from tests.training import chains
 
 ROWS, SHAPE, CLASSES = 45, (1, 2, 3), 3
@@ -23,7 +23,9 @@ def make_rows(seed, rows=ROWS):
 
 def make_model():
     seed_step(3, 0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, CLASSES))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, CLASSES)
+    )
 
 
 def order(epoch, drop_last=False, size=8):
@@ -41,10 +43,14 @@ def run(optimizer_options, *, epochs=3, size=8, drop_last=False, trainer=None, w
     for epoch in range(1, epochs + 1):
         rows = order(epoch, drop_last, size)
         steps = -(-len(rows) // size)
-        progress = trainer.train(rows, [[optimizer_options["lr"]]] * steps, sgd.Progress(), step, epoch, watch)
+        progress = trainer.train(rows, [[optimizer_options["lr"]]] * steps, loop.Progress(), step, epoch, watch)
         assert progress.steps == steps
         step += steps
-        metrics = {"train/loss": progress.loss_sum / progress.rows, **trainer.end_epoch(epoch, step), "lr": optimizer_options["lr"]}
+        metrics = {
+            "train/loss": progress.loss_sum / progress.rows,
+            **trainer.end_epoch(epoch, step),
+            "lr": optimizer_options["lr"],
+        }
         results.append((metrics, progress.rows, to_bytes(trainer.model.state_dict())))
     return results
 
@@ -123,7 +129,7 @@ def test_watch_sees_every_minibatch():
 
 def test_each_step_has_its_own_learning_rate():
     trainer, lrs = make_trainer({}), [0.1, 0.2, 0.0, 0.4, 0.5, 0.6]
-    trainer.train(order(1), [[lr] for lr in lrs], sgd.Progress(), 0)
+    trainer.train(order(1), [[lr] for lr in lrs], loop.Progress(), 0)
     model, training = make_model(), make_rows(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for step, (rows, lr) in enumerate(zip(order(1).split(8), lrs, strict=True), 1):
@@ -153,7 +159,9 @@ def test_a_loss_that_is_not_finite_stops_at_once_before_its_step(value):
     # 6 minibatches and a validation in an epoch: the tenth call is the third step of the second epoch.
     breaks = Breaks(value, 10)
     trainer.objective = Objective("classification", breaks)
-    with pytest.raises(sgd.Diverged, match=rf"^the loss became {value} at step 3, with lr 0.1; it began in the loss itself"):
+    with pytest.raises(
+        loop.Diverged, match=rf"^the loss became {value} at step 3, with lr 0.1; it began in the loss itself"
+    ):
         run({"lr": 0.1}, trainer=trainer)
     assert breaks.calls == 10
     assert all(tensor.isfinite().all() for tensor in trainer.model.state_dict().values())
@@ -162,5 +170,8 @@ def test_a_loss_that_is_not_finite_stops_at_once_before_its_step(value):
 def test_a_validation_loss_that_is_not_finite_stops_too():
     trainer = make_trainer({})
     trainer.objective = Objective("classification", Breaks(math.nan, 7))
-    with pytest.raises(sgd.Diverged, match=r"^the loss became nan in the validation after it, with lr 0.1; it began in the loss itself"):
+    with pytest.raises(
+        loop.Diverged,
+        match=r"^the loss became nan in the validation after it, with lr 0.1; it began in the loss itself",
+    ):
         run({"lr": 0.1}, trainer=trainer)

@@ -5,15 +5,28 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot import files
+from surefoot.base import digests
 from surefoot.data.order import Order
-from surefoot.training import rows
-from surefoot.training.model import predict, to_bytes
-from surefoot.training.rows import Rows
-from surefoot.training.sgd import Progress
-from surefoot.training.trajectory import segments
-from surefoot.training.trajectory_store import TrajectoryStore
-from tests.training.chains import CLASSES, OPTIMIZER, ROWS, SEED, SIZE, TRAINING, VALIDATION, chain, make, make_model, order, trainer
+from surefoot.run.chain import segments
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.training import minibatches
+from surefoot.training.loop import Progress
+from surefoot.training.minibatches import Rows
+from surefoot.training.network import predict, to_bytes
+from tests.training.chains import (
+    CLASSES,
+    OPTIMIZER,
+    ROWS,
+    SEED,
+    SIZE,
+    TRAINING,
+    VALIDATION,
+    chain,
+    make,
+    make_model,
+    order,
+    trainer,
+)
 
 LRS = [0.1 / step for step in range(1, 13)]
 STEPS = 6
@@ -55,7 +68,15 @@ def load(data):
     return safetensors.torch.load(data)
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.5}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "dampening": 0.5},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    ],
+)
 @pytest.mark.parametrize("stop", [3, 6, 8])
 def test_each_kind_of_sgd_resumes(options, stop):
     def make():
@@ -86,7 +107,9 @@ def test_the_state_has_all_that_changes():
     trainer = make()
     names = set(trainer.state())
     run(trainer, 0, 1)
-    assert names | {f"optimizer.{number}.momentum_buffer" for number in range(len(list(trainer.model.parameters())))} == set(trainer.state())
+    assert names | {
+        f"optimizer.{number}.momentum_buffer" for number in range(len(list(trainer.model.parameters())))
+    } == set(trainer.state())
     assert "buffers.2.calls" in names  # a buffer that isn't persistent
     assert {"model.1.running_mean", "model.1.num_batches_tracked"} <= names
 
@@ -117,7 +140,9 @@ def test_tied_weights_resume():
 
 def test_the_same_tensors_give_the_same_bytes():
     tensors = {f"part.{number}": torch.full((2,), float(number)) for number in range(6)}
-    found = {files.sha256(to_bytes(dict(some))) for some in itertools.islice(itertools.permutations(tensors.items()), 100)}
+    found = {
+        digests.sha256(to_bytes(dict(some))) for some in itertools.islice(itertools.permutations(tensors.items()), 100)
+    }
     assert len(found) == 1
     transposed = {"a": torch.arange(6.0).reshape(2, 3).T.contiguous()}
     assert to_bytes({"a": torch.arange(6.0).reshape(2, 3).T}) == to_bytes(transposed)
@@ -130,10 +155,12 @@ assert -(-ROWS // SIZE) == STEPS
 
 
 class Blocked:
-    """Chains whose rows come in windows of 3 blocks of 4 rows, minibatches of 5, from files that are read, not mapped."""
+    """Chains whose rows come in windows of 3 blocks of 4 rows, minibatches of 5, from files that are
+    read, not mapped.
+    """
 
     def __init__(self, path, monkeypatch):
-        monkeypatch.setattr(rows, "MAPPED_BYTES", 0)
+        monkeypatch.setattr(minibatches, "MAPPED_BYTES", 0)
         generator = np.random.default_rng(0)
         np.save(path / "inputs.npy", generator.integers(256, size=(ROWS, 5), dtype=np.uint8))
         np.save(path / "targets.npy", generator.integers(CLASSES, size=ROWS))
@@ -172,14 +199,19 @@ def blocked(tmp_path, monkeypatch):
 
 def test_a_minibatch_may_span_windows_and_the_last_is_short(blocked):
     assert [len(window.places) for window in blocked.order(1).windows()] != [12] * 4
-    sizes = [len(targets) for _, targets in rows.minibatches(*vars(blocked.make().training).values(), blocked.order(1), 5)]
+    sizes = [
+        len(targets)
+        for _, targets in minibatches.minibatches(*vars(blocked.make().training).values(), blocked.order(1), 5)
+    ]
     assert sizes == [5] * 9
 
 
 @pytest.mark.parametrize("checkpoint_every", [0, 1, 2, 4])
 @pytest.mark.parametrize("stop", [2, 3, 5])
 def test_blocks_killed_in_a_window_end_at_the_same_bits(blocked, tmp_path, checkpoint_every, stop):
-    """12 rows in a window, 5 in a minibatch: a segment ends in the middle of a window, and windows in the middle of a minibatch."""
+    """12 rows in a window, 5 in a minibatch: a segment ends in the middle of a window, and windows in the middle of a
+    minibatch.
+    """
     whole = blocked.walk(tmp_path / "whole", 3, 0)
     stopped = blocked.walk(tmp_path / "cut", 3, checkpoint_every, stop)
     assert stopped is None or checkpoint_every == 0
@@ -196,8 +228,14 @@ def test_blocks_lengthened_shortened_and_cut_otherwise_end_at_the_same_bits(bloc
 
 def test_blocks_in_memory_and_from_files_train_the_same_bits(blocked, tmp_path, monkeypatch):
     read = blocked.walk(tmp_path / "read", 2, 0)
-    monkeypatch.setattr(rows, "MAPPED_BYTES", 1 << 20)
+    monkeypatch.setattr(minibatches, "MAPPED_BYTES", 1 << 20)
     assert blocked.walk(tmp_path / "mapped", 2, 0) == read
     images = (blocked.inputs.astype(np.float32) - 120) / 70
-    monkeypatch.setattr(blocked, "make", lambda: trainer(make_model(), OPTIMIZER, Rows(*map(torch.from_numpy, (images, blocked.targets))), VALIDATION, 5, SEED))
+    monkeypatch.setattr(
+        blocked,
+        "make",
+        lambda: trainer(
+            make_model(), OPTIMIZER, Rows(*map(torch.from_numpy, (images, blocked.targets))), VALIDATION, 5, SEED
+        ),
+    )
     assert blocked.walk(tmp_path / "tensors", 2, 0) == read

@@ -9,14 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from surefoot import files
-from surefoot.errors import UserError
-from surefoot.training import trajectory
-from surefoot.training.sgd import Diverged
-from surefoot.training.trajectory import segments
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base import digests, writing
+from surefoot.base.errors import UserError
+from surefoot.run.chain import DISK_SHARE, segments
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.training.loop import Diverged
 from tests.training import chains
-from tests.training.chains import CLASSES, STEPS, TRAINING, VALIDATION, Scratch, chain, cut, make, make_model, order, schedule, trainer, walk
+from tests.training.chains import (
+    CLASSES,
+    STEPS,
+    TRAINING,
+    VALIDATION,
+    Scratch,
+    chain,
+    cut,
+    make,
+    make_model,
+    order,
+    schedule,
+    trainer,
+    walk,
+)
 
 EPOCHS = 4
 by_hand = cache(chains.by_hand)
@@ -47,7 +60,7 @@ def check_store(path):
     for record in found:
         assert record["state"] == STATES[record["step"]]
         state = store.state(record)
-        assert state is None or files.sha256(state) == STATES[record["step"]]
+        assert state is None or digests.sha256(state) == STATES[record["step"]]
     return len(found)
 
 
@@ -88,7 +101,10 @@ def test_keys_do_not_depend_on_where_checkpoints_lie(epochs, one, other):
 RATES = st.sampled_from([0.1, 0.1 + 2**-56, 0.2, 1e-300, 0.0, -0.0])
 
 
-@given(st.lists(st.lists(RATES, min_size=3, max_size=3), min_size=1, max_size=4), st.lists(st.lists(RATES, min_size=3, max_size=3), min_size=1, max_size=4))
+@given(
+    st.lists(st.lists(RATES, min_size=3, max_size=3), min_size=1, max_size=4),
+    st.lists(st.lists(RATES, min_size=3, max_size=3), min_size=1, max_size=4),
+)
 def test_two_schedules_share_the_keys_up_to_the_first_step_that_differs(one, other):
     a, b = (segments({}, [np.array(epoch) for epoch in rates], 1) for rates in (one, other))
     pairs = list(zip(a, b, strict=False))
@@ -136,12 +152,19 @@ def test_however_often_it_is_interrupted_the_bits_are_the_same_and_no_step_is_ta
 
 
 @settings(max_examples=15)
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 4]), st.integers(0, 7)), min_size=1, max_size=3), st.sampled_from([0, 1, 2, 3, 4]))
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 4]), st.integers(0, 7)), min_size=1, max_size=3),
+    st.sampled_from([0, 1, 2, 3, 4]),
+)
 def test_another_checkpoint_every_goes_on_from_the_latest_state_on_its_grid(before, checkpoint_every):
     with Scratch() as path:
         for every, stop in before:
             walk(path, cut(EPOCHS, every), stop=stop)
-        reached = [TrajectoryStore(path).record(file.stem)["step"] for file in (path / "chain").glob("*.json")] if (path / "chain").is_dir() else []
+        reached = (
+            [TrajectoryStore(path).record(file.stem)["step"] for file in (path / "chain").glob("*.json")]
+            if (path / "chain").is_dir()
+            else []
+        )
         on_grid = [part.steps_before + len(part.lrs) for part in cut(EPOCHS, checkpoint_every)]
         outcome = walk(path, cut(EPOCHS, checkpoint_every))
         check(outcome)
@@ -217,7 +240,12 @@ def damage(file, how, place):
 
 
 HOW = ["missing", "truncated", "appended", "emptied", "flipped"]
-DAMAGES = st.lists(st.tuples(st.integers(0, 11), st.sampled_from(["json", "safetensors"]), st.sampled_from(HOW), st.integers(0, 10**6)), max_size=5)
+DAMAGES = st.lists(
+    st.tuples(
+        st.integers(0, 11), st.sampled_from(["json", "safetensors"]), st.sampled_from(HOW), st.integers(0, 10**6)
+    ),
+    max_size=5,
+)
 
 
 @settings(max_examples=20)
@@ -313,7 +341,10 @@ def test_a_network_that_draws_on_something_unknown_is_found_when_it_is_trained_a
     before = store.record(parts[0].key)
     with pytest.raises(UserError) as caught:
         walk(tmp_path, parts, make=make_unknown)
-    assert str(caught.value).startswith(f"epoch 1, trained again, came out otherwise than recorded in {store.record_path(parts[0].key)}: the network draws on")
+    assert str(caught.value).startswith(
+        f"epoch 1, trained again, came out otherwise than recorded in {store.record_path(parts[0].key)}: the network"
+        " draws on"
+    )
     assert store.record(parts[0].key) == before
 
 
@@ -342,11 +373,19 @@ def test_a_divergence_names_its_step_and_keeps_what_came_before(tmp_path, checkp
         walk(tmp_path, parts, make=make_exploding, stop=2)
     store = TrajectoryStore(tmp_path)
     for attempt in range(2):
-        with pytest.raises(Diverged, match=rf"^the loss became nan at step 4, with lr {parts[0].lrs[0] / 2.5:g}; it began in layer '1' \(Explodes\)") as caught:
+        with pytest.raises(
+            Diverged,
+            match=(
+                rf"^the loss became nan at step 4, with lr {parts[0].lrs[0] / 2.5:g}; it began in layer '1'"
+                r" \(Explodes\)"
+            ),
+        ) as caught:
             walk(store, parts, make=make_exploding)
         assert caught.value.epoch == 3, attempt
         kept = [part for part in parts if store.record(part.key)]
-        assert kept == [part for part in parts if part.steps_before + len(part.lrs) <= 2 * STEPS + (2 if checkpoint_every else 0)]
+        assert kept == [
+            part for part in parts if part.steps_before + len(part.lrs) <= 2 * STEPS + (2 if checkpoint_every else 0)
+        ]
         assert all(store.state(store.record(part.key)) for part in kept)
 
 
@@ -356,7 +395,11 @@ def test_a_divergence_in_the_validation_is_none_of_a_step(tmp_path):
             return inputs if self.training else inputs * math.inf
 
     with pytest.raises(Diverged, match=r"^the loss became nan in the validation after it, with lr") as caught:
-        walk(tmp_path, cut(2), make=lambda: trainer(nn.Sequential(nn.Linear(5, CLASSES), InValidation()), {}, TRAINING, VALIDATION, 8, 3))
+        walk(
+            tmp_path,
+            cut(2),
+            make=lambda: trainer(nn.Sequential(nn.Linear(5, CLASSES), InValidation()), {}, TRAINING, VALIDATION, 8, 3),
+        )
     assert caught.value.epoch == 1
     assert not list(tmp_path.rglob("*.json"))
 
@@ -386,7 +429,12 @@ def test_what_other_runs_need_stays(tmp_path):
     walk(tmp_path, short, mark=True, keep_states=1)
     assert 2 in stored(tmp_path, short)
     walk(tmp_path, long, keep_states=1)
-    needed = {number for run in TrajectoryStore(tmp_path).runs().values() for number, part in enumerate(long, 1) if part.key in (run["last"], run["best"])}
+    needed = {
+        number
+        for run in TrajectoryStore(tmp_path).runs().values()
+        for number, part in enumerate(long, 1)
+        if part.key in (run["last"], run["best"])
+    }
     assert 2 in needed
     losses = [TrajectoryStore(tmp_path).record(part.key)["metrics"]["validation/loss"] for part in long]
     assert stored(tmp_path, long) == sorted({6, losses.index(min(losses)) + 1} | needed)
@@ -403,10 +451,13 @@ def test_a_small_disk_keeps_fewer_states_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(TrajectoryStore, "free_bytes", lambda self: 10 * 3 * 2 * size + 200 * size // 10)
     outcome = walk(store, cut(10), keep_states=8)
     sizes = store.state_sizes()
-    room = int(trajectory.DISK_SHARE * store.free_bytes() / max(sizes.values()))
+    room = int(DISK_SHARE * store.free_bytes() / max(sizes.values()))
     assert 1 < room < 8
     assert len(outcome.said) == 1
-    assert outcome.said[0].startswith(f"keeping {room}, not 8 states of 0.0 MB each (train.keep_states): more would take over a tenth of the free disk")
+    assert outcome.said[0].startswith(
+        f"keeping {room}, not 8 states of 0.0 MB each (train.keep_states): more would take over a tenth of the free"
+        " disk"
+    )
     assert stored(tmp_path, cut(10))[-room:] == list(range(11 - room, 11))
     assert len(sizes) <= room + 1
 
@@ -422,21 +473,26 @@ def test_many_bytes_are_told_beforehand(tmp_path, monkeypatch):
         monkeypatch.setattr(TrajectoryStore, "free_bytes", lambda self: 10**12)
         links.segments += cut(2)
         links._limit_states(600_000_000)
-    assert said == ["keeping up to 2 states of 600.0 MB each (train.keep_states), 1.2 GB; `surefoot store --prune` frees them"]
+    assert said == [
+        "keeping up to 2 states of 600.0 MB each (train.keep_states), 1.2 GB; `surefoot store --prune` frees them"
+    ]
 
 
 def test_a_store_that_cannot_be_written_ends_the_training_and_keeps_what_was_there(tmp_path, monkeypatch):
     parts = cut(EPOCHS)
     walk(tmp_path, parts, stop=2)
-    real = files.write_durably
+    real = writing.write_durably
 
     def full(directory, contents):
         raise OSError(28, "No space left on device", str(directory / next(iter(contents))))
 
-    monkeypatch.setattr(files, "write_durably", full)
-    with pytest.raises(UserError, match=rf"{parts[2].key}.safetensors can't be written: No space left on device\nwhat was stored before is whole"):
+    monkeypatch.setattr(writing, "write_durably", full)
+    with pytest.raises(
+        UserError,
+        match=rf"{parts[2].key}.safetensors can't be written: No space left on device\nwhat was stored before is whole",
+    ):
         walk(tmp_path, parts)
-    monkeypatch.setattr(files, "write_durably", real)
+    monkeypatch.setattr(writing, "write_durably", real)
     outcome = walk(tmp_path, parts)
     check(outcome)
     assert outcome.steps == 2 * STEPS

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import files
-from surefoot.errors import UserError
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base import digests
+from surefoot.base.errors import UserError
+from surefoot.run.trajectory_store import TrajectoryStore
 
 KEY, OTHER = "a" * 64, "b" * 64
 STATE = bytes(range(256)) * 40
 
 
 def record(key=KEY, state=STATE, **more):
-    return {"key": key, "state": files.sha256(state), "step": 1, "metrics": {"train/loss": 0.1}, **more}
+    return {"key": key, "state": digests.sha256(state), "step": 1, "metrics": {"train/loss": 0.1}, **more}
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_a_record_is_sealed_and_has_one_spelling(store):
     store.write(one, STATE)
     data = store.record_path(KEY).read_bytes()
     digest, _, body = data.partition(b"\n")
-    assert digest.decode() == files.sha256(body)
-    assert body == files.canonical_json(one) == json.dumps(one, sort_keys=True, separators=(",", ":")).encode()
+    assert digest.decode() == digests.sha256(body)
+    assert body == digests.canonical_json(one) == json.dumps(one, sort_keys=True, separators=(",", ":")).encode()
     store.write(other, STATE)
     assert store.record_path(KEY).read_bytes() == data
 
@@ -72,14 +72,22 @@ def test_each_flipped_byte_and_each_truncation_is_found(store, what, capsys):
     state = STATE[:300]
     store.write(record(state=state), state)
     store.mark_run("c" * 64, mark(last=KEY))
-    path = {"record": store.record_path(KEY), "state": store.state_path(KEY), "mark": store.path / "runs" / f"{'c' * 64}.json"}[what]
+    path = {
+        "record": store.record_path(KEY),
+        "state": store.state_path(KEY),
+        "mark": store.path / "runs" / f"{'c' * 64}.json",
+    }[what]
     read = {
         "record": lambda store: store.record(KEY),
         "state": lambda store: store.state(record(state=state)),
         "mark": lambda store: store.runs().get("c" * 64),
     }[what]
     whole = path.read_bytes()
-    damaged = [whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :] for place in range(len(whole)) for bit in (1, 128)]
+    damaged = [
+        whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :]
+        for place in range(len(whole))
+        for bit in (1, 128)
+    ]
     for data in [*damaged, *(whole[:place] for place in range(len(whole))), whole + b"\n", whole + whole]:
         path.write_bytes(data)
         assert read(TrajectoryStore(store.path)) is None
@@ -118,7 +126,10 @@ def test_a_state_under_another_key_is_not_used(store):
 def test_what_cannot_be_read_counts_as_missing(store, capsys):
     store.record_path(KEY).mkdir(parents=True)
     assert store.record(KEY) is None
-    assert capsys.readouterr().err == f"warning: {store.record_path(KEY)} can't be read (it is a directory, not a file); it isn't used\n"
+    assert (
+        capsys.readouterr().err
+        == f"warning: {store.record_path(KEY)} can't be read (it is a directory, not a file); it isn't used\n"
+    )
 
 
 # --- Writing -------------------------------------------------------------------------------------
@@ -149,7 +160,9 @@ def test_writing_is_durable_and_the_record_comes_last(store, monkeypatch):
     state, about = str(store.state_path(KEY)), str(store.record_path(KEY))
     kinds = [call[0] for call in calls.seen]
     assert kinds == ["fsync", "fsync", "replace", "replace", "fsync"]
-    assert [call[1] for call in calls.seen[:2]] == [call[1] for call in calls.seen[2:4]]  # each file whole before it is renamed
+    assert [call[1] for call in calls.seen[:2]] == [
+        call[1] for call in calls.seen[2:4]
+    ]  # each file whole before it is renamed
     assert [call[2] for call in calls.seen[2:4]] == [state, about]
     assert calls.seen[4] == ("fsync", str(store.path / "chain"))
 
@@ -176,7 +189,10 @@ def test_a_failure_names_the_file_and_leaves_nothing_half_written(store, monkeyp
     else:
         monkeypatch.setattr(os, call, fails(getattr(os, call)))
     path = (store.state_path(OTHER), store.record_path(OTHER))[nth - 1]
-    with pytest.raises(UserError, match=rf"^{re.escape(str(path))} can't be written: No space left on device\nwhat was stored before is whole"):
+    with pytest.raises(
+        UserError,
+        match=rf"^{re.escape(str(path))} can't be written: No space left on device\nwhat was stored before is whole",
+    ):
         store.write(record(OTHER), STATE)
     monkeypatch.undo()
     after = {name: (store.path / name).read_bytes() for name in names(store)}
@@ -196,8 +212,8 @@ def test_a_mark_that_cannot_be_written(store):
 FILLS = """
 import resource, sys
 from pathlib import Path
-from surefoot.errors import run
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base.errors import run
+from surefoot.run.trajectory_store import TrajectoryStore
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -208,7 +224,12 @@ run(lambda: TrajectoryStore(Path(sys.argv[1])).write({"key": "b" * 64, "state": 
 
 def test_a_limit_of_the_system_is_told_and_leaves_nothing(store):
     store.write(record(), STATE)
-    done = subprocess.run([sys.executable, "-c", FILLS, str(store.path)], env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS, str(store.path)],
+        env={**os.environ, "PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2, done
     why = "the limit on the size of a file is reached: `ulimit -f` is 4; raise it"
     assert done.stderr.startswith(f"error: {store.state_path(OTHER)} can't be written: {why}\n")
@@ -260,7 +281,7 @@ def test_a_chain_of_ten_thousand_records_is_walked(store, monkeypatch):
     import numpy as np
     import torch
 
-    from surefoot.training.trajectory import Chain, known, segments
+    from surefoot.run.chain import Chain, known, segments
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     parts = segments({}, [np.full(2, 0.1)] * 10_000, 0)
@@ -268,6 +289,8 @@ def test_a_chain_of_ten_thousand_records_is_walked(store, monkeypatch):
         metrics = {"train/loss": 1.0, "validation/loss": 1.0, "validation/accuracy": 0.5, "lr": 0.1}
         store.write(record(part.key, b"", epoch=part.epoch, rows=1, loss_sum=1.0, metrics=metrics), b"")
     store.drop_state(parts[0].key)
-    with Chain(known(parts), 10_000, store, lambda: pytest.fail("no trainer is needed"), lambda epoch: torch.arange(1)) as chain:
+    with Chain(
+        known(parts), 10_000, store, lambda: pytest.fail("no trainer is needed"), lambda epoch: torch.arange(1)
+    ) as chain:
         assert [reached.record["epoch"] for reached in chain.follow()] == list(range(1, 10_001))
         assert chain.steps_trained == 0

@@ -6,15 +6,16 @@ import subprocess
 
 import pytest
 
-from surefoot import provenance
-from surefoot.verification import checkout
-from surefoot.verification.recorded import CannotSay
-from surefoot.verification.remake import Remake
-from surefoot.verification.scratch import Scratch
+from surefoot.base.errors import CannotSay
+from surefoot.commands.verify.remake import Remake
+from surefoot.reproduction import checkout, provenance
+from surefoot.reproduction.scratch import Scratch
 
 
 def git(path, *arguments):
-    return subprocess.run(["git", "-c", "protocol.file.allow=always", *arguments], cwd=path, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", "-c", "protocol.file.allow=always", *arguments], cwd=path, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def tree(path):
@@ -148,9 +149,15 @@ def test_what_the_user_has_set_for_git_has_no_part_in_it(repository, tmp_path, m
         (hooks / hook).chmod(0o755)
     template = tmp_path / "template"
     shutil.copytree(hooks, template / "hooks")
-    settings = {"core": ("fsmonitor = true", f"hooksPath = {hooks}"), "init": (f"templateDir = {template}",), "apply": ("whitespace = error-all",)}
+    settings = {
+        "core": ("fsmonitor = true", f"hooksPath = {hooks}"),
+        "init": (f"templateDir = {template}",),
+        "apply": ("whitespace = error-all",),
+    }
     settings |= {"diff": ("context = 0", "submodule = log", "relative = true")}
-    (tmp_path / "gitconfig").write_text("".join(f"[{section}]\n" + "".join(f"{line}\n" for line in lines) for section, lines in settings.items()))
+    (tmp_path / "gitconfig").write_text(
+        "".join(f"[{section}]\n" + "".join(f"{line}\n" for line in lines) for section, lines in settings.items())
+    )
     make_dirty(repository)
     (repository / "modified").write_text("modified\nand white space \n" + "modified\n" * 4)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
@@ -191,7 +198,9 @@ def test_submodules(repository, tmp_path):
 def test_outside_of_git(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(CannotSay, match="Git is out of reach here, so the run's code can't be had: not a git repository"):
+    with pytest.raises(
+        CannotSay, match="Git is out of reach here, so the run's code can't be had: not a git repository"
+    ):
         checkout.below_top(tmp_path)
 
 

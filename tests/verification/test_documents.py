@@ -1,4 +1,6 @@
-"""What is read from MLflow's artifacts, mutated: a line in any case, never a traceback, and never *identical* of what isn't the account of the run."""
+"""What is read from MLflow's artifacts, mutated: a line in any case, never a traceback, and never *identical* of what
+isn't the account of the run.
+"""
 
 import json
 
@@ -6,11 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from surefoot import documents, files, runs, serving
-from surefoot.documents import Malformed, Seen
-from surefoot.training.trajectory_store import TrajectoryStore
-from surefoot.verification import account as accounts
-from surefoot.verification.recorded import CannotSay
+from surefoot.base import digests, documents
+from surefoot.base.documents import Malformed, Seen
+from surefoot.base.errors import CannotSay
+from surefoot.base.paths import trajectory
+from surefoot.commands.verify import account as accounts
+from surefoot.run import record
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.serving import mlflow_model
 from tests.helpers import Here
 
 WRONG = [None, True, 0, -1, 1.5, 10**400, "", "x", "../../../x", "\x1b[2J", [], {}, [[]], {"a": 1}, ["a"] * 3, "0" * 64]
@@ -67,8 +72,10 @@ def made(tmp_path_factory):
     here = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")  # which is set here otherwise, for the tests after these, too
-        patch.setattr(serving, "log_model", lambda run_id, *_: f"model of {run_id}")
+        patch.setenv(
+            "MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db"
+        )  # which is set here otherwise, for the tests after these, too
+        patch.setattr(mlflow_model, "log_model", lambda run_id, *_: f"model of {run_id}")
         mlflow_client(here).search_experiments()
 
         class Nothing:
@@ -80,14 +87,14 @@ def made(tmp_path_factory):
         for stage in ("prepare", "batch", "train"):
             assert place.stage(stage).code == 0
         (run,) = place.runs()
-        store = TrajectoryStore(files.trajectory().resolve())
+        store = TrajectoryStore(trajectory().resolve())
         ((identity, known),) = store.runs().items()
-        return runs.account(identity, known, store), dict(run.data.tags)
+        return record.account(identity, known, store), dict(run.data.tags)
 
 
 def test_the_account_itself_is_read(made):
     account, tags = made
-    assert accounts.read(files.canonical_json(account), tags) == account
+    assert accounts.read(digests.canonical_json(account), tags) == account
     accounts.check_keys(account, account["epochs"], account["origin"])
 
 
@@ -95,20 +102,21 @@ def test_the_account_itself_is_read(made):
 def test_broken_accounts(made, how):
     account, tags = made
     with pytest.raises(CannotSay, match=r"its trajectory\.json in MLflow is damaged: [^\n]*$"):
-        accounts.read(BROKEN[how](files.canonical_json(account)), tags)
+        accounts.read(BROKEN[how](digests.canonical_json(account)), tags)
 
 
 def verdict(account, made_again, tags):
     """What `surefoot verify` would say of an account where `made_again` came out, whose bits are all as they were."""
-    from surefoot.verification import compare
+    from surefoot.commands.verify import verdict as verdict_module
+    from surefoot.commands.verify.verdict import causes, data_row, epochs_row, model_row
 
     try:
         read = accounts.read(json.dumps(account).encode(), tags)
-        data, _ = compare.data_row(read["data"], made_again["data"])
+        data, _ = data_row(read["data"], made_again["data"])
         last = max(len(read["epochs"]), len(made_again["epochs"]))
-        epochs, _ = compare.epochs_row(read["epochs"], made_again["epochs"], 1, last)
-        rows = [data, epochs, compare.model_row("model", read["model"], made_again["model"])]
-        found = compare.verdict(rows, compare.causes(read["origin"], made_again["origin"]))
+        epochs, _ = epochs_row(read["epochs"], made_again["epochs"], 1, last)
+        rows = [data, epochs, model_row("model", read["model"], made_again["model"])]
+        found = verdict_module.verdict(rows, causes(read["origin"], made_again["origin"]))
         accounts.check_keys(read, made_again["epochs"], made_again["origin"])
         return found
     except CannotSay as reason:
@@ -138,17 +146,26 @@ def test_no_mutation_of_an_account_is_called_identical(made):
     check()
 
 
-SEEN = {"parts": [["data/raw/a.csv", "0" * 64], ["data/raw/b.csv", "1" * 64]], "others": ["2" * 64], "split": {"prepare.split": {"by": "row"}, "seed": 0}}
+SEEN = {
+    "parts": [["data/raw/a.csv", "0" * 64], ["data/raw/b.csv", "1" * 64]],
+    "others": ["2" * 64],
+    "split": {"prepare.split": {"by": "row"}, "seed": 0},
+}
 
 
-@pytest.mark.parametrize("kind", [Seen, documents.Start, documents.Machine, documents.Mark, documents.Record, documents.Journal, documents.Answer])
+@pytest.mark.parametrize(
+    "kind",
+    [Seen, documents.Start, documents.Machine, documents.Mark, documents.Record, documents.Journal, documents.Answer],
+)
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_documents(kind, how):
     with pytest.raises(Malformed, match=r"^[^\n]+$"):
-        documents.parse(kind, BROKEN[how](files.canonical_json(SEEN)))
+        documents.parse(kind, BROKEN[how](digests.canonical_json(SEEN)))
 
 
-@given(st.sampled_from(list(paths(SEEN))), st.sampled_from(["replace", "drop", "wrap", "twice"]), st.sampled_from(WRONG))
+@given(
+    st.sampled_from(list(paths(SEEN))), st.sampled_from(["replace", "drop", "wrap", "twice"]), st.sampled_from(WRONG)
+)
 def test_part_files_are_what_they_should_be_or_refused(place, how, new):
     try:
         read = documents.parse(Seen, json.dumps(mutated(SEEN, place, how, new)).encode())
@@ -161,7 +178,10 @@ def test_part_files_are_what_they_should_be_or_refused(place, how, new):
     assert isinstance(read["split"], dict)
 
 
-MLMODEL = b"artifact_path: x\nrun_id: 0123456789abcdef0123456789abcdef\nflavors:\n  python_function:\n    loader_module: surefoot.serving\n"
+MLMODEL = (
+    b"artifact_path: x\nrun_id: 0123456789abcdef0123456789abcdef\nflavors:\n  python_function:\n    loader_module:"
+    b" surefoot.serving\n"
+)
 
 
 def test_an_mlmodel():
@@ -172,8 +192,27 @@ def test_an_mlmodel():
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"- a\n", b"5\n", b"run_id: 5\n", b"run_id: ../x\n", b"run_id: [a]\n", b"run_id: {a: b}\n", b"run_id: !!python/object/apply:os.system [ls]\n"),
-        *(b"a: b: c\n", b"\xff\xfe\xff", b"\x00", b"[" * 50_000, b"{a: " * 50_000, b"- " * 50_000, b"run_id: *nothing\n", b"&a [*a]", b"x" * (3 << 20)),
+        *(
+            b"",
+            b"- a\n",
+            b"5\n",
+            b"run_id: 5\n",
+            b"run_id: ../x\n",
+            b"run_id: [a]\n",
+            b"run_id: {a: b}\n",
+            b"run_id: !!python/object/apply:os.system [ls]\n",
+        ),
+        *(
+            b"a: b: c\n",
+            b"\xff\xfe\xff",
+            b"\x00",
+            b"[" * 50_000,
+            b"{a: " * 50_000,
+            b"- " * 50_000,
+            b"run_id: *nothing\n",
+            b"&a [*a]",
+            b"x" * (3 << 20),
+        ),
         b"run_id: 2001-99-99\n",
     ],
 )

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import provenance
-from surefoot.verification import packages
-from surefoot.verification.recorded import CannotSay
-from surefoot.verification.scratch import Scratch
+from surefoot.base.errors import CannotSay
+from surefoot.reproduction import packages, provenance
+from surefoot.reproduction.scratch import Scratch
 
 
 def test_other_packages():
@@ -41,7 +40,9 @@ def wheel(directory, name, number):
     with zipfile.ZipFile(directory / f"{name}-{number}-py3-none-any.whl", "w") as file:
         file.writestr(f"{name}.py", f"version = {number!r}\n")
         file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
-        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         file.writestr(f"{about}/RECORD", f"{name}.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
 
 
@@ -53,7 +54,9 @@ def test_a_recorded_environment_is_built(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", "src")
     with Scratch() as scratch:
-        built = packages.build_environment(scratch, "footing==1.0+cpu\npip==1.0\nsurefoot==0.1.0\n", platform.python_version())
+        built = packages.build_environment(
+            scratch, "footing==1.0+cpu\npip==1.0\nsurefoot==0.1.0\n", platform.python_version()
+        )
         assert built.is_relative_to(scratch.path)
         assert "footing==1.0\n" in packages.installed_in(built)
         assert "torch" not in packages.installed_in(built)
@@ -65,16 +68,47 @@ def test_a_recorded_environment_is_built(tmp_path, monkeypatch, capfd):
 
 def test_a_python_that_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with Scratch() as scratch, pytest.raises(CannotSay, match=r"made with Python 3\.99\.1; there is no python3\.99 on the PATH"):
+    with (
+        Scratch() as scratch,
+        pytest.raises(CannotSay, match=r"made with Python 3\.99\.1; there is no python3\.99 on the PATH"),
+    ):
         packages.build_environment(scratch, f"torch=={version('torch')}\n", "3.99.1")
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        *("-e git+https://127.0.0.1/x#egg=a==1", "-i http://127.0.0.1/index", "--index-url=http://127.0.0.1/==1", "-r other.txt", "./here", "/tmp/a==1"),
-        *("https://127.0.0.1/a-1.0.whl", "a @ https://127.0.0.1/a.whl", "a==1; python_version > '3'", "a[extra]==1", "a>=1", "a==1 --hash=sha256:0", "a == 1"),
-        *("a==1.*", "a===1", "-c==1", "a==-e", "a", "==1", "a==", "a==1 # comment", "a==1\x00", "a==${HOME}", "file:///a==1", "a==1\\"),
+        *(
+            "-e git+https://127.0.0.1/x#egg=a==1",
+            "-i http://127.0.0.1/index",
+            "--index-url=http://127.0.0.1/==1",
+            "-r other.txt",
+            "./here",
+            "/tmp/a==1",
+        ),
+        *(
+            "https://127.0.0.1/a-1.0.whl",
+            "a @ https://127.0.0.1/a.whl",
+            "a==1; python_version > '3'",
+            "a[extra]==1",
+            "a>=1",
+            "a==1 --hash=sha256:0",
+            "a == 1",
+        ),
+        *(
+            "a==1.*",
+            "a===1",
+            "-c==1",
+            "a==-e",
+            "a",
+            "==1",
+            "a==",
+            "a==1 # comment",
+            "a==1\x00",
+            "a==${HOME}",
+            "file:///a==1",
+            "a==1\\",
+        ),
     ],
 )
 def test_only_name_and_version_reach_pip(line):

@@ -2,15 +2,16 @@
 
 import pytest
 
-from surefoot import files, serving
-from surefoot.errors import UserError
-from surefoot.verification.recorded import find
+from surefoot.base import paths
+from surefoot.base.errors import UserError
+from surefoot.run.recorded_run import find
+from surefoot.serving import mlflow_model
 
 
 @pytest.fixture
 def trained(tracked, monkeypatch):
     """A run with lr 0.1, and the last one with lr 0.2; the model of each."""
-    monkeypatch.setattr(serving, "log_model", lambda run_id, *_: f"model of {run_id}")
+    monkeypatch.setattr(mlflow_model, "log_model", lambda run_id, *_: f"model of {run_id}")
     tracked.csv()
     models = {}
     for stage, lr in (("prepare", None), ("batch", None), ("train", "0.1"), ("train", "0.2")):
@@ -19,7 +20,7 @@ def trained(tracked, monkeypatch):
         done = tracked.stage(stage)
         assert done.code == 0, done
         if lr:
-            models[lr] = files.MODEL.read_bytes()
+            models[lr] = paths.MODEL.read_bytes()
     return tracked, models
 
 
@@ -32,9 +33,9 @@ def test_without_a_name_the_run_is_meant_whose_model_lies_here(trained):
     assert meant() == "0.2"
     # As DVC does from its run cache, which no stage sees.
     here.edit("train.lr", "0.1")
-    files.MODEL.write_bytes(models["0.1"])
+    paths.MODEL.write_bytes(models["0.1"])
     assert meant() == "0.1"
-    files.MODEL.unlink()
+    paths.MODEL.unlink()
     assert meant() == "0.2"
 
 

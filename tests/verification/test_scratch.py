@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from surefoot.verification.scratch import Scratch
+from surefoot.reproduction.scratch import Scratch
 
 # Starts a process that starts another one, says where, and waits.
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup would hand down that it is ignored
 from pathlib import Path
-from surefoot import errors
-from surefoot.verification.scratch import Scratch
+from surefoot.base import errors
+from surefoot.reproduction.scratch import Scratch
 
 def main():
     with Scratch() as scratch:
@@ -36,10 +36,14 @@ def gone(pid):
         return True
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, -1), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, -1), (signal.SIGKILL, -9)]
+)
 def test_nothing_is_left_when_it_is_stopped(number, code, tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         directory, grandchild = Path(process.stdout.readline().strip()), int(process.stdout.readline())
         assert directory.is_dir()
         assert not gone(grandchild)
@@ -57,7 +61,9 @@ def test_exit_codes_and_places():
         shell = ["/bin/sh", "-c"]
         assert scratch.run([*shell, "exit 3"], scratch.path, {}) == 3
         assert scratch.run([*shell, "echo said; echo said >&2"], scratch.path, {}, quiet=True) == 0
-        assert scratch.run([*shell, 'test "$TMPDIR" = "$0/tmp" -a -d "$TMPDIR"', str(scratch.path)], scratch.path, {}) == 0
+        assert (
+            scratch.run([*shell, 'test "$TMPDIR" = "$0/tmp" -a -d "$TMPDIR"', str(scratch.path)], scratch.path, {}) == 0
+        )
         assert scratch.finish([scratch.start([*shell, f"exit {code}"], scratch.path, {}) for code in (0, 4, 0)]) == 4
     assert not scratch.path.exists()
 
@@ -72,6 +78,13 @@ def test_it_works_on_when_its_guard_is_killed():
 
 def test_what_its_processes_print_commands_no_terminal(capfd):
     with Scratch() as scratch:
-        assert scratch.run(["/bin/sh", "-c", r"printf '\033[31mone\nt\342\200\256wo'; printf 'bad \377\n' >&2; exit 1"], scratch.path, {}) == 1
+        assert (
+            scratch.run(
+                ["/bin/sh", "-c", r"printf '\033[31mone\nt\342\200\256wo'; printf 'bad \377\n' >&2; exit 1"],
+                scratch.path,
+                {},
+            )
+            == 1
+        )
     out, err = capfd.readouterr()
     assert (out, err) == ("\\x1b[31mone\nt\\u202ewo\n", "bad \\xff\n")

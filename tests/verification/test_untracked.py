@@ -1,8 +1,11 @@
-"""Runs of raw data that Git doesn't have, and of code that wasn't committed: what is recorded of them, and `surefoot verify`."""
+"""Runs of raw data that Git doesn't have, and of code that wasn't committed: what is recorded of them, and `surefoot
+verify`.
+"""
 
 import pytest
 
-from surefoot import provenance, tracking
+from surefoot.reproduction import provenance
+from surefoot.tracking import tag_names, tracker
 from tests.helpers import make_workspace
 
 MINE = "data/raw/mine.csv"
@@ -22,16 +25,25 @@ def made(tmp_path_factory):
 
 
 def verify(workspace, run):
-    return workspace.run(".venv/bin/python", "-m", "surefoot", "verify", run.info.run_id, "--trust-recorded-code", check=False, PYTHONPATH="src")
+    return workspace.run(
+        ".venv/bin/python",
+        "-m",
+        "surefoot",
+        "verify",
+        run.info.run_id,
+        "--trust-recorded-code",
+        check=False,
+        PYTHONPATH="src",
+    )
 
 
 def test_the_patch_has_the_source_once_and_no_data(made):
     later, earlier = made.runs()
-    patches = [made.artifact(run, tracking.PATCH) for run in (earlier, later)]
+    patches = [made.artifact(run, tracker.PATCH) for run in (earlier, later)]
     assert [path.exists() for path in patches] == [True, False]
     text = patches[0].read_text()
     assert "+NEW = 1" in text and f"+  source: {MINE}" in text and "b/data" not in text
-    assert {run.data.tags[tracking.PATCH_RUN] for run in (earlier, later)} == {earlier.info.run_id}
+    assert {run.data.tags[tag_names.PATCH_RUN] for run in (earlier, later)} == {earlier.info.run_id}
     assert len({run.data.tags["surefoot.git.patch"] for run in (earlier, later)}) == 1
     assert len({run.data.tags["surefoot.git.data"] for run in (earlier, later)}) == 2
     assert [path.read_text() for path in (made / ".surefoot/patches").iterdir()] == [text]
@@ -71,7 +83,7 @@ def test_data_that_git_got_after_the_training_are_found(made):
 
 def test_a_patch_that_mlflow_lost_is_had_from_the_store(made):
     later, earlier = made.runs()
-    path = made.artifact(earlier, tracking.PATCH)
+    path = made.artifact(earlier, tracker.PATCH)
     text = path.read_bytes()
     path.unlink()
     done = verify(made, later)
@@ -86,5 +98,8 @@ def test_a_run_without_git_says_so(made):
         done = made.stage("train", GIT_CEILING_DIRECTORIES=str(made.path.parent))
     finally:
         (made / "away").rename(git)
-    assert "warning: this run is recorded without its commit and changes, so `surefoot verify` can't make it again: not a git repository" in done.err
+    assert (
+        "warning: this run is recorded without its commit and changes, so `surefoot verify` can't make it again: not a"
+        " git repository" in done.err
+    )
     assert provenance.source(()).trouble == ""

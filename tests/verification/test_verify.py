@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from surefoot import cli, files, runs
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot import cli
+from surefoot.base import digests
+from surefoot.run import record
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import Done, Workspace, make_workspace
 
 DATA, MODEL = "data/raw/digits.csv", "src/networks/mlp.py"
@@ -36,7 +38,10 @@ class Project:
             patch.chdir(self.workspace.path)
             patch.setattr(sys, "argv", ["surefoot", "verify", *arguments, *["--trust-recorded-code"] * trusted])
             patch.setattr(tempfile, "tempdir", str(self.temporary))
-            for name, value in {"MLFLOW_TRACKING_URI": f"sqlite:///{self.workspace.path}/mlflow.db", **environment}.items():
+            for name, value in {
+                "MLFLOW_TRACKING_URI": f"sqlite:///{self.workspace.path}/mlflow.db",
+                **environment,
+            }.items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as stop:
                 cli.main()
@@ -49,7 +54,11 @@ class Project:
         """All files in the workspace but MLflow's, Git's, DVC's and the store's among them; and what lies in TMPDIR."""
         root = self.workspace.path
         here = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
-        found = {name: path.read_bytes() if path.is_file() else b"" for name, path in here.items() if not name.startswith(("mlflow.db", "mlartifacts/"))}
+        found = {
+            name: path.read_bytes() if path.is_file() else b""
+            for name, path in here.items()
+            if not name.startswith(("mlflow.db", "mlartifacts/"))
+        }
         # MLflow's own lock, which any use of it leaves.
         return found, [path.name for path in self.temporary.iterdir() if not path.name.startswith("db_init_lock-")]
 
@@ -94,10 +103,16 @@ def change(workspace, name, text):
 
 @pytest.fixture
 def tampered(project):
-    """Makes the record of the run say that it was made at another commit, where a file is another; puts it right again."""
+    """Makes the record of the run say that it was made at another commit, where a file is another; puts
+    it right again.
+    """
     workspace = project.workspace
     head = workspace.git("rev-parse", "HEAD").strip()
-    tags = {name: value for name, value in workspace.client().get_run(project.run_id).data.tags.items() if name.startswith(("surefoot.git", "mlflow.source"))}
+    tags = {
+        name: value
+        for name, value in workspace.client().get_run(project.run_id).data.tags.items()
+        if name.startswith(("surefoot.git", "mlflow.source"))
+    }
 
     def tamper(name, old, new):
         # On top of the commit that the run was made at.
@@ -137,8 +152,9 @@ def test_a_run_of_a_dirty_tree_is_identical_though_the_code_was_changed_later(pr
     ]
     last = done.out.splitlines()[-1]
     assert (
-        last == "identical: params, data, epochs 1-3, curves in MLflow, model, model in MLflow, test/accuracy, test/ece, test/f1_macro, "
-        "test/loss, test/precision_macro, test/recall_macro, test intervals; every bit of them"
+        last
+        == "identical: params, data, epochs 1-3, curves in MLflow, model, model in MLflow, test/accuracy, test/ece,"
+        " test/f1_macro, test/loss, test/precision_macro, test/recall_macro, test intervals; every bit of them"
     )
     assert project.tags() == ("identical", "run", last.removeprefix("identical: "))
     assert done.err == ""
@@ -147,10 +163,16 @@ def test_a_run_of_a_dirty_tree_is_identical_though_the_code_was_changed_later(pr
 
 
 def test_code_of_elsewhere_is_run_only_where_it_is_trusted(project):
-    asked = "cannot say: to make it again, code would run that this repository's history doesn't hold, and it could do all that you can:"
+    asked = (
+        "cannot say: to make it again, code would run that this repository's history doesn't hold, and it could do all"
+        " that you can:"
+    )
     done = project.verify(trusted=False)
     assert (done.code, asked in done.out, "Running stage" in done.out) == (3, True, False), done
-    assert "its uncommitted changes, source/uncommitted.patch in MLflow, to params.yaml\n--trust-recorded-code runs it" in done.out
+    assert (
+        "its uncommitted changes, source/uncommitted.patch in MLflow, to params.yaml\n--trust-recorded-code runs it"
+        in done.out
+    )
     # A commit that is in the repository, but of no branch.
     workspace = project.workspace
     tags = dict(workspace.client().get_run(project.run_id).data.tags)
@@ -173,7 +195,10 @@ def test_requirements_with_options_are_named_and_refused(project):
     try:
         done = project.verify("--environment")
         assert done.code == 3, done
-        assert "lines that aren't name==version, which are never handed to pip: -e git+https://127.0.0.1:9/evil#egg=evil==1" in done.out
+        assert (
+            "lines that aren't name==version, which are never handed to pip: -e"
+            " git+https://127.0.0.1:9/evil#egg=evil==1" in done.out
+        )
         done = project.verify()
         assert (done.code, "has lines that aren't name==version: -e git+https" in done.out) == (3, True), done
         recorded.write_text(before.replace("tqdm==", "tqdm==1.") + "evil==1\n")
@@ -201,10 +226,16 @@ def test_a_sample(project):
     ("name", "old", "new", "cause"),
     [
         (MODEL, "nn.ReLU", "nn.Tanh", "the model's code, networks.mlp (recorded "),
-        pytest.param("params.yaml", "lr: 0.02", "lr: 0.03", "train.lr (recorded 0.02, now 0.03)", marks=pytest.mark.slow),
+        pytest.param(
+            "params.yaml", "lr: 0.02", "lr: 0.03", "train.lr (recorded 0.02, now 0.03)", marks=pytest.mark.slow
+        ),
         pytest.param("params.yaml", "threads: 1", "threads: 2", "threads (recorded 1, now 2)", marks=pytest.mark.slow),
         pytest.param(
-            "src/surefoot/training/sgd.py", "import math", "import math, cmath", "Surefoot's own code, surefoot.training.sgd (recorded ", marks=pytest.mark.slow
+            "src/surefoot/training/loop.py",
+            "import math",
+            "import math, cmath",
+            "Surefoot's own code, surefoot.training.loop (recorded ",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -242,7 +273,10 @@ def test_a_byte_of_the_data_in_the_whole_run(project, tampered):
     assert done.code == 1, done
     said = done.out[done.out.index("\ndiffers: ") + 1 :].splitlines()
     assert said[0].startswith(f"differs: the raw data, {DATA} (recorded MD5 ")
-    assert any(line.startswith("epoch 1 is the first that differs: model.0.weight differs in ") or ": model." in line for line in said), done
+    assert any(
+        line.startswith("epoch 1 is the first that differs: model.0.weight differs in ") or ": model." in line
+        for line in said
+    ), done
 
 
 def test_other_packages_are_named(project):
@@ -266,7 +300,11 @@ def test_what_cannot_be_said_and_why(project):
     for name, value, reason in [
         (commit, "0" * 40, f"cannot say: its commit {'0' * 40} isn't in this repository; `git fetch` it"),
         (commit, "", "cannot say: it was made outside of Git, so its code isn't recorded"),
-        ("surefoot.git.patch", "0" * 64, "cannot say: its uncommitted changes, source/uncommitted.patch in MLflow, aren't those of its commit"),
+        (
+            "surefoot.git.patch",
+            "0" * 64,
+            "cannot say: its uncommitted changes, source/uncommitted.patch in MLflow, aren't those of its commit",
+        ),
     ]:
         project.tag(name, value)
         done = project.verify(project.run_id)
@@ -291,13 +329,17 @@ def test_the_account_of_an_older_surefoot(project):
     account = json.loads(written)
     for name in ("incomplete", "chosen", "start"):
         del account[name]
-    path.write_bytes(files.canonical_json(account))
+    path.write_bytes(digests.canonical_json(account))
     done = project.verify(project.run_id, "--epochs", "2")
     path.write_bytes(written)
     assert (done.code, "identical" in done.out) == (0, True), done
     (run,) = TrajectoryStore(project.workspace / ".surefoot").runs().values()
-    older = {name: value for name, value in run.items() if name in account or name in ("description", "weights", "epoch_keys", "last", "best")}
-    made = runs.account("identity", older, TrajectoryStore(project.workspace / ".surefoot"))
+    older = {
+        name: value
+        for name, value in run.items()
+        if name in account or name in ("description", "weights", "epoch_keys", "last", "best")
+    }
+    made = record.account("identity", older, TrajectoryStore(project.workspace / ".surefoot"))
     assert (made["epochs"], made["incomplete"]) == (account["epochs"], None)
 
 
@@ -306,14 +348,20 @@ def test_a_budget_of_minutes_that_is_over_before_it_was_made_again(project, tamp
     tampered("params.yaml", "max_minutes:", "max_minutes: 1.0e-9")
     done = project.verify(project.run_id)
     assert done.code == 3, done
-    assert "cannot say: made again, it came to no end: after 1 of 3 epochs train.max_minutes (1e-09) was over; `--epochs 1-3` knows no such" in done.out
+    assert (
+        "cannot say: made again, it came to no end: after 1 of 3 epochs train.max_minutes (1e-09) was over; `--epochs"
+        " 1-3` knows no such" in done.out
+    )
 
 
 def test_files_that_were_left_out(project):
     project.tag("surefoot.git.left_out", "data/raw/big.csv")
     done = project.verify(project.run_id)
     project.tag("surefoot.git.left_out", "")
-    assert (done.code, "weren't in Git were too large to be recorded: data/raw/big.csv\n" in done.out) == (3, True), done
+    assert (done.code, "weren't in Git were too large to be recorded: data/raw/big.csv\n" in done.out) == (
+        3,
+        True,
+    ), done
 
 
 def test_a_state_that_is_gone(project):
@@ -333,7 +381,9 @@ def test_which_run(project):
     assert "there is no run 'other' in MLflow" in project.verify("other").refused()
     assert "there is no run '" + "0" * 32 in project.verify("0" * 32).refused()
     assert "no run" in project.verify('it\'s "quoted"').refused()
-    assert "--epochs 3-2: must be A-B, or A, from 1 to 3" in project.verify(run.info.run_name, "--epochs", "3-2").refused()
+    assert (
+        "--epochs 3-2: must be A-B, or A, from 1 to 3" in project.verify(run.info.run_name, "--epochs", "3-2").refused()
+    )
     assert "--sample 0: must be at least 1" in project.verify("--sample", "0").refused()
     assert "give one of them" in project.verify("--sample", "1", "--epochs", "1").refused()
     twin = client.create_run(run.info.experiment_id, run_name=run.info.run_name, tags={"DVC_EXP_NAME": "an-experiment"})
@@ -342,11 +392,20 @@ def test_which_run(project):
         assert f"2 runs are called {run.info.run_name!r}; give the id of one: " in error
         assert project.run_id in error
         done = project.verify("an-experiment")
-        assert (done.code, "cannot say: it has no trajectory.json, which says what to compare with: it is RUNNING" in done.out) == (3, True), done
+        assert (
+            done.code,
+            "cannot say: it has no trajectory.json, which says what to compare with: it is RUNNING" in done.out,
+        ) == (3, True), done
     finally:
         client.delete_run(twin.info.run_id)
-    assert "doesn't exist; `make repro` makes one" in project.verify(MLFLOW_TRACKING_URI="sqlite:////nowhere/mlflow.db").refused()
-    assert "can't be read" in project.verify("x", MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0").refused()
+    assert (
+        "doesn't exist; `make repro` makes one"
+        in project.verify(MLFLOW_TRACKING_URI="sqlite:////nowhere/mlflow.db").refused()
+    )
+    assert (
+        "can't be read"
+        in project.verify("x", MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0").refused()
+    )
 
 
 def processes(where):
@@ -364,13 +423,21 @@ def processes(where):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+    [
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_stopped_half_way(project, number, code):
     before, tags = project.traces(), project.tags()
     command = [".venv/bin/python", "-m", "surefoot", "verify", project.run_id, "--trust-recorded-code"]
-    environment = project.workspace.environment(PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(project.temporary))
-    with subprocess.Popen(command, cwd=project.workspace.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    environment = project.workspace.environment(
+        PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(project.temporary)
+    )
+    with subprocess.Popen(
+        command, cwd=project.workspace.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("prepared "):  # DVC and a stage are at work
                 break
@@ -387,9 +454,17 @@ def test_stopped_half_way(project, number, code):
 
 @pytest.mark.slow
 def test_a_second_clone_with_its_raw_data_in_a_dvc_remote(project, tmp_path):
-    """The batches are made again there; the workspace of the clone has neither data nor states nor DVC's directories."""
+    """The batches are made again there; the workspace of the clone has neither data nor states nor
+    DVC's directories.
+    """
     workspace = project.workspace
-    workspace.git("checkout", "--quiet", "-b", "data-in-dvc", workspace.client().get_run(project.run_id).data.tags["mlflow.source.git.commit"])
+    workspace.git(
+        "checkout",
+        "--quiet",
+        "-b",
+        "data-in-dvc",
+        workspace.client().get_run(project.run_id).data.tags["mlflow.source.git.commit"],
+    )
     workspace.edit("train.lr", "0.02")
     workspace.git("rm", "--quiet", "--cached", DATA)
     workspace.dvc("add", DATA)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 
 def numbers(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """The values of an array of numbers, booleans, dates or times, and which are there (None: all); a value that isn't is 0.
+    """The values of an array of numbers, booleans, dates or times, and which are there (None: all); a value that isn't
+    is 0.
 
     Without Arrow's own to_numpy, which imports pandas.
     """
@@ -45,7 +46,9 @@ def validity(array: pa.Array) -> NDArray[np.bool_]:
 
 def mask(chosen: NDArray[np.bool_]) -> pa.BooleanArray:
     """As Arrow has it. From the bits, as pa.array imports pandas."""
-    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))])
+    return pa.BooleanArray.from_buffers(
+        pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))]
+    )
 
 
 def with_nulls(values: NDArray[Any], missing: NDArray[np.bool_], type_: pa.DataType) -> pa.Array:

@@ -1,4 +1,6 @@
-"""A source's batches made clean: one type a kind, nothing infinite, missing values as nulls or, by policy, refused or dropped with their row."""
+"""A source's batches made clean: one type a kind, nothing infinite, missing values as nulls or, by policy, refused or
+dropped with their row.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -7,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from surefoot.base.errors import UserError
 from surefoot.data.arrow import mask, null_where, numbers, validity, with_nulls
 from surefoot.data.columns import Column, is_number, kind_of_type, some, unit_of, yaml_key
 from surefoot.data.dates import to_type
 from surefoot.data.texts import counted, missing_in, no_number, notation_of, plain, to_numbers, without
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 EXACT = 2.0**53
@@ -23,7 +25,9 @@ Where = Callable[[int], str]
 
 
 class Cleaner:
-    """Makes a source's batches clean; categories and classes get numbers, which the sources of one preparation share."""
+    """Makes a source's batches clean; categories and classes get numbers, which the sources of one
+    preparation share.
+    """
 
     def __init__(self, columns: list[Column], prepare: Prepare, known: Sequence[str] | None = None) -> None:
         self.columns = columns
@@ -38,7 +42,9 @@ class Cleaner:
         self._table = not any(column.kind == "array" for column in columns)
         self._first = 0
         types = [(column.name, column.type) for column in columns]
-        target = [(prepare.target, pa.float64() if prepare.task == "regression" else pa.int32())] if prepare.target else []
+        target = (
+            [(prepare.target, pa.float64() if prepare.task == "regression" else pa.int32())] if prepare.target else []
+        )
         self.schema = pa.schema([*types, *target])
 
     def clean(self, batch: pa.RecordBatch, first: int, where: Where) -> tuple[pa.RecordBatch, NDArray[np.bool_] | None]:
@@ -73,7 +79,9 @@ class Cleaner:
         array, missing = self._target(given, at, unit_of(batch.schema.field(self._prepare.target)))
         if missing is not None:
             if self._prepare.missing.target == "error":
-                told = f"{_what_stands(given, missing)}; a target is needed in every row (or prepare.missing.target: drop)"
+                told = (
+                    f"{_what_stands(given, missing)}; a target is needed in every row (or prepare.missing.target: drop)"
+                )
                 raise UserError(f"{at(missing, self._prepare.target)}: {told}")
             self.drop(f"{self._prepare.target!r} (the target) is missing", missing & ~drop)
             drop |= missing
@@ -85,11 +93,17 @@ class Cleaner:
         if number := int(rows.sum()):
             self.dropped[reason] = self.dropped.get(reason, 0) + number
 
-    def _input(self, column: Column, array: pa.Array, at: Callable[..., str], unit: str | None) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    def _input(
+        self, column: Column, array: pa.Array, at: Callable[..., str], unit: str | None
+    ) -> tuple[pa.Array, NDArray[np.bool_] | None]:
         if pa.types.is_null(array.type):
             missing = np.ones(len(array), np.bool_)
             self._count(column.name, "", len(array))
-            return (_codes(np.full(len(array), -1, np.int32)) if column.kind == "category" else pa.nulls(len(array), column.type)), missing
+            return (
+                _codes(np.full(len(array), -1, np.int32))
+                if column.kind == "category"
+                else pa.nulls(len(array), column.type)
+            ), missing
         if column.kind == "array":
             return _arrays(column, array, at)
         if column.kind == "category":
@@ -98,13 +112,17 @@ class Cleaner:
             if len(vocabulary) > self._prepare.max_categories:
                 odd, key = _no_number(vocabulary.labels()), yaml_key(column.name)
                 mend = (
-                    "leave the column out (prepare.ignore), or raise the limit, best with prepare.categories: codes and networks.table:table, which embeds them"
+                    "leave the column out (prepare.ignore), or raise the limit, best with prepare.categories: codes and"
+                    " networks.table:table, which embeds them"
                     if odd is None
-                    else f"almost all are numbers: mend {odd!r}, or name it in prepare.missing.values, and set prepare.kinds: {{{key}: numeric}}"
+                    else (
+                        f"almost all are numbers: mend {odd!r}, or name it in prepare.missing.values, and set"
+                        f" prepare.kinds: {{{key}: numeric}}"
+                    )
                 )
                 raise UserError(
-                    f"{at(codes >= self._prepare.max_categories, column.name)}: the category has more than {self._prepare.max_categories} different values "
-                    f"(prepare.max_categories); {mend}"
+                    f"{at(codes >= self._prepare.max_categories, column.name)}: the category has more than"
+                    f" {self._prepare.max_categories} different values (prepare.max_categories); {mend}"
                 )
             missing = codes < 0
             return _codes(codes), missing if missing.any() else None
@@ -150,7 +168,9 @@ class Cleaner:
             self._count(name, text, number)
         return null_where(gone, texts)
 
-    def _numbers(self, column: Column, array: pa.Array, at: Callable[..., str], limit: float, unit: str | None) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    def _numbers(
+        self, column: Column, array: pa.Array, at: Callable[..., str], limit: float, unit: str | None
+    ) -> tuple[pa.Array, NDArray[np.bool_] | None]:
         """A column of numbers, given as such or as texts; and which are missing."""
         if pa.types.is_string(array.type):
             texts = array
@@ -177,37 +197,56 @@ class Cleaner:
         return kept
 
     def _limit(self, column: Column) -> float:
-        # Above 2^24 float32 has no longer every integer: two ids become one. Scaled in float64 first, they keep what matters of them.
-        return 2.0**24 if column.integer and self._prepare.normalize == "none" else EXACT if column.integer else FLOAT32_MAX
+        # Above 2^24 float32 has no longer every integer: two ids become one. Scaled in float64 first, they keep what
+        # matters of them.
+        return (
+            2.0**24
+            if column.integer and self._prepare.normalize == "none"
+            else EXACT
+            if column.integer
+            else FLOAT32_MAX
+        )
 
-    def _target(self, array: pa.Array, at: Callable[..., str], unit: str | None) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+    def _target(
+        self, array: pa.Array, at: Callable[..., str], unit: str | None
+    ) -> tuple[pa.Array, NDArray[np.bool_] | None]:
         name = self._prepare.target
         if self._prepare.task == "regression":
             if pa.types.is_null(array.type):
                 return pa.nulls(len(array), pa.float64()), np.ones(len(array), np.bool_)
             if kind_of_type(array.type) not in ("numeric", "boolean", "category"):
-                raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a number is needed for regression")
-            return self._numbers(Column(name, "numeric", pa.float64()), self._present(name, array), at, FLOAT32_MAX, unit)
+                raise UserError(
+                    f"column {name!r} (prepare.target) has type {array.type}; a number is needed for regression"
+                )
+            return self._numbers(
+                Column(name, "numeric", pa.float64()), self._present(name, array), at, FLOAT32_MAX, unit
+            )
         if pa.types.is_floating(array.type):
             # 1.0 is class 1; 0.5 is none.
             array = _nan_to_null(array)
             array = _cast(
-                array, pa.int64(), lambda bad: f"{at(bad, name)}: ", "a class, which is a text or a whole number (prepare.task: regression predicts numbers)"
+                array,
+                pa.int64(),
+                lambda bad: f"{at(bad, name)}: ",
+                "a class, which is a text or a whole number (prepare.task: regression predicts numbers)",
             )
         elif not pa.types.is_null(array.type) and kind_of_type(array.type) is None:
-            raise UserError(f"column {name!r} (prepare.target) has type {array.type}; a text or a whole number is needed")
+            raise UserError(
+                f"column {name!r} (prepare.target) has type {array.type}; a text or a whole number is needed"
+            )
         codes = self.classes.encode(self._coded(str(name), array), self._first)
         if self._prepare.task == "binary" and len(self.classes) > 2:
             labels = ", ".join(map(repr, self.classes.labels()[:3]))
             raise UserError(
-                f"{at(codes == 2, name)}: a third class; prepare.task: binary needs two, found {labels} (prepare.task: classification takes any number)"
+                f"{at(codes == 2, name)}: a third class; prepare.task: binary needs two, found {labels} (prepare.task:"
+                " classification takes any number)"
             )
         if self._known is not None:
             for number, label in enumerate(self.classes.labels()):
                 if label not in self._known:
                     raise UserError(
-                        f"{at(codes == number, name)}: class {label!r} is new: the model that training starts from (train.start_from) has outputs for "
-                        f"{some(self._known)}",
+                        f"{at(codes == number, name)}: class {label!r} is new: the model that training starts from"
+                        f" (train.start_from) has outputs for {some(self._known)}",
                         "leave such rows out, or train from fresh weights (train.start_from: null)",
                     )
         missing = codes < 0
@@ -220,7 +259,9 @@ def describe_dropped(dropped: dict[str, int]) -> str:
 
 
 def _no_number(texts: list[str]) -> str | None:
-    """The first text that isn't a number, where nine in ten of them are: a column of numbers with a slip in it comes as text."""
+    """The first text that isn't a number, where nine in ten of them are: a column of numbers with a slip in it comes as
+    text.
+    """
     others = [text for text in texts if not is_number(text)]
     return others[0] if others and 10 * len(others) <= len(texts) else None
 
@@ -237,7 +278,11 @@ def _what_stands(given: pa.Array, missing: NDArray[np.bool_]) -> str:
     value = given[int(np.flatnonzero(missing)[0])].as_py()
     if isinstance(value, list):
         return "holds NaN"
-    return f"{value!r} stands for a missing value (prepare.missing.values)" if str(value).strip() and value is not None and value == value else "empty"
+    return (
+        f"{value!r} stands for a missing value (prepare.missing.values)"
+        if str(value).strip() and value is not None and value == value
+        else "empty"
+    )
 
 
 def _codes(codes: NDArray[np.int32]) -> pa.Array:
@@ -295,13 +340,20 @@ def _dates(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.
 def _check_years(column: Column, array: pa.Array, at: Callable[..., str]) -> None:
     if not (pa.types.is_date(array.type) or pa.types.is_timestamp(array.type)) or not len(array):
         return
-    a_day = 1 if pa.types.is_date32(array.type) else 86400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(array.type, "unit", "ms")]
+    a_day = (
+        1
+        if pa.types.is_date32(array.type)
+        else 86400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(array.type, "unit", "ms")]
+    )
     values, _ = numbers(array)
-    # Of instants a day less on both sides: local time may be the next day's. 9999-12-31 often says that something hasn't ended.
+    # Of instants a day less on both sides: local time may be the next day's. 9999-12-31 often says that something
+    # hasn't ended.
     less = int(bool(getattr(array.type, "tz", None)))
     first, last = (date.min.toordinal() + less - EPOCH) * a_day, (date.max.toordinal() + 1 - less - EPOCH) * a_day
     if values.min() < first or values.max() >= last:
-        raise UserError(f"{at((values < first) | (values >= last), column.name)}: a date outside of the years 1 to 9999")
+        raise UserError(
+            f"{at((values < first) | (values >= last), column.name)}: a date outside of the years 1 to 9999"
+        )
 
 
 def _nan_to_null(array: pa.Array) -> pa.Array:
@@ -310,7 +362,9 @@ def _nan_to_null(array: pa.Array) -> pa.Array:
     return with_nulls(values, nan if valid is None else nan | ~valid, array.type) if nan.any() else array
 
 
-def _numeric(column: Column, array: pa.Array, at: Callable[..., str], limit: float) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+def _numeric(
+    column: Column, array: pa.Array, at: Callable[..., str], limit: float
+) -> tuple[pa.Array, NDArray[np.bool_] | None]:
     name = column.name
     what = "a whole number that float64 can hold" if pa.types.is_integer(array.type) else "a number"
     if pa.types.is_boolean(array.type):
@@ -332,7 +386,8 @@ def _numeric(column: Column, array: pa.Array, at: Callable[..., str], limit: flo
             why = f"{value:.0f} is not a whole number that float64 can hold (2^53)"
         elif limit < FLOAT32_MAX:
             why = (
-                f"{value:.0f} is more than float32 can tell from its neighbours (2^24); set prepare.normalize: standard, or make it a category (prepare.kinds)"
+                f"{value:.0f} is more than float32 can tell from its neighbours (2^24); set prepare.normalize:"
+                " standard, or make it a category (prepare.kinds)"
             )
         else:
             why = f"{value!r} is more than float32 can hold ({FLOAT32_MAX:.4g})"
@@ -362,5 +417,7 @@ def _arrays(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa
     if dtype == np.float64:
         large = (np.abs(values) > FLOAT32_MAX).any(1)
         if large.any():
-            raise UserError(f"{at(large, column.name)}: holds a value that is more than float32 can hold ({FLOAT32_MAX:.4g})")
+            raise UserError(
+                f"{at(large, column.name)}: holds a value that is more than float32 can hold ({FLOAT32_MAX:.4g})"
+            )
     return pa.Array.from_buffers(column.type, len(values), [None, pa.py_buffer(values)]), missing

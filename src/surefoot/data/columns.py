@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
-from surefoot import terminal
+from surefoot.base import terminal
+from surefoot.base.errors import UserError
 from surefoot.data.arrow import dtype_of, is_text
 from surefoot.data.dates import FORMAT, type_of
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 # What a field's metadata says of a column that comes as texts, or as floats where the first values are whole numbers.
 KIND, UNIT, INTEGER, ZEROS = b"kind", b"unit", b"integer", b"zeros"
@@ -20,7 +20,9 @@ KIND, UNIT, INTEGER, ZEROS = b"kind", b"unit", b"integer", b"zeros"
 
 @dataclass(frozen=True)
 class Column:
-    """An input column: its name, its kind (numeric, boolean, category, date, array), the type it is stored in, and what the source's fields say of it."""
+    """An input column: its name, its kind (numeric, boolean, category, date, array), the type it is stored in, and what
+    the source's fields say of it.
+    """
 
     name: str
     kind: str
@@ -40,18 +42,24 @@ def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
     """The input columns of a source, in its order.
 
     Raises:
-        UserError: a name or pattern that matches no column, a target or split column that isn't there, a column of a type that can't be an input.
+        UserError: a name or pattern that matches no column, a target or split column that isn't there, a column of a
+        type that can't be an input.
     """
     names = names_in(schema)
     _check_patterns(names, prepare, source)
     chosen = [name for name in schema.names if is_input(name, prepare)]
     if not chosen:
-        raise UserError(f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {some(names)}")
+        raise UserError(
+            f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {some(names)}"
+        )
     return [column_of(schema.field(name), prepare, source) for name in chosen]
 
 
 def names_in(schema: pa.Schema) -> list[str]:
-    """The names of a source's columns. A reader may leave out columns that are no inputs; then the schema says which there were."""
+    """The names of a source's columns.
+
+    A reader may leave out columns that are no inputs; then the schema says which there were.
+    """
     return list(json.loads((schema.metadata or {}).get(b"columns", b"null")) or schema.names)
 
 
@@ -65,12 +73,19 @@ def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
     for key, name in (("target", prepare.target), ("split.column", prepare.split.column)):
         if name is not None and name not in names:
             raise UserError(f"{source}: has no column {name!r} (prepare.{key}); it has {some(names)}")
-    for key, patterns in (("columns", prepare.columns or ()), ("ignore", prepare.ignore), ("kinds", (*prepare.kinds,)), ("dates", (*prepare.dates,))):
+    for key, patterns in (
+        ("columns", prepare.columns or ()),
+        ("ignore", prepare.ignore),
+        ("kinds", (*prepare.kinds,)),
+        ("dates", (*prepare.dates,)),
+    ):
         for pattern in patterns:
             if not any(matches(name, (pattern,)) for name in names):
                 raise UserError(f"{source}: prepare.{key}: {pattern!r} matches no column; it has {some(names)}")
     if prepare.target in (prepare.columns or ()):
-        raise UserError(f"params.yaml: prepare.columns: {prepare.target!r} is the target (prepare.target), so it can't be an input")
+        raise UserError(
+            f"params.yaml: prepare.columns: {prepare.target!r} is the target (prepare.target), so it can't be an input"
+        )
 
 
 def is_input(name: str, prepare: Prepare) -> bool:
@@ -86,12 +101,19 @@ def is_chosen(name: str, prepare: Prepare) -> bool:
     """Whether `prepare.columns` chooses a column; an index only by its name, or a pattern of its own."""
     if prepare.columns is None:
         return not is_index(name)
-    return matches(name, [pattern for pattern in prepare.columns if pattern == name or not is_index(name) or pattern.strip("*")])
+    return matches(
+        name, [pattern for pattern in prepare.columns if pattern == name or not is_index(name) or pattern.strip("*")]
+    )
 
 
 def is_index(name: str) -> bool:
-    """Whether that is the name of a column which an index came as: pandas' and R's writers give it none, their readers one of these."""
-    return re.fullmatch(r"\s*|Unnamed: \d+(_level_\d+)?(\.\d+)*|__index_level_\d+__|\.\.\.\d+|row[._]?names", name) is not None
+    """Whether that is the name of a column which an index came as: pandas' and R's writers give it none, their readers
+    one of these.
+    """
+    return (
+        re.fullmatch(r"\s*|Unnamed: \d+(_level_\d+)?(\.\d+)*|__index_level_\d+__|\.\.\.\d+|row[._]?names", name)
+        is not None
+    )
 
 
 def left_out(names: Iterable[str], prepare: Prepare, index: Iterable[str] = ()) -> list[str]:
@@ -101,7 +123,8 @@ def left_out(names: Iterable[str], prepare: Prepare, index: Iterable[str] = ()) 
     return [
         name
         for name in names
-        if (is_index(name) or name in index) and not (name in asked or name in named or matches(name, named) or matches(name, prepare.ignore))
+        if (is_index(name) or name in index)
+        and not (name in asked or name in named or matches(name, named) or matches(name, prepare.ignore))
     ]
 
 
@@ -122,8 +145,12 @@ def format_told(name: str, prepare: Prepare) -> str | None:
 
 
 def told(name: str, of_columns: Mapping[str, str]) -> str | None:
-    """What a key of params.yaml that says something by column says of one: by its name, else by the first pattern that matches."""
-    return of_columns.get(name) or next((told for pattern, told in of_columns.items() if fnmatchcase(name, pattern)), None)
+    """What a key of params.yaml that says something by column says of one: by its name, else by the first pattern that
+    matches.
+    """
+    return of_columns.get(name) or next(
+        (told for pattern, told in of_columns.items() if fnmatchcase(name, pattern)), None
+    )
 
 
 def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
@@ -136,7 +163,8 @@ def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
     if kind is None:
         why = "is empty" if pa.types.is_null(type_) else f"has type {type_}, which can't be an input"
         raise UserError(
-            f"{source}: column {name!r} {why}; leave it out (prepare.ignore)" + (", or say what it holds (prepare.kinds)" * pa.types.is_null(type_))
+            f"{source}: column {name!r} {why}; leave it out (prepare.ignore)"
+            + (", or say what it holds (prepare.kinds)" * pa.types.is_null(type_))
         )
     stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": type_of(type_)}[kind]
     if not (pa.types.is_null(type_) or _can_become(type_, kind)):
@@ -209,7 +237,17 @@ def is_number(text: str) -> bool:
 
 def yaml_key(name: str) -> str:
     """A name as a key in params.yaml, in quotes where YAML needs them."""
-    plain = re.fullmatch(r"[^\W\d][\w.-]*( [\w.-]+)*", name) and name.lower() not in ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+    plain = re.fullmatch(r"[^\W\d][\w.-]*( [\w.-]+)*", name) and name.lower() not in (
+        "y",
+        "n",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "true",
+        "false",
+        "null",
+    )
     return name if plain else json.dumps(name, ensure_ascii=False)
 
 

@@ -1,4 +1,6 @@
-"""Which of a source's text columns hold dates, and in which format: told by params.yaml, or found in the first rows where they can be read in one way only."""
+"""Which of a source's text columns hold dates, and in which format: told by params.yaml, or found in the first rows
+where they can be read in one way only.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -8,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from surefoot.base.errors import UserError
 from surefoot.data.arrow import is_text, numbers
 from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told, yaml_key
 from surefoot.data.dates import DATE, FORMAT, INSTANT, KNOWN, MOMENT, TIME, TWO_DIGITS, as_type, convert, read, texts_of
 from surefoot.data.readers.source import Source
 from surefoot.data.texts import Notation, few_strays, notation_of, nullified
-from surefoot.date_formats import CLOCK, ISO, is_time
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.date_formats import CLOCK, ISO, is_time
+from surefoot.params.sections import Prepare
 
 SAMPLE_ROWS = 1 << 12
 """The first rows, or a batch, in which formats are looked for."""
@@ -27,7 +29,8 @@ Form = tuple[str, pa.DataType]
 
 
 def with_dates(source: Source, prepare: Prepare, of_main: Sequence[Column] = ()) -> Source:
-    """The source with the dates that are texts, or numbers with a format by params.yaml, as dates; their format in the field's metadata.
+    """The source with the dates that are texts, or numbers with a format by params.yaml, as dates; their format in the
+    field's metadata.
 
     Args:
         source: a source as its reader gives it.
@@ -35,10 +38,15 @@ def with_dates(source: Source, prepare: Prepare, of_main: Sequence[Column] = ())
         of_main: for a separate source the columns of the main one: their dates are read as those there.
 
     Raises:
-        UserError: dates that can be read two ways, or in no one way. The batches raise it for a text that isn't as the first ones.
+        UserError: dates that can be read two ways, or in no one way. The batches raise it for a text that isn't as the
+        first ones.
     """
     given = {column.name: column for column in of_main if column.kind == "date"}
-    asked = [field.name for field in source.schema if field.name in given or (not of_main and _may_hold_dates(field, prepare))]
+    asked = [
+        field.name
+        for field in source.schema
+        if field.name in given or (not of_main and _may_hold_dates(field, prepare))
+    ]
     if not asked:
         return source
     first = _first_rows(source.batches)
@@ -52,7 +60,9 @@ def with_dates(source: Source, prepare: Prepare, of_main: Sequence[Column] = ())
     batches = chain(first, source.batches)
     fields = [_field(field, *forms[field.name]) if field.name in forms else field for field in source.schema]
     schema = pa.schema(fields, source.schema.metadata)
-    return dataclasses.replace(source, schema=schema, batches=_converted(batches, forms, schema, source, notation) if forms else batches)
+    return dataclasses.replace(
+        source, schema=schema, batches=_converted(batches, forms, schema, source, notation) if forms else batches
+    )
 
 
 def _may_hold_dates(field: pa.Field, prepare: Prepare) -> bool:
@@ -76,14 +86,18 @@ def _field(field: pa.Field, form: str, type_: pa.DataType) -> pa.Field:
     return pa.field(field.name, type_, metadata={FORMAT: form.encode()} if form not in ("", ISO, CLOCK) else None)
 
 
-def _converted(batches: Iterator[pa.RecordBatch], forms: dict[str, Form], schema: pa.Schema, source: Source, notation: Notation) -> Iterator[pa.RecordBatch]:
+def _converted(
+    batches: Iterator[pa.RecordBatch], forms: dict[str, Form], schema: pa.Schema, source: Source, notation: Notation
+) -> Iterator[pa.RecordBatch]:
     row = 0
     for batch in batches:
         arrays = []
         for name, array in zip(schema.names, batch.columns, strict=True):
             if name in forms:
                 form, type_ = forms[name]
-                array, problem = convert(nullified(array, notation) if is_text(array.type) else array, type_, form or None)
+                array, problem = convert(
+                    nullified(array, notation) if is_text(array.type) else array, type_, form or None
+                )
                 if problem:
                     raise UserError(f"{source.where(row + problem[0])}, column {name!r}: {problem[1]}")
             arrays.append(array)
@@ -150,34 +164,43 @@ def _find(texts: _Texts, column: str, are_dates: bool, source: Source) -> str | 
     if some.all():
         other = distinct[int(np.flatnonzero(found[best])[0])].as_py()
         raise UserError(
-            f"{texts.where(odd, source, column)} is a date that is written otherwise than {other!r}; write all of them in one way{_or_else(column)}"
+            f"{texts.where(odd, source, column)} is a date that is written otherwise than {other!r}; write all of them"
+            f" in one way{_or_else(column)}"
         )
     if are_dates:
         return best
-    if not few_strays(int(texts.counts[some].sum()), int(texts.counts[~some].sum()), int(some.sum()), int((~some).sum())):
+    if not few_strays(
+        int(texts.counts[some].sum()), int(texts.counts[~some].sum()), int(some.sum()), int((~some).sum())
+    ):
         return None
     odd = int(np.flatnonzero(~some)[0])
     raise UserError(
-        f"{texts.where(odd, source, column)} is not a date, as almost all of the others are: mend it, or where it stands for a missing value, "
-        f"name it in prepare.missing.values{_or_else(column)}"
+        f"{texts.where(odd, source, column)} is not a date, as almost all of the others are: mend it, or where it"
+        f" stands for a missing value, name it in prepare.missing.values{_or_else(column)}"
     )
 
 
 def _two_ways(texts: _Texts, column: str, forms: list[str], source: Source) -> str:
     either = [as_type(read(texts.distinct, form), MOMENT) for form in forms]
-    number = next((number for number in range(len(texts.distinct)) if len({days[number].as_py() for days in either}) > 1), None)
+    number = next(
+        (number for number in range(len(texts.distinct)) if len({days[number].as_py() for days in either}) > 1), None
+    )
     place = texts.where(number or 0, source, column)
     if number is None:
         what = "and the others of the first rows don't tell whether days or months come first"
     else:
-        what = f"can be {' or '.join(f'{days[number].as_py():%-d %B}' for days in either)}, and none of the first rows tells which"
+        what = (
+            f"can be {' or '.join(f'{days[number].as_py():%-d %B}' for days in either)}, and none of the first rows"
+            " tells which"
+        )
     return f"{place} {what}; say it: prepare.dates: {{{yaml_key(column)}: {_quoted(forms)}{_or_else(column)}"
 
 
 def _two_digits(texts: _Texts, column: str, forms: list[str], source: Source) -> str:
     return (
-        f"{texts.where(0, source, column)}: a year of two digits may be of one century or the other; write four, or say the format, by which 69 to 99 are "
-        f"1969 to 1999: prepare.dates: {{{yaml_key(column)}: {_quoted(forms)}{_or_else(column)}"
+        f"{texts.where(0, source, column)}: a year of two digits may be of one century or the other; write four, or say"
+        f" the format, by which 69 to 99 are 1969 to 1999: prepare.dates: {{{yaml_key(column)}:"
+        f" {_quoted(forms)}{_or_else(column)}"
     )
 
 

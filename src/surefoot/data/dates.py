@@ -1,7 +1,7 @@
 """Dates and times: how their texts are read, in which form a column of them is kept, and their parts as numbers.
 
-Instants, times with a zone or with their distance from UTC, are kept and taken apart as UTC: so the same instant gives the same numbers,
-however it comes.
+Instants, times with a zone or with their distance from UTC, are kept and taken apart as UTC: so the same instant gives
+the same numbers, however it comes.
 """
 
 import re
@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import is_text, numbers, text_array, whole_texts, with_nulls
-from surefoot.date_formats import CLOCK, ISO, is_time, pattern
+from surefoot.params.date_formats import CLOCK, ISO, is_time, pattern
 
 NO_ZONE_HERE = "has a time zone, and the others have none"
-ZONE_HERE = "has no time zone, and the others have one: write them with their distance from UTC, as in 2024-12-31T23:59:59Z"
+ZONE_HERE = (
+    "has no time zone, and the others have one: write them with their distance from UTC, as in 2024-12-31T23:59:59Z"
+)
 
 PARTS = ("year", "month", "day", "weekday", "hour", "minute", "second")
 DATE, TIME, MOMENT, INSTANT = pa.date32(), pa.time64("us"), pa.timestamp("us"), pa.timestamp("us", "UTC")
@@ -29,8 +31,32 @@ FORMAT = b"format"
 """Under this key a field's metadata has the format of dates that were texts."""
 # Without a format by params.yaml, texts are read in the one of these that fits them all.
 KNOWN = (
-    *(ISO, "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%m.%d.%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%m %d %Y", "%d %m %Y"),
-    *("%b %d %Y", "%b %d, %Y", "%b-%d-%Y", "%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d/%b/%Y", "%d%b%Y", "%Y-%b-%d", "%Y %b %d", CLOCK),
+    *(
+        ISO,
+        "%Y/%m/%d",
+        "%Y.%m.%d",
+        "%m/%d/%Y",
+        "%d/%m/%Y",
+        "%m.%d.%Y",
+        "%d.%m.%Y",
+        "%m-%d-%Y",
+        "%d-%m-%Y",
+        "%m %d %Y",
+        "%d %m %Y",
+    ),
+    *(
+        "%b %d %Y",
+        "%b %d, %Y",
+        "%b-%d-%Y",
+        "%d %b %Y",
+        "%d. %b %Y",
+        "%d-%b-%Y",
+        "%d/%b/%Y",
+        "%d%b%Y",
+        "%Y-%b-%d",
+        "%Y %b %d",
+        CLOCK,
+    ),
 )
 TWO_DIGITS = tuple(known.replace("%Y", "%y") for known in KNOWN if "%Y" in known)
 
@@ -42,7 +68,9 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 
 @dataclass(frozen=True)
 class Read:
-    """What texts say, in microseconds since 1970 (of a time alone: since midnight); and which of them are dates, name a time of the day, and a zone."""
+    """What texts say, in microseconds since 1970 (of a time alone: since midnight); and which of them are dates, name a
+    time of the day, and a zone.
+    """
 
     values: NDArray[np.int64]
     found: NDArray[np.bool_]
@@ -57,10 +85,15 @@ def read(texts: pa.Array, form: str) -> Read:
     by_form, matched = _read(distinct, form)
     if form not in (ISO, CLOCK) and not matched.all():
         iso, _ = _read(distinct, CLOCK if is_time(form) else ISO)
-        by_form = Read(*(np.where(matched, one, other) for one, other in zip(_fields(by_form), _fields(iso), strict=True)))
+        by_form = Read(
+            *(np.where(matched, one, other) for one, other in zip(_fields(by_form), _fields(iso), strict=True))
+        )
     codes, valid = numbers(coded.indices)
     if not len(distinct):
-        codes, by_form = np.zeros(len(texts), np.int64), Read(np.zeros(1, np.int64), *(np.zeros(1, np.bool_) for _ in range(3)))
+        codes, by_form = (
+            np.zeros(len(texts), np.int64),
+            Read(np.zeros(1, np.int64), *(np.zeros(1, np.bool_) for _ in range(3))),
+        )
     taken = [values[codes] for values in _fields(by_form)]
     if valid is not None:
         taken[1] &= valid
@@ -78,7 +111,8 @@ def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
     groups = set(re.findall(r"\?P<(\w)>", expression))
     matched = numbers(parts.is_valid())[0].astype(np.bool_)
 
-    # Where a text doesn't match, a group is null, and its number 0. (What makes a scalar of Python's, as fill_null does, imports pandas.)
+    # Where a text doesn't match, a group is null, and its number 0. (What makes a scalar of Python's, as fill_null
+    # does, imports pandas.)
     def text(group: str) -> pa.Array:
         return pc.struct_field(parts, group)
 
@@ -88,7 +122,9 @@ def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
     def number(group: str, default: int = 0) -> NDArray[np.int64]:
         if group not in groups:
             return np.full(len(texts), default, np.int64)
-        found: NDArray[np.int64] = numbers(pc.replace_substring_regex(text(group), "^$", str(default)).cast(pa.int64()))[0]
+        found: NDArray[np.int64] = numbers(
+            pc.replace_substring_regex(text(group), "^$", str(default)).cast(pa.int64())
+        )[0]
         return found
 
     year, month, day = number("Y", 1970), number("m", 1), number("d", 1)
@@ -98,7 +134,9 @@ def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
         names = pc.utf8_slice_codeunits(pc.utf8_lower(text("b")), 0, 3)
         month = numbers(pc.index_in(names, value_set=text_array(MONTHS)))[0].astype(np.int64) + 1
     months = np.clip((year - 1970) * 12 + month - 1, -(1 << 20), 1 << 20)
-    first, after = (when.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for when in (months, months + 1))
+    first, after = (
+        when.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for when in (months, months + 1)
+    )
     right = matched & (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= after - first)
     hour = number("H")
     if "p" in groups:
@@ -136,7 +174,8 @@ def as_type(result: Read, type_: pa.DataType) -> pa.Array:
 
 
 def to_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    """Dates, times or timestamps of any unit and zone as DATE, TIME, MOMENT or INSTANT. What is finer than a microsecond is cut off.
+    """Dates, times or timestamps of any unit and zone as DATE, TIME, MOMENT or INSTANT. What is finer than a
+    microsecond is cut off.
 
     Raises:
         pa.ArrowException: it can't be.
@@ -165,7 +204,10 @@ def parts_of(type_: pa.DataType) -> list[str]:
 
 
 def date_parts(dates: pa.Array, parts: Iterable[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Each part of each date as a number, (rows, parts), and which dates are there. Weekdays count from Monday, 0; seconds have fractions."""
+    """Each part of each date as a number, (rows, parts), and which dates are there.
+
+    Weekdays count from Monday, 0; seconds have fractions.
+    """
     if pa.types.is_null(dates.type):
         dates = dates.cast(MOMENT)
     midnight_only = pa.types.is_date32(dates.type)
@@ -180,7 +222,9 @@ def date_parts(dates: pa.Array, parts: Iterable[str]) -> tuple[NDArray[np.float6
 
 
 def convert(array: pa.Array, type_: pa.DataType, form: str | None) -> tuple[pa.Array, tuple[int, str] | None]:
-    """Texts, whole numbers that have a format of digits, dates and times as DATE, TIME, MOMENT or INSTANT; and of the first that can't be its row and why."""
+    """Texts, whole numbers that have a format of digits, dates and times as DATE, TIME, MOMENT or INSTANT; and of the
+    first that can't be its row and why.
+    """
     if array.is_null(nan_is_null=True).false_count == 0:
         return pa.nulls(len(array), type_), None
     if pa.types.is_dictionary(array.type):
@@ -214,7 +258,10 @@ def _convert_texts(texts: pa.Array, type_: pa.DataType, form: str) -> tuple[pa.A
         (f"is not a {described(form)}", there & ~result.found),
         (NO_ZONE_HERE, there & result.zoned & np.bool_(type_ != INSTANT)),
         (ZONE_HERE, there & ~result.zoned & np.bool_(type_ == INSTANT)),
-        ("names a time of the day, which those before it don't; prepare.kinds: date reads both", there & result.timed & np.bool_(type_ == DATE)),
+        (
+            "names a time of the day, which those before it don't; prepare.kinds: date reads both",
+            there & result.timed & np.bool_(type_ == DATE),
+        ),
     ]
     wrong = [(int(np.flatnonzero(rows)[0]), why) for why, rows in faults if rows.any()]
     problem = None

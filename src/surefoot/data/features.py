@@ -1,4 +1,5 @@
-"""The fitted preparation: what becomes of each input column, fitted on the training rows, and applied the same way to any row that comes later.
+"""The fitted preparation: what becomes of each input column, fitted on the training rows, and applied the same way to
+any row that comes later.
 
 A list of plain dicts, one a column, as schema.json has it:
 
@@ -8,10 +9,12 @@ fill             what stands for a missing value, for each number: [0.0]; null: 
 indicator        whether a feature says where a value was missing
 subtract, divide the scaling of each number
 values           a category's values as seen in training; null, at the end, is a missing value
-encode           a category's: onehot, a feature a value after one for values not seen in training; or codes, one feature with the
+encode           a category's: onehot, a feature a value after one for values not seen in training; or codes, one
+feature with the
                  value's number from 1, and 0 for values not seen in training
 parts            a date's, each a number
-zone             UTC: its parts are those of the time in UTC, and a time without a zone is an error; left out: it has none
+zone             UTC: its parts are those of the time in UTC, and a time without a zone is an error; left out: it has
+none
 format           how its texts are written, as strptime has it; left out: as ISO 8601 has it
 first, width     its features: where they start, how many there are
 names            the features' names
@@ -26,40 +29,49 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from surefoot.base.errors import UserError
 from surefoot.data.arrow import is_text, numbers, text_array
 from surefoot.data.columns import Column, kind_told
 from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, convert, date_parts, parts_of
-from surefoot.data.normalize import ByteStatistics, Statistics, median, normalize, scaling
+from surefoot.data.normalization import ByteStatistics, Statistics, median, normalize, scaling
 from surefoot.data.texts import few_strays
 from surefoot.data.vocabulary import Vocabulary, keys, texts_of_categories
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 Feature = dict[str, Any]
 
 TILE = 1 << 16
 YEAR = r"(?<!\d)(?:19|20)\d\d(?!\d)"
-LIKE_DATE = rf"{YEAR}\W{{0,2}}\d{{1,2}}(?!\d)|(?<!\d)\d{{1,2}}\W{{1,2}}{YEAR}|^\d\d?\W{{1,2}}\d\d?\W{{1,2}}\d\d(\d\d)?$|{YEAR}.{{1,2}}\d\d?.{{1,2}}\d\d?|" + (
-    r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b.*\d|\d.*\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b"
+MONTH = r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b"
+LIKE_DATE = (
+    rf"{YEAR}\W{{0,2}}\d{{1,2}}(?!\d)|(?<!\d)\d{{1,2}}\W{{1,2}}{YEAR}|^\d\d?\W{{1,2}}\d\d?\W{{1,2}}\d\d(\d\d)?$|"
+    rf"{YEAR}.{{1,2}}\d\d?.{{1,2}}\d\d?|{MONTH}.*\d|\d.*{MONTH}"
 )
 ID_VALUES = 1 << 12
-"""Of a column that may count its rows so many values at most are kept, to see whether they all differ; and fewer than twenty rows say nothing."""
+"""Of a column that may count its rows so many values at most are kept, to see whether they all differ; and fewer than
+twenty rows say nothing.
+"""
 
 
 # --- applying it ---------------------------------------------------------------------------------
 
 
 def transform(columns: Mapping[str, Any] | pa.RecordBatch, features: list[Feature]) -> NDArray[Any]:
-    """The inputs of a network, (rows, width): float32 of columns; of an array column its own uint8 or int64, or float32, flat.
+    """The inputs of a network, (rows, width): float32 of columns; of an array column its own uint8 or int64, or
+    float32, flat.
 
-    Takes Arrow arrays, or NumPy's, where NaN, NaT and None are missing values, by column name; other columns may be there.
+    Takes Arrow arrays, or NumPy's, where NaN, NaT and None are missing values, by column name; other columns may be
+    there.
 
     Raises:
         UserError: a missing column, or a value that the fitted preparation doesn't take.
     """
     names = columns.schema.names if isinstance(columns, pa.RecordBatch) else columns
     if absent := [feature["column"] for feature in features if feature["column"] not in names]:
-        raise UserError(f"column {absent[0]!r} is missing; the model's inputs are {', '.join(feature['column'] for feature in features)}")
+        raise UserError(
+            f"column {absent[0]!r} is missing; the model's inputs are"
+            f" {', '.join(feature['column'] for feature in features)}"
+        )
     if features[0]["kind"] == "array":
         return _array(columns[features[0]["column"]], features[0])
     given = {feature["column"]: columns[feature["column"]] for feature in features}
@@ -67,12 +79,16 @@ def transform(columns: Mapping[str, Any] | pa.RecordBatch, features: list[Featur
     inputs = np.empty((rows, features[-1]["first"] + features[-1]["width"]), np.float32)
     with np.errstate(over="ignore"):  # too large a number becomes infinite, which read_table refuses
         for feature in _all_but_plain(given, features, inputs):
-            _APPLY[feature["kind"]](given[feature["column"]], feature, inputs[:, feature["first"] : feature["first"] + feature["width"]])
+            _APPLY[feature["kind"]](
+                given[feature["column"]], feature, inputs[:, feature["first"] : feature["first"] + feature["width"]]
+            )
     return inputs
 
 
 def _all_but_plain(given: Mapping[str, Any], features: list[Feature], inputs: NDArray[np.float32]) -> list[Feature]:
-    """Scale all whole columns of float64 in one go, as prepared tables have them; returns the features that are left."""
+    """Scale all whole columns of float64 in one go, as prepared tables have them; returns the features
+    that are left.
+    """
     plain = [
         feature
         for feature in features
@@ -104,12 +120,16 @@ def _all_but_plain(given: Mapping[str, Any], features: list[Feature], inputs: ND
     return [feature for feature in features if feature["column"] not in done]
 
 
-def _fill(values: NDArray[np.float64], valid: NDArray[np.bool_] | None, feature: Feature, out: NDArray[np.float32]) -> None:
+def _fill(
+    values: NDArray[np.float64], valid: NDArray[np.bool_] | None, feature: Feature, out: NDArray[np.float32]
+) -> None:
     """Numbers (rows, n) into the first n features; what is missing is filled in, and told by the indicator."""
     if valid is not None and not valid.all():
         if feature["fill"] is None:
             row = int(np.flatnonzero(~valid)[0])
-            raise UserError(f"column {feature['column']!r} is empty in row {row} (from 0); a value is needed in every row")
+            raise UserError(
+                f"column {feature['column']!r} is empty in row {row} (from 0); a value is needed in every row"
+            )
         values = np.where(valid[:, None], values, np.asarray(feature["fill"]))
     out[:, : values.shape[1]] = normalize(values, feature["subtract"], feature["divide"])
     if feature["indicator"]:
@@ -131,7 +151,11 @@ def _numbers(given: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.boo
         if pa.types.is_dictionary(given.type):
             given = given.dictionary_decode()
         try:
-            given, valid = numbers(given if pa.types.is_floating(given.type) or pa.types.is_boolean(given.type) else given.cast(pa.float64()))
+            given, valid = numbers(
+                given
+                if pa.types.is_floating(given.type) or pa.types.is_boolean(given.type)
+                else given.cast(pa.float64())
+            )
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UserError(f"column {name!r} must hold numbers: {str(error).splitlines()[0]}") from None
     else:
@@ -157,12 +181,17 @@ def _category(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
         given = texts_of_categories(given).dictionary_encode()
     known = [value for value in feature["values"] if value is not None]
     place = {value: number for number, value in enumerate(keys(text_array(known)).to_pylist(), 1)}
-    of_dictionary = np.array([*(place.get(text, 0) for text in keys(given.dictionary.cast(pa.string())).to_pylist()), 0])
+    of_dictionary = np.array(
+        [*(place.get(text, 0) for text in keys(given.dictionary.cast(pa.string())).to_pylist()), 0]
+    )
     codes, valid = numbers(given.indices)
     numbered = of_dictionary[codes]
     if valid is not None:
         if None not in feature["values"]:
-            raise UserError(f"column {feature['column']!r} is empty in row {int(np.flatnonzero(~valid)[0])} (from 0); a value is needed in every row")
+            raise UserError(
+                f"column {feature['column']!r} is empty in row {int(np.flatnonzero(~valid)[0])} (from 0); a value is"
+                " needed in every row"
+            )
         numbered = np.where(valid, numbered, len(feature["values"]))
     if feature["encode"] == "codes":
         out[:, 0] = numbered
@@ -176,7 +205,9 @@ def _date(given: Any, feature: Feature, out: NDArray[np.float32]) -> None:
         given = pa.array(given, from_pandas=True)
     given, problem = dates_of(given, feature)
     if problem:
-        raise UserError(f"column {feature['column']!r} can't be taken as date: in row {problem[0]} (from 0) {problem[1]}")
+        raise UserError(
+            f"column {feature['column']!r} can't be taken as date: in row {problem[0]} (from 0) {problem[1]}"
+        )
     values, valid = date_parts(given, feature["parts"])
     _fill(values, valid, feature, out)
 
@@ -210,10 +241,19 @@ def _array(given: Any, feature: Feature) -> NDArray[Any]:
 
 def _of_bytes(array: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
     size = array.type.byte_width
-    return np.frombuffer(array.buffers()[1], np.uint8)[array.offset * size : (array.offset + len(array)) * size].view(dtype).reshape(len(array), -1)
+    return (
+        np.frombuffer(array.buffers()[1], np.uint8)[array.offset * size : (array.offset + len(array)) * size]
+        .view(dtype)
+        .reshape(len(array), -1)
+    )
 
 
-_APPLY: dict[str, Callable[[Any, Feature, NDArray[np.float32]], None]] = {"numeric": _numeric, "boolean": _boolean, "category": _category, "date": _date}
+_APPLY: dict[str, Callable[[Any, Feature, NDArray[np.float32]], None]] = {
+    "numeric": _numeric,
+    "boolean": _boolean,
+    "category": _category,
+    "date": _date,
+}
 
 
 # --- fitting it ----------------------------------------------------------------------------------
@@ -261,7 +301,9 @@ class Fit:
 
     @property
     def counting(self) -> bool:
-        """Whether it holds whole numbers that rise or fall from row to row, or count the rows in another order, as an id or a row's number does."""
+        """Whether it holds whole numbers that rise or fall from row to row, or count the rows in another order, as an
+        id or a row's number does.
+        """
         return False
 
     @property
@@ -297,7 +339,9 @@ class Numbers(Fit):
         """The sample with those of more values; None where they don't all differ, or aren't whole."""
         if (values != np.floor(values)).any():
             return None
-        steps = np.sign(np.diff(values, prepend=values[0] if np.isnan(self._last) else self._last))[int(np.isnan(self._last)) :]
+        steps = np.sign(np.diff(values, prepend=values[0] if np.isnan(self._last) else self._last))[
+            int(np.isnan(self._last)) :
+        ]
         self._steps = {step for step in self._steps if (steps == step).all()}
         self._last = float(values[-1])
         sample = np.append(sample, values[np.mod(values, self._every) == 0])
@@ -311,7 +355,9 @@ class Numbers(Fit):
     @property
     def constant(self) -> bool:
         # A value that is missing in some rows says something.
-        return bool((self._measured.minimum >= self._measured.maximum).all()) and not (self.missing and self._measured.count)
+        return bool((self._measured.minimum >= self._measured.maximum).all()) and not (
+            self.missing and self._measured.count
+        )
 
     @property
     def empty(self) -> bool:
@@ -351,15 +397,29 @@ class Numbers(Fit):
         parts: Feature = {"parts": self._parts} if self._parts else {}
         parts |= {"format": self.column.format} if self.column.format else {}
         parts |= {"zone": "UTC"} if self.column.type == INSTANT else {}
-        return {"fill": fill, "indicator": indicator, "subtract": subtract, "divide": divide, **parts, "names": names + [f"{name}=missing"] * indicator}
+        return {
+            "fill": fill,
+            "indicator": indicator,
+            "subtract": subtract,
+            "divide": divide,
+            **parts,
+            "names": names + [f"{name}=missing"] * indicator,
+        }
 
     def statistics(self) -> dict[str, Any]:
         measured = self._measured
         of_column = [
-            dict(zip(("mean", "deviation", "minimum", "maximum"), map(float, values), strict=True)) if measured.count else {}
+            (
+                dict(zip(("mean", "deviation", "minimum", "maximum"), map(float, values), strict=True))
+                if measured.count
+                else {}
+            )
             for values in zip(measured.mean, measured.deviation, measured.minimum, measured.maximum, strict=True)
         ]
-        return {"missing": self.missing, **(dict(zip(self._parts, of_column, strict=True)) if self._parts else of_column[0])}
+        return {
+            "missing": self.missing,
+            **(dict(zip(self._parts, of_column, strict=True)) if self._parts else of_column[0]),
+        }
 
 
 class Categories(Fit):
@@ -378,7 +438,11 @@ class Categories(Fit):
     def _counted(self) -> dict[str, int]:
         labels = self._vocabulary.labels()
         # Not by count: a row more would change the features' order.
-        return {label: int(count) for label, count in sorted(zip(labels, self._counts, strict=False), key=lambda pair: natural(pair[0])) if count}
+        return {
+            label: int(count)
+            for label, count in sorted(zip(labels, self._counts, strict=False), key=lambda pair: natural(pair[0]))
+            if count
+        }
 
     @property
     def strays(self) -> list[str]:
@@ -401,9 +465,13 @@ class Categories(Fit):
 
     @property
     def like_dates(self) -> bool:
-        """Whether its values have the look of dates in a way that isn't known: a year beside a month, or a month's name."""
+        """Whether its values have the look of dates in a way that isn't known: a year beside a month, or a month's
+        name.
+        """
         labels = [*self._counted()]
-        return len(labels) >= 12 and all(re.search(LIKE_DATE, label, re.IGNORECASE) and len(label) <= 40 for label in labels)
+        return len(labels) >= 12 and all(
+            re.search(LIKE_DATE, label, re.IGNORECASE) and len(label) <= 40 for label in labels
+        )
 
     @property
     def different(self) -> int:
@@ -425,7 +493,12 @@ class Categories(Fit):
 
     @property
     def distinct(self) -> bool:
-        return len(self._counts) > 0 and int(self._counts.max()) == 1 and int(self._counts.sum()) >= 20 and not self.missing
+        return (
+            len(self._counts) > 0
+            and int(self._counts.max()) == 1
+            and int(self._counts.sum()) >= 20
+            and not self.missing
+        )
 
     def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
         name, encode = self.column.name, self._prepare.categories
@@ -469,8 +542,17 @@ class Arrays(Fit):
 
     def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> Feature:
         scaled = isinstance(self._measured, Statistics) and self._prepare.normalize == "standard"
-        subtract, divide = scaling("standard", self._measured) if scaled and isinstance(self._measured, Statistics) else (None, None)
-        return {"dtype": self._dtype.name, "fill": None, "indicator": False, "subtract": subtract, "divide": divide, "names": []}
+        subtract, divide = (
+            scaling("standard", self._measured) if scaled and isinstance(self._measured, Statistics) else (None, None)
+        )
+        return {
+            "dtype": self._dtype.name,
+            "fill": None,
+            "indicator": False,
+            "subtract": subtract,
+            "divide": divide,
+            "names": [],
+        }
 
     def scale(self) -> dict[str, list[float]] | None:
         """The scaling of bytes, by channel, which is left to the training step."""
@@ -490,7 +572,11 @@ def fit(column: Column, prepare: Prepare, vocabularies: Mapping[str, Vocabulary]
     """What learns from a column of this kind."""
     if column.kind == "array":
         return Arrays(column, prepare)
-    return Categories(column, prepare, vocabularies[column.name]) if column.kind == "category" else Numbers(column, prepare)
+    return (
+        Categories(column, prepare, vocabularies[column.name])
+        if column.kind == "category"
+        else Numbers(column, prepare)
+    )
 
 
 def features(fits: list[Fit], blocks: Callable[[str], Callable[[], Iterable[pa.Array]]]) -> list[Feature]:

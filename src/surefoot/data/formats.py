@@ -1,11 +1,13 @@
-"""The formats of raw data: which one a source has, as far as its name tells, and which keys of params.yaml have a use for it."""
+"""The formats of raw data: which one a source has, as far as its name tells, and which keys of params.yaml have a use
+for it.
+"""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from surefoot.imports import FUNCTION
-from surefoot.params import Prepare
+from surefoot.base.user_code import FUNCTION
+from surefoot.params.sections import Prepare
 
 NAMES = {
     "csv": r"\.(csv|tsv|txt)(\.gz|\.zst)?$",
@@ -52,11 +54,23 @@ def told(prepare: Prepare) -> str | None:
 
 
 def useless(prepare: Prepare, form: str | None = None) -> Iterator[tuple[str, str]]:
-    """Each key that is given and has no use for the source's format, with what is wrong; nothing where the format isn't known."""
+    """Each key that is given and has no use for the source's format, with what is wrong; nothing where the format isn't
+    known.
+    """
     form = form or told(prepare)
     for key, formats in USES.items() if form else ():
         section, _, name = key.rpartition(".")
-        given, default = (getattr(getattr(values, section) if section else values, name) for values in (prepare, DEFAULTS))
-        if given != default and form not in formats and not isinstance(given, bool):  # that there is a header is no name
+        given, default = (
+            getattr(getattr(values, section) if section else values, name) for values in (prepare, DEFAULTS)
+        )
+        if (
+            given != default and form not in formats and not isinstance(given, bool)
+        ):  # that there is a header is no name
             shown = list(given) if isinstance(given, tuple) else given
-            yield f"prepare.{key}", f"{shown} has no use with {OTHERS.get(str(form), f'{form} files')}, only with {' or '.join(formats)}; leave it out"
+            yield (
+                f"prepare.{key}",
+                (
+                    f"{shown} has no use with {OTHERS.get(str(form), f'{form} files')}, only with"
+                    f" {' or '.join(formats)}; leave it out"
+                ),
+            )

@@ -1,4 +1,6 @@
-"""The order of rows: a pure function of (rows, seed, epoch), so that nothing about it needs saving, and a stretch of it can be had by itself."""
+"""The order of rows: a pure function of (rows, seed, epoch), so that nothing about it needs saving, and a stretch of it
+can be had by itself.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,8 +36,8 @@ class Window(NamedTuple):
 class Order:
     """The rows of an epoch in the order in which they are trained on, or a stretch of them: each row once.
 
-    Without `block` all rows are permuted. With it blocks of rows are permuted, and the rows of each `window` blocks that come after one
-    another. Epoch 0 is the order on disk; training counts from 1.
+    Without `block` all rows are permuted. With it blocks of rows are permuted, and the rows of each `window` blocks
+    that come after one another. Epoch 0 is the order on disk; training counts from 1.
     """
 
     rows: int
@@ -57,19 +59,26 @@ class Order:
         return replace(self, start=self.start + first, stop=self.start + max(first, end))
 
     def windows(self) -> Iterator[Window]:
-        """The stretch, window by window. Where all rows are permuted it is cut into parts that take little memory, each among all rows."""
+        """The stretch, window by window.
+
+        Where all rows are permuted it is cut into parts that take little memory, each among all rows.
+        """
         at, end = self.start, self.start + len(self)
         if self.block is None:
             size = HELD_ROWS if self.rows <= HELD_ROWS else CHUNK_ROWS
             for first in range(at, end, size):
-                yield Window(((0, self.rows),), permuted(self.rows, (self.seed, self.epoch), first, min(end, first + size)), ())
+                yield Window(
+                    ((0, self.rows),), permuted(self.rows, (self.seed, self.epoch), first, min(end, first + size)), ()
+                )
             return
         number, first = self._window_of(at)
         blocks = self._blocks(number)
         while at < end:
             rows = sum(last - begin for begin, last in blocks)
             until = min(end, first + rows)
-            places = np.random.default_rng([self.seed, self.epoch, number + 1]).permutation(rows)[at - first : until - first]
+            places = np.random.default_rng([self.seed, self.epoch, number + 1]).permutation(rows)[
+                at - first : until - first
+            ]
             ahead = self._blocks(number + 1)
             yield Window(blocks, places, ahead)
             at, first, number, blocks = until, first + rows, number + 1, ahead
@@ -79,7 +88,9 @@ class Order:
         return np.concatenate([np.empty(0, np.int64), *(window.indices() for window in self.windows())])
 
     def _short_block(self) -> tuple[int, int]:
-        """How many blocks are full, and where among them the one comes that isn't: drawn by itself, so that where a window begins needs no search."""
+        """How many blocks are full, and where among them the one comes that isn't: drawn by itself, so that where a
+        window begins needs no search.
+        """
         assert self.block
         full = self.rows // self.block
         return full, int(np.random.default_rng([self.seed, self.epoch, 0, 1]).integers(full + 1))
@@ -115,7 +126,8 @@ class Order:
 
 @dataclass(frozen=True)
 class OrderAmong:
-    """Some of the rows in the order in which an epoch trains on them, or a stretch of it: all of them are permuted, whatever their number.
+    """Some of the rows in the order in which an epoch trains on them, or a stretch of it: all of them are permuted,
+    whatever their number.
 
     Args:
         ranges: which rows, by their places in the order of the raw data: first, and one after the last.
@@ -164,7 +176,9 @@ def epoch_order(rows: int, seed: int, epoch: int) -> Places:
 
 
 def permuted(rows: int, seed: tuple[int, ...], start: int, stop: int) -> Places:
-    """Places start to stop of a permutation of range(rows): NumPy's of few rows, and of many one that needs no memory but for what is asked for."""
+    """Places start to stop of a permutation of range(rows): NumPy's of few rows, and of many one that needs no memory
+    but for what is asked for.
+    """
     if rows <= HELD_ROWS:
         return _permutation(rows, seed)[start:stop]
     return _permute(np.arange(start, stop), rows, seed)
@@ -187,7 +201,9 @@ def _one(rows: int, seed: tuple[int, ...], place: int) -> int:
 
 
 def _walk(numbers: NDArray[np.uint64], rows: int, seed: tuple[int, ...]) -> NDArray[np.uint64]:
-    """A permutation of range(rows): one of the next power of two, applied again to what it brings outside (cycle walking)."""
+    """A permutation of range(rows): one of the next power of two, applied again to what it brings outside (cycle
+    walking).
+    """
     bits = (rows - 1).bit_length()
     keys = np.random.SeedSequence(seed).generate_state(ROUNDS, np.uint64).astype(np.uint64)
     numbers = _feistel(numbers, bits, keys)

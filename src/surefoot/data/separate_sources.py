@@ -1,4 +1,6 @@
-"""Validation and test sets with a source of their own: that they aren't the main source's rows, and that their columns are read as the main one's."""
+"""Validation and test sets with a source of their own: that they aren't the main source's rows, and that their columns
+are read as the main one's.
+"""
 
 import filecmp
 from collections.abc import Callable, Iterator
@@ -10,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from surefoot.base.errors import UserError
 from surefoot.data.arrow import numbers
 from surefoot.data.columns import Column, column_of, some
 from surefoot.data.readers.source import Source, is_beside
-from surefoot.data.split import hash_texts, mix
+from surefoot.data.splitting import hash_texts, mix
 from surefoot.data.vocabulary import keys
-from surefoot.errors import UserError
-from surefoot.params import Arrays, Prepare, Split
+from surefoot.params.sections import Arrays, Prepare, Split
 
 Open = Callable[[Prepare], Source]
 """Opens a source by what params.yaml says, or by what the main source's columns were taken for."""
@@ -41,38 +43,55 @@ def refuse_same(prepare: Prepare) -> None:
         shared = name if name == other else _shared_file(Path(name), Path(other))
         if shared is not None:
             why = (
-                "then the test says nothing of rows that are new, as training and the choice of its epoch have seen them"
+                "then the test says nothing of rows that are new, as training and the choice of its epoch have seen"
+                " them"
                 if other_key == "test_source"
                 else "then the epoch is chosen by rows that are trained on"
             )
             what = "is the same" if Path(shared) == Path(other) else f"has the same rows, in {shared},"
             raise UserError(
-                f"{other} (prepare.{other_key}) {what} as {name} (prepare.{key}); {why}. Name other rows, or give null: then a fraction is kept apart"
+                f"{other} (prepare.{other_key}) {what} as {name} (prepare.{key}); {why}. Name other rows, or give null:"
+                " then a fraction is kept apart"
             )
 
 
 def _arrays(prepare: Prepare, key: str) -> Arrays:
     """The arrays of an NPZ file that a source stands for."""
     split = key.removesuffix("_source")
-    return prepare.arrays.of(split) if split != key else Arrays(inputs=prepare.arrays.inputs, targets=prepare.arrays.targets)
+    return (
+        prepare.arrays.of(split)
+        if split != key
+        else Arrays(inputs=prepare.arrays.inputs, targets=prepare.arrays.targets)
+    )
 
 
 def _shared_file(one: Path, other: Path) -> str | None:
-    """A file that both are, or have, by place or by its bytes; of folders of images only where one lies in the other."""
+    """A file that both are, or have, by place or by its bytes; of folders of images only where one lies
+    in the other.
+    """
     try:
         if not (one.exists() and other.exists()):
             return None
         if one.samefile(other):
             return str(other)
         of_one, of_other = _files(one), _files(other)
-        if any(len(path.relative_to(top).parts) > 1 for top, paths in ((one, of_one), (other, of_other)) if top.is_dir() for path in paths):
+        if any(
+            len(path.relative_to(top).parts) > 1
+            for top, paths in ((one, of_one), (other, of_other))
+            if top.is_dir()
+            for path in paths
+        ):
             nested = other.resolve().is_relative_to(one.resolve()) or one.resolve().is_relative_to(other.resolve())
             return str(other if len(of_other) <= len(of_one) else one) if nested else None
         sizes: dict[int, list[Path]] = {}
         for path in of_one:
             sizes.setdefault(path.stat().st_size, []).append(path)
-        pairs = ((mine, path) for path in of_other for mine in sizes.get(path.stat().st_size, ()) if path.stat().st_size)
-        found = next((path for mine, path in pairs if mine.samefile(path) or filecmp.cmp(mine, path, shallow=False)), None)
+        pairs = (
+            (mine, path) for path in of_other for mine in sizes.get(path.stat().st_size, ()) if path.stat().st_size
+        )
+        found = next(
+            (path for mine, path in pairs if mine.samefile(path) or filecmp.cmp(mine, path, shallow=False)), None
+        )
     except OSError:  # which is told when it is read
         return None
     return None if found is None else str(found)
@@ -82,7 +101,11 @@ def _files(path: Path) -> list[Path]:
     return (
         [path]
         if not path.is_dir()
-        else [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith((".", "_")) and not is_beside(file, "")]
+        else [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.is_file() and not file.name.startswith((".", "_")) and not is_beside(file, "")
+        ]
     )
 
 
@@ -90,7 +113,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def told_by(prepare: Prepare, columns: list[Column]) -> Prepare:
-    """What a separate source is opened by: the main source's columns, each as what it was taken for there, whatever the values here would say."""
+    """What a separate source is opened by: the main source's columns, each as what it was taken for there, whatever the
+    values here would say.
+    """
     told = {
         "columns": tuple(column.name for column in columns),
         "ignore": (),
@@ -102,14 +127,19 @@ def told_by(prepare: Prepare, columns: list[Column]) -> Prepare:
 
 
 def as_main(source: Source, main: pa.Schema, columns: list[Column], prepare: Prepare, name: str, key: str) -> Source:
-    """The separate source `prepare.<key>`, checked to have the columns of the main one; one that is empty here is as good as any.
+    """The separate source `prepare.<key>`, checked to have the columns of the main one; one that is empty here is as
+    good as any.
 
     Raises:
-        UserError: naming a column that is missing, or of another type. The batches raise it for one that could be empty by its type, and isn't.
+        UserError: naming a column that is missing, or of another type. The batches raise it for one that could be empty
+        by its type, and isn't.
     """
     for wanted in [*(column.name for column in columns), prepare.target]:
         if wanted not in source.schema.names:
-            raise UserError(f"{name}: has no column {wanted!r}, as {prepare.source} has (prepare.{key}); it has {some(source.schema.names)}")
+            raise UserError(
+                f"{name}: has no column {wanted!r}, as {prepare.source} has (prepare.{key}); it has"
+                f" {some(source.schema.names)}"
+            )
     faults: dict[str, str] = {}
     by_type = prepare.model_copy(update={"kinds": {}, "dates": {}})
     for column in columns:
@@ -118,9 +148,16 @@ def as_main(source: Source, main: pa.Schema, columns: list[Column], prepare: Pre
             continue
         other = column_of(field, by_type, name)
         if other.array != column.array or other.kind != column_of(main.field(column.name), by_type, name).kind:
-            what = f"{column.kind} column" if column.array is None else f"{column.array[0]} array of shape {list(column.array[1])}"
+            what = (
+                f"{column.kind} column"
+                if column.array is None
+                else f"{column.array[0]} array of shape {list(column.array[1])}"
+            )
             theirs = field.type if other.array is None else f"{other.array[0]} array of shape {list(other.array[1])}"
-            fault = f"{name}: column {column.name!r} is {theirs}, but in {prepare.source} it is a {what} (prepare.{key}); they must be the same"
+            fault = (
+                f"{name}: column {column.name!r} is {theirs}, but in {prepare.source} it is a {what} (prepare.{key});"
+                " they must be the same"
+            )
             if not pa.types.is_floating(field.type):  # by which pandas stores a column that is empty
                 raise UserError(fault)
             faults[column.name] = fault
@@ -142,7 +179,9 @@ Blocks = Callable[[], Iterator[pa.RecordBatch]]
 
 
 def count_shared(rows: Blocks, number: int, others: list[Blocks]) -> int:
-    """How many of `number` prepared rows, inputs and target, are among the others, too; of very many, estimated by a part of them."""
+    """How many of `number` prepared rows, inputs and target, are among the others, too; of very many, estimated by a
+    part of them.
+    """
     every = np.uint64(1 << max(0, (number - 1).bit_length() - SAMPLE.bit_length() + 1))  # a power of two
     ours = np.sort(np.concatenate([np.zeros(0, np.uint64), *(_sampled(batch, every) for batch in rows())]))
     found = np.zeros(len(ours), np.bool_)
@@ -151,7 +190,9 @@ def count_shared(rows: Blocks, number: int, others: list[Blocks]) -> int:
             theirs = np.unique(_sampled(batch, every))
             first, last = np.searchsorted(ours, theirs, "left"), np.searchsorted(ours, theirs, "right")
             there = last > first
-            starts = np.bincount(first[there], minlength=len(ours) + 1) - np.bincount(last[there], minlength=len(ours) + 1)
+            starts = np.bincount(first[there], minlength=len(ours) + 1) - np.bincount(
+                last[there], minlength=len(ours) + 1
+            )
             found |= np.cumsum(starts)[: len(ours)] > 0
     return int(found.sum()) * int(every)
 
@@ -185,9 +226,13 @@ def _hash_values(column: pa.Array) -> NDArray[np.uint64]:
         step = max(1, (1 << 20) // max(1, size))
         for start in range(0, len(column), step):  # a hash needs eight times the bytes
             count = min(step, len(column) - start)
-            hashes[start : start + count] = hash_texts(np.arange(count + 1, dtype=np.int32) * np.int32(size), data[start * size : (start + count) * size])
+            hashes[start : start + count] = hash_texts(
+                np.arange(count + 1, dtype=np.int32) * np.int32(size), data[start * size : (start + count) * size]
+            )
     else:
         values, valid = numbers(column)
         # 0.0 is -0.0.
-        hashes = mix((values + 0.0 if values.dtype.kind == "f" else values.astype(np.int64)).view(np.uint64) + np.uint64(1))
+        hashes = mix(
+            (values + 0.0 if values.dtype.kind == "f" else values.astype(np.int64)).view(np.uint64) + np.uint64(1)
+        )
     return hashes if valid is None else np.where(valid, hashes, np.uint64(0))

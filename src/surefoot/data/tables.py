@@ -13,25 +13,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from surefoot import files
-from surefoot.data import kept
+from surefoot.base import paths, reading, writing
+from surefoot.base.errors import UserError
+from surefoot.data import kept_preparation
 from surefoot.data.arrow import mask as arrow_mask
 from surefoot.data.arrow import numbers
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import Column, choose, index_names, is_number, kind_of_type, kind_told, left_out, many, names_in, quoted, some, yaml_key
+from surefoot.data.columns import (
+    Column,
+    choose,
+    index_names,
+    is_number,
+    kind_of_type,
+    kind_told,
+    left_out,
+    many,
+    names_in,
+    quoted,
+    some,
+    yaml_key,
+)
 from surefoot.data.date_columns import with_dates
 from surefoot.data.features import Arrays, Categories, Fit, features, fit, natural, transform
-from surefoot.data.kept import Kept
-from surefoot.data.normalize import Statistics, normalize, scaling, select, sortable
-from surefoot.data.parts import Parts
+from surefoot.data.kept_preparation import Kept
+from surefoot.data.normalization import Statistics, normalize, scaling, select, sortable
+from surefoot.data.part_files import Parts
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Blocks, Open, as_main, count_shared, told_by
-from surefoot.data.split import SPLITS, ByClass, hash_texts, split_groups
+from surefoot.data.splitting import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.data.taken_as import alike, doubtful, wide
 from surefoot.data.texts import notation_of, nullified
 from surefoot.data.vocabulary import keys, texts_of_categories
-from surefoot.errors import UserError
-from surefoot.params import MISSING_VALUES, Prepare
+from surefoot.params.sections import MISSING_VALUES, Prepare
 
 GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
@@ -46,27 +59,37 @@ Item = TypeVar("Item")
 
 
 def write_tables(
-    out: Path, prepare: Prepare, seed: int, source: Source, validation: Open | None = None, test: Open | None = None, keep: Kept | None = None
+    out: Path,
+    prepare: Prepare,
+    seed: int,
+    source: Source,
+    validation: Open | None = None,
+    test: Open | None = None,
+    keep: Kept | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Split a source's rows into tables in the directory `out`, and fit the preparation on the training rows, or keep one (`kept.as_kept` has given `prepare`).
+    """Split a source's rows into tables in the directory `out`, and fit the preparation on the training rows, or keep
+    one (`kept.as_kept` has given `prepare`).
 
-    Returns what `schema.json` says, and what the user should be warned of. `validation` and `test` open separate sources, as the main one's columns are.
+    Returns what `schema.json` says, and what the user should be warned of. `validation` and `test` open separate
+    sources, as the main one's columns are.
 
     Raises:
         UserError: the data aren't as params.yaml says, or can't be learned from; the disk is full.
     """
     if keep:
-        kept.check_there(keep, names_in(source.schema), prepare.source)
+        kept_preparation.check_there(keep, names_in(source.schema), prepare.source)
     source = with_dates(source, prepare)
     columns = choose(source.schema, prepare, prepare.source)
     _check_arrays(columns, prepare)
-    columns = kept.columns(keep, columns, prepare.source) if keep else columns
+    columns = kept_preparation.columns(keep, columns, prepare.source) if keep else columns
     cleaner = Cleaner(columns, prepare, keep.classes if keep else None)
     own: dict[str, Source] = {}
     for split, opened in (("validation", validation), ("test", test)):
         if opened is not None:
             other = with_dates(opened(told_by(prepare, columns)), prepare, columns)
-            own[split] = as_main(other, source.schema, columns, prepare, str(getattr(prepare, f"{split}_source")), f"{split}_source")
+            own[split] = as_main(
+                other, source.schema, columns, prepare, str(getattr(prepare, f"{split}_source")), f"{split}_source"
+            )
     fits = [fit(column, prepare, cleaner.vocabularies) for column in columns]
     targets = Targets(cleaner, prepare)
     parts = Parts(source)
@@ -106,22 +129,42 @@ def write_tables(
         "left_out": left_out(names_in(source.schema), prepare, index_names(source.schema)),
         "split": {"seed": seed} | {f"prepare.{name}": value for name, value in _deciding_splits(prepare).items()},
         "parts": [part for some in (parts, *of_others) for part in some.describe()],
-        "features": keep.plain()["features"]
-        if keep
-        else features(fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))),
+        "features": (
+            keep.plain()["features"]
+            if keep
+            else features(
+                fits, lambda column: lambda: (batch.column(0) for batch in _read(out / "train.parquet", [column]))
+            )
+        ),
         **_form(fits),
         **({} if keep else targets.scale()),
         "examples": _examples(out / "train.parquet", columns),
-        "notation": {"missing": list(prepare.missing.values), "decimal": prepare.csv.decimal, "thousands": prepare.csv.thousands},
+        "notation": {
+            "missing": list(prepare.missing.values),
+            "decimal": prepare.csv.decimal,
+            "thousands": prepare.csv.thousands,
+        },
     }
     if keep:
-        described |= {"classes": keep.classes, "scale": keep.scale, **({"target_scale": keep.plain()["target_scale"]} if keep.target_scale else {})}
+        described |= {
+            "classes": keep.classes,
+            "scale": keep.scale,
+            **({"target_scale": keep.plain()["target_scale"]} if keep.target_scale else {}),
+        }
     if described["shape"] is None:
         last = described["features"][-1]
         described["shape"] = [last["first"] + last["width"]]
-    files.write_json(out / "statistics.json", targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}})
-    files.write_json(out / "schema.json", described)
-    notes = [*doubtful(fits, described["left_out"]), *wide(described), *alike(described), *(_kept_notes(keep, fits) if keep else [])]
+    writing.write_json(
+        out / "statistics.json",
+        targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}},
+    )
+    writing.write_json(out / "schema.json", described)
+    notes = [
+        *doubtful(fits, described["left_out"]),
+        *wide(described),
+        *alike(described),
+        *(_kept_notes(keep, fits) if keep else []),
+    ]
     return described, [*notes, *_shared(out, prepare, described["rows"], [*own])]
 
 
@@ -131,14 +174,15 @@ def read_schema(prepared: Path) -> dict[str, Any]:
     Raises:
         UserError: it isn't there, can't be read, or is damaged.
     """
-    return files.read_made_json(prepared / "schema.json", "prepare")
+    return reading.read_made_json(prepared / "schema.json", "prepare")
 
 
 def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The rows of a split, block by block; a thread prepares the next one meanwhile.
 
-    Inputs as the network gets them, of the schema's dtype, (rows, *shape); targets (rows,): int64 class indices; float32 0 and 1 for
-    binary; the number itself for regression, in float64 where `target_scale` is left to the training step, or else in float32.
+    Inputs as the network gets them, of the schema's dtype, (rows, *shape); targets (rows,): int64 class indices;
+    float32 0 and 1 for binary; the number itself for regression, in float64 where `target_scale` is left to the
+    training step, or else in float32.
 
     Raises:
         UserError: a value that overflows when it is scaled.
@@ -157,14 +201,23 @@ def _blocks(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tupl
             targets = _numbers_to_predict(np.from_dlpack(target), schema, prepared / f"{split}.parquet")
         else:
             known = np.array([index.get(label, -1) for label in target.dictionary.to_pylist()], dtype=np.int64)
-            targets = known[np.from_dlpack(target.indices)].astype(np.float32 if schema["task"] == "binary" else np.int64)
+            targets = known[np.from_dlpack(target.indices)].astype(
+                np.float32 if schema["task"] == "binary" else np.int64
+            )
         yield inputs.reshape(-1, *schema["shape"]), targets
 
 
 def _refuse_overflow(inputs: np.ndarray, schema: dict[str, Any], table: Path) -> None:
     place = int(np.flatnonzero(~np.isfinite(inputs).all(axis=0))[0])
-    column = next(feature["column"] for feature in schema["features"] if feature["first"] <= place < feature["first"] + feature["width"])
-    raise UserError(f"{table}: column {column!r}: scaled, a value is more than float32 can hold; leave the column out (prepare.ignore), or mend it")
+    column = next(
+        feature["column"]
+        for feature in schema["features"]
+        if feature["first"] <= place < feature["first"] + feature["width"]
+    )
+    raise UserError(
+        f"{table}: column {column!r}: scaled, a value is more than float32 can hold; leave the column out"
+        " (prepare.ignore), or mend it"
+    )
 
 
 def _numbers_to_predict(values: np.ndarray, schema: dict[str, Any], table: Path) -> np.ndarray:
@@ -175,7 +228,9 @@ def _numbers_to_predict(values: np.ndarray, schema: dict[str, Any], table: Path)
         bad = ~np.isfinite(normalize(values, **scale))
     if bad.any():
         where = f"{table}: column {schema['target']!r} (prepare.target)"
-        raise UserError(f"{where}: {float(values[bad][0])!r}, scaled, is more than float32 can hold; mend it, or leave the row out")
+        raise UserError(
+            f"{where}: {float(values[bad][0])!r}, scaled, is more than float32 can hold; mend it, or leave the row out"
+        )
     return values
 
 
@@ -222,9 +277,16 @@ def _gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(pending)
 
 
-def _split_source(out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts) -> Iterator[tuple[pa.RecordBatch, Splits]]:
-    """The clean batches of the main source, and the split of each row: a source of its own has taken a split's place."""
-    fractions = (prepare.validation if prepare.validation_source is None else 0.0, prepare.test if prepare.test_source is None else 0.0)
+def _split_source(
+    out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts
+) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+    """The clean batches of the main source, and the split of each row: a source of its own has taken a
+    split's place.
+    """
+    fractions = (
+        prepare.validation if prepare.validation_source is None else 0.0,
+        prepare.test if prepare.test_source is None else 0.0,
+    )
     by = _SPLITTERS[prepare.split.by if (prepare.split.by, prepare.task) != ("class", "regression") else "row"]
     return by(_Rows(out, prepare, seed, source, cleaner, parts), *fractions)
 
@@ -233,7 +295,14 @@ class _Rows:
     """What a way to split works on."""
 
     def __init__(self, out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts) -> None:
-        self.out, self.prepare, self.seed, self.source, self.cleaner, self.parts = out, prepare, seed, source, cleaner, parts
+        self.out, self.prepare, self.seed, self.source, self.cleaner, self.parts = (
+            out,
+            prepare,
+            seed,
+            source,
+            cleaner,
+            parts,
+        )
 
         name = prepare.split.column
         kind = None if name is None else kind_told(name, prepare) or kind_of_type(source.schema.field(name).type)
@@ -262,8 +331,8 @@ class _Rows:
         if missing.any() and (self.missing == "error" or by == "time"):
             ways = "drop leaves such rows out" + (", constant makes a group of them" if by == "group" else "")
             raise UserError(
-                f"{self.source.where(int(rows[np.flatnonzero(missing)[0]]))}, column {name!r}: empty; prepare.split.by: {by} needs a value in every row "
-                f"(prepare.missing.{self._kind}: {ways})"
+                f"{self.source.where(int(rows[np.flatnonzero(missing)[0]]))}, column {name!r}: empty; prepare.split.by:"
+                f" {by} needs a value in every row (prepare.missing.{self._kind}: {ways})"
             )
         return column
 
@@ -286,11 +355,18 @@ def _by_group(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.
     for raw, batch, numbered in rows.with_raw():
         column = rows.column(raw, numbered)
         if pa.types.is_nested(column.type):
-            raise UserError(f"{rows.prepare.source}: column {rows.prepare.split.column!r} (prepare.split.column) holds arrays, which can't be groups")
+            raise UserError(
+                f"{rows.prepare.source}: column {rows.prepare.split.column!r} (prepare.split.column) holds arrays,"
+                " which can't be groups"
+            )
         texts = texts_of_categories(column).dictionary_encode("encode")  # all that are missing are one group
         names = pa.concat_arrays([keys(texts.dictionary), pa.nulls(0, pa.string())])
         _, offsets, data = names.buffers()
-        bounds = np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1] if len(names) else np.zeros(1, np.int32)
+        bounds = (
+            np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1]
+            if len(names)
+            else np.zeros(1, np.int32)
+        )
         hashes = hash_texts(bounds, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8))
         yield batch, split_groups(hashes, rows.seed, validation, test)[np.from_dlpack(texts.indices)]
 
@@ -314,7 +390,12 @@ def _by_time(rows: _Rows, validation: float, test: float) -> Iterator[tuple[pa.R
     validations = round(Fraction(str(validation)) * total)
     starts = [total - tests - validations, total - tests]
     limits = (
-        select(lambda: (numbers(batch.column(0))[0] for batch in _read(aside, [key])), [min(start, max(total - 1, 0)) for start in starts]) if total else []
+        select(
+            lambda: (numbers(batch.column(0))[0] for batch in _read(aside, [key])),
+            [min(start, max(total - 1, 0)) for start in starts],
+        )
+        if total
+        else []
     )
     equal_before = [0, 0]
     for batch in _read(aside):
@@ -337,11 +418,15 @@ def _time_image(column: pa.Array, rows: _Rows) -> NDArray[np.uint64]:
         return sortable(numbers(column)[0].astype(np.int64))
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         values = numbers(column)[0]
-        return sortable(values.astype(np.int64)) if pa.types.is_integer(column.type) else sortable(values.astype(np.float64))
+        return (
+            sortable(values.astype(np.int64))
+            if pa.types.is_integer(column.type)
+            else sortable(values.astype(np.float64))
+        )
     name = rows.prepare.split.column
     raise UserError(
-        f"{rows.prepare.source}: column {name!r} (prepare.split.column) has type {column.type}; a split by time needs dates or numbers: "
-        f"set prepare.kinds: {{{yaml_key(str(name))}: date}}"
+        f"{rows.prepare.source}: column {name!r} (prepare.split.column) has type {column.type}; a split by time needs"
+        f" dates or numbers: set prepare.kinds: {{{yaml_key(str(name))}: date}}"
     )
 
 
@@ -388,7 +473,11 @@ class Targets:
     def _labels(self) -> dict[str, list[int]]:
         """The rows of each class in each split; without classes all of whose rows were dropped."""
         self._grow()
-        return {label: counts for label, counts in zip(self._cleaner.classes.labels(), self._counts.T.tolist(), strict=True) if any(counts)}
+        return {
+            label: counts
+            for label, counts in zip(self._cleaner.classes.labels(), self._counts.T.tolist(), strict=True)
+            if any(counts)
+        }
 
     def check_source(self) -> None:
         """Check what the main source has given.
@@ -399,35 +488,54 @@ class Targets:
         prepare, target = self._prepare, self._prepare.target
         if not sum(self.rows):
             dropped = self._cleaner.dropped
-            raise UserError(f"{prepare.source}: " + (f"every row was dropped: {describe_dropped(dropped)}" if dropped else "has no rows"))
+            raise UserError(
+                f"{prepare.source}: "
+                + (f"every row was dropped: {describe_dropped(dropped)}" if dropped else "has no rows")
+            )
         if prepare.task != "regression":
             counts = self._labels()
             if len(counts) < 2:
-                raise UserError(f"column {target!r} (prepare.target) holds one class only, {next(iter(counts))!r}; at least two are needed")
+                raise UserError(
+                    f"column {target!r} (prepare.target) holds one class only, {next(iter(counts))!r}; at least two are"
+                    " needed"
+                )
             for label in sorted(counts, key=natural):
                 of_split = dict(zip(SPLITS, counts[label], strict=True))
                 needed = self._drawn if prepare.split.by == "class" else ["train"]
                 if empty := [split for split in needed if not of_split[split]]:
                     remedy = "add rows, or change prepare.validation or prepare.test, or prepare.split"
                     if prepare.split.by == "class":
-                        remedy = "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change prepare.validation or prepare.test"
-                    if all(map(is_number, counts)) and (len(counts) > 20 or not all(label.lstrip("+-").isdecimal() for label in counts)):
+                        remedy = (
+                            "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change"
+                            " prepare.validation or prepare.test"
+                        )
+                    if all(map(is_number, counts)) and (
+                        len(counts) > 20 or not all(label.lstrip("+-").isdecimal() for label in counts)
+                    ):
                         remedy += "; or prepare.task: regression, which predicts numbers"
-                    few = f"class {label!r} of column {target!r} has {many(sum(of_split.values()), 'row')}, too few to split"
+                    few = (
+                        f"class {label!r} of column {target!r} has {many(sum(of_split.values()), 'row')}, too few to"
+                        " split"
+                    )
                     raise UserError(f"{few}: none is left for {' and '.join(empty)}; {remedy}")
         for split in self._drawn:
             if not self.rows[SPLITS.index(split)]:
                 are = "is" if sum(self.rows) == 1 else "are"
                 raise UserError(
-                    f"{prepare.source}: {many(sum(self.rows), 'row')} {are} too few to split by {prepare.split.by}: none is left for {split}; "
-                    "add rows, or change prepare.validation, prepare.test or prepare.split"
+                    f"{prepare.source}: {many(sum(self.rows), 'row')} {are} too few to split by {prepare.split.by}:"
+                    f" none is left for {split}; add rows, or change prepare.validation, prepare.test or prepare.split"
                 )
         if prepare.task == "regression" and self._measured.minimum == self._measured.maximum:
             value = float(self._measured.minimum[0])
-            raise UserError(f"column {target!r} (prepare.target) is {value!r} in every training row; there is nothing to learn")
+            raise UserError(
+                f"column {target!r} (prepare.target) is {value!r} in every training row; there is nothing to learn"
+            )
         if prepare.task == "regression" and self._measured.deviation[0] == 0:
             low, high = float(self._measured.minimum[0]), float(self._measured.maximum[0])
-            raise UserError(f"column {target!r} (prepare.target): numbers from {low!r} to {high!r} have squares of 0 in float64; give them in a smaller unit")
+            raise UserError(
+                f"column {target!r} (prepare.target): numbers from {low!r} to {high!r} have squares of 0 in float64;"
+                " give them in a smaller unit"
+            )
 
     def check_known(self, target: pa.Array, rows: NDArray[np.int64], where: Callable[[int], str], split: str) -> None:
         """Check that training has seen each class of a separate source.
@@ -442,8 +550,9 @@ class Targets:
             if len(unknown):
                 label = self._cleaner.classes.labels()[int(codes[unknown[0]])]
                 raise UserError(
-                    f"{where(int(rows[unknown[0]]))}, column {self._prepare.target!r}: class {label!r}, which no training row has (prepare.{split}_source); "
-                    f"they have {some(sorted((label for label, counts in self._labels().items() if counts[0]), key=natural))}"
+                    f"{where(int(rows[unknown[0]]))}, column {self._prepare.target!r}: class {label!r}, which no"
+                    f" training row has (prepare.{split}_source); they have"
+                    f" {some(sorted((label for label, counts in self._labels().items() if counts[0]), key=natural))}"
                 )
 
     def check_splits(self) -> None:
@@ -457,7 +566,9 @@ class Targets:
                 raise UserError(f"{getattr(self._prepare, f'{split}_source')}: has no rows (prepare.{split}_source)")
 
     def scale(self) -> dict[str, Any]:
-        """What schema.json says of how numbers to predict are scaled in training; nothing of classes, or where params.yaml wants none."""
+        """What schema.json says of how numbers to predict are scaled in training; nothing of classes, or where
+        params.yaml wants none.
+        """
         if self._prepare.task != "regression" or self._prepare.normalize_target == "none":
             return {}
         subtract, divide = scaling(self._prepare.normalize_target, self._measured)
@@ -467,9 +578,18 @@ class Targets:
         """What statistics.json says of the target."""
         if self._prepare.task != "regression":
             counts = self._labels()
-            return {"class_counts": {split: {label: counts[label][number] for label in self.classes()} for number, split in enumerate(SPLITS)}}
+            return {
+                "class_counts": {
+                    split: {label: counts[label][number] for label in self.classes()}
+                    for number, split in enumerate(SPLITS)
+                }
+            }
         measured = self._measured
-        return {"training_target": {name: float(getattr(measured, name)[0]) for name in ("mean", "deviation", "minimum", "maximum")}}
+        return {
+            "training_target": {
+                name: float(getattr(measured, name)[0]) for name in ("mean", "deviation", "minimum", "maximum")
+            }
+        }
 
 
 # --- Parquet --------------------------------------------------------------------------------------
@@ -480,7 +600,7 @@ def _telling_of_full_disks() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise files.unwritable(files.PREPARED, error) from None
+        raise writing.unwritable(paths.PREPARED, error) from None
 
 
 class _Writer:
@@ -490,7 +610,9 @@ class _Writer:
         self._schema = schema
         # No statistics, and few dictionaries: what they cost, nobody gains.
         with _telling_of_full_disks():
-            self._writer = pq.ParquetWriter(path, self.stored(), use_dictionary=dictionaries, write_statistics=False, compression="lz4")
+            self._writer = pq.ParquetWriter(
+                path, self.stored(), use_dictionary=dictionaries, write_statistics=False, compression="lz4"
+            )
         self._rows = group_rows(schema)
         self._pending: list[pa.RecordBatch] = []
         self._count = 0
@@ -537,7 +659,9 @@ class _Table(_Writer):
     """A split's table: the numbers of categories and classes are stored as the texts that they stand for."""
 
     def __init__(self, path: Path, cleaner: Cleaner, target: str) -> None:
-        self._vocabularies = cleaner.vocabularies | ({} if cleaner.schema.field(target).type == pa.float64() else {target: cleaner.classes})
+        self._vocabularies = cleaner.vocabularies | (
+            {} if cleaner.schema.field(target).type == pa.float64() else {target: cleaner.classes}
+        )
         super().__init__(path, cleaner.schema, list(self._vocabularies))
 
     def stored(self) -> pa.Schema:
@@ -551,7 +675,9 @@ class _Table(_Writer):
             values = np.from_dlpack(codes)
             valid = None if (values >= 0).all() else pa.py_buffer(np.packbits(values >= 0, bitorder="little"))
             indices = pa.Array.from_buffers(pa.int32(), len(values), [valid, pa.py_buffer(values)])
-            table = table.set_column(table.schema.get_field_index(name), name, pa.DictionaryArray.from_arrays(indices, vocabulary.values))
+            table = table.set_column(
+                table.schema.get_field_index(name), name, pa.DictionaryArray.from_arrays(indices, vocabulary.values)
+            )
         return table
 
 
@@ -562,8 +688,8 @@ def group_rows(schema: pa.Schema) -> int:
 
 
 def _read(table: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    with files.reading_made(table, "prepare", pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        files.open_file(table).close()
+    with reading.reading_made(table, "prepare", pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        reading.open_file(table).close()
         with pq.ParquetFile(table) as file:
             for group in range(file.num_row_groups):  # not iter_batches, which keeps what it has read until the end
                 yield from file.read_row_group(group, columns).combine_chunks().to_batches()
@@ -584,16 +710,23 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 def _check_arrays(columns: list[Column], prepare: Prepare) -> None:
     arrays = [column.name for column in columns if column.kind == "array"]
     if arrays and len(columns) > 1:
-        raise UserError(f"{prepare.source}: column {arrays[0]!r} holds arrays; then it must be the only input (prepare.columns: [{arrays[0]}])")
+        raise UserError(
+            f"{prepare.source}: column {arrays[0]!r} holds arrays; then it must be the only input (prepare.columns:"
+            f" [{arrays[0]}])"
+        )
 
 
 def _form(fits: list[Fit]) -> dict[str, Any]:
     """Dtype, shape and scale of the inputs; of columns the shape follows from the features."""
-    (first, *_) = fits
+    first, *_ = fits
     if not isinstance(first, Arrays):
         return {"dtype": "float32", "shape": None, "scale": None}
     dtype = str(first.column.array[0]) if first.column.array else ""
-    return {"dtype": "float32" if dtype.startswith("float") else dtype, "shape": list(first.shape), "scale": first.scale()}
+    return {
+        "dtype": "float32" if dtype.startswith("float") else dtype,
+        "shape": list(first.shape),
+        "scale": first.scale(),
+    }
 
 
 def _examples(table: Path, columns: list[Column], rows: int = 2) -> list[list[Any]]:
@@ -629,8 +762,9 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner,
             row = vocabulary.firsts[vocabulary.labels().index(strays[0])]
             raise UserError(
                 f"{source.where(row)}, column {name!r}: {strays[0]!r} is not a number, as almost all of the others are",
-                f"texts among its numbers: {quoted(strays, 5)}: mend them, or add to prepare.missing.values what stands for a missing "
-                f"value; or prepare.kinds: {{{yaml_key(name)}: category}} where the column holds no numbers",
+                f"texts among its numbers: {quoted(strays, 5)}: mend them, or add to prepare.missing.values what stands"
+                f" for a missing value; or prepare.kinds: {{{yaml_key(name)}: category}} where the column holds no"
+                " numbers",
             )
 
 
@@ -649,13 +783,16 @@ def _shared(out: Path, prepare: Prepare, rows: dict[str, int], own: list[str]) -
         if count := count_shared(blocks(split), rows[split], [blocks(other) for other in others]):
             name = f"{getattr(prepare, f'{split}_source')} (prepare.{split}_source)"
             found.append(
-                f"{count:,} of the {rows[split]:,} rows of {name} are also among {theirs}, with the same inputs and target: of these the figures say "
-                "nothing about new rows"
+                f"{count:,} of the {rows[split]:,} rows of {name} are also among {theirs}, with the same inputs and"
+                " target: of these the figures say nothing about new rows"
             )
     return found
 
 
 def _kept_notes(keep: Kept, fits: Iterable[Fit]) -> list[str]:
     counted = {fitted.column.name: fitted.statistics()["counts"] for fitted in fits if isinstance(fitted, Categories)}
-    unseen = "; ".join(kept.unseen(keep, counted))
-    return ["the preparation of the model that training starts from is kept" + (f"; it hasn't seen, and takes for others: {unseen}" if unseen else "")]
+    unseen = "; ".join(kept_preparation.unseen(keep, counted))
+    return [
+        "the preparation of the model that training starts from is kept"
+        + (f"; it hasn't seen, and takes for others: {unseen}" if unseen else "")
+    ]

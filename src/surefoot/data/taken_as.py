@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from surefoot import files, terminal
+from surefoot.base import paths, terminal
 from surefoot.data.columns import many, quoted
 from surefoot.data.features import Categories, Fit, natural
 
@@ -19,30 +19,55 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
     """What may be otherwise than it was taken for, or teach nothing, or give the target away."""
     fits = list(fits)
     groups = {
-        "left out, taken for an index: {} (no name, or one that pandas gives; prepare.columns takes what it names)": left_out,
-        "empty in every training row: {} (prepare.ignore leaves a column out)": [fitted.column.name for fitted in fits if fitted.empty],
-        "the same value in every training row, from which nothing is learned: {} (prepare.ignore leaves a column out)": [
-            fitted.column.name for fitted in fits if fitted.constant and not fitted.empty
+        "left out, taken for an index: {} (no name, or one that pandas gives; prepare.columns takes what it names)": (
+            left_out
+        ),
+        "empty in every training row: {} (prepare.ignore leaves a column out)": [
+            fitted.column.name for fitted in fits if fitted.empty
         ],
-        "another value in every training row, as in an id, from which nothing is learned: {} (prepare.ignore leaves a column out)": [
-            fitted.column.name for fitted in fits if fitted.distinct
-        ],
-        "whole numbers that count the rows, or rise or fall with them: {}; if that is an id or a row's number, leave it out (prepare.ignore): of new rows it "
-        "says nothing, and where rows are sorted it gives the target away": [fitted.column.name for fitted in fits if fitted.counting],
-        "taken as numbers, though some begin with 0, as codes do: {} (prepare.kinds: category keeps them as they are)": [
-            fitted.column.name for fitted in fits if fitted.column.zeros
-        ],
+        (
+            "the same value in every training row, from which nothing is learned: {} (prepare.ignore leaves a column "
+            "out)"
+        ): [fitted.column.name for fitted in fits if fitted.constant and not fitted.empty],
+        (
+            "another value in every training row, as in an id, from which nothing is learned: {} (prepare.ignore "
+            "leaves a column out)"
+        ): [fitted.column.name for fitted in fits if fitted.distinct],
+        (
+            "whole numbers that count the rows, or rise or fall with them: {}; if that is an id or a row's number, "
+            "leave it out (prepare.ignore): of new rows it says nothing, and where rows are sorted it gives the target"
+            " away"
+        ): [fitted.column.name for fitted in fits if fitted.counting],
+        (
+            "taken as numbers, though some begin with 0, as codes do: {} (prepare.kinds: category keeps them as they "
+            "are)"
+        ): [fitted.column.name for fitted in fits if fitted.column.zeros],
         'taken as numbers, though they may be days, as 20241231 is: {} (prepare.dates: "%Y%m%d" reads them so)': [
             fitted.column.name for fitted in fits if fitted.like_days
         ],
-        "taken as a category, though its values are numbers with something behind, as 25 kg is: {} (prepare.kinds: numeric reads them as numbers)": [
-            fitted.column.name for fitted in fits if isinstance(fitted, Categories) and not fitted.told and fitted.with_units
+        (
+            "taken as a category, though its values are numbers with something behind, as 25 kg is: {} (prepare.kinds:"
+            " numeric reads them as numbers)"
+        ): [
+            fitted.column.name
+            for fitted in fits
+            if isinstance(fitted, Categories) and not fitted.told and fitted.with_units
         ],
-        "taken as a category, though its values have the look of dates: {} (prepare.dates: a format of strptime's reads them as such)": [
-            fitted.column.name for fitted in fits if isinstance(fitted, Categories) and not fitted.told and fitted.like_dates
+        (
+            "taken as a category, though its values have the look of dates: {} (prepare.dates: a format of strptime's "
+            "reads them as such)"
+        ): [
+            fitted.column.name
+            for fitted in fits
+            if isinstance(fitted, Categories) and not fitted.told and fitted.like_dates
         ],
-        "taken as a category, though most of its values are numbers: {} (prepare.kinds: numeric, or prepare.missing.values)": [
-            fitted.column.name for fitted in fits if isinstance(fitted, Categories) and not fitted.told and 2 * fitted.numbers > fitted.different > 1
+        (
+            "taken as a category, though most of its values are numbers: {} (prepare.kinds: numeric, or "
+            "prepare.missing.values)"
+        ): [
+            fitted.column.name
+            for fitted in fits
+            if isinstance(fitted, Categories) and not fitted.told and 2 * fitted.numbers > fitted.different > 1
         ],
     }
     return [told.format(quoted(names)) for told, names in groups.items() if names]
@@ -51,7 +76,11 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
 def alike(described: dict[str, Any]) -> list[str]:
     """Classes, and categories of a column, that are written alike: by people they may be meant as one."""
     named = {f"classes of {described['target']!r}": described["classes"]}
-    named |= {f"categories of {feature['column']!r}": feature["values"] for feature in described["features"] if feature["kind"] == "category"}
+    named |= {
+        f"categories of {feature['column']!r}": feature["values"]
+        for feature in described["features"]
+        if feature["kind"] == "category"
+    }
     found = []
     for what, values in named.items():
         by_look: dict[str, list[str]] = {}
@@ -60,7 +89,10 @@ def alike(described: dict[str, Any]) -> list[str]:
                 by_look.setdefault(" ".join(unicodedata.normalize("NFKC", value).casefold().split()), []).append(value)
         if same := next((looks for looks in by_look.values() if len(looks) > 1), None):
             more = sum(len(looks) > 1 for looks in by_look.values()) - 1
-            found.append(f"{what} that differ only in case or blanks: {quoted(same)}" + (f", and {more} more such" if more else ""))
+            found.append(
+                f"{what} that differ only in case or blanks: {quoted(same)}"
+                + (f", and {more} more such" if more else "")
+            )
     return found
 
 
@@ -71,11 +103,16 @@ def wide(described: dict[str, Any]) -> list[str]:
     if width < WIDE:
         return []
     widest = sorted(((feature["width"], feature["column"]) for feature in onehot), key=lambda pair: -pair[0])[:3]
-    become = f"{len(onehot)} columns become {width:,} inputs" if len(onehot) > 1 else f"column {onehot[0]['column']!r} becomes {width:,} inputs"
+    become = (
+        f"{len(onehot)} columns become {width:,} inputs"
+        if len(onehot) > 1
+        else f"column {onehot[0]['column']!r} becomes {width:,} inputs"
+    )
     named = f" ({', '.join(f'{column!r} {inputs:,}' for inputs, column in widest)})" if len(onehot) > 1 else ""
     return [
-        f"by one-hot {become}{named}, which will take {_bytes(4 * rows * width)} in {files.BATCHES}; prepare.categories: codes takes "
-        f"{_bytes(4 * rows * len(onehot))}, with a network that embeds them, train.model.factory: networks.table:table"
+        f"by one-hot {become}{named}, which will take {_bytes(4 * rows * width)} in {paths.BATCHES};"
+        f" prepare.categories: codes takes {_bytes(4 * rows * len(onehot))}, with a network that embeds them,"
+        " train.model.factory: networks.table:table"
     ]
 
 
@@ -104,7 +141,10 @@ def lines(schema: dict[str, Any]) -> list[str]:
 def _how(feature: dict[str, Any]) -> str:
     if feature["kind"] == "category":
         values = [value for value in feature["values"] if value is not None]
-        some = ", ".join(value if len(value) <= LONGEST else f"{value[:LONGEST]}..." for value in sorted(map(str, values), key=natural)[:3])
+        some = ", ".join(
+            value if len(value) <= LONGEST else f"{value[:LONGEST]}..."
+            for value in sorted(map(str, values), key=natural)[:3]
+        )
         return f" ({many(len(values), 'value')}: {some}{', ...' if len(values) > 3 else ''})"
     written = feature.get("unit") or feature.get("format")
     return f" (written with {written})" if written else ""

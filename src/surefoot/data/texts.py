@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import mask, null_where, numbers, text_array
-from surefoot.params import MISSING_VALUES, Prepare
+from surefoot.params.sections import MISSING_VALUES, Prepare
 
 # A sign of a currency, its code, or per cent; in front of the number or after it.
-CODES = "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|NOK|NZD|PLN|RON|RUB|SEK|SGD|THB|TRY|USD|ZAR"
+CODES = (
+    "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|NOK|NZD|PLN|RON|RUB|SEK|SGD|THB|TRY|USD|ZAR"
+)
 UNIT = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|[%\x{{2030}}]|Rs\.?|kr\.?|zł|Kč|Ft|{CODES})"
 SIGN = r"[+\-\x{2212}]?"
 # As numbers are written elsewhere: what stands before the decimals, and between the thousands.
@@ -23,7 +25,9 @@ OTHERS = ((".", ","), (",", None), (",", "."), (".", "'"), (".", " "), (",", " "
 
 @dataclass(frozen=True)
 class Notation:
-    """How values are written: which texts stand for a missing one (beside empty and blank texts), and the signs in numbers."""
+    """How values are written: which texts stand for a missing one (beside empty and blank texts), and the signs in
+    numbers.
+    """
 
     missing: tuple[str, ...] = MISSING_VALUES
     decimal: str = "."
@@ -80,7 +84,9 @@ def counted(texts: pa.Array) -> dict[str, int]:
 
 
 def to_numbers(texts: pa.Array, notation: Notation, unit: str | None = None) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Plain texts, nulls among them, as float64; and which of them are no numbers of this notation and unit, for which there are nulls."""
+    """Plain texts, nulls among them, as float64; and which of them are no numbers of this notation and unit, for which
+    there are nulls.
+    """
     bare = texts if unit is None else _without_unit(texts, unit)
     fits = pc.match_substring_regex(bare, _pattern(notation))
     if unit is not None:  # the same for all: 5 beside $5 could be anything
@@ -103,7 +109,11 @@ def _separators(thousands: str) -> str:
 
 def _pattern(notation: Notation) -> str:
     point = re.escape(notation.decimal)
-    grouped = rf"\d{{1,3}}(?:{_separators(notation.thousands)}\d{{2,3}})*{_separators(notation.thousands)}\d{{3}}|" if notation.thousands else ""
+    grouped = (
+        rf"\d{{1,3}}(?:{_separators(notation.thousands)}\d{{2,3}})*{_separators(notation.thousands)}\d{{3}}|"
+        if notation.thousands
+        else ""
+    )
     return rf"(?i)^{SIGN}(?:(?:{grouped}\d+)(?:{point}\d*)?|{point}\d+)(?:e[+\-]?\d+)?$|^{SIGN}(?:inf|infinity|nan)$"
 
 
@@ -114,16 +124,28 @@ def _with_unit(unit: str) -> str:
 
 def _without_unit(texts: pa.Array, unit: str) -> pa.Array:
     sign = re.escape(unit)
-    return pc.replace_substring_regex(pc.replace_substring_regex(texts, rf"^({SIGN})\s*{sign}\s*", r"\1"), rf"\s*{sign}$", "")
+    return pc.replace_substring_regex(
+        pc.replace_substring_regex(texts, rf"^({SIGN})\s*{sign}\s*", r"\1"), rf"\s*{sign}$", ""
+    )
 
 
 def unit_of(texts: pa.Array, any_text: bool = False) -> str | None:
-    """The sign of a currency, its code, or per cent, that most of the texts have which have one; None: none has. `any_text`: also kg, say."""
+    """The sign of a currency, its code, or per cent, that most of the texts have which have one; None: none has.
+
+    `any_text`: also kg, say.
+    """
     present = texts.drop_null()
     with_digits = present.filter(pc.match_substring_regex(present, r"\d"))
     found = pc.extract_regex(with_digits, rf"^{SIGN}\s*(?P<front>{UNIT})?[^\p{{Sc}}%]*?(?P<back>{UNIT})?$")
-    if any_text and not any(texts_with.drop_null().unique().to_pylist() != [""] for texts_with in (found.field(0), found.field(1)) if len(found)):
-        found = pc.extract_regex(with_digits, rf"^{SIGN}\s*(?P<front>[^\d\s+.-][^\d.]*?\.?)?\s*{SIGN}[\d.,' ]*\d\.?\s*(?P<back>[^\d\s.,]\D*)?$")
+    if any_text and not any(
+        texts_with.drop_null().unique().to_pylist() != [""]
+        for texts_with in (found.field(0), found.field(1))
+        if len(found)
+    ):
+        found = pc.extract_regex(
+            with_digits,
+            rf"^{SIGN}\s*(?P<front>[^\d\s+.-][^\d.]*?\.?)?\s*{SIGN}[\d.,' ]*\d\.?\s*(?P<back>[^\d\s.,]\D*)?$",
+        )
     signs = [counted(found.field(side)) for side in (0, 1)] if len(found) else []
     both = {sign: number for side in signs for sign, number in side.items() if sign}
     return max(both, key=lambda sign: both[sign]) if both else None
@@ -131,7 +153,11 @@ def unit_of(texts: pa.Array, any_text: bool = False) -> str | None:
 
 def elsewhere(notation: Notation) -> Iterator[Notation]:
     """The other ways in which numbers are written."""
-    yield from (replace(notation, decimal=decimal, thousands=thousands) for decimal, thousands in OTHERS if (decimal, thousands) != _signs(notation))
+    yield from (
+        replace(notation, decimal=decimal, thousands=thousands)
+        for decimal, thousands in OTHERS
+        if (decimal, thousands) != _signs(notation)
+    )
 
 
 def _signs(notation: Notation) -> tuple[str, str | None]:
@@ -155,7 +181,11 @@ def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> st
     if not to_numbers(texts, notation, given)[1][0]:
         if given == unit:
             return ""
-        return f"it is a number with {given!r}, which others don't have" if given else f"it is a number without {unit!r}, which others have"
+        return (
+            f"it is a number with {given!r}, which others don't have"
+            if given
+            else f"it is a number without {unit!r}, which others have"
+        )
     if bracketed := re.fullmatch(r"\((.+)\)|(.+)-", text.strip()):
         inner = text_array([bracketed[1] or bracketed[2]])
         if not to_numbers(inner, notation, unit_of(inner))[1][0]:
@@ -165,13 +195,20 @@ def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> st
         values, bad = to_numbers(texts, other, given)
         if not bad[0]:
             meant.setdefault(values[0].as_py(), other)
-    return "it is " + ", or ".join(f"{value:,.10g} with {keys(other, notation)}" for value, other in list(meant.items())[:2]) if meant else ""
+    return (
+        "it is "
+        + ", or ".join(f"{value:,.10g} with {keys(other, notation)}" for value, other in list(meant.items())[:2])
+        if meant
+        else ""
+    )
 
 
 def no_number(text: str, notation: Notation, unit: str | None = None) -> str:
     """Of a text where a number should be: what to do."""
     may_be = what_it_may_be(text, notation, unit)
-    return f"{text!r} is not a number" + (f", but {may_be}" if may_be else "; where it stands for a missing value, name it in prepare.missing.values")
+    return f"{text!r} is not a number" + (
+        f", but {may_be}" if may_be else "; where it stands for a missing value, name it in prepare.missing.values"
+    )
 
 
 def without(array: pa.Array, notation: Notation) -> pa.Array:
@@ -210,22 +247,37 @@ class Mixture:
 
     @property
     def is_numbers_but_for_a_few(self) -> bool:
-        """Whether they are numbers but for a few texts: in a tenth of the rows, or few different ones among many different numbers."""
-        return self.mixed or self.below_zero or few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
+        """Whether they are numbers but for a few texts: in a tenth of the rows, or few different ones among many
+        different numbers.
+        """
+        return (
+            self.mixed
+            or self.below_zero
+            or few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
+        )
 
 
 def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bool:
-    """Whether a column is one of numbers but for a few texts, by the rows of both kinds, and how many different ones there are of each."""
-    return texts > 0 and (10 * text_rows <= number_rows + text_rows or (text_rows <= number_rows and 4 * texts <= numbers))
+    """Whether a column is one of numbers but for a few texts, by the rows of both kinds, and how many different ones
+    there are of each.
+    """
+    return texts > 0 and (
+        10 * text_rows <= number_rows + text_rows or (text_rows <= number_rows and 4 * texts <= numbers)
+    )
 
 
 def mixture(texts: pa.Array, notation: Notation, any_unit: bool = False) -> Mixture:
-    """Plain texts, nulls among them: which are numbers, all with one unit, or with none. `any_unit`: it may be any text, such as kg."""
+    """Plain texts, nulls among them: which are numbers, all with one unit, or with none.
+
+    `any_unit`: it may be any text, such as kg.
+    """
     found = [_mixture(texts, notation, unit) for unit in dict.fromkeys((unit_of(texts, any_unit), None))]
     best = max(found, key=lambda one: int(one.numbers.sum()))
     if not best.strays or not best.numbers.any():
         return best
-    bare = pc.replace_substring_regex(pc.replace_substring_regex(texts, rf"^({SIGN})\s*{UNIT}\s*", r"\1"), rf"\s*{UNIT}$", "")
+    bare = pc.replace_substring_regex(
+        pc.replace_substring_regex(texts, rf"^({SIGN})\s*{UNIT}\s*", r"\1"), rf"\s*{UNIT}$", ""
+    )
     mixed = pc.all(pc.match_substring_regex(bare, _pattern(notation))).as_py()
     return replace(best, mixed=mixed, below_zero=all(re.fullmatch(r"\(.*\d.*\)|.*\d-", text) for text in best.strays))
 
@@ -233,10 +285,14 @@ def mixture(texts: pa.Array, notation: Notation, any_unit: bool = False) -> Mixt
 def _mixture(texts: pa.Array, notation: Notation, unit: str | None) -> Mixture:
     values, bad = to_numbers(texts, notation, unit)
     is_number = ~numbers(values.is_null())[0].astype(np.bool_)
-    return Mixture(notation, unit, is_number, counted(texts.filter(mask(bad))), len(texts.filter(mask(is_number)).unique()))
+    return Mixture(
+        notation, unit, is_number, counted(texts.filter(mask(bad))), len(texts.filter(mask(is_number)).unique())
+    )
 
 
 def of_any(texts: pa.Array, notations: Iterable[Notation]) -> Mixture | None:
     """The first notation by which texts are numbers; or else are but for a few texts."""
     found = [mixture(texts, notation) for notation in notations]
-    return next((one for one in found if one.is_numbers), None) or next((one for one in found if one.is_numbers_but_for_a_few), None)
+    return next((one for one in found if one.is_numbers), None) or next(
+        (one for one in found if one.is_numbers_but_for_a_few), None
+    )

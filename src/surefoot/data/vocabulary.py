@@ -12,7 +12,12 @@ def texts_of_categories(array: pa.Array) -> pa.Array:
     """Categories of any type as texts: numbers as a file would have them, 2007 also where pandas made 2007.0 of it."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if is_text(array.type) or pa.types.is_boolean(array.type) or pa.types.is_temporal(array.type) or pa.types.is_null(array.type):
+    if (
+        is_text(array.type)
+        or pa.types.is_boolean(array.type)
+        or pa.types.is_temporal(array.type)
+        or pa.types.is_null(array.type)
+    ):
         return array.cast(pa.string())
     return whole_texts(array)
 
@@ -24,11 +29,16 @@ def spelled(texts: pa.Array) -> pa.Array:
 
 def keys(texts: pa.Array) -> pa.Array:
     """What two spellings of one category or class have in common: 1 and 1.0 are one, so are true, True and TRUE."""
-    return pc.replace_substring_regex(pc.replace_substring_regex(spelled(texts), "^T(rue|RUE)$", "true"), "^F(alse|ALSE)$", "false")
+    return pc.replace_substring_regex(
+        pc.replace_substring_regex(spelled(texts), "^T(rue|RUE)$", "true"), "^F(alse|ALSE)$", "false"
+    )
 
 
 class Vocabulary:
-    """The different texts of a column in order of appearance, and so a number for each. One text, whatever its spelling: that of the first."""
+    """The different texts of a column in order of appearance, and so a number for each.
+
+    One text, whatever its spelling: that of the first.
+    """
 
     def __init__(self) -> None:
         self.values: pa.Array = pa.nulls(0, pa.string())
@@ -37,7 +47,10 @@ class Vocabulary:
         """The row of each text, where it came first."""
 
     def encode(self, texts: pa.Array, row: int = 0) -> NDArray[np.int32]:
-        """The number of each text (of strings, or a dictionary of them), new ones included; -1 for a null. `row` is that of the first text."""
+        """The number of each text (of strings, or a dictionary of them), new ones included; -1 for a null.
+
+        `row` is that of the first text.
+        """
         coded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
         if not len(coded.dictionary):
             return np.full(len(texts), -1, np.int32)
@@ -53,7 +66,9 @@ class Vocabulary:
             self._keys = pa.concat_arrays([self._keys, new.dictionary])
             known = pc.index_in(of_coded, value_set=self._keys)
         number, there = numbers(known)
-        found: NDArray[np.int32] = (number if there is None else np.where(there, number, np.int32(-1))).astype(np.int32)[codes]
+        found: NDArray[np.int32] = (number if there is None else np.where(there, number, np.int32(-1))).astype(
+            np.int32
+        )[codes]
         found = found if valid is None else np.where(valid, found, np.int32(-1))
         if len(self.firsts) < len(self.values):
             came, at = np.unique(found, return_index=True)

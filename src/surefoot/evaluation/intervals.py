@@ -25,13 +25,17 @@ def wilson(successes: float, trials: float) -> Interval:
     share, square = successes / trials, Z * Z / trials
     middle, half = share + square / 2, Z * sqrt(share * (1 - share) / trials + square / trials / 4)
     # At the ends rounding would leave 1e-17 of it.
-    return (0.0 if successes == 0 else (middle - half) / (1 + square)), (1.0 if successes == trials else (middle + half) / (1 + square))
+    return (0.0 if successes == 0 else (middle - half) / (1 + square)), (
+        1.0 if successes == trials else (middle + half) / (1 + square)
+    )
 
 
 def intervals(tested: Scored, seed: int) -> dict[str, Interval]:
-    """Intervals of the test metrics, and of the loss where it is a mean over rows: Wilson's for shares of rows, else by the bootstrap.
+    """Intervals of the test metrics, and of the loss where it is a mean over rows: Wilson's for shares of rows, else by
+    the bootstrap.
 
-    None for the calibration error, which resampling raises. To six digits, so that they are the same on every processor.
+    None for the calibration error, which resampling raises. To six digits, so that they are the same on every
+    processor.
     """
     statistics, shares = OF_TASK[tested.task](tested)
     if tested.losses is not None:
@@ -49,7 +53,8 @@ def bootstrap(statistics: Statistics, rows: int, seed: int, width: int = 1) -> d
     """Intervals of statistics of rows, by the percentiles of the same resamples for all.
 
     Args:
-        statistics: by name, functions of row numbers (resamples, n) that give a number for each resample; NaN where it has none.
+        statistics: by name, functions of row numbers (resamples, n) that give a number for each resample; NaN where it
+            has none.
         rows: how many there are to draw from.
         seed: of the draws.
         width: how many numbers of a resample a statistic holds in memory beside its rows.
@@ -66,8 +71,11 @@ def bootstrap(statistics: Statistics, rows: int, seed: int, width: int = 1) -> d
             there = np.concatenate(values)
             there = there[np.isfinite(there)]
             value = float(statistics[name](every)[0])
-            if len(there) and np.isfinite(value) and there.min() < there.max():  # all the same, at 1 say, would claim what can't be known
-                # Around the value itself, as resamples of few rows a class lie below it; and narrower by the root of how many more rows there are.
+            if (
+                len(there) and np.isfinite(value) and there.min() < there.max()
+            ):  # all the same, at 1 say, would claim what can't be known
+                # Around the value itself, as resamples of few rows a class lie below it; and narrower by the root of
+                # how many more rows there are.
                 low, middle, high = np.quantile(there, [0.025, 0.5, 0.975])
                 ends = value + (low - middle) * sqrt(size / rows), value + (high - middle) * sqrt(size / rows)
                 limits = (-np.inf if there.min() < 0 else 0.0, np.inf if name in UNBOUNDED else 1.0)
@@ -114,10 +122,16 @@ def _classification(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
 def _binary(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
     actual, predicted = tested.actual > 0, tested.predicted > 0
     hits, of, taken = int((actual & predicted).sum()), int(actual.sum()), int(predicted.sum())
-    shares = {"accuracy": wilson(int((actual == predicted).sum()), len(actual)), "precision": wilson(hits, taken), "recall": wilson(hits, of)}
+    shares = {
+        "accuracy": wilson(int((actual == predicted).sum()), len(actual)),
+        "precision": wilson(hits, taken),
+        "recall": wilson(hits, of),
+    }
 
     def f1(rows: Indices) -> Floats:
-        found: Floats = np.nan_to_num(2 * (actual & predicted)[rows].sum(1) / (actual[rows].sum(1) + predicted[rows].sum(1)))
+        found: Floats = np.nan_to_num(
+            2 * (actual & predicted)[rows].sum(1) / (actual[rows].sum(1) + predicted[rows].sum(1))
+        )
         return found
 
     statistics: Statistics = {"f1": f1}
@@ -129,7 +143,10 @@ def _binary(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
 
         def counts(rows: Indices) -> tuple[Floats, Floats]:
             places = rank[rows] + np.arange(len(rows))[:, None] * groups
-            all_of, positive = (np.bincount(some, minlength=len(rows) * groups).reshape(-1, groups) for some in (places.ravel(), places[actual[rows]]))
+            all_of, positive = (
+                np.bincount(some, minlength=len(rows) * groups).reshape(-1, groups)
+                for some in (places.ravel(), places[actual[rows]])
+            )
             return positive.astype(np.float64), (all_of - positive).astype(np.float64)
 
         def roc_auc(rows: Indices) -> Floats:
@@ -151,7 +168,10 @@ def _binary(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
 def _regression(tested: Scored) -> tuple[Statistics, dict[str, Interval]]:
     actual = tested.actual.astype(np.float64)
     errors = tested.predicted - actual
-    statistics: Statistics = {"mae": lambda rows: np.abs(errors)[rows].mean(1), "rmse": lambda rows: np.sqrt((errors**2)[rows].mean(1))}
+    statistics: Statistics = {
+        "mae": lambda rows: np.abs(errors)[rows].mean(1),
+        "rmse": lambda rows: np.sqrt((errors**2)[rows].mean(1)),
+    }
     if actual.var():
         statistics["r2"] = lambda rows: 1 - (errors**2)[rows].mean(1) / actual[rows].var(1)
     return statistics, {}

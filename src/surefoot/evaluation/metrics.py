@@ -42,23 +42,43 @@ def measure(tested: Scored) -> dict[str, float]:
 
 
 def classification(tested: Scored) -> dict[str, float]:
-    """Accuracy; the means, over the classes that have a row, of precision, recall and F1; the expected calibration error."""
+    """Accuracy; the means, over the classes that have a row, of precision, recall and F1; the expected calibration
+    error.
+    """
     table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes))
     there = table["rows"] > 0  # a class without a test row has no recall
     macro = {f"{name}_macro": float(np.nan_to_num(table[name][there]).mean()) for name in ("precision", "recall", "f1")}
-    return {"accuracy": float((tested.actual == tested.predicted).mean()), **macro, "ece": calibration_error(*confidence(tested))}
+    return {
+        "accuracy": float((tested.actual == tested.predicted).mean()),
+        **macro,
+        "ece": calibration_error(*confidence(tested)),
+    }
 
 
 def binary(tested: Scored) -> dict[str, float]:
-    """Accuracy; precision, recall and F1 of the second class; areas under the ROC and the precision-recall curve; the expected calibration error."""
+    """Accuracy; precision, recall and F1 of the second class; areas under the ROC and the precision-recall curve; the
+    expected calibration error.
+    """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     actual, scores = tested.actual > 0, tested.scores[:, 0]
     table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), 2)
     found = {name: float(np.nan_to_num(table[name][1])) for name in ("precision", "recall", "f1")}
     both = 0 < actual.sum() < len(actual)
-    areas = {"roc_auc": float(roc_auc_score(actual, scores)), "average_precision": float(average_precision_score(actual, scores))} if both else {}
-    return {"accuracy": float((tested.actual == tested.predicted).mean()), **found, **areas, "ece": calibration_error(*confidence(tested))}
+    areas = (
+        {
+            "roc_auc": float(roc_auc_score(actual, scores)),
+            "average_precision": float(average_precision_score(actual, scores)),
+        }
+        if both
+        else {}
+    )
+    return {
+        "accuracy": float((tested.actual == tested.predicted).mean()),
+        **found,
+        **areas,
+        "ece": calibration_error(*confidence(tested)),
+    }
 
 
 def regression(tested: Scored) -> dict[str, float]:
@@ -67,14 +87,18 @@ def regression(tested: Scored) -> dict[str, float]:
     errors = tested.predicted - actual
     squared = float((errors**2).mean())
     spread = float(actual.var())
-    return {"mae": float(np.abs(errors).mean()), "rmse": squared**0.5} | ({"r2": 1 - squared / spread} if spread else {})
+    return {"mae": float(np.abs(errors).mean()), "rmse": squared**0.5} | (
+        {"r2": 1 - squared / spread} if spread else {}
+    )
 
 
 METRICS = {"classification": classification, "binary": binary, "regression": regression}
 
 
 def per_class(actual: Classes, predicted: Classes, classes: int) -> dict[str, NDArray[np.float64]]:
-    """Of each class: rows, rows predicted, those right, precision, recall and F1 (NaN where there is nothing to divide by)."""
+    """Of each class: rows, rows predicted, those right, precision, recall and F1 (NaN where there is nothing to divide
+    by).
+    """
     rows, taken = (np.bincount(values, minlength=classes).astype(np.float64) for values in (actual, predicted))
     right = np.bincount(actual[actual == predicted], minlength=classes).astype(np.float64)
     with np.errstate(invalid="ignore"):
@@ -83,7 +107,9 @@ def per_class(actual: Classes, predicted: Classes, classes: int) -> dict[str, ND
 
 
 def confidence(tested: Scored) -> tuple[Floats, NDArray[np.bool_]]:
-    """For each row a probability, and whether that came true: of the predicted class; in a binary task of the second class."""
+    """For each row a probability, and whether that came true: of the predicted class; in a binary task of the second
+    class.
+    """
     if tested.task == "binary":
         return tested.probabilities[:, 1], tested.actual > 0
     return tested.probabilities.max(1), tested.actual == tested.predicted
@@ -95,7 +121,9 @@ def in_bins(probability: Floats, bins: int = BINS) -> NDArray[np.int64]:
 
 
 def calibration_error(probability: Floats, true: NDArray[np.bool_], bins: int = BINS) -> float:
-    """The expected calibration error: between the mean probability and the share that came true, averaged over the rows of each bin."""
+    """The expected calibration error: between the mean probability and the share that came true, averaged over the rows
+    of each bin.
+    """
     return float(np.abs(np.bincount(in_bins(probability, bins), probability - true, minlength=bins)).sum() / len(true))
 
 

@@ -8,15 +8,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.evaluation import classes, curves, mistakes, numbers
 from surefoot.evaluation.intervals import wilson
 from surefoot.evaluation.metrics import Scored, per_class
+from surefoot.evaluation.plots import classes, mistakes, regression, training_curves
 
-COLUMNS = ("class", "rows", "predicted", "precision", "precision_low", "precision_high", "recall", "recall_low", "recall_high", "f1")
+COLUMNS = (
+    "class",
+    "rows",
+    "predicted",
+    "precision",
+    "precision_low",
+    "precision_high",
+    "recall",
+    "recall_low",
+    "recall_high",
+    "f1",
+)
 
 
 def pictures(
-    tested: Scored, history: Mapping[str, Sequence[float]], chosen: int, select: str, target: str, inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]
+    tested: Scored,
+    history: Mapping[str, Sequence[float]],
+    chosen: int,
+    select: str,
+    target: str,
+    inputs: NDArray[Any],
+    features: Sequence[Mapping[str, Any]],
 ) -> dict[str, bytes]:
     """The plots of a run as PNG, by file name.
 
@@ -29,10 +46,17 @@ def pictures(
         inputs: of the test rows, (rows, *shape), as the batch store has them.
         features: the fitted preparation that they went through.
     """
-    found = {"training.png": curves.training(history, chosen, select)}
+    found = {"training.png": training_curves.training(history, chosen, select)}
     if tested.task == "regression":
-        return found | {"predictions.png": numbers.predictions(tested, target), "residuals.png": numbers.residuals(tested, target)}
-    found |= {"confusion.png": classes.confusion(tested), "classes.png": classes.classes(tested), "calibration.png": classes.calibration(tested)}
+        return found | {
+            "predictions.png": regression.predictions(tested, target),
+            "residuals.png": regression.residuals(tested, target),
+        }
+    found |= {
+        "confusion.png": classes.confusion(tested),
+        "classes.png": classes.classes(tested),
+        "calibration.png": classes.calibration(tested),
+    }
     if len(np.unique(tested.actual)) > 1:  # else there is nothing to tell the class from
         found |= {"roc.png": classes.roc(tested), "precision_recall.png": classes.precision_recall(tested)}
     worst = mistakes.worst(tested)
@@ -41,14 +65,23 @@ def pictures(
 
 
 def class_table(tested: Scored) -> bytes:
-    """A CSV row for each class: rows, rows predicted, precision and recall with their 95 % intervals, F1. Empty where there is no row to say it."""
-    table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes)) if tested.classes else {}
+    """A CSV row for each class: rows, rows predicted, precision and recall with their 95 % intervals, F1.
+
+    Empty where there is no row to say it.
+    """
+    table = (
+        per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes))
+        if tested.classes
+        else {}
+    )
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for number, name in enumerate(tested.classes):
         rows, taken, right = (int(table[column][number]) for column in ("rows", "predicted", "right"))
-        shares = ([right / of, *(round(end, 6) for end in wilson(right, of))] if of else [""] * 3 for of in (taken, rows))
+        shares = (
+            [right / of, *(round(end, 6) for end in wilson(right, of))] if of else [""] * 3 for of in (taken, rows)
+        )
         precision, recall = shares
         writer.writerow([name, rows, taken, *precision, *recall, 2 * right / (rows + taken) if rows + taken else ""])
     return text.getvalue().encode()

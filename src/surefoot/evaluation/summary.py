@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from math import log10
 
-from surefoot import terminal
+from surefoot.base import terminal
 from surefoot.evaluation.intervals import Interval
 
 
-def table(rows: int, metrics: Mapping[str, float], intervals: Mapping[str, Interval], since: tuple[str, Mapping[str, float]] | None) -> list[str]:
+def table(
+    rows: int,
+    metrics: Mapping[str, float],
+    intervals: Mapping[str, Interval],
+    since: tuple[str, Mapping[str, float]] | None,
+) -> list[str]:
     """Lines of the test metrics with their intervals, and the change.
 
     Args:
@@ -20,12 +25,16 @@ def table(rows: int, metrics: Mapping[str, float], intervals: Mapping[str, Inter
     cells = [(f"{rows:,} test rows", "", "95 % interval", f"change since {commit}" if since else "")]
     for name, value in metrics.items():
         ends = f"{number(intervals[name][0])} to {number(intervals[name][1])}" if name in intervals else "-"
-        cells.append((name, number(value), ends, (change(value - before[name]) if name in before else "new") if since else ""))
+        cells.append(
+            (name, number(value), ends, (change(value - before[name]) if name in before else "new") if since else "")
+        )
     return terminal.table(cells, right=(1, 2, 3))
 
 
 def number(value: float) -> str:
-    """With five digits, four of them after the point at most: 0.9665, 54.123, 12,346; what is very small or large with an exponent."""
+    """With five digits, four of them after the point at most: 0.9665, 54.123, 12,346; what is very small or large with
+    an exponent.
+    """
     size = abs(value)
     if value and not 1e-4 <= size < 1e9:
         return f"{value:.3e}"

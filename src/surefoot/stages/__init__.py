@@ -2,7 +2,7 @@
 
 import sys
 
-from surefoot import errors
+from surefoot.base import errors
 
 if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for the module that it is to run
     errors.begin()

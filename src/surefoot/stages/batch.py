@@ -4,33 +4,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 
-from surefoot import errors, files, terminal
+from surefoot.base import errors, paths, terminal, writing
+from surefoot.base.errors import UserError
+from surefoot.data.batch_store import write_index, write_split
 from surefoot.data.order import Order
-from surefoot.data.split import SPLITS
-from surefoot.data.store import write_index, write_split
+from surefoot.data.splitting import SPLITS
 from surefoot.data.tables import read_schema, read_table
-from surefoot.errors import UserError
-from surefoot.params import load
+from surefoot.params.reading import load
 
 
 def main() -> None:
     """Read `data/prepared/`; write `data/batches/`."""
-    params = load(files.PARAMS)
-    schema = read_schema(files.PREPARED)
+    params = load(paths.PARAMS)
+    schema = read_schema(paths.PREPARED)
     columns, rows = prod(schema["shape"]), schema["rows"]
     shape = params.batch.shape or tuple(schema["shape"])
     if prod(shape) != columns:
-        raise UserError(f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {columns} inputs; give auto, or another shape")
+        raise UserError(
+            f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {columns} inputs; give"
+            " auto, or another shape"
+        )
     if params.batch.drop_last and params.batch.size > rows["train"]:
-        raise UserError(f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and batch.drop_last leaves none")
+        raise UserError(
+            f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and"
+            " batch.drop_last leaves none"
+        )
     # What a row that comes later needs, so that the model can be used on raw rows.
     preparation = {key: schema[key] for key in ("source", "dropped", "examples", "split", "notation")}
     batch, splits = params.batch, {}
     target_scale = schema.get("target_scale")
     targets_dtype = "int64" if schema["task"] == "classification" else "float64" if target_scale else "float32"
-    with files.new_directory(files.BATCHES) as out:
+    with writing.new_directory(paths.BATCHES) as out:
         for split in SPLITS:
-            blocks = read_table(files.PREPARED, split, schema)
+            blocks = read_table(paths.PREPARED, split, schema)
             places = Order(rows["train"], params.seed, epoch=0) if split == "train" else None
             with progress_bar(split, rows[split] * (2 if places else 1)) as tick:  # shuffled in two passes
                 splits[split] = write_split(
@@ -62,8 +68,12 @@ def main() -> None:
     terminal.say(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
 
 
-def _scale(scale: dict[str, list[float]] | None, before: tuple[int, ...], shape: tuple[int, ...]) -> dict[str, list[float]] | None:
-    """The scale of images for the shape that they are given: where channels aren't its first axis any more, a number for each value."""
+def _scale(
+    scale: dict[str, list[float]] | None, before: tuple[int, ...], shape: tuple[int, ...]
+) -> dict[str, list[float]] | None:
+    """The scale of images for the shape that they are given: where channels aren't its first axis any more, a number
+    for each value.
+    """
     if scale is None or len(scale["subtract"]) in (1, shape[0], prod(shape)):
         return scale
     each = prod(before) // before[0]
@@ -72,7 +82,9 @@ def _scale(scale: dict[str, list[float]] | None, before: tuple[int, ...], shape:
 
 @contextmanager
 def progress_bar(split: str, rows: int) -> Iterator[Callable[[int], object]]:
-    """Call what it gives with the number of rows that are done: a bar, where a terminal is attached, that vanishes in the end."""
+    """Call what it gives with the number of rows that are done: a bar, where a terminal is attached, that vanishes in
+    the end.
+    """
     if not terminal.watched():
         yield lambda rows: None
         return

@@ -7,13 +7,17 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from surefoot import errors, files, lookup, mlflow_client, provenance, runs, start, terminal, tracking, watched
-from surefoot.data import new_rows
-from surefoot.data.normalize import in_own_unit
-from surefoot.data.store import Store, open_store
-from surefoot.errors import UserError
-from surefoot.imports import where
-from surefoot.params import Params, load
+from surefoot.base import errors, locks, paths, reading, terminal, writing
+from surefoot.base.errors import UserError
+from surefoot.base.user_code import where
+from surefoot.data.batch_store import Store, open_store
+from surefoot.data.normalization import in_own_unit
+from surefoot.params import dvc_yaml
+from surefoot.params.reading import load
+from surefoot.params.sections import Params
+from surefoot.reproduction import provenance
+from surefoot.run import naming, new_rows, planning, publish, record, start_from
+from surefoot.tracking import find_runs, mlflow_client, tracker
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -27,26 +31,32 @@ ROWS_AT_ONCE = 10_000  # whose losses are computed
 
 
 def main() -> None:
-    """Read the model, the history and `data/batches/`; write test metrics, tables and plots; add them to the MLflow run; print a summary."""
-    params = load(files.PARAMS)
-    files.remove_measured()
+    """Read the model, the history and `data/batches/`; write test metrics, tables and plots; add them to the MLflow
+    run; print a summary.
+    """
+    params = load(paths.PARAMS)
+    writing.remove_measured()
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    watched.require(params, "evaluate")
+    dvc_yaml.require(params, "evaluate")
     from safetensors import SafetensorError
 
     from surefoot.evaluation import intervals, metrics, reports, summary
-    from surefoot.training import model as networks
+    from surefoot.run.trajectory_store import TrajectoryStore
+    from surefoot.training import network as networks
+    from surefoot.training.minibatches import Stored
     from surefoot.training.objective import objective
-    from surefoot.training.rows import Stored
-    from surefoot.training.trajectory_store import TrajectoryStore
 
-    store = open_store(files.BATCHES)
+    store = open_store(paths.BATCHES)
     network, loss = params.train.model, params.train.loss
-    model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema, params.device)
+    model = networks.build(
+        network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema, params.device
+    )
     try:
-        networks.load(model, files.read_made(files.MODEL, "train", files.LARGEST_WEIGHTS))
+        networks.load(model, reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS))
     except (RuntimeError, ValueError, KeyError, SafetensorError):
-        raise UserError(f"{files.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again") from None
+        raise UserError(
+            f"{paths.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again"
+        ) from None
     of_data = {"class_counts": store.index["splits"]["train"]["class_counts"], "unit": store.target_unit}
     aim = objective(store.task, **loss.model_dump(), **of_data, device=params.device)
 
@@ -61,25 +71,30 @@ def main() -> None:
     if not math.isfinite(value) or not outputs.isfinite().all():
         what = "the network's output" if math.isfinite(value) else "the loss"
         told = "not finite" if math.isfinite(value) else value
-        raise UserError(f"{what} on the test rows is {told}, though on the validation rows it wasn't: are there values far from all those in training?")
+        raise UserError(
+            f"{what} on the test rows is {told}, though on the validation rows it wasn't: are there values far from all"
+            " those in training?"
+        )
     tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
     found = {"loss": value, **metrics.measure(tested)}
-    begin = start.load(params, TrajectoryStore(files.trajectory()))
+    begin = start_from.load(params, TrajectoryStore(paths.trajectory()))
     found |= new_rows.old_and_new(begin.said if begin else None, store, tested.actual, tested.predicted)
     ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
     history = _history()
     chosen = _chosen(history, params.train.select)
-    pictures = reports.pictures(tested, history, chosen, params.train.select, params.prepare.target, store.test.inputs, store.index["features"])
+    pictures = reports.pictures(
+        tested, history, chosen, params.train.select, params.prepare.target, store.test.inputs, store.index["features"]
+    )
 
-    files.write_json(files.METRICS, {"test": found})
+    writing.write_json(paths.METRICS, {"test": found})
     ends = {name: {"low": low, "high": high} for name, (low, high) in ranges.items()}
-    files.write_json(files.INTERVALS, {"test": ends})
+    writing.write_json(paths.INTERVALS, {"test": ends})
     pairs = zip(_labels(store, tested.actual), _labels(store, tested.predicted), strict=True)
-    files.write_bytes(files.PREDICTIONS, _table([("actual", "predicted"), *pairs]))
-    files.write_bytes(files.CLASSES, reports.class_table(tested))
-    with files.new_directory(files.PLOTS) as out:
+    writing.write_bytes(paths.PREDICTIONS, _table([("actual", "predicted"), *pairs]))
+    writing.write_bytes(paths.CLASSES, reports.class_table(tested))
+    with writing.new_directory(paths.PLOTS) as out:
         for name, picture in pictures.items():
-            files.write_bytes(out / name, picture)
+            writing.write_bytes(out / name, picture)
     run_id = _track(params, store, found, ends, pictures, history)
     terminal.say("", *summary.table(len(targets), found, ranges, _last_commits()), *_places(run_id))
 
@@ -107,8 +122,12 @@ def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weight
     return Scored(store.task, store.classes, actual, predicted, scores.numpy(), probabilities.numpy(), losses, weights)
 
 
-def _losses(params: Params, store: Store, aim: "Objective", outputs: "Tensor", targets: "Tensor", mean: float) -> "tuple[np.ndarray | None, np.ndarray | None]":
-    """The loss of each test row, and the row's weight in their mean; None where the loss isn't such a mean, as one of the user's own may be."""
+def _losses(
+    params: Params, store: Store, aim: "Objective", outputs: "Tensor", targets: "Tensor", mean: float
+) -> "tuple[np.ndarray | None, np.ndarray | None]":
+    """The loss of each test row, and the row's weight in their mean; None where the loss isn't such a mean, as one of
+    the user's own may be.
+    """
     import torch
 
     from surefoot.training.objective import objective
@@ -117,7 +136,10 @@ def _losses(params: Params, store: Store, aim: "Objective", outputs: "Tensor", t
     loss["arguments"] = loss["arguments"] | {"reduction": "none"}
     try:
         each = objective(store.task, **loss, class_counts=store.index["splits"]["train"]["class_counts"])
-        parts = [each.loss(*some).double() for some in zip(outputs.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)]
+        parts = [
+            each.loss(*some).double()
+            for some in zip(outputs.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)
+        ]
         losses = torch.cat(parts)
         # A loss with class weights divides by their sum.
         weight = getattr(aim.loss, "weight", None)  # which lies where the network does
@@ -140,7 +162,11 @@ def _predicted(store: Store, outputs: "np.ndarray") -> "np.ndarray":
 
 
 def _labels(store: Store, values: "np.ndarray") -> list[str]:
-    return [str(value) for value in values] if store.task == "regression" else [store.classes[int(value)] for value in values]
+    return (
+        [str(value) for value in values]
+        if store.task == "regression"
+        else [store.classes[int(value)] for value in values]
+    )
 
 
 def _table(rows: list[tuple[str, str]]) -> bytes:
@@ -151,11 +177,13 @@ def _table(rows: list[tuple[str, str]]) -> bytes:
 
 def _history() -> dict[str, list[float]]:
     """The columns of history.csv; NaN for an empty cell."""
-    rows = list(csv.DictReader(io.StringIO(files.read_made(files.HISTORY, "train").decode("utf-8", "replace"), newline="")))
+    rows = list(
+        csv.DictReader(io.StringIO(reading.read_made(paths.HISTORY, "train").decode("utf-8", "replace"), newline=""))
+    )
     try:
         return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
     except (IndexError, ValueError, TypeError):
-        raise UserError(f"{files.HISTORY}: is damaged; remove it, and `dvc repro train` makes it again") from None
+        raise UserError(f"{paths.HISTORY}: is damaged; remove it, and `dvc repro train` makes it again") from None
 
 
 def _chosen(history: dict[str, list[float]], select: str) -> int:
@@ -174,32 +202,44 @@ def _track(
     pictures: dict[str, bytes],
     history: dict[str, list[float]],
 ) -> str | None:
-    """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks; returns the run's id, None where MLflow is out of reach."""
-    from surefoot.evaluation import lr_plots
-    from surefoot.training.trajectory_store import TrajectoryStore
+    """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks; returns the run's id,
+    None where MLflow is out of reach.
+    """
+    from surefoot.evaluation.plots import learning_rate
+    from surefoot.run.trajectory_store import TrajectoryStore
 
-    trajectories = TrajectoryStore(files.trajectory())
-    plan = runs.plan(params, batches)
+    trajectories = TrajectoryStore(paths.trajectory())
+    plan = planning.plan(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = trajectories.run(plan.identity)
-    results = {f"test/{name}": value for name, value in metrics.items()} | lookup.interval_ends(intervals)
-    run = (known or runs.mark(params, batches, plan)) | {"results": results}
+    results = {f"test/{name}": value for name, value in metrics.items()} | find_runs.interval_ends(intervals)
+    run = (known or record.mark(params, batches, plan)) | {"results": results}
     if known:
         trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
     # As it was: a schedule that follows a metric isn't known before, and a run may end early.
     schedule, epochs = plan.schedule(), len(history["epoch"])
     before = [None, *({name: values[epoch] for name, values in history.items()} for epoch in range(epochs - 1))]
     values = (schedule.next_epoch(metrics) for metrics in before)
-    drawn = lr_plots.schedule(values, schedule.columns, runs.group_names(params), plan.steps_per_epoch, epochs, runs.schedule_title(params))
-    runs.keep_plots(plan.identity, pictures | {"schedule.png": drawn}, trajectories)
-    return runs.publish(plan.identity, run, trajectories, files.Locks(trajectories.path / "lock")).run_id
+    drawn = learning_rate.schedule(
+        values,
+        schedule.columns,
+        naming.group_names(params),
+        plan.steps_per_epoch,
+        epochs,
+        naming.schedule_title(params),
+    )
+    publish.keep_plots(plan.identity, pictures | {"schedule.png": drawn}, trajectories)
+    return publish.publish(plan.identity, run, trajectories, locks.Locks(trajectories.path / "lock")).run_id
 
 
 def _last_commits() -> tuple[str, dict[str, float]] | None:
     """The last commit and its test metrics, if they can be had, and are of the same test rows."""
-    found, predictions = (provenance.committed_output("evaluate", str(path), path.read_bytes()) for path in (files.METRICS, files.PREDICTIONS))
+    found, predictions = (
+        provenance.committed_output("evaluate", str(path), path.read_bytes())
+        for path in (paths.METRICS, paths.PREDICTIONS)
+    )
     try:
-        if not found or not predictions or _actual(predictions[1]) != _actual(files.PREDICTIONS.read_bytes()):
+        if not found or not predictions or _actual(predictions[1]) != _actual(paths.PREDICTIONS.read_bytes()):
             return None
         return found[0], {name: float(value) for name, value in json.loads(found[1])["test"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error):
@@ -212,12 +252,16 @@ def _actual(predictions: bytes) -> list[str]:
 
 
 def _places(run_id: str | None) -> list[str]:
-    """Where things are, after an empty line; nothing where `surefoot verify` makes a run again, as they will be gone."""
-    if os.environ.get(tracking.SCRATCH):
+    """Where things are, after an empty line; nothing where `surefoot verify` makes a run again, as they
+    will be gone.
+    """
+    if os.environ.get(tracker.SCRATCH):
         return []
-    by = "make ui" if mlflow_client.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
+    by = (
+        "make ui" if mlflow_client.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
+    )
     run = f"run {run_id}: {by}" if run_id else "is out of reach; `surefoot sync` brings the run there later"
-    return ["", f"plots   {files.PLOTS}", f"model   {files.MODEL}", f"MLflow  {run}"]
+    return ["", f"plots   {paths.PLOTS}", f"model   {paths.MODEL}", f"MLflow  {run}"]
 
 
 if __name__ == "__main__":

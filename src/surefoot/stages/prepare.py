@@ -11,37 +11,48 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from surefoot import errors, files, terminal, user_code, watched
-from surefoot.data import kept, taken_as
+from surefoot.base import code_digests, errors, paths, terminal, writing
+from surefoot.base.errors import UserError
+from surefoot.base.user_code import FUNCTION
+from surefoot.data import kept_preparation, taken_as
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.columns import many, some
-from surefoot.data.readers.open import copies, open_source, passed_over
+from surefoot.data.readers.open_source import copies, open_source, passed_over
 from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Open, refuse_same
 from surefoot.data.tables import write_tables
-from surefoot.errors import UserError
-from surefoot.imports import FUNCTION
-from surefoot.params import Prepare, load
+from surefoot.params import dvc_yaml
+from surefoot.params.reading import load
+from surefoot.params.sections import Prepare
 
 
 def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
-    params = load(files.PARAMS)
-    watched.require(params, "prepare")
-    keep = kept.read(params.prepare)
-    prepare = kept.as_kept(params.prepare, keep) if keep else params.prepare
+    params = load(paths.PARAMS)
+    dvc_yaml.require(params, "prepare")
+    keep = kept_preparation.read(params.prepare)
+    prepare = kept_preparation.as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)
     main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
     check_shape(params.batch.shape, prepare, main_source.schema)
-    separate = [_opener(split, getattr(prepare, f"{split}_source"), getattr(prepare, f"{split}_labels")) for split in ("validation", "test")]
-    with files.new_directory(files.PREPARED) as out:
+    separate = [
+        _opener(split, getattr(prepare, f"{split}_source"), getattr(prepare, f"{split}_labels"))
+        for split in ("validation", "test")
+    ]
+    with writing.new_directory(paths.PREPARED) as out:
         schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
-        files.remove_measured()  # while the data that it was measured on are in place
+        writing.remove_measured()  # while the data that it was measured on are in place
     for source in dict.fromkeys(filter(None, (prepare.source, prepare.validation_source, prepare.test_source))):
         if beside := passed_over(source):
-            terminal.say(f"note: {source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no data: {some(beside)}")
+            terminal.say(
+                f"note: {source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no"
+                f" data: {some(beside)}"
+            )
     if twice := copies(prepare.source):
-        terminal.say(f"note: {prepare.source}: the same as another part, byte for byte: {some(twice)}; its rows may be in training and in the test")
+        terminal.say(
+            f"note: {prepare.source}: the same as another part, byte for byte: {some(twice)}; its rows may be in"
+            " training and in the test"
+        )
     for doubt in doubtful:
         terminal.say(f"note: {prepare.source}: {doubt}")
     for line in taken_as.lines(schema):
@@ -52,17 +63,21 @@ def main() -> None:
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
     if scale := schema.get("target_scale"):
-        what += f" (mean {_written(scale['subtract'][0])}, deviation {_written(scale['divide'][0])}, by which it is scaled in training)"
+        what += (
+            f" (mean {_written(scale['subtract'][0])}, deviation {_written(scale['divide'][0])}, by which it is scaled"
+            " in training)"
+        )
     terminal.say(f"prepared {prepare.source}: {many(inputs, 'input')}, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
         terminal.say(
-            f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the file into {files.RAW}, fetch it with "
-            "`dvc import-url`, or name it in dvc.yaml under prepare's deps"
+            f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the"
+            f" file into {paths.RAW}, fetch it with `dvc import-url`, or name it in dvc.yaml under prepare's deps"
         )
 
 
 def check_shape(shape: tuple[int, ...] | None, prepare: Prepare, schema: pa.Schema) -> None:
-    """See whether batch.shape can fit, as far as that is known before any row is read, so that it isn't the batch stage that tells.
+    """See whether batch.shape can fit, as far as that is known before any row is read, so that it isn't the batch stage
+    that tells.
 
     Raises:
         UserError: it can't.
@@ -70,7 +85,7 @@ def check_shape(shape: tuple[int, ...] | None, prepare: Prepare, schema: pa.Sche
     if shape is None:
         return
     inputs = [field for field in schema if field.name not in (prepare.target, prepare.split.column)]
-    (array, *_) = [field for field in inputs if pa.types.is_fixed_size_list(field.type)] or [None]
+    array, *_ = [field for field in inputs if pa.types.is_fixed_size_list(field.type)] or [None]
     has = array.type.list_size if array is not None else len(inputs)
     # A column is an input at least; one of numbers is just one.
     exact = array is not None or (
@@ -82,11 +97,20 @@ def check_shape(shape: tuple[int, ...] | None, prepare: Prepare, schema: pa.Sche
     if prod(shape) < has or (exact and prod(shape) != has):
         own = json.loads((array.metadata or {}).get(b"shape", b"null")) if array is not None else None
         told = f"{'' if exact else 'at least '}{has} inputs" + (f", of shape {own}" if own else "")
-        raise UserError(f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {told}; give auto, or another shape")
+        raise UserError(
+            f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {told}; give auto, or"
+            " another shape"
+        )
 
 
 def _opener(split: str, name: str | None, labels: str | None) -> Open | None:
-    return None if name is None else lambda told: shown(open_source(told.model_copy(update={"arrays": told.arrays.of(split)}), name, labels), name)
+    return (
+        None
+        if name is None
+        else lambda told: shown(
+            open_source(told.model_copy(update={"arrays": told.arrays.of(split)}), name, labels), name
+        )
+    )
 
 
 def unwatched(prepare: Prepare) -> list[str]:
@@ -98,9 +122,11 @@ def unwatched(prepare: Prepare) -> list[str]:
 
 def _watched(name: str) -> bool:
     if re.fullmatch(FUNCTION, name):
-        return name.startswith("sources.") or bool(user_code.modules([name])[0])  # of this project: `watched.require` has seen to it
+        return name.startswith("sources.") or bool(
+            code_digests.modules([name])[0]
+        )  # of this project: `watched.require` has seen to it
     # As the path is written: DVC follows a link in data/raw to a file, but none to a directory.
-    path, raw = Path(os.path.abspath(name)), files.RAW.absolute()  # noqa: PTH100
+    path, raw = Path(os.path.abspath(name)), paths.RAW.absolute()  # noqa: PTH100
     if not path.is_relative_to(raw):
         return False
     directories = [parent for parent in (path, *path.parents) if parent.is_relative_to(raw) and parent != raw]
@@ -129,7 +155,8 @@ def process() -> None:
     try:
         errors.run(main)
     except SystemExit as stop:
-        # A thread of Arrow's may be in the middle of a file, and Python would abort when it comes back to an interpreter that is being taken down.
+        # A thread of Arrow's may be in the middle of a file, and Python would abort when it comes back to an
+        # interpreter that is being taken down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(stop.code if isinstance(stop.code, int) else 1)

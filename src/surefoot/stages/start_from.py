@@ -1,19 +1,19 @@
 """start_from: the model that training starts from (`train.start_from`), looked up before anything is prepared."""
 
-from surefoot import errors, files, terminal
-from surefoot.find_start import settle
-from surefoot.params import load
-from surefoot.start import KEY
-from surefoot.training.trajectory_store import TrajectoryStore
+from surefoot.base import errors, paths, terminal, writing
+from surefoot.params.reading import load
+from surefoot.run.find_start import settle
+from surefoot.run.start_from import KEY
+from surefoot.run.trajectory_store import TrajectoryStore
 
 
 def main() -> None:
     """Write `data/start_from/`."""
-    params = load(files.PARAMS)
-    found = settle(params, TrajectoryStore(files.trajectory()))
-    with files.new_directory(files.START_FROM) as out:
+    params = load(paths.PARAMS)
+    found = settle(params, TrajectoryStore(paths.trajectory()))
+    with writing.new_directory(paths.START_FROM) as out:
         for name, data in found.contents().items():
-            files.write_bytes(out / name, data)
+            writing.write_bytes(out / name, data)
     if found.weights is not None:
         terminal.say(f"{KEY}: {params.train.start_from}: {found.note.name} (weights {str(found.note.weights)[:12]})")
         if found.preparation is None and not params.prepare.refit:

@@ -9,16 +9,23 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from surefoot import errors, files, onnx_export, runs, start, terminal, tracking, watched
-from surefoot.data.store import Store, open_store
-from surefoot.errors import Stopped, UserError
-from surefoot.params import Params, Train, load
+from surefoot.base import digests, errors, locks, paths, terminal, writing
+from surefoot.base.errors import Stopped, UserError
+from surefoot.base.locks import Locks
+from surefoot.data.batch_store import Store, open_store
+from surefoot.params import dvc_yaml
+from surefoot.params.reading import load
+from surefoot.params.sections import Params, Train
+from surefoot.run import planning, publish, record, start_from
+from surefoot.serving import onnx_export
+from surefoot.tracking import tag_names, tracker
+from surefoot.tracking.tracker import Description, Tracker
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
-    from surefoot.training.sgd import Batches
-    from surefoot.training.trajectory import Chain, Segment
-    from surefoot.training.trajectory_store import Record, TrajectoryStore
+    from surefoot.run.chain import Chain, Segment
+    from surefoot.run.trajectory_store import Record, TrajectoryStore
+    from surefoot.training.loop import Batches
 
 
 class Pruned(Exception):
@@ -35,56 +42,74 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         Pruned: for that reason.
     """
     check = _parent_check()  # before the imports, which take seconds
-    params = load(files.PARAMS)
-    files.remove_measured()
+    params = load(paths.PARAMS)
+    writing.remove_measured()
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    watched.require(params, "train")
-    from surefoot.training.model import to_bytes
-    from surefoot.training.trajectory import LOSSES, network_of
-    from surefoot.training.trajectory_store import TrajectoryStore
+    dvc_yaml.require(params, "train")
+    from surefoot.run.chain import LOSSES, network_of
+    from surefoot.run.trajectory_store import TrajectoryStore
+    from surefoot.training.network import to_bytes
 
-    batches = open_store(files.BATCHES)
-    plan = runs.plan(params, batches)
+    batches = open_store(paths.BATCHES)
+    plan = planning.plan(params, batches)
     if plan.start:
-        terminal.say(start.describe(plan.start, batches, plan.only))
+        terminal.say(start_from.describe(plan.start, batches, plan.only))
     _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
-    store = TrajectoryStore(files.trajectory())
+    store = TrajectoryStore(paths.trajectory())
     if plan.start and plan.weights is not None:  # for the run in MLflow, now or by `surefoot sync`
         store.keep_start(plan.start["weights"], plan.weights)
-    locks = files.Locks(store.path / "lock")
-    run = runs.mark(params, batches, plan)
+    locks = Locks(store.path / "lock")
+    run = record.mark(params, batches, plan)
     run["continues"] = _continued(store, run["epoch_keys"])
-    if why := run["description"]["tags"].get(tracking.NO_GIT):
-        errors.say("warning", f"this run is recorded without its commit and changes, so `surefoot verify` can't make it again: {why}")
+    if why := run["description"]["tags"].get(tag_names.NO_GIT):
+        errors.say(
+            "warning",
+            f"this run is recorded without its commit and changes, so `surefoot verify` can't make it again: {why}",
+        )
     if params.train.onnx:  # before hours of training: can it be exported?
         onnx_export.export(network_of(to_bytes(plan.make().state())), run["model"], run["examples"])
-    tracker = tracking.Tracker(plan.identity, tracking.Description(**run["description"]), locks)
+    tracker = Tracker(plan.identity, Description(**run["description"]), locks)
     known = store.run(plan.identity) or run
     run["results"] = known.get("results", {})
     store.mark_run(plan.identity, known)
     check = _time_check(check, params.train.max_minutes)
     try:
         tracker.open("RUNNING")
-        runs.describe_in_mlflow(tracker, known | {"continues": run["continues"], "start": run["start"]})
+        publish.describe_in_mlflow(tracker, known | {"continues": run["continues"], "start": run["start"]})
         with _chain(params, batches, plan, store, locks, check, tracker.sample_system) as chain:
-            follows = plan.origin["schedule"]["follows"]  # then the mark comes to know each epoch's key as it is reached
-            reached = (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys})) if follows and not known["last"] else lambda keys: None
-            history, run["incomplete"] = _follow(chain, tracker, params.train, reached, judge, runs.remedies(params, batches))
-            chosen = runs.choose(params.train.select, history)
+            follows = plan.origin["schedule"][
+                "follows"
+            ]  # then the mark comes to know each epoch's key as it is reached
+            reached = (
+                (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys}))
+                if follows and not known["last"]
+                else lambda keys: None
+            )
+            history, run["incomplete"] = _follow(
+                chain, tracker, params.train, reached, judge, planning.remedies(params, batches)
+            )
+            chosen = planning.choose(params.train.select, history)
             best = min(history, key=lambda record: record["metrics"][LOSSES[0]])
-            run |= {"last": history[-1]["key"], "best": best["key"], "chosen": chosen["key"], "epoch_keys": [record["key"] for record in history]}
+            run |= {
+                "last": history[-1]["key"],
+                "best": best["key"],
+                "chosen": chosen["key"],
+                "epoch_keys": [record["key"] for record in history],
+            }
             run["continues"] = _continued(store, run["epoch_keys"])
             weights = chain.weights(chosen["key"], params.train.select.endswith("_average"))
-            run["weights"] = files.sha256(weights)
-            files.write_bytes(files.MODEL, weights)
-        files.write_bytes(files.HISTORY, _table(history))
+            run["weights"] = digests.sha256(weights)
+            writing.write_bytes(paths.MODEL, weights)
+        writing.write_bytes(paths.HISTORY, _table(history))
         store.mark_run(plan.identity, run)
         tracker.open()  # once more, if MLflow was out of reach
-        runs.complete(tracker, run, store)
+        publish.complete(tracker, run, store)
     except Pruned as pruned:
         if not known["last"]:
-            tracker.tag({tracking.INCOMPLETE: str(pruned)})
-        tracker.end("FINISHED" if known["last"] else "KILLED")  # one that was once finished, before the search, stays so
+            tracker.tag({tag_names.INCOMPLETE: str(pruned)})
+        tracker.end(
+            "FINISHED" if known["last"] else "KILLED"
+        )  # one that was once finished, before the search, stays so
         raise
     except BaseException as error:
         tracker.end("KILLED" if isinstance(error, Stopped) else "FAILED")
@@ -93,14 +118,17 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
 
 def _follow(
     chain: "Chain",
-    tracker: tracking.Tracker,
+    tracker: tracker.Tracker,
     train: Train,
     reached_keys: Callable[[list[str]], None],
     judge: "Callable[[Record], str | None]",
     remedies: str,
 ) -> "tuple[list[Record], str | None]":
-    """Walk the chain to its end; each epoch goes to the terminal and to MLflow. Returns the record of each, and why some are lacking."""
-    from surefoot.training.sgd import Diverged
+    """Walk the chain to its end; each epoch goes to the terminal and to MLflow.
+
+    Returns the record of each, and why some are lacking.
+    """
+    from surefoot.training.loop import Diverged
 
     history: list[Record] = []
     there = tracker.artifacts("checkpoints") if train.save_every else set()
@@ -108,12 +136,14 @@ def _follow(
         for reached in chain.follow():
             history.append(reached.record)
             reached_keys([record["key"] for record in history])
-            tracker.add(runs.points(reached.record))
+            tracker.add(publish.points(reached.record))
             if reached.trained:
                 _report(reached.record, train.epochs)
-            path = runs.checkpoint(len(history))
+            path = publish.checkpoint(len(history))
             if train.save_every and len(history) % train.save_every == 0 and path not in there:
-                weights = chain.stored_weights(reached.record["key"])  # now, as `keep_states` may drop the state before the end
+                weights = chain.stored_weights(
+                    reached.record["key"]
+                )  # now, as `keep_states` may drop the state before the end
                 if weights:
                     tracker.artifact(path, weights)
             pruned = judge(reached.record)
@@ -121,8 +151,14 @@ def _follow(
                 raise Pruned(f"pruned after {len(history)} of {train.epochs} epochs: {pruned}")
     except TimeIsUp:
         if not history:
-            kept = "what was trained is kept; run again to go on" if train.checkpoint_every else "give more, or set train.checkpoint_every to keep parts of one"
-            raise UserError(f"train.max_minutes: {train.max_minutes:g} minutes were too short for an epoch; {kept}") from None
+            kept = (
+                "what was trained is kept; run again to go on"
+                if train.checkpoint_every
+                else "give more, or set train.checkpoint_every to keep parts of one"
+            )
+            raise UserError(
+                f"train.max_minutes: {train.max_minutes:g} minutes were too short for an epoch; {kept}"
+            ) from None
         incomplete = f"after {len(history)} of {train.epochs} epochs train.max_minutes ({train.max_minutes:g}) was over"
         terminal.say(f"not complete: {incomplete}; `dvc repro --force train` goes on from there")
         return history, incomplete
@@ -133,8 +169,14 @@ def _follow(
         if isinstance(stopped, Stopped):
             raise
         kept = f"the state of epoch {len(history)} is kept" if history else "no epoch was finished, so no state is kept"
-        where = f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}" if history and tracker.run_id else ""
-        raise UserError(f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr{remedies}", f"{kept}{where}") from None
+        where = (
+            f", and as checkpoints/last.safetensors in the MLflow run {tracker.run_id}"
+            if history and tracker.run_id
+            else ""
+        )
+        raise UserError(
+            f"training diverged in epoch {stopped.epoch}: {stopped}; try a smaller train.lr{remedies}", f"{kept}{where}"
+        ) from None
     return history, None
 
 
@@ -159,11 +201,20 @@ def _time_check(check: Callable[[], None], minutes: float | None) -> Callable[[]
 
 def _say_lr(train: Train, lr: float, rows: int) -> None:
     if train.lr_reference_batch:
-        terminal.say(f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows} (train.lr_reference_batch)")
+        terminal.say(
+            f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows}"
+            " (train.lr_reference_batch)"
+        )
 
 
 def _chain(
-    params: Params, batches: Store, plan: runs.Plan, store: "TrajectoryStore", locks: files.Locks, check: Callable[[], None], sample: Callable[[], None]
+    params: Params,
+    batches: Store,
+    plan: planning.Plan,
+    store: "TrajectoryStore",
+    locks: locks.Locks,
+    check: Callable[[], None],
+    sample: Callable[[], None],
 ) -> "Chain":
     def lock(key: str) -> AbstractContextManager[None]:
         return locks.held(key, lambda pid: terminal.say(f"waiting: process {pid or 'unknown'} is training these steps"))
@@ -172,7 +223,7 @@ def _chain(
         sample()
         return _progress_bar(minibatches, segment, params.train.epochs, params.train.accumulate)
 
-    return runs.chain(
+    return planning.chain(
         params,
         batches,
         plan,
@@ -198,29 +249,40 @@ def _parent_check() -> Callable[[], None]:
 
 
 def _continued(store: "TrajectoryStore", epoch_keys: list[str]) -> list[list[Any]]:
-    """The longest finished run that one with these keys goes on from, if there is one, and the epoch at which that ended."""
+    """The longest finished run that one with these keys goes on from, if there is one, and the epoch at which that
+    ended.
+    """
     keys = {key: epoch for epoch, key in enumerate(epoch_keys[:-1], 1)}
-    shorter: list[list[Any]] = [[identity, keys[run["last"]]] for identity, run in store.runs().items() if run["last"] in keys]
+    shorter: list[list[Any]] = [
+        [identity, keys[run["last"]]] for identity, run in store.runs().items() if run["last"] in keys
+    ]
     return sorted(shorter, key=lambda found: found[1])[-1:]
 
 
 def _report(record: "Record", epochs: int) -> None:
-    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in runs.metric_names(record)[:-2])
+    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in publish.metric_names(record)[:-2])
     seconds, rows = record["seconds"], record["rows"]
-    terminal.say(f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f} rows/s)")
+    terminal.say(
+        f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f}"
+        " rows/s)"
+    )
 
 
 def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int, accumulate: int) -> "Batches":
     """A bar over the minibatches where a terminal is attached; it vanishes when they are done."""
     name, total = f"epoch {segment.epoch}/{epochs}", len(segment.values) * accumulate
-    return terminal.bar(minibatches, name=name, total=total, unit="batch", leave=False) if terminal.watched() else minibatches
+    return (
+        terminal.bar(minibatches, name=name, total=total, unit="batch", leave=False)
+        if terminal.watched()
+        else minibatches
+    )
 
 
 def _table(history: "list[Record]") -> bytes:
     """The history as CSV; floats as the shortest text that reads back as the same number."""
     text = io.StringIO(newline="")
     # The last epoch has all columns: averages begin later than the first.
-    writer = csv.DictWriter(text, ("epoch", *runs.metric_names(history[-1])), lineterminator="\n")
+    writer = csv.DictWriter(text, ("epoch", *publish.metric_names(history[-1])), lineterminator="\n")
     writer.writeheader()
     writer.writerows({"epoch": record["epoch"], **record["metrics"]} for record in history)
     return text.getvalue().encode()

@@ -9,7 +9,8 @@ from surefoot.training.numerics import seed_step
 
 
 def began(model: nn.Module, inputs: Tensor, seed: int, step: int) -> str:
-    """The first layer, in the order in which they are computed, whose weights or outputs aren't finite, with its name and class.
+    """The first layer, in the order in which they are computed, whose weights or outputs aren't finite, with its name
+    and class.
 
     Args:
         model: as it was when the loss wasn't finite; its buffers may change.
@@ -31,7 +32,10 @@ def began(model: nn.Module, inputs: Tensor, seed: int, step: int) -> str:
             weights = f", with weights up to {largest:.3g}" if largest else ""
             found.append(f"{layer}: the first output that isn't finite{weights}")
 
-    hooks = [module.register_forward_hook(lambda module, _, outputs, name=name: look(name, module, outputs)) for name, module in model.named_modules()]
+    hooks = [
+        module.register_forward_hook(lambda module, _, outputs, name=name: look(name, module, outputs))
+        for name, module in model.named_modules()
+    ]
     try:
         seed_step(seed, step)
         with torch.no_grad():
@@ -47,7 +51,9 @@ def began(model: nn.Module, inputs: Tensor, seed: int, step: int) -> str:
 
 
 def began_backward(model: nn.Module) -> str:
-    """The parameter, of those whose gradients aren't finite the last one of the network: the way back comes by it first."""
+    """The parameter, of those whose gradients aren't finite the last one of the network: the way back comes by it
+    first.
+    """
     gradients = [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
     bad = [name for name, gradient in gradients if not _finite(gradient)]
     if bad:
@@ -57,7 +63,8 @@ def began_backward(model: nn.Module) -> str:
 
 
 def remedies(task: str, loss: str, *, inputs_scaled: bool, target_scaled: bool) -> str:
-    """What may help against a loss that isn't finite beside another learning rate, as the end of a sentence; nothing where we can't know.
+    """What may help against a loss that isn't finite beside another learning rate, as the end of a sentence; nothing
+    where we can't know.
 
     Args:
         task: classification, binary or regression.

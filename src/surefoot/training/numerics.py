@@ -9,18 +9,40 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
-from surefoot.errors import UserError
+from surefoot.base.errors import UserError
 
 # None: the variable must not be set. Measured on Intel and AMD; docs/numerics.md has the table.
 PROFILES: dict[str, dict[str, str | None]] = {
-    "portable": {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"},
-    "avx2": {"MKL_CBWR": "AVX2,STRICT", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": None},
+    "portable": {
+        "MKL_CBWR": "COMPATIBLE",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+    "avx2": {
+        "MKL_CBWR": "AVX2,STRICT",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": None,
+    },
     "native": {"MKL_CBWR": None, "ATEN_CPU_CAPABILITY": None, "ONEDNN_MAX_CPU_ISA": None, "OPENBLAS_CORETYPE": None},
 }
 # What else in the environment picks kernels, their precision, or fewer threads than were asked for.
 UNSET = (
-    *("DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
-    *("MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "MKL_DOMAIN_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS"),
+    *(
+        "DNNL_MAX_CPU_ISA",
+        "ONEDNN_DEFAULT_FPMATH_MODE",
+        "DNNL_DEFAULT_FPMATH_MODE",
+        "ONEDNN_CPU_ISA_HINTS",
+        "DNNL_CPU_ISA_HINTS",
+    ),
+    *(
+        "MKL_ENABLE_INSTRUCTIONS",
+        "MKL_DEBUG_CPU_TYPE",
+        "MKL_DOMAIN_NUM_THREADS",
+        "OMP_THREAD_LIMIT",
+        "OMP_MAX_ACTIVE_LEVELS",
+    ),
 )
 
 MOST_THREADS = 64  # that OpenBLAS is built for in NumPy's wheels; so many torch can do with on any machine
@@ -34,7 +56,12 @@ def too_many(threads: int, profile: str, device: str) -> str:
         return f"numerics: portable computes by OpenBLAS, which takes {MOST_THREADS} threads at most, not {threads}"
     # Threads wait for each other in a loop: of 256 on 2 cores each step takes minutes, and nothing says why.
     cores = os.cpu_count() or 1
-    return f"{threads} threads on the {cores} cores of this machine would wait for each other; at most {max(cores, MOST_THREADS)}" if threads > cores else ""
+    return (
+        f"{threads} threads on the {cores} cores of this machine would wait for each other; at most"
+        f" {max(cores, MOST_THREADS)}"
+        if threads > cores
+        else ""
+    )
 
 
 def pin(profile: str, threads: int, deterministic: bool = True, device: str = "cpu") -> None:
@@ -52,7 +79,10 @@ def pin(profile: str, threads: int, deterministic: bool = True, device: str = "c
     """
     if wrong := too_many(threads, profile, device):
         raise UserError(f"params.yaml: threads: {wrong}")
-    threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+    threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {
+        "OMP_DYNAMIC": "FALSE",
+        "MKL_DYNAMIC": "FALSE",
+    }
     # cuBLAS computes the same bits each time only with a workspace of its own.
     of_device = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if device == "cuda" else {}
     wanted: dict[str, str | None] = {**dict.fromkeys(UNSET), **PROFILES[profile], **threading, **of_device}
@@ -80,7 +110,7 @@ def pin(profile: str, threads: int, deterministic: bool = True, device: str = "c
         if profile != "native" and took != "AVX2":
             raise RuntimeError(f"numerics {profile!r} did not take effect: torch computes with {took}")
         if profile == "portable" and device == "cpu":
-            from surefoot.training.products import install
+            from surefoot.training.openblas_linear import install
 
             install(threads)
     if torch.get_num_threads() != threads:
@@ -136,7 +166,9 @@ def settings() -> dict[str, Any]:
         "torch.get_default_dtype()": torch.get_default_dtype(),
         # torch.set_float32_matmul_precision changes them, too. "none" is the default, which is "ieee".
         **{
-            f"torch.backends.mkldnn.{kind}.fp32_precision": getattr(torch.backends.mkldnn, kind).fp32_precision.replace("none", "ieee")
+            f"torch.backends.mkldnn.{kind}.fp32_precision": (
+                getattr(torch.backends.mkldnn, kind).fp32_precision.replace("none", "ieee")
+            )
             for kind in ("matmul", "conv", "rnn")
         },
         "torch.get_deterministic_debug_mode()": torch.get_deterministic_debug_mode(),
@@ -178,11 +210,15 @@ def fingerprint(device: str = "cpu", precision: str = "float32") -> str:
     torch.default_generator.manual_seed(0)
     digest = hashlib.sha256(f"{torch.__version__.partition('+')[0]} {torch.get_num_threads()}".encode())
     dense = nn.Sequential(nn.Linear(75, 131), nn.GELU(), nn.LayerNorm(131), nn.Dropout(0.2), nn.Linear(131, 11))
-    image = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(45, 11))
+    image = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(45, 11)
+    )
     if device == "cuda":
         digest.update(f"{torch.cuda.get_device_name()} {torch.version.cuda} {torch.backends.cudnn.version()}".encode())
     ways: list[Any] = [nullcontext(), *([torch.autocast(device, torch.bfloat16)] if precision == "bfloat16" else [])]
-    for way, (model, inputs) in itertools.product(ways, [(dense, torch.randn(67, 75)), (image, torch.randn(67, 3, 8, 8))]):
+    for way, (model, inputs) in itertools.product(
+        ways, [(dense, torch.randn(67, 75)), (image, torch.randn(67, 3, 8, 8))]
+    ):
         model.to(device)
         for _ in range(2):
             with way:

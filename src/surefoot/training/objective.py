@@ -9,12 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.errors import UserError
-from surefoot.imports import find, where
+from surefoot.base.errors import UserError
+from surefoot.base.user_code import find, where
 
 AUTO = {"classification": "CrossEntropyLoss", "binary": "BCEWithLogitsLoss", "regression": "MSELoss"}
 # The argument of a loss of torch.nn that takes class weights.
-WEIGHTED = {"CrossEntropyLoss": "weight", "NLLLoss": "weight", "MultiMarginLoss": "weight", "BCEWithLogitsLoss": "pos_weight"}
+WEIGHTED = {
+    "CrossEntropyLoss": "weight",
+    "NLLLoss": "weight",
+    "MultiMarginLoss": "weight",
+    "BCEWithLogitsLoss": "pos_weight",
+}
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:
@@ -53,7 +58,10 @@ def by_weights(weights: Sequence[float]) -> Callable[[Sequence[Tensor]], Sequenc
     def share(targets: Sequence[Tensor]) -> Sequence[float]:
         # Counted by class, which is exact; torch adds up floats in an order of the processor's.
         counts = [torch.bincount(some, minlength=len(weights)).tolist() for some in targets]
-        sums = [math.fsum(weight * count for weight, count in zip(weights, of_classes, strict=True)) for of_classes in counts]
+        sums = [
+            math.fsum(weight * count for weight, count in zip(weights, of_classes, strict=True))
+            for of_classes in counts
+        ]
         rows, total = sum(map(len, targets)), math.fsum(sums)
         return [rows * (some / total) for some in sums] if total else by_rows(targets)
 
@@ -67,12 +75,16 @@ def by_sum(targets: Sequence[Tensor]) -> Sequence[float]:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a task makes small, and how it measures: functions of what the network gives, (rows, outputs), and of targets (rows,)."""
+    """What a task makes small, and how it measures: functions of what the network gives, (rows, outputs), and of
+    targets (rows,).
+    """
 
     task: str
     loss: Callable[[Tensor, Tensor], Tensor]
     share: Callable[[Sequence[Tensor]], Sequence[float]] = by_rows
-    """Of the rows of a step, how many the loss of each of its minibatches stands for, by their targets: so their mean is the loss of all."""
+    """Of the rows of a step, how many the loss of each of its minibatches stands for, by their targets: so their mean
+    is the loss of all.
+    """
     unit: float = 1.0
     """In regression, what 1 of the targets is in their own unit."""
 
@@ -114,14 +126,22 @@ def objective(
     if weights is not None:
         parameter = WEIGHTED.get(chosen)
         if parameter is None or (parameter == "pos_weight") != (task == "binary"):
-            raise UserError(f"train.loss.class_weights: {chosen} takes none for {task}; give null, or one of {', '.join(sorted(WEIGHTED))} that fits")
+            raise UserError(
+                f"train.loss.class_weights: {chosen} takes none for {task}; give null, or one of"
+                f" {', '.join(sorted(WEIGHTED))} that fits"
+            )
         # With one logit it is the second class's weight that is told, as a multiple of the first's.
         given[parameter] = torch.tensor(weights[1] / weights[0] if task == "binary" else weights)
     criterion = _make(chosen, given)
     if unit is not None and ":" not in chosen and chosen not in OF_ANY_NUMBER:
-        raise UserError(f"train.loss.name: {chosen} isn't for a scaled target, half of whose values are below 0: set prepare.normalize_target: none")
+        raise UserError(
+            f"train.loss.name: {chosen} isn't for a scaled target, half of whose values are below 0: set"
+            " prepare.normalize_target: none"
+        )
     if not callable(criterion):
-        raise UserError(f"train.loss.name: {chosen} made a {type(criterion).__name__}; a function of (outputs, targets) is needed")
+        raise UserError(
+            f"train.loss.name: {chosen} made a {type(criterion).__name__}; a function of (outputs, targets) is needed"
+        )
     if isinstance(criterion, nn.Module) and any(True for _ in criterion.parameters()):
         raise UserError(f"train.loss.name: {chosen} has parameters of its own, which would not be trained")
     if isinstance(criterion, nn.Module):
@@ -135,12 +155,15 @@ def _share(criterion: Any, classes: int) -> Callable[[Sequence[Tensor]], Sequenc
     """How the losses of minibatches come together. A loss of the user's own is taken for a mean over rows."""
     if getattr(criterion, "reduction", "mean") == "sum":
         return by_sum
-    # These two divide by the weights of their rows, and leave out those of a class to be ignored; all others of torch.nn divide by the rows.
+    # These two divide by the weights of their rows, and leave out those of a class to be ignored; all others of
+    # torch.nn divide by the rows.
     if type(criterion) in (nn.CrossEntropyLoss, nn.NLLLoss):
         ignored = range(classes).count(criterion.ignore_index) > 0
         if criterion.weight is not None or ignored:
             weights = [1.0] * classes if criterion.weight is None else criterion.weight.tolist()
-            return by_weights([0.0 if number == criterion.ignore_index else weight for number, weight in enumerate(weights)])
+            return by_weights(
+                [0.0 if number == criterion.ignore_index else weight for number, weight in enumerate(weights)]
+            )
     return by_rows
 
 
@@ -162,7 +185,10 @@ def check_loss(objective: Objective, outputs: Tensor, targets: Tensor) -> None:
     Raises:
         UserError: if it fails, or isn't one number.
     """
-    shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} and type {str(targets.dtype).removeprefix('torch.')}"
+    shapes = (
+        f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} and type"
+        f" {str(targets.dtype).removeprefix('torch.')}"
+    )
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -171,7 +197,10 @@ def check_loss(objective: Objective, outputs: Tensor, targets: Tensor) -> None:
         raise UserError(f"train.loss: it fails on {shapes}: {where(error)}") from None
     # With as many rows as outputs torch spreads the targets out over them, and only warns.
     if any("Using a target size" in str(warning.message) for warning in said):
-        raise UserError(f"train.loss: it needs outputs and targets of one shape, but gets {shapes}; a loss for {objective.task} is needed")
+        raise UserError(
+            f"train.loss: it needs outputs and targets of one shape, but gets {shapes}; a loss for {objective.task} is"
+            " needed"
+        )
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise UserError(f"train.loss: on {shapes} it gives {got}; one number is needed (reduction: mean)")
@@ -188,5 +217,7 @@ def _weights(class_weights: str | Sequence[float] | None, class_counts: Sequence
         return [sum(class_counts) / (there * count) if count else 0.0 for count in class_counts]
     weights = [float(weight) for weight in class_weights]
     if len(weights) != len(class_counts):
-        raise UserError(f"train.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes; one for each is needed")
+        raise UserError(
+            f"train.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes; one for each is needed"
+        )
     return weights

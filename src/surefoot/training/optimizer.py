@@ -8,15 +8,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot.errors import UserError
-from surefoot.imports import nearest, where
+from surefoot.base.errors import UserError
+from surefoot.base.user_code import nearest, where
 
-# Arguments that are params of their own: train.momentum, ...; an optimizer that doesn't know one must not be given another value than this.
+# Arguments that are params of their own: train.momentum, ...; an optimizer that doesn't know one must not be given
+# another value than this.
 OWN = {"momentum": 0.0, "nesterov": False, "dampening": 0.0, "weight_decay": 0.0}
 
 
 def optimizer(
-    model: nn.Module, name: str, lr: float, own: Mapping[str, Any], arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+    model: nn.Module,
+    name: str,
+    lr: float,
+    own: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
 ) -> torch.optim.Optimizer:
     """Make the optimizer of a network's parameters; those that are frozen get no gradient any more.
 
@@ -31,12 +37,22 @@ def optimizer(
     Raises:
         UserError: there is no such optimizer; it refuses its arguments; a pattern matches no parameter; all are frozen.
     """
-    kinds = {key: kind for key, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
+    kinds = {
+        key: kind
+        for key, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    }
     kind: Any = kinds.get(name)
     if kind is None or kind is torch.optim.Optimizer:
-        raise UserError(f"train.optimizer.name: torch.optim has no optimizer {name!r}; {nearest(name, sorted(kinds.keys() - {'Optimizer'}))}")
+        raise UserError(
+            f"train.optimizer.name: torch.optim has no optimizer {name!r};"
+            f" {nearest(name, sorted(kinds.keys() - {'Optimizer'}))}"
+        )
     if kind is torch.optim.LBFGS:
-        raise UserError("train.optimizer.name: LBFGS evaluates the loss several times a step, which minibatches don't allow; take another optimizer")
+        raise UserError(
+            "train.optimizer.name: LBFGS evaluates the loss several times a step, which minibatches don't allow; take"
+            " another optimizer"
+        )
     known = inspect.signature(kind).parameters
     for key in arguments:
         if key in OWN or key == "lr":
@@ -52,7 +68,10 @@ def optimizer(
         for key, value in group["arguments"].items():
             if key not in known or key == "params":
                 hint = nearest(key, sorted(known.keys() - {"params"}))
-                raise UserError(f"train.optimizer.groups: {name} has no argument {key!r} for a group, given to {group['parameters']!r}; {hint}")
+                raise UserError(
+                    f"train.optimizer.groups: {name} has no argument {key!r} for a group, given to"
+                    f" {group['parameters']!r}; {hint}"
+                )
             _refuse_boolean(f"train.optimizer.groups.{number}.arguments.{key}", value, known[key])
     matched = _matched(model, [group["parameters"] for group in given])
     for group, parameters in zip(given, matched, strict=False):
@@ -83,7 +102,12 @@ def optimizer(
 
 def _refuse_boolean(key: str, value: Any, parameter: inspect.Parameter | None) -> None:
     """To Python true is 1, and torch takes it for a number."""
-    if isinstance(value, bool) and parameter and isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool):
+    if (
+        isinstance(value, bool)
+        and parameter
+        and isinstance(parameter.default, int | float)
+        and not isinstance(parameter.default, bool)
+    ):
         raise UserError(f"{key}: a number is needed, got {str(value).lower()}")
 
 
@@ -98,13 +122,21 @@ def _matched(model: nn.Module, patterns: Sequence[str]) -> list[list[nn.Paramete
     found: list[list[nn.Parameter]] = [[] for _ in [*patterns, None]]
     anywhere: set[str] = set()
     for name, parameter in model.named_parameters():
-        matching = [number for number, pattern in enumerate(patterns) if fnmatchcase(name, pattern) or fnmatchcase(kinds[name], pattern)]
+        matching = [
+            number
+            for number, pattern in enumerate(patterns)
+            if fnmatchcase(name, pattern) or fnmatchcase(kinds[name], pattern)
+        ]
         anywhere |= {patterns[number] for number in matching}
         found[matching[0] if matching else -1].append(parameter)
     for pattern, parameters in zip(patterns, found, strict=False):
         if not parameters:
             names = [name for name, _ in model.named_parameters()]
             some = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-            why = "matches only parameters that groups before it have" if pattern in anywhere else f"matches no parameter; there are {some}"
+            why = (
+                "matches only parameters that groups before it have"
+                if pattern in anywhere
+                else f"matches no parameter; there are {some}"
+            )
             raise UserError(f"train.optimizer.groups: {pattern!r} {why}")
     return found

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from surefoot.errors import UserError
-from surefoot.training.rows import Order
-from surefoot.training.sgd import Diverged, Progress, Trainer
+from surefoot.base.errors import UserError
+from surefoot.training.loop import Diverged, Progress, Trainer
+from surefoot.training.minibatches import Order
 
 # Each measured over 20-point sweeps on the digits (docs/learning-rate.md).
 WIDTH = 0.04  # of the smoothing, as its standard deviation: a share of the steps
@@ -38,7 +38,9 @@ class Curve:
 
     @property
     def steepest(self) -> float | None:
-        """The learning rate at which the smoothed loss falls fastest over the logarithm of it; None: it falls nowhere by more than its noise."""
+        """The learning rate at which the smoothed loss falls fastest over the logarithm of it; None: it falls nowhere
+        by more than its noise.
+        """
         lowest = min(range(len(self.smoothed)), key=lambda step: self.smoothed[step])
         noise = math.dist(self.losses[: lowest + 1], self.smoothed[: lowest + 1]) / math.sqrt(lowest + 1)
         if self.smoothed[0] - self.smoothed[lowest] <= noise:
@@ -54,7 +56,9 @@ class Curve:
 
     @property
     def suggested(self) -> float | None:
-        """The middle of both, on a logarithmic scale, or the one that there is: it was nearer to the best of a sweep than either."""
+        """The middle of both, on a logarithmic scale, or the one that there is: it was nearer to the best of a sweep
+        than either.
+        """
         found = [lr for lr in (self.steepest, self.tenth) if lr]
         return math.prod(found) ** (1 / len(found)) if found else None
 
@@ -71,10 +75,18 @@ def steps_needed(trainer: Trainer) -> int:
     return max(STEPS, round(MEMORIES / max(1 - momentum, 0.001)))
 
 
-def range_test(trainer: Trainer, lr: float, lrs: Iterable[float], steps: int, order: Callable[[int], Tensor | Order], steps_per_epoch: int) -> Curve:
+def range_test(
+    trainer: Trainer,
+    lr: float,
+    lrs: Iterable[float],
+    steps: int,
+    order: Callable[[int], Tensor | Order],
+    steps_per_epoch: int,
+) -> Curve:
     """Train from the trainer's state, a step with each learning rate, until the loss explodes.
 
-    All that a step is made of is as in the run, but for the schedule: momentum keeps its value, and averages aren't taken.
+    All that a step is made of is as in the run, but for the schedule: momentum keeps its value, and averages aren't
+    taken.
 
     Args:
         trainer: in the run's first state; it isn't fit for anything afterwards.
@@ -102,7 +114,9 @@ def range_test(trainer: Trainer, lr: float, lrs: Iterable[float], steps: int, or
         """The step at which the smoothed loss did; the next one is smoothed before."""
         smoothed.append(_smooth(losses, len(smoothed), weights))
         least = min(smoothed)
-        room = (EXPLODED - 1) * max(abs(least), abs(losses[0]) / 10)  # a loss near to 0 may rise by much that is nothing
+        room = (EXPLODED - 1) * max(
+            abs(least), abs(losses[0]) / 10
+        )  # a loss near to 0 may rise by much that is nothing
         return len(smoothed) - 1 if smoothed[-1] > least + room else None
 
     for step, value in enumerate(lrs):
@@ -112,7 +126,9 @@ def range_test(trainer: Trainer, lr: float, lrs: Iterable[float], steps: int, or
             progress = trainer.train(rows, [[value * ratio for ratio in ratios]], Progress(), step, epoch + 1)
         except Diverged as diverged:
             if not step:
-                raise NeverFinite(f"the loss isn't finite before any step is taken, which no learning rate helps: {diverged}") from None
+                raise NeverFinite(
+                    f"the loss isn't finite before any step is taken, which no learning rate helps: {diverged}"
+                ) from None
             diverging = value
             break
         taken.append(value)
@@ -134,7 +150,12 @@ def _weights(deviation: float) -> list[float]:
 
 
 def _smooth(losses: Sequence[float], at: int, weights: Sequence[float]) -> float:
-    """The weighted mean of the losses around a step, as far as there are some. Not an average of those before it, which would lag behind."""
+    """The weighted mean of the losses around a step, as far as there are some.
+
+    Not an average of those before it, which would lag behind.
+    """
     first = at - len(weights) // 2
-    near = [(weight, losses[first + offset]) for offset, weight in enumerate(weights) if 0 <= first + offset < len(losses)]
+    near = [
+        (weight, losses[first + offset]) for offset, weight in enumerate(weights) if 0 <= first + offset < len(losses)
+    ]
     return sum(weight * loss for weight, loss in near) / sum(weight for weight, _ in near)

@@ -1,4 +1,6 @@
-"""The values of each step that a schedule sets: by torch's own scheduler, which drives an optimizer that trains nothing."""
+"""The values of each step that a schedule sets: by torch's own scheduler, which drives an optimizer that trains
+nothing.
+"""
 
 import math
 import warnings
@@ -10,8 +12,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from surefoot.errors import UserError
-from surefoot.imports import find, nearest, where
+from surefoot.base.errors import UserError
+from surefoot.base.user_code import find, nearest, where
 
 CONSTANT = "constant"
 PLATEAU = "ReduceLROnPlateau"
@@ -39,7 +41,14 @@ class Schedule:
         UserError: there is no such schedule; it refuses its arguments; lengths that don't fit.
     """
 
-    def __init__(self, parts: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer, epochs: int, steps: int, max_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Mapping[str, Any]],
+        optimizer: torch.optim.Optimizer,
+        epochs: int,
+        steps: int,
+        max_steps: int | None = None,
+    ) -> None:
         self._parts, self._epochs, self._steps = parts, epochs, steps
         self._left = min(epochs * steps, max_steps or epochs * steps)
         self._name = ", then ".join(part["name"] for part in parts)
@@ -74,7 +83,10 @@ class Schedule:
             return np.empty((0, len(self.columns)))
         if self._metric and self._begun:
             if metrics is None:
-                raise UserError(f"train.schedule: {PLATEAU} follows {self._metric} of each epoch, and the store lacks the record of an earlier one")
+                raise UserError(
+                    f"train.schedule: {PLATEAU} follows {self._metric} of each epoch, and the store lacks the record of"
+                    " an earlier one"
+                )
             self._advance(metrics[self._metric])
         self._begun = True
         first = self._left
@@ -98,7 +110,10 @@ class Schedule:
             raise UserError(f"train.schedule: {self._name} gives values that aren't numbers: {row}")
         for (number, name), value in zip(self.columns, row, strict=True):
             if name == "lr" and value < -ROUNDING * groups[number].get("initial_lr", 0.0):
-                raise UserError(f"train.schedule: {self._name} gives a negative learning rate, {value:g}, which would make the loss grow")
+                raise UserError(
+                    f"train.schedule: {self._name} gives a negative learning rate, {value:g}, which would make the loss"
+                    " grow"
+                )
         return row
 
     def _advance(self, *metric: float) -> None:
@@ -118,10 +133,18 @@ class Schedule:
         whole, known = self._length(), sum(length or 0 for length in lengths)
         if known > whole or (lengths[-1] is None and known == whole) or (lengths[-1] and known < whole):
             unit = "steps" if self._per_step else "epochs"
-            raise UserError(f"train.schedule: lengths of {known} {unit} do not fit the run, which has {whole}; the last length may be null, to the end")
+            raise UserError(
+                f"train.schedule: lengths of {known} {unit} do not fit the run, which has {whole}; the last length may"
+                " be null, to the end"
+            )
         lengths[-1] = lengths[-1] or whole - known
-        made = [self._part(f"train.schedule.{number}", part, length) for number, (part, length) in enumerate(zip(self._parts, lengths, strict=True))]
-        return self._call("train.schedule", lr_scheduler.SequentialLR, made, milestones=np.cumsum(lengths[:-1]).tolist())
+        made = [
+            self._part(f"train.schedule.{number}", part, length)
+            for number, (part, length) in enumerate(zip(self._parts, lengths, strict=True))
+        ]
+        return self._call(
+            "train.schedule", lr_scheduler.SequentialLR, made, milestones=np.cumsum(lengths[:-1]).tolist()
+        )
 
     def _length(self) -> int:
         if self._per_step:
@@ -130,7 +153,9 @@ class Schedule:
 
     def _part(self, key: str, part: Mapping[str, Any], length: int) -> Any:
         name, arguments = part["name"], dict(part["arguments"])
-        own = [CONSTANT] if any(part is one for one in self._parts) else []  # it isn't torch's: no other schedule takes it as a part
+        own = (
+            [CONSTANT] if any(part is one for one in self._parts) else []
+        )  # it isn't torch's: no other schedule takes it as a part
         if name in own:
             if arguments:
                 raise UserError(f"{key}.arguments: `{CONSTANT}` takes none")
@@ -141,7 +166,10 @@ class Schedule:
         kinds = {kind.__name__: kind for kind in vars(lr_scheduler).values() if _is_scheduler(kind)}
         kind = kinds.get(name)
         if kind is None:
-            raise UserError(f"{key}.name: torch.optim.lr_scheduler has no schedule {name!r}; {nearest(name, [*own, *sorted(kinds)])}")
+            raise UserError(
+                f"{key}.name: torch.optim.lr_scheduler has no schedule {name!r};"
+                f" {nearest(name, [*own, *sorted(kinds)])}"
+            )
         if name in LENGTH and not {"T_max", "total_steps", "epochs", "steps_per_epoch"} & arguments.keys():
             arguments[LENGTH[name]] = length
         if name in HIGHEST:
@@ -152,10 +180,22 @@ class Schedule:
             if argument in arguments:
                 arguments[argument] = _function(f"{key}.arguments.{argument}", arguments[argument])
         if isinstance(arguments.get("schedulers"), list):
-            below = [_inner(f"{key}.arguments.schedulers.{number}", inner) for number, inner in enumerate(arguments["schedulers"])]
-            made = [self._part(f"{key}.arguments.schedulers.{number}", inner, length) for number, inner in enumerate(below)]
+            below = [
+                _inner(f"{key}.arguments.schedulers.{number}", inner)
+                for number, inner in enumerate(arguments["schedulers"])
+            ]
+            made = [
+                self._part(f"{key}.arguments.schedulers.{number}", inner, length) for number, inner in enumerate(below)
+            ]
             rest = {argument: value for argument, value in arguments.items() if argument != "schedulers"}
-            return self._call(key, kind, made, **({"optimizer": self._optimizer} if name == "ChainedScheduler" else {}), **rest, first=name == "SequentialLR")
+            return self._call(
+                key,
+                kind,
+                made,
+                **({"optimizer": self._optimizer} if name == "ChainedScheduler" else {}),
+                **rest,
+                first=name == "SequentialLR",
+            )
         return self._call(key, kind, **arguments)
 
     def _call(self, key: str, kind: Callable[..., Any], *positional: Any, first: bool = True, **arguments: Any) -> Any:
@@ -190,14 +230,24 @@ def _function(key: str, given: Any) -> Any:
 
 def _inner(key: str, given: Any) -> dict[str, Any]:
     """A schedule among the arguments of another."""
-    if not isinstance(given, dict) or not isinstance(given.get("name"), str) or not isinstance(given.get("arguments", {}), dict) or given.keys() - INNER:
+    if (
+        not isinstance(given, dict)
+        or not isinstance(given.get("name"), str)
+        or not isinstance(given.get("arguments", {}), dict)
+        or given.keys() - INNER
+    ):
         raise UserError(f"{key}: a schedule has a `name` and `arguments`, and here nothing else; got {given!r}")
     return {"arguments": {}, **given}
 
 
 def _is_scheduler(kind: Any) -> bool:
     bases = (lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau)
-    return isinstance(kind, type) and issubclass(kind, bases) and kind is not lr_scheduler.LRScheduler and not kind.__name__.startswith("_")
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, bases)
+        and kind is not lr_scheduler.LRScheduler
+        and not kind.__name__.startswith("_")
+    )
 
 
 def _cycles(part: Mapping[str, Any], name: str, group: Mapping[str, Any]) -> bool:
@@ -205,4 +255,8 @@ def _cycles(part: Mapping[str, Any], name: str, group: Mapping[str, Any]) -> boo
     inner = part["arguments"].get("schedulers")
     if isinstance(inner, list):
         return any(_cycles({"arguments": {}, **one}, name, group) for one in inner)
-    return part["name"] in ("OneCycleLR", "CyclicLR") and part["arguments"].get("cycle_momentum", True) is not False and name in group
+    return (
+        part["name"] in ("OneCycleLR", "CyclicLR")
+        and part["arguments"].get("cycle_momentum", True) is not False
+        and name in group
+    )

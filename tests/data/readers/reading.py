@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from surefoot.data.readers.open import open_source
+from surefoot.base.errors import UserError
+from surefoot.data.readers.open_source import open_source
 from surefoot.data.readers.source import INPUT
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 
 def source_of(path, labels=None, target="kind", **keys):
-    return open_source(Prepare.model_validate({"source": str(path), "target": target, **keys}), str(path), labels and str(labels))
+    return open_source(
+        Prepare.model_validate({"source": str(path), "target": target, **keys}), str(path), labels and str(labels)
+    )
 
 
 def read(path, labels=None, target="kind", **keys):

@@ -24,7 +24,18 @@ def small_batches(monkeypatch):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("kind", "becomes"),
-    [("u1", "u1"), ("?", "u1"), ("i1", "i8"), (">i4", "i8"), ("i8", "i8"), ("u4", "i8"), ("f2", "f4"), (">f4", "f4"), ("f4", "f4"), ("f8", "f8")],
+    [
+        ("u1", "u1"),
+        ("?", "u1"),
+        ("i1", "i8"),
+        (">i4", "i8"),
+        ("i8", "i8"),
+        ("u4", "i8"),
+        ("f2", "f4"),
+        (">f4", "f4"),
+        ("f4", "f4"),
+        ("f8", "f8"),
+    ],
 )
 def test_arrays_come_back_in_any_type_and_order(file, save, order, kind, becomes):
     x = np.asarray(X, dtype=kind, order=order)
@@ -63,22 +74,45 @@ def test_rows_are_named(file):
         ({"x": X}, ": has no array 'y', it has x; prepare.arrays names those that count"),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y},
-            ": has no array 'x', it has x_train, y_train, x_test, y_test; prepare.arrays names those that count: "
-            "{{inputs: x_train, targets: y_train, test_inputs: x_test, test_targets: y_test}}",
+            (
+                ": has no array 'x', it has x_train, y_train, x_test, y_test; prepare.arrays names those that count: "
+                "{{inputs: x_train, targets: y_train, test_inputs: x_test, test_targets: y_test}}"
+            ),
         ),
-        ({"Data": X, "target": Y}, ": has no array 'x', it has Data, target; prepare.arrays names those that count: {{inputs: Data, targets: target}}"),
+        (
+            {"Data": X, "target": Y},
+            (
+                ": has no array 'x', it has Data, target; prepare.arrays names those that count: {{inputs: Data,"
+                " targets: target}}"
+            ),
+        ),
         (
             {"x": X, "y": np.eye(10)},
-            ": array 'x' has 10 rows, but {file}: array 'y' is of shape (10, 10); it must be (10,); of one-hot targets save y.argmax(1)",
+            (
+                ": array 'x' has 10 rows, but {file}: array 'y' is of shape (10, 10); it must be (10,); of one-hot"
+                " targets save y.argmax(1)"
+            ),
         ),
         ({"x": X, "y": Y[:9]}, ": array 'x' has 10 rows, but {file}: array 'y' is of shape (9,); it must be (10,)"),
         ({"x": X, "y": X}, ": array 'x' has 10 rows, but {file}: array 'y' is of shape (10, 3, 4); it must be (10,)"),
         (
             {"x": X * 1j, "y": Y},
-            ": array 'x': holds complex128 values; inputs must be numbers of 64 bits at most: save its parts, `np.stack([x.real, x.imag], -1)`",
+            (
+                ": array 'x': holds complex128 values; inputs must be numbers of 64 bits at most: save its parts,"
+                " `np.stack([x.real, x.imag], -1)`"
+            ),
         ),
-        ({"x": X.astype("U3"), "y": Y}, ": array 'x': holds <U3 values; inputs must be numbers of 64 bits at most: save x.astype('float32')"),
-        ({"x": X, "y": Y * 1j}, ": array 'y': holds complex128 values; targets must be numbers or texts: save its parts, `np.stack([y.real, y.imag], -1)`"),
+        (
+            {"x": X.astype("U3"), "y": Y},
+            ": array 'x': holds <U3 values; inputs must be numbers of 64 bits at most: save x.astype('float32')",
+        ),
+        (
+            {"x": X, "y": Y * 1j},
+            (
+                ": array 'y': holds complex128 values; targets must be numbers or texts: save its parts,"
+                " `np.stack([y.real, y.imag], -1)`"
+            ),
+        ),
         ({"x": np.float64(1), "y": Y}, ": array 'x': is a single value; its first axis must be the rows"),
         ({"x": X[:0], "y": Y[:0]}, ": array 'x': is empty: its shape is (0, 3, 4)"),
     ],
@@ -138,7 +172,10 @@ def test_an_array_shorter_than_its_header_says(file, tmp_path):
         np.save(tmp_path / "x.npy", np.asarray(X, order=order))
         np.save(tmp_path / "y.npy", Y)
         (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-1])
-        assert refusal(tmp_path / "x.npy", tmp_path / "y.npy") == f"{tmp_path / 'x.npy'}: is cut short: it should hold (10, 3, 4) int64 values"
+        assert (
+            refusal(tmp_path / "x.npy", tmp_path / "y.npy")
+            == f"{tmp_path / 'x.npy'}: is cut short: it should hold (10, 3, 4) int64 values"
+        )
 
 
 def test_what_is_no_array(file, tmp_path):
@@ -151,15 +188,22 @@ def test_what_is_no_array(file, tmp_path):
 
 def test_npy_without_targets(tmp_path):
     np.save(tmp_path / "x.npy", X)
-    assert refusal(tmp_path / "x.npy") == f"{tmp_path / 'x.npy'}: holds the inputs alone; prepare.labels must name the NPY file of the targets"
+    assert (
+        refusal(tmp_path / "x.npy")
+        == f"{tmp_path / 'x.npy'}: holds the inputs alone; prepare.labels must name the NPY file of the targets"
+    )
 
 
-@pytest.mark.parametrize("shape", ["(10, -1)", "(-10, 4)", "(10, True)", str((10,) + (1,) * 50), "(10, 4000000000, 4000000000)"])
+@pytest.mark.parametrize(
+    "shape", ["(10, -1)", "(-10, 4)", "(10, True)", str((10,) + (1,) * 50), "(10, 4000000000, 4000000000)"]
+)
 def test_a_header_of_an_odd_shape(tmp_path, shape):
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(1013) + b"\n"
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(80))
     np.save(tmp_path / "y.npy", np.arange(10))
-    assert "x.npy: " in refusal(tmp_path / "x.npy", tmp_path / "y.npy") or "a row has 50 axes" in refusal(tmp_path / "x.npy", tmp_path / "y.npy")
+    assert "x.npy: " in refusal(tmp_path / "x.npy", tmp_path / "y.npy") or "a row has 50 axes" in refusal(
+        tmp_path / "x.npy", tmp_path / "y.npy"
+    )
 
 
 @pytest.mark.parametrize(

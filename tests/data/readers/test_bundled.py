@@ -35,7 +35,10 @@ def test_regression():
 def test_one_of_several_targets():
     names, rows = read("sklearn:linnerud", target="Waist", task="regression")
     assert names == ["Chins", "Situps", "Jumps", "Waist"] and rows[0]["Waist"] == 36.0
-    assert refusal("sklearn:linnerud", task="regression") == "sklearn:linnerud: has the targets Weight, Waist, Pulse; prepare.target must name one of them"
+    assert (
+        refusal("sklearn:linnerud", task="regression")
+        == "sklearn:linnerud: has the targets Weight, Waist, Pulse; prepare.target must name one of them"
+    )
 
 
 def test_what_cannot_be():

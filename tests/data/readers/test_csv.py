@@ -37,18 +37,42 @@ def zstd(data):
 def test_columns_come_in_file_order_with_their_types(file):
     file.write_text("a,kind,b,c,d,e,f\n1,x,2.5,true,2024-02-29,u,\n-3,y,,false,,,\n")
     source = source_of(file)
-    types = {"a": pa.float64(), "kind": pa.string(), "b": pa.float64(), "c": pa.bool_(), "d": pa.date32(), "e": pa.string(), "f": pa.float64()}
+    types = {
+        "a": pa.float64(),
+        "kind": pa.string(),
+        "b": pa.float64(),
+        "c": pa.bool_(),
+        "d": pa.date32(),
+        "e": pa.string(),
+        "f": pa.float64(),
+    }
     assert dict(zip(source.schema.names, source.schema.types, strict=True)) == types
     names, rows = read(file)
     assert names == list(types)
     assert [str(value) for value in rows[0].values()] == ["1.0", "x", "2.5", "True", "2024-02-29", "u", "None"]
-    assert rows[1] == {"a": -3, "kind": "y", "b": None, "c": False, "d": None, "e": "", "f": None}, "a text is passed on as it is written"
+    assert rows[1] == {
+        "a": -3,
+        "kind": "y",
+        "b": None,
+        "c": False,
+        "d": None,
+        "e": "",
+        "f": None,
+    }, "a text is passed on as it is written"
     assert "integer" in str(source.schema.field("a").metadata)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["a,kind\r\n1,x\r\n", "\ufeffa,kind\n1,x\n", '"a","kind"\n"1","x"\n', "\na,kind\n\n1,x\n\n", "a,kind\n1,x", "a,kind\r1,x\r", '\ufeff"a",kind\n1,x'],
+    [
+        "a,kind\r\n1,x\r\n",
+        "\ufeffa,kind\n1,x\n",
+        '"a","kind"\n"1","x"\n',
+        "\na,kind\n\n1,x\n\n",
+        "a,kind\n1,x",
+        "a,kind\r1,x\r",
+        '\ufeff"a",kind\n1,x',
+    ],
 )
 def test_the_ways_to_write_csv(file, text):
     file.write_bytes(text.encode())
@@ -56,7 +80,9 @@ def test_the_ways_to_write_csv(file, text):
 
 
 @given(
-    st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.text("xyz é,\"'0\n", min_size=1)), min_size=1),
+    st.lists(
+        st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.text("xyz é,\"'0\n", min_size=1)), min_size=1
+    ),
     st.integers(8, 12),
     st.integers(1, 4),
 )
@@ -65,7 +91,9 @@ def test_numbers_and_texts_come_back_as_they_were_written_in_any_blocks_and_part
     quoted = ['{!r},"{}"\n'.format(number, text.replace('"', '""')) for number, text in rows]
     for part in range(parts):
         (directory / f"{part}.csv").write_text(
-            "".join(["a,kind\n", *quoted[len(quoted) * part // parts : len(quoted) * (part + 1) // parts]]).removesuffix("\n" * (part % 2))
+            "".join(
+                ["a,kind\n", *quoted[len(quoted) * part // parts : len(quoted) * (part + 1) // parts]]
+            ).removesuffix("\n" * (part % 2))
         )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv, "BLOCK_BYTES", max(1 << bits, 2 * max(len(line.encode()) for line in quoted)))
@@ -73,7 +101,9 @@ def test_numbers_and_texts_come_back_as_they_were_written_in_any_blocks_and_part
     assert [(row["a"], row["kind"]) for row in found] == rows
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd, lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:])])
+@pytest.mark.parametrize(
+    "pack", [bytes, gzip.compress, zstd, lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:])]
+)
 @pytest.mark.parametrize("name", ["raw.csv", "raw.csv.gz", "raw.csv.zst", "RAW.TXT"])
 def test_compressed_files_are_known_by_how_they_begin(tmp_path, pack, name):
     (tmp_path / name).write_bytes(pack(f"a,b,kind\n{BODY}".encode()))
@@ -108,7 +138,10 @@ def test_another_encoding(tmp_path, encoding, parts):
 
 def test_text_that_is_not_in_the_encoding_named(file):
     file.write_bytes(b"a,kind\n1,x\n2,\xff\n")
-    assert refusal(file, csv={"encoding": "ascii"}) == f"{file}: is not text in ascii (prepare.csv.encoding): ordinal not in range(128)"
+    assert (
+        refusal(file, csv={"encoding": "ascii"})
+        == f"{file}: is not text in ascii (prepare.csv.encoding): ordinal not in range(128)"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "cp037", "iso2022_jp"])
@@ -136,7 +169,10 @@ def test_names_by_param_where_no_row_has_them(file):
     assert refused(file, "1,2,x\n3,4\n", csv=header) == "row 2: has 2 values; prepare.csv.header has 3"
     assert refused(file, "1,2\n", csv=header) == "row 1: has 2 values; prepare.csv.header has 3"
     assert refused(file, "", csv=header) == "has no rows"
-    assert refused(file, "1,2,x\nz,4,y\n", csv=header, kinds={"a": "numeric"}) == f"row 2, column 'a': 'z' is not a number{MISSING}"
+    assert (
+        refused(file, "1,2,x\nz,4,y\n", csv=header, kinds={"a": "numeric"})
+        == f"row 2, column 'a': 'z' is not a number{MISSING}"
+    )
 
 
 def test_what_is_no_input_is_not_parsed(file):
@@ -147,8 +183,16 @@ def test_what_is_no_input_is_not_parsed(file):
 
 def test_kinds_and_tasks_decide_types(file):
     file.write_text("zip,n,flag,day,kind\n123,7,0,2024-01-01,1\n045,8,1,2024-01-01 12:30:00,2\n")
-    source = source_of(file, task="regression", kinds={"z*": "category", "n": "numeric", "flag": "boolean", "day": "date"})
-    assert source.schema.types == [pa.string(), pa.float64(), pa.bool_(), pa.string(), pa.float64()], "dates are read later"
+    source = source_of(
+        file, task="regression", kinds={"z*": "category", "n": "numeric", "flag": "boolean", "day": "date"}
+    )
+    assert source.schema.types == [
+        pa.string(),
+        pa.float64(),
+        pa.bool_(),
+        pa.string(),
+        pa.float64(),
+    ], "dates are read later"
     assert [row["zip"] for batch in source.batches for row in batch.to_pylist()] == ["123", "045"]
     assert source_of(file, task="binary").schema.field("kind").type == pa.string()
 
@@ -166,8 +210,19 @@ def test_a_column_is_of_the_type_that_fits_the_first_block_of_all_parts(tmp_path
         ("1.5", "z", f"'z' is not a number{MISSING}; or say what the column holds: prepare.kinds: {{b: category}}"),
         ("1", "z", f"'z' is not a number{MISSING}; or say what the column holds: prepare.kinds: {{b: category}}"),
         ("", "z", f"'z' is not a number{MISSING}; or say what the column holds: prepare.kinds: {{b: category}}"),
-        ("1", "1,5", "'1,5' is not a number, but it is 1.5 with prepare.csv.decimal: \",\"; or say what the column holds: prepare.kinds: {b: category}"),
-        ("true", "7", "'7' is not true or false, as those before it; or say what the column holds: prepare.kinds: {b: category}"),
+        (
+            "1",
+            "1,5",
+            (
+                "'1,5' is not a number, but it is 1.5 with prepare.csv.decimal: \",\"; or say what the column holds:"
+                " prepare.kinds: {b: category}"
+            ),
+        ),
+        (
+            "true",
+            "7",
+            "'7' is not true or false, as those before it; or say what the column holds: prepare.kinds: {b: category}",
+        ),
     ],
 )
 @pytest.mark.parametrize("parts", [False, True])
@@ -187,8 +242,9 @@ def test_a_later_value_of_another_type_is_named(tmp_path, monkeypatch, value, la
 def test_kinds_that_do_not_fit(file):
     text = "a,b,kind\n1,maybe,x\n"
     assert refused(file, text, kinds={"b": "boolean"}) == "row 2, column 'b': 'maybe' is not true or false"
-    assert refused(file, text, task="regression") == (
-        f"row 2, column 'kind': 'x' is not a number{MISSING}; or prepare.task: classification, where it is a class"
+    assert (
+        refused(file, text, task="regression")
+        == f"row 2, column 'kind': 'x' is not a number{MISSING}; or prepare.task: classification, where it is a class"
     )
 
 
@@ -197,19 +253,28 @@ def test_kinds_that_do_not_fit(file):
     [
         ("", "is empty; a header row with the column names must come first"),
         ("\n\n", "is empty; a header row with the column names must come first"),
-        ("1,2.5,-3e7\n1,2,3\n", f"row 1 holds numbers only, and none is 'kind' (prepare.target); a header row {COME_FIRST}"),
+        (
+            "1,2.5,-3e7\n1,2,3\n",
+            f"row 1 holds numbers only, and none is 'kind' (prepare.target); a header row {COME_FIRST}",
+        ),
         ("a,kind\n", "has a header but no rows"),
         ("a,kind", "has a header but no rows"),
         ("a,b,a,kind\n1,2,3,x\n", "names column 'a' more than once; rename one, or leave both out (prepare.ignore)"),
         ("a,b,Kind\n1,2,x\n", "has no column 'kind' (prepare.target); it has a, b, Kind"),
         ("a;b;kind\n1;2;x\n", f"has no column 'kind' (prepare.target); it has a;b;kind; {SEMICOLON}"),
-        (",".join("abcdefghijkl") + "\n1\n", "has no column 'kind' (prepare.target); it has a, b, c, d, e, f, g, h and 4 more"),
+        (
+            ",".join("abcdefghijkl") + "\n1\n",
+            "has no column 'kind' (prepare.target); it has a, b, c, d, e, f, g, h and 4 more",
+        ),
         ("kind\nx\n", "has no input column beside 'kind', so nothing to learn from; it has kind"),
         (f"a,{'b' * 200_000},kind\n1,2,x\n", "row 1: not a CSV header: field larger than field limit (131072)"),
         ("a,é,kind\n1,2,x\n".encode("latin-1"), f"byte 2 is not UTF-8 text; save it as such, or {ENCODE}"),
         (
             "a,b,kind\n1,2,x\n".encode("utf-16-le"),
-            "has NUL characters among its text, as UTF-16 has without a mark; name its encoding in prepare.csv.encoding: utf-16-le, say",
+            (
+                "has NUL characters among its text, as UTF-16 has without a mark; name its encoding in"
+                " prepare.csv.encoding: utf-16-le, say"
+            ),
         ),
     ],
 )
@@ -218,7 +283,10 @@ def test_a_header_that_is_wrong(file, text, message):
 
 
 def test_a_column_to_split_by_that_is_missing(file):
-    assert refused(file, "a,kind\n1,x\n", split={"by": "group", "column": "who"}) == "has no column 'who' (prepare.split.column); it has a, kind"
+    assert (
+        refused(file, "a,kind\n1,x\n", split={"by": "group", "column": "who"})
+        == "has no column 'who' (prepare.split.column); it has a, kind"
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +312,10 @@ def test_a_row_that_is_wrong_is_named(tmp_path, monkeypatch, row, message, block
     if parts:
         for part in "ac":
             (tmp_path / f"{part}.csv").write_text(f"a,b,kind\n{BODY}")
-    assert refusal(tmp_path if parts else file, kinds={"[ab]": "numeric"}) == f"{file}: row {before + 2}{separator}{message}"
+    assert (
+        refusal(tmp_path if parts else file, kinds={"[ab]": "numeric"})
+        == f"{file}: row {before + 2}{separator}{message}"
+    )
 
 
 @pytest.mark.parametrize("parts", [False, True])
@@ -254,7 +325,10 @@ def test_a_text_that_is_not_utf_8_is_named(tmp_path, parts):
     file.write_bytes(("a,b,kind\n" + "1,2,x\n" * rows + "1,2,é\n").encode("latin-1"))
     if parts:
         (tmp_path / "a.csv").write_text("a,b,kind\n1,2,x\n")
-    assert refusal(tmp_path if parts else file) == f"{file}: row {rows + 2}, column 'kind': a text that is not UTF-8; save it as such, or {ENCODE}"
+    assert (
+        refusal(tmp_path if parts else file)
+        == f"{file}: row {rows + 2}, column 'kind': a text that is not UTF-8; save it as such, or {ENCODE}"
+    )
 
 
 def test_a_number_that_is_not_utf_8_is_named(file):
@@ -263,7 +337,10 @@ def test_a_number_that_is_not_utf_8_is_named(file):
 
 
 def test_a_quote_that_is_never_closed_is_named(file, tmp_path):
-    assert refused(file, f'a,b,kind\n{BODY}1,2,"x\n') == f"row {ROWS + 2}: a quote is opened and never closed; the file may be cut short"
+    assert (
+        refused(file, f'a,b,kind\n{BODY}1,2,"x\n')
+        == f"row {ROWS + 2}: a quote is opened and never closed; the file may be cut short"
+    )
     (tmp_path / "zzz.csv").write_text("a,b,kind\n1,2,y\n")
     assert refusal(tmp_path).startswith(f"{file}: row {ROWS + 2}: a quote is opened and never closed")
 
@@ -275,7 +352,10 @@ def test_a_quote_within_a_value_is_one_of_its_characters(file):
 
 def test_a_row_longer_than_a_block_is_refused(file, monkeypatch):
     monkeypatch.setattr(csv, "BLOCK_BYTES", 64)
-    assert refused(file, f"a,kind\n1,{'x' * 300}\n") == "a row is longer than 64 bytes, or a quote is opened and never closed"
+    assert (
+        refused(file, f"a,kind\n1,{'x' * 300}\n")
+        == "a row is longer than 64 bytes, or a quote is opened and never closed"
+    )
 
 
 def test_parts_whose_columns_differ_are_named(tmp_path):
@@ -286,7 +366,11 @@ def test_parts_whose_columns_differ_are_named(tmp_path):
         ("b,a,kind", "the order differs"),
     ]:
         (tmp_path / "b.csv").write_text(f"{header}\n{re.sub('[a-z]+', '1', header)}\n")
-        assert refusal(tmp_path) == f"{tmp_path / 'b.csv'}: its columns are {header.replace(',', ', ')}; those of {tmp_path / 'a.csv'} are a, b, kind: {told}"
+        assert (
+            refusal(tmp_path)
+            == f"{tmp_path / 'b.csv'}: its columns are {header.replace(',', ', ')}; those of {tmp_path / 'a.csv'} are"
+            f" a, b, kind: {told}"
+        )
     (tmp_path / "b.csv").write_text("")
     assert refusal(tmp_path) == f"{tmp_path / 'b.csv'}: is empty; a header row with the column names must come first"
 
@@ -309,11 +393,17 @@ def test_parts_without_any_row(tmp_path):
 
 
 def test_a_guessed_column_that_is_not_utf_8_is_named(file):
-    assert refused(file, "a,kind\né,x\n".encode("latin-1")) == f"row 2, column 'a': a text that is not UTF-8; save it as such, or {ENCODE}"
+    assert (
+        refused(file, "a,kind\né,x\n".encode("latin-1"))
+        == f"row 2, column 'a': a text that is not UTF-8; save it as such, or {ENCODE}"
+    )
 
 
 @pytest.mark.parametrize("delimiter", ['"', "é", "\n"])
 def test_a_delimiter_that_cannot_be(file, delimiter):
     file.write_text("a,kind\n1,x\n")
-    told = f"params.yaml: prepare.csv.delimiter: {delimiter!r} can't stand between values; it must be an ASCII character such as , or ;"
+    told = (
+        f"params.yaml: prepare.csv.delimiter: {delimiter!r} can't stand between values; it must be an ASCII character"
+        " such as , or ;"
+    )
     assert refusal(file, csv={"delimiter": delimiter}) == told

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from surefoot.data.readers.open import copies
+from surefoot.data.readers.open_source import copies
 from tests.data.readers.reading import read, refusal, source_of
 
 
@@ -79,15 +79,35 @@ def test_a_header_of_numbers_is_a_header(tmp_path):
 @pytest.mark.parametrize(
     ("text", "keys", "told"),
     [
-        ("a;b;kind\n" + PLAIN.replace(",", ";"), {}, """it has a;b;kind; its values seem to stand between ';': prepare.csv.delimiter: ";\""""),
+        (
+            "a;b;kind\n" + PLAIN.replace(",", ";"),
+            {},
+            """it has a;b;kind; its values seem to stand between ';': prepare.csv.delimiter: ";\"""",
+        ),
         ("a;b;kind\n" + PLAIN.replace(",", ";").replace(".", ","), {}, "between ';': prepare.csv.delimiter: \";\""),
         ("a|b|kind\n" + PLAIN.replace(",", "|"), {}, "between '|': prepare.csv.delimiter: \"|\""),
         ("a~b~kind\n" + PLAIN.replace(",", "~"), {}, "between '~': prepare.csv.delimiter: \"~\""),
         ("a\1b\1kind\n" + PLAIN.replace(",", "\1"), {}, r"between " "'\\x01'" r': prepare.csv.delimiter: "\x01"'),
-        ("a::b::kind\n" + PLAIN.replace(",", "::"), {}, "between '::', which is more than one character; save it with one"),
-        ('"a,b,kind"\n' + body(lambda n, kind: f'"{n}.5,{n % 7},{kind}"'), {}, "each row stands in quotes as a whole; save it without these"),
-        ("a,b,kind\n" + body(lambda n, kind: f"{n},'r,{n % 7}','{kind}'"), {}, """its values stand in single quotes: prepare.csv.quote: "'\""""),
-        ("a,b,kind\n" + body(lambda n, kind: f"{n},'r{',' * (n % 2)}','{kind}'"), {}, """its values stand in single quotes: prepare.csv.quote: "'\""""),
+        (
+            "a::b::kind\n" + PLAIN.replace(",", "::"),
+            {},
+            "between '::', which is more than one character; save it with one",
+        ),
+        (
+            '"a,b,kind"\n' + body(lambda n, kind: f'"{n}.5,{n % 7},{kind}"'),
+            {},
+            "each row stands in quotes as a whole; save it without these",
+        ),
+        (
+            "a,b,kind\n" + body(lambda n, kind: f"{n},'r,{n % 7}','{kind}'"),
+            {},
+            """its values stand in single quotes: prepare.csv.quote: "'\"""",
+        ),
+        (
+            "a,b,kind\n" + body(lambda n, kind: f"{n},'r{',' * (n % 2)}','{kind}'"),
+            {},
+            """its values stand in single quotes: prepare.csv.quote: "'\"""",
+        ),
         ("a\tb\tkind\n" + PLAIN.replace(",", "\t"), {}, 'between tabs: prepare.csv.delimiter: "\\t"'),
         ("a  b kind\n" + PLAIN.replace(",", "   "), {}, "between blanks, as many as fit; save it with one delimiter"),
         (
@@ -100,15 +120,43 @@ def test_a_header_of_numbers_is_a_header(tmp_path):
             {},
             'row 1 names the delimiter, as Excel writes it; remove the row, and set prepare.csv.delimiter: ";"',
         ),
-        ("# by X\na,b,kind\n" + PLAIN, {}, "'# by X' looks like a comment, of which a CSV table has none: remove such lines"),
-        ("a,b,kind\n" + PLAIN + "# 60 rows\n", {}, "row 62: has 1 value; the header has 3; '# 60 rows' looks like a comment"),
+        (
+            "# by X\na,b,kind\n" + PLAIN,
+            {},
+            "'# by X' looks like a comment, of which a CSV table has none: remove such lines",
+        ),
+        (
+            "a,b,kind\n" + PLAIN + "# 60 rows\n",
+            {},
+            "row 62: has 1 value; the header has 3; '# 60 rows' looks like a comment",
+        ),
         ("a,b,kind\n1,2,x\n#,\n" + PLAIN, {}, "row 3: has 2 values; the header has 3; '#,' looks like a comment"),
-        ("Report\n\na,b,kind\n" + PLAIN, {}, "row 1, taken for the header, has one value, and row 2 has 3: the header must be the first row"),
-        ("'a','b','kind'\n" + body(lambda n, kind: f"'{n}, 5','{n % 7}','{kind}'"), {}, """its values stand in single quotes: prepare.csv.quote: "'\""""),
-        ("a,b,kind\n" + body(lambda n, kind: f"{n},'{'uvw'[n % 3]}',{kind}"), {}, "column 'b': its values stand in single quotes: prepare.csv.quote"),
+        (
+            "Report\n\na,b,kind\n" + PLAIN,
+            {},
+            "row 1, taken for the header, has one value, and row 2 has 3: the header must be the first row",
+        ),
+        (
+            "'a','b','kind'\n" + body(lambda n, kind: f"'{n}, 5','{n % 7}','{kind}'"),
+            {},
+            """its values stand in single quotes: prepare.csv.quote: "'\"""",
+        ),
+        (
+            "a,b,kind\n" + body(lambda n, kind: f"{n},'{'uvw'[n % 3]}',{kind}"),
+            {},
+            "column 'b': its values stand in single quotes: prepare.csv.quote",
+        ),
         ("a, b, kind\n" + PLAIN, {}, "it has a, ' b', ' kind'; blanks belong to a name: prepare.target: ' kind'"),
-        ('a, b, kind\n1, "u, v", x\n', {"target": " kind"}, "row 2: a blank stands between a delimiter and a quote, which then is none; remove such blanks"),
-        ("a,b,kind\n" + PLAIN, {"csv": {"header": ["a", "b", "kind"]}}, "row 1 holds the names that params.yaml gives; prepare.csv.header: true says that"),
+        (
+            'a, b, kind\n1, "u, v", x\n',
+            {"target": " kind"},
+            "row 2: a blank stands between a delimiter and a quote, which then is none; remove such blanks",
+        ),
+        (
+            "a,b,kind\n" + PLAIN,
+            {"csv": {"header": ["a", "b", "kind"]}},
+            "row 1 holds the names that params.yaml gives; prepare.csv.header: true says that",
+        ),
         (
             "u,v,w\n" + PLAIN,
             {"csv": {"header": ["a", "b", "kind"]}},
@@ -118,7 +166,11 @@ def test_a_header_of_numbers_is_a_header(tmp_path):
         ("PK\x03\x04...", {}, "is a ZIP archive, or an Excel workbook; save it as CSV"),
         ("<!DOCTYPE html>\n<html></html>\n", {}, "it looks like a web page, or XML"),
         ("a,a,b,kind\n" + body(lambda n, kind: f"1,2,{n},{kind}"), {}, "names column 'a' more than once"),
-        (",a,b,kind\n" + body(lambda n, kind: f'"{n}",,,{kind}').replace(",,,", ","), {}, "has 2 values; the header has 4"),
+        (
+            ",a,b,kind\n" + body(lambda n, kind: f'"{n}",,,{kind}').replace(",,,", ","),
+            {},
+            "has 2 values; the header has 4",
+        ),
     ],
 )
 def test_what_is_refused_says_the_cause(tmp_path, text, keys, told):
@@ -134,14 +186,24 @@ def test_what_is_refused_says_the_cause(tmp_path, text, keys, told):
         (
             ["-", *range(50)],
             {},
-            "row 2, column 'a': '-' is not a number, as almost all of the others are\ntexts among its numbers, with their count: '-' (1): ",
+            (
+                "row 2, column 'a': '-' is not a number, as almost all of the others are\ntexts among its numbers, with"
+                " their count: '-' (1): "
+            ),
         ),
         (
             [*range(50), "off", ".", "off"],
             {},
-            "row 52, column 'a': 'off' is not a number, as almost all of the others are\ntexts among its numbers, with their ",
+            (
+                "row 52, column 'a': 'off' is not a number, as almost all of the others are\ntexts among its numbers,"
+                " with their "
+            ),
         ),
-        ([*range(50), "1,5"], {}, """row 52, column 'a': '1,5' is not a number, but it is 1.5 with prepare.csv.decimal: ",\""""),
+        (
+            [*range(50), "1,5"],
+            {},
+            """row 52, column 'a': '1,5' is not a number, but it is 1.5 with prepare.csv.decimal: ",\"""",
+        ),
         (
             [f"{n},5" for n in range(50)],
             {},
@@ -152,13 +214,31 @@ def test_what_is_refused_says_the_cause(tmp_path, text, keys, told):
             {},
             """row 3, column 'a': '1,000' is not a number, but it is 1,000 with prepare.csv.thousands: ",", or 1 with""",
         ),
-        ([f"{'$€'[n % 2]}{n}" for n in range(50)], {}, "row 3, column 'a': '€1' is a number of another unit than '$0', or one of them has none"),
-        ([f"({n})" if n % 2 else n for n in range(50)], {}, "row 3, column 'a': '(1)' is not a number, as almost all of the others are; it is a number below"),
-        (["$1", *range(50)], {}, "row 2, column 'a': '$1' is a number of another unit than '0', or one of them has none: write all in one way"),
+        (
+            [f"{'$€'[n % 2]}{n}" for n in range(50)],
+            {},
+            "row 3, column 'a': '€1' is a number of another unit than '$0', or one of them has none",
+        ),
+        (
+            [f"({n})" if n % 2 else n for n in range(50)],
+            {},
+            "row 3, column 'a': '(1)' is not a number, as almost all of the others are; it is a number below",
+        ),
+        (
+            ["$1", *range(50)],
+            {},
+            (
+                "row 2, column 'a': '$1' is a number of another unit than '0', or one of them has none: write all in"
+                " one way"
+            ),
+        ),
         (
             [f"{n}{'%' * (n % 2)}" for n in range(50)],
             {},
-            "row 2, column 'a': '0' is a number of another unit than '1%', or one of them has none: write all in one way",
+            (
+                "row 2, column 'a': '0' is a number of another unit than '1%', or one of them has none: write all in"
+                " one way"
+            ),
         ),
         (
             [f"({n})" if n % 5 == 1 else n for n in range(50)],
@@ -177,13 +257,17 @@ def test_numbers_and_texts_in_one_column(tmp_path, values, keys, told):
     file = tmp_path / "raw.csv"
     pd.DataFrame({"a": values, "kind": "x"}).to_csv(file, index=False)
     if told is None:
-        assert [str(row["a"]).removesuffix(".0").strip() for row in read(file, **keys)[1]] == [str(value).strip() for value in values]
+        assert [str(row["a"]).removesuffix(".0").strip() for row in read(file, **keys)[1]] == [
+            str(value).strip() for value in values
+        ]
     else:
         assert told in refusal(file, **keys)
 
 
 def test_plain_numbers_are_those_of_pandas(tmp_path):
-    text = "a,kind\n" + "".join(f"{value},x\n" for value in ("1", "-2.5", "+3", ".5", "5.", "1e-3", " 7 ", "NA", "", "1234567890.125"))
+    text = "a,kind\n" + "".join(
+        f"{value},x\n" for value in ("1", "-2.5", "+3", ".5", "5.", "1e-3", " 7 ", "NA", "", "1234567890.125")
+    )
     (tmp_path / "raw.csv").write_text(text)
     assert source_of(tmp_path / "raw.csv").schema.field("a").metadata[b"kind"] == b"numeric"
     file = tmp_path / "direct.csv"

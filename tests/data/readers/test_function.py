@@ -29,8 +29,14 @@ def mine(tmp_path, monkeypatch):
         "return pa.table({'a': [1, 2], 'kind': ['x', None]})",
         "return pa.RecordBatch.from_pydict({'a': [1, 2], 'kind': ['x', None]})",
         "return {'a': [1, 2], 'kind': np.array(['x', None])}",
-        "return iter([{'a': np.array([1]), 'kind': ['x']}, pa.table({'kind': pa.array([None], pa.string()), 'a': [2]})])",
-        "yield pa.table({'a': pa.array([], pa.int64()), 'kind': pa.array([], pa.string())})\n    yield {'a': [1, 2], 'y': ['x', None]}",
+        (
+            "return iter([{'a': np.array([1]), 'kind': ['x']}, pa.table({'kind': pa.array([None], pa.string()), 'a':"
+            " [2]})])"
+        ),
+        (
+            "yield pa.table({'a': pa.array([], pa.int64()), 'kind': pa.array([], pa.string())})\n    yield {'a': [1,"
+            " 2], 'y': ['x', None]}"
+        ),
     ],
 )
 def test_what_a_function_may_give(mine, body):
@@ -42,13 +48,21 @@ def test_what_a_function_may_give(mine, body):
 def test_arrays_of_more_axes_are_inputs(mine):
     path, _ = mine("for k in range(3): yield {'x': np.full((2, 3, 4), k, np.uint8), 'y': np.array([k, k])}")
     inputs, targets = read_arrays(path)
-    assert inputs.dtype == np.uint8 and inputs.shape == (6, 3, 4) and targets == [0, 0, 1, 1, 2, 2] and inputs[5, 0, 0] == 2
+    assert (
+        inputs.dtype == np.uint8
+        and inputs.shape == (6, 3, 4)
+        and targets == [0, 0, 1, 1, 2, 2]
+        and inputs[5, 0, 0] == 2
+    )
 
 
 def test_a_function_that_fails_is_told_with_file_and_line(mine):
     for body, line in [("return 1 / 0", 6), ("yield {'a': [1], 'kind': ['x']}\n    1 / 0", 7)]:
         path, file = mine(body)
-        assert refusal(path) == f"prepare.source: {path}() failed: ZeroDivisionError: division by zero ({file}, line {line})"
+        assert (
+            refusal(path)
+            == f"prepare.source: {path}() failed: ZeroDivisionError: division by zero ({file}, line {line})"
+        )
     path, file = mine("import sys; sys.exit('no')")
     assert refusal(path) == f"prepare.source: {path}() failed: SystemExit: no ({file}, line 6)"
 
@@ -56,15 +70,27 @@ def test_a_function_that_fails_is_told_with_file_and_line(mine):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("return None", "returned a NoneType; a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such is needed"),
-        ("return [3]", "gives a int; a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such is needed"),
+        (
+            "return None",
+            (
+                "returned a NoneType; a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of"
+                " such is needed"
+            ),
+        ),
+        (
+            "return [3]",
+            "gives a int; a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such is needed",
+        ),
         ("return []", "gives no rows"),
         ("return {'a': [1, 2], 'kind': ['x']}", "the arrays differ in length: {'a': 2, 'kind': 1}"),
         (
             "return {'a': np.zeros((1, 2)), 'b': np.zeros((1, 2)), 'kind': ['x']}",
             "more than one array has more than one axis; there can be one array of inputs",
         ),
-        ("return {'a': np.zeros((1, 2), complex), 'kind': ['x']}", "array 'a' holds complex128 values; inputs must be numbers of 64 bits at most"),
+        (
+            "return {'a': np.zeros((1, 2), complex), 'kind': ['x']}",
+            "array 'a' holds complex128 values; inputs must be numbers of 64 bits at most",
+        ),
         (
             "return iter([{'a': [1], 'kind': ['x']}, {'kind': ['x']}])",
             "gives a batch, from row 2 on, that lacks column 'a'; its first was a: int64, kind: string",
@@ -91,7 +117,10 @@ def test_a_type_that_cannot_be_an_input(mine):
 
 
 def test_a_module_or_function_that_is_not_there(mine):
-    told = "prepare.source: nowhere.at_all:rows: can't import nowhere.at_all: ModuleNotFoundError: No module named 'nowhere'"
+    told = (
+        "prepare.source: nowhere.at_all:rows: can't import nowhere.at_all: ModuleNotFoundError: No module named"
+        " 'nowhere'"
+    )
     assert refusal("nowhere.at_all:rows") == told
     _, file = mine("return 1")
     assert refusal(f"{file.stem}:other") == f"prepare.source: {file.stem}:other: module {file.stem} has no 'other'"

@@ -14,7 +14,11 @@ CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
 
 def idx(array):
     kind = array.dtype.str[1:]
-    return bytes([0, 0, CODES[kind], array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(f">{kind}").tobytes()
+    return (
+        bytes([0, 0, CODES[kind], array.ndim])
+        + np.array(array.shape, ">u4").tobytes()
+        + array.astype(f">{kind}").tobytes()
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +60,10 @@ def test_labels_are_found_by_name(tmp_path, images, labels):
 
 def test_labels_that_are_not_there(pair):
     pair[1].rename(pair[1].with_name("other.idx"))
-    assert refusal(pair[0]) == f"{pair[0]}: there is no file 'train-labels-idx1-ubyte.gz' of labels beside it; prepare.labels must name it"
+    assert (
+        refusal(pair[0])
+        == f"{pair[0]}: there is no file 'train-labels-idx1-ubyte.gz' of labels beside it; prepare.labels must name it"
+    )
     read(pair[0], pair[1].with_name("other.idx"))
     assert refusal(pair[0], "nowhere").startswith("nowhere: there is no such file")
     missing = pair[0].with_name("no-images-idx3-ubyte")
@@ -71,7 +78,11 @@ def test_other_types_and_shapes(tmp_path, kind, shape):
     (tmp_path / "x.idx").write_bytes(idx(x))
     (tmp_path / "y.idx").write_bytes(idx(Y.astype("i4")))
     inputs, targets = read_arrays(tmp_path / "x.idx", tmp_path / "y.idx")
-    assert inputs.shape == (*shape, *(1,) * (len(shape) == 1)) and (inputs.reshape(x.shape) == x).all() and targets == Y.tolist()
+    assert (
+        inputs.shape == (*shape, *(1,) * (len(shape) == 1))
+        and (inputs.reshape(x.shape) == x).all()
+        and targets == Y.tolist()
+    )
     assert inputs.dtype == {"u1": "u1", "f4": "f4", "f8": "f8"}.get(kind, "i8")
 
 
@@ -81,7 +92,10 @@ def test_a_pair_of_different_lengths(pair):
 
 
 def test_images_in_place_of_labels(pair):
-    assert refusal(pair[0], pair[0]) == f"{pair[0]}: holds values of shape [2, 3]; labels are single numbers (prepare.labels)"
+    assert (
+        refusal(pair[0], pair[0])
+        == f"{pair[0]}: holds values of shape [2, 3]; labels are single numbers (prepare.labels)"
+    )
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -114,13 +128,22 @@ def test_no_rows(pair):
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize(
     ("kind", "sizes"),
-    [(8, [1] * 200), (8, [1] * 255), (0x0E, [1, 46_000, 46_000]), (8, [1, 4_000_000_000, 4_000_000_000]), (0x0E, [1, 2**31 - 1]), (8, [4_000_000_000, 28, 28])],
+    [
+        (8, [1] * 200),
+        (8, [1] * 255),
+        (0x0E, [1, 46_000, 46_000]),
+        (8, [1, 4_000_000_000, 4_000_000_000]),
+        (0x0E, [1, 2**31 - 1]),
+        (8, [4_000_000_000, 28, 28]),
+    ],
 )
 def test_a_header_that_announces_too_much(tmp_path, kind, sizes, compressed):
     header = bytes([0, 0, kind, len(sizes)]) + np.array(sizes, ">u4").tobytes()
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(gzip.compress(header + bytes(5000)) if compressed else header + bytes(5000))
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + np.array(sizes[:1], ">u4").tobytes() + bytes(min(sizes[0], 1000)))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(
+        b"\0\0\x08\x01" + np.array(sizes[:1], ">u4").tobytes() + bytes(min(sizes[0], 1000))
+    )
     assert re.search("is cut short|axes, which is too many|values, which is too many", refusal(path))
 
 
@@ -133,4 +156,6 @@ def test_a_gzip_bomb_that_is_cut(tmp_path):
 
 def test_a_file_in_proc(tmp_path):
     (tmp_path / "images.idx").symlink_to("/proc/self/status")
-    assert "it doesn't hold as many bytes as the system says" in refusal(tmp_path / "images.idx", tmp_path / "images.idx")
+    assert "it doesn't hold as many bytes as the system says" in refusal(
+        tmp_path / "images.idx", tmp_path / "images.idx"
+    )

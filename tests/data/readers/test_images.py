@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from surefoot.data.readers import source as common
-from surefoot.data.readers.open import passed_over
+from surefoot.data.readers.open_source import passed_over
 from tests.data.readers.reading import read, read_arrays, refusal, source_of
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -32,7 +32,11 @@ def test_classes_and_names_in_order(folder, monkeypatch):
     assert inputs[0, :, 0, 0].tolist() == list(RED) and inputs[4, :, 3, 5].tolist() == list(BLUE)
     source = source_of(folder)
     assert len(list(source.batches)) == 3
-    assert [source.where(row) for row in (0, 2, 3)] == [f"{folder}/cat/0.png", f"{folder}/cat/2.png", f"{folder}/dog/0.png"]
+    assert [source.where(row) for row in (0, 2, 3)] == [
+        f"{folder}/cat/0.png",
+        f"{folder}/cat/2.png",
+        f"{folder}/dog/0.png",
+    ]
     read(folder)
 
 
@@ -43,7 +47,9 @@ def test_grey_and_resized(folder):
 
 
 def test_other_kinds_of_image(folder):
-    for number, (kind, suffix) in enumerate([("P", "gif"), ("L", "png"), ("RGBA", "webp"), ("1", "bmp"), ("CMYK", "tiff"), ("LA", "png")]):
+    for number, (kind, suffix) in enumerate(
+        [("P", "gif"), ("L", "png"), ("RGBA", "webp"), ("1", "bmp"), ("CMYK", "tiff"), ("LA", "png")]
+    ):
         Image.new(kind, (6, 4)).save(folder / f"cat/other{number}.{suffix}")
     assert read_arrays(folder)[0].shape == (11, 3, 4, 6)
 
@@ -53,10 +59,14 @@ def test_images_of_different_sizes(folder):
     assert refusal(folder) == f"{folder}/dog/1.png: is 4 x 7 pixels, those before it 4 x 6; set prepare.images.resize"
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n"]
+)
 def test_what_is_no_image_is_named(folder, content):
     (folder / "cat/1.png").write_bytes(content)
-    assert refusal(folder).startswith(f"{folder}/cat/1.png: isn't an image (PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM), or is damaged")
+    assert refusal(folder).startswith(
+        f"{folder}/cat/1.png: isn't an image (PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM), or is damaged"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
@@ -76,14 +86,22 @@ def test_a_decompression_bomb_is_refused(folder, side, first):
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     file = folder / ("cat/0.png" if first else "dog/2.png")
-    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
-    told = f"{file}: has more than {Image.MAX_IMAGE_PIXELS} pixels, which could fill the memory (a decompression bomb); make it smaller"
+    file.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+    told = (
+        f"{file}: has more than {Image.MAX_IMAGE_PIXELS} pixels, which could fill the memory (a decompression bomb);"
+        " make it smaller"
+    )
     assert refusal(folder, images={"resize": [4, 6]}) == told
 
 
 def test_more_than_8_bits_are_refused(folder):
     Image.fromarray(np.zeros((4, 6), np.uint16)).save(folder / "cat/1.png")
-    assert refusal(folder) == f"{folder}/cat/1.png: has more than 8 bits a channel (mode I;16), which would be cut off; save it with 8"
+    assert (
+        refusal(folder)
+        == f"{folder}/cat/1.png: has more than 8 bits a channel (mode I;16), which would be cut off; save it with 8"
+    )
 
 
 def test_what_is_hidden_does_not_count(folder):
@@ -104,7 +122,10 @@ def test_folders_that_are_no_classes(folder):
 
 def test_a_file_where_a_folder_of_images_should_be(folder):
     file = folder / "cat/0.png"
-    assert refusal(file, format="images") == f"{file}: is a file; images must lie in a directory, with a directory for each class"
+    assert (
+        refusal(file, format="images")
+        == f"{file}: is a file; images must lie in a directory, with a directory for each class"
+    )
 
 
 def test_what_lies_beside_the_images_is_passed_over(folder):
@@ -143,7 +164,10 @@ def test_splits_are_no_classes(folder, names):
 
 def test_partitions_are_no_classes(folder):
     (folder / "cat").rename(folder / "year=2023")
-    assert refusal(folder).startswith(f"{folder}: is partitioned as Hive and Spark do it, by directories such as year=2023, whose names hold the column 'year'")
+    assert refusal(folder).startswith(
+        f"{folder}: is partitioned as Hive and Spark do it, by directories such as year=2023, whose names hold the"
+        " column 'year'"
+    )
 
 
 def test_an_image_is_turned_as_the_camera_was_held(tmp_path):
@@ -162,7 +186,9 @@ def test_an_image_is_turned_as_the_camera_was_held(tmp_path):
 def test_a_header_of_odd_dimensions(folder, width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
-    written = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    written = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
     (folder / "cat/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
     assert refusal(folder).startswith(f"{folder}/cat/0.png: ")
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from surefoot.base.errors import UserError
 from surefoot.data.readers import csv
-from surefoot.errors import UserError
 from tests.data.readers.reading import read, refusal, source_of
 from tests.helpers import PROJECT
 
@@ -18,7 +18,10 @@ TEXT = "a,kind\n1,x\n"
 
 def test_a_source_that_is_not_there(tmp_path):
     file = tmp_path / "raw.csv"
-    told = "there is no such file or directory; prepare.source must name a file, a directory, sklearn:NAME or module:function"
+    told = (
+        "there is no such file or directory; prepare.source must name a file, a directory, sklearn:NAME or"
+        " module:function"
+    )
     assert refusal(file) == f"{file}: {told}"
 
 
@@ -53,7 +56,10 @@ def test_paths_may_lie_anywhere(tmp_path, monkeypatch):
 
 def test_formats_by_name_and_by_param(tmp_path):
     (tmp_path / "raw.dat").write_text(TEXT)
-    told = "what it holds can't be told from its name; rename or remove it, or set prepare.format (csv, parquet, npz, npy, idx, images)"
+    told = (
+        "what it holds can't be told from its name; rename or remove it, or set prepare.format (csv, parquet, npz, npy,"
+        " idx, images)"
+    )
     assert refusal(tmp_path / "raw.dat") == f"{tmp_path / 'raw.dat'}: {told}"
     assert len(read(tmp_path / "raw.dat", format="csv")[1]) == 1
     assert len(read(tmp_path, format="csv")[1]) == 1
@@ -139,8 +145,8 @@ def test_who_stops_reading_leaves_no_thread(tmp_path):
 def test_no_reader_imports_what_is_slow(tmp_path, kind):
     code = """
 import sys
-from surefoot.data.readers.open import open_source
-from surefoot.params import Prepare
+from surefoot.data.readers.open_source import open_source
+from surefoot.params.sections import Prepare
 _, kind, labels = sys.argv
 source = open_source(Prepare(source="raw", target="kind", format=kind), "raw", labels or None)
 assert sum(len(batch) for batch in source.batches) == 2
@@ -173,7 +179,14 @@ print(*sys.modules)
         text=True,
         check=True,
     )
-    assert not set(done.stdout.split()) & {"torch", "mlflow", "pandas", "matplotlib", "sklearn", *(["PIL"] if kind != "images" else [])}
+    assert not set(done.stdout.split()) & {
+        "torch",
+        "mlflow",
+        "pandas",
+        "matplotlib",
+        "sklearn",
+        *(["PIL"] if kind != "images" else []),
+    }
 
 
 def test_a_part_whose_name_begins_with_an_underscore_counts(tmp_path):

@@ -21,7 +21,12 @@ def table(rows=10, first=0, **more):
 
 
 def test_columns_come_as_they_are_and_where_needed(file):
-    more = {"b": pa.array([0.5] * 10, pa.float32()), "c": [True] * 10, "id": [[1]] * 10, "day": pa.array([0] * 10, pa.date32())}
+    more = {
+        "b": pa.array([0.5] * 10, pa.float32()),
+        "c": [True] * 10,
+        "id": [[1]] * 10,
+        "day": pa.array([0] * 10, pa.date32()),
+    }
     pq.write_table(table(**more), file)
     source = source_of(file, ignore=["id"])
     assert dict(zip(source.schema.names, source.schema.types, strict=True)) == {
@@ -67,7 +72,9 @@ def test_no_target_and_no_rows(file):
 
 
 def test_columns_of_one_name(file):
-    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array(["x"])], names=["a", "a", "kind"]), file)
+    pq.write_table(
+        pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array(["x"])], names=["a", "a", "kind"]), file
+    )
     assert refusal(file) == f"{file}: names column 'a' more than once; rename one, or leave both out (prepare.ignore)"
     pq.write_table(pa.table([[1], [2], [3], ["x"]], names=["a", "a", "b", "kind"]), file)
     assert read(file, ignore=["a"])[1] == [{"b": 3, "kind": "x"}], "no fault of columns that are left out"
@@ -97,7 +104,8 @@ def test_parts_come_by_name_in_batches_of_a_size_and_rows_are_named(tmp_path):
     batches = list(source.batches)
     assert [row["a"] for row in batches[0].to_pylist()] == [*range(100, 200), *range(900, 1100)] and len(batches) == 1
     assert [source.where(row) for row in (0, 99, 100, 299)] == [
-        f"{tmp_path}/part-{part}: row {row}" for part, row in (("01.parquet", 1), ("01.parquet", 100), ("09.parquet", 1), ("10.parquet", 100))
+        f"{tmp_path}/part-{part}: row {row}"
+        for part, row in (("01.parquet", 1), ("01.parquet", 100), ("09.parquet", 1), ("10.parquet", 100))
     ]
 
 
@@ -135,7 +143,12 @@ MOMENTS = [datetime(2024, 1, 1 + number, 12) for number in range(10)]
         ([float("nan")] * 10, ["x"] * 10, pa.string(), [None] * 10 + ["x"] * 10),
         ([None] * 10, MOMENTS, pa.timestamp("us"), [None] * 10 + MOMENTS),
         (pa.array([None] * 10, pa.float64()), [True] * 10, pa.bool_(), [None] * 10 + [True] * 10),
-        ([day.date() for day in MOMENTS], MOMENTS, pa.timestamp("us"), [day.replace(hour=0) for day in MOMENTS] + MOMENTS),
+        (
+            [day.date() for day in MOMENTS],
+            MOMENTS,
+            pa.timestamp("us"),
+            [day.replace(hour=0) for day in MOMENTS] + MOMENTS,
+        ),
         (pa.array(MOMENTS, pa.timestamp("ns")), pa.array(MOMENTS, pa.timestamp("s")), pa.timestamp("us"), MOMENTS * 2),
         (
             *(pa.array(MOMENTS, pa.timestamp("us", zone)) for zone in ("Asia/Tokyo", "UTC")),
@@ -187,7 +200,9 @@ def test_an_index_of_pandas_is_no_input_unless_it_is_named(file):
     assert "a" in read(file)[0]
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int32()), pa.list_(pa.float32(), 3)])
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int32()), pa.list_(pa.float32(), 3)]
+)
 def test_embeddings_are_lists_of_one_length(tmp_path, kind):
     rows = [[number, number + 1, number + 2] for number in range(10)]
     table = pa.table({"x": pa.array(rows, kind), "kind": ["a", "b"] * 5})
@@ -197,8 +212,12 @@ def test_embeddings_are_lists_of_one_length(tmp_path, kind):
     assert [row["x"] for row in found] == rows
     if not pa.types.is_fixed_size_list(kind):
         for wrong, told in (([1], "a list of 1 values"), (None, "no list")):
-            pq.write_table(pa.table({"x": pa.array([*rows, wrong], kind), "kind": ["a"] * 11}), tmp_path / "wrong.parquet")
-            assert refusal(tmp_path / "wrong.parquet").endswith(f"column 'x' has {told} among lists of 3; they must be of one length")
+            pq.write_table(
+                pa.table({"x": pa.array([*rows, wrong], kind), "kind": ["a"] * 11}), tmp_path / "wrong.parquet"
+            )
+            assert refusal(tmp_path / "wrong.parquet").endswith(
+                f"column 'x' has {told} among lists of 3; they must be of one length"
+            )
 
 
 @pytest.mark.parametrize("name", [None, "id"])
@@ -215,7 +234,10 @@ def test_an_index_of_pandas_in_some_parts_alone(tmp_path, name, which):
     if which != 0:
         return
     column = name or "__index_level_0__"
-    assert refusal(tmp_path, columns=["a", column]) == f"{tmp_path / '1.parquet'}: its columns aren't those of {tmp_path / '0.parquet'}: missing: {column}"
+    assert (
+        refusal(tmp_path, columns=["a", column])
+        == f"{tmp_path / '1.parquet'}: its columns aren't those of {tmp_path / '0.parquet'}: missing: {column}"
+    )
 
 
 def test_a_name_that_is_not_utf_8(file):

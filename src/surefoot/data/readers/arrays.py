@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.lib import format as npy
 
+from surefoot.base.errors import UserError
 from surefoot.data.columns import some
 from surefoot.data.readers.source import (
     Places,
@@ -29,8 +30,7 @@ from surefoot.data.readers.source import (
     target_field,
     target_type,
 )
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 
 @dataclass
@@ -58,7 +58,8 @@ def open_npy(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
 
 
 def open_npz(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
-    """Inputs and targets from the arrays of an NPZ file that prepare.arrays names; targets from an NPY file, where prepare.labels names one.
+    """Inputs and targets from the arrays of an NPZ file that prepare.arrays names; targets from an NPY file, where
+    prepare.labels names one.
 
     Raises:
         UserError: as `open_npy`; an array isn't there.
@@ -98,7 +99,10 @@ def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
 def _fields(prepare: Prepare, inputs: Stored, targets: Stored | None) -> list[pa.Field]:
     kind = number_type(inputs.dtype)
     if kind is None:
-        raise UserError(f"{inputs.name}: holds {inputs.dtype} values; inputs must be numbers of 64 bits at most: {_way_out(inputs.dtype, 'x')}")
+        raise UserError(
+            f"{inputs.name}: holds {inputs.dtype} values; inputs must be numbers of 64 bits at most:"
+            f" {_way_out(inputs.dtype, 'x')}"
+        )
     if not inputs.shape:
         raise UserError(f"{inputs.name}: is a single value; its first axis must be the rows")
     if not all(inputs.shape):
@@ -108,20 +112,43 @@ def _fields(prepare: Prepare, inputs: Stored, targets: Stored | None) -> list[pa
         return [field]
     target = target_type(targets.dtype)
     if target is None:
-        raise UserError(f"{targets.name}: holds {targets.dtype} values; targets must be numbers or texts: {_way_out(targets.dtype, 'y')}")
+        raise UserError(
+            f"{targets.name}: holds {targets.dtype} values; targets must be numbers or texts:"
+            f" {_way_out(targets.dtype, 'y')}"
+        )
     if targets.shape not in (inputs.shape[:1], (*inputs.shape[:1], 1)):
-        way = "; of one-hot targets save y.argmax(1)" if len(targets.shape) == 2 and targets.shape[0] == inputs.shape[0] else ""
-        raise UserError(f"{inputs.name} has {inputs.shape[0]} rows, but {targets.name} is of shape {targets.shape}; it must be ({inputs.shape[0]},){way}")
+        way = (
+            "; of one-hot targets save y.argmax(1)"
+            if len(targets.shape) == 2 and targets.shape[0] == inputs.shape[0]
+            else ""
+        )
+        raise UserError(
+            f"{inputs.name} has {inputs.shape[0]} rows, but {targets.name} is of shape {targets.shape}; it must be"
+            f" ({inputs.shape[0]},){way}"
+        )
     return [field, target_field(prepare.target, target)]
 
 
 def _way_out(dtype: np.dtype, name: str) -> str:
     """How to save an array of a type that isn't taken."""
-    kinds = {"b": "uint8", "S": "str", "U": "float32", "c": "", "M": "int64", "m": "int64", "f": "float32", "i": "int64", "u": "int64"}
+    kinds = {
+        "b": "uint8",
+        "S": "str",
+        "U": "float32",
+        "c": "",
+        "M": "int64",
+        "m": "int64",
+        "f": "float32",
+        "i": "int64",
+        "u": "int64",
+    }
     if dtype.kind == "c":
         return f"save its parts, `np.stack([{name}.real, {name}.imag], -1)`"
     if dtype.names or dtype.kind not in kinds:
-        return f"save its numbers by themselves, as `np.save` does of an array of float32{f' ({name}[{dtype.names[0]!r}])' if dtype.names else ''}"
+        return (
+            "save its numbers by themselves, as `np.save` does of an array of"
+            f" float32{f' ({name}[{dtype.names[0]!r}])' if dtype.names else ''}"
+        )
     return f"save {name}.astype({kinds[dtype.kind]!r})"
 
 
@@ -133,7 +160,10 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
             archive = stack.enter_context(zipfile.ZipFile(path))
             members = [member.removesuffix(".npy") for member in archive.namelist()]
             if name not in members:
-                raise UserError(f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that count{_names_that_fit(members)}")
+                raise UserError(
+                    f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that"
+                    f" count{_names_that_fit(members)}"
+                )
             shown = f"{path}: array {name!r}"
             member = f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
             size = archive.getinfo(member).file_size
@@ -180,7 +210,14 @@ def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
         # A row is spread over the whole file. Not mapped: the pages around each touched value would fill the memory.
         columns = np.empty((prod(stored.shape[1:]), stop - start), stored.dtype)
         for number, column in enumerate(columns):
-            if os.preadv(stored.file.fileno(), [column], stored.offset + (number * stored.shape[0] + start) * stored.dtype.itemsize) < column.nbytes:
+            if (
+                os.preadv(
+                    stored.file.fileno(),
+                    [column],
+                    stored.offset + (number * stored.shape[0] + start) * stored.dtype.itemsize,
+                )
+                < column.nbytes
+            ):
                 raise _short(stored)
         return columns.T.reshape(stop - start, *stored.shape[1:], order="F")
     data = _read(stored, size * (stop - start))
@@ -216,4 +253,5 @@ def _names_that_fit(members: list[str]) -> str:
                 found.setdefault(f"{split}{key}", member)
     if not {"inputs", "targets"} <= found.keys() or len(found) % 2:
         return ""
-    return f": {{{', '.join(f'{key}: {found[key]}' for key in sorted(found, key=lambda key: (key.rpartition('_')[0], key)))}}}"
+    by_split = sorted(found, key=lambda key: (key.rpartition("_")[0], key))
+    return f": {{{', '.join(f'{key}: {found[key]}' for key in by_split)}}}"

@@ -3,16 +3,17 @@
 import numpy as np
 import pyarrow as pa
 
+from surefoot.base.errors import UserError
 from surefoot.data.readers.source import Source, check_columns, naming, target_column, target_field
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 CLASSES = ("breast_cancer", "digits", "iris", "wine")
 NUMBERS = ("diabetes", "linnerud")
 
 
 def open_bundled(prepare: Prepare, name: str) -> Source:
-    """A data set as a table: its features by their names, and the target, under the name prepare.target: a class's name; in regression a number.
+    """A data set as a table: its features by their names, and the target, under the name prepare.target: a class's
+    name; in regression a number.
 
     `linnerud` has three targets, of which prepare.target names one.
 
@@ -20,7 +21,9 @@ def open_bundled(prepare: Prepare, name: str) -> Source:
         UserError: there is no such set; a set of numbers is to be classified; the target has the name of a feature.
     """
     if name not in CLASSES + NUMBERS:
-        raise UserError(f"sklearn:{name}: there is no such data set; scikit-learn comes with {', '.join(sorted(CLASSES + NUMBERS))}")
+        raise UserError(
+            f"sklearn:{name}: there is no such data set; scikit-learn comes with {', '.join(sorted(CLASSES + NUMBERS))}"
+        )
     if name in NUMBERS and prepare.task != "regression":
         raise UserError(f"sklearn:{name}: its target is a number; set prepare.task to regression")
     import sklearn.datasets  # takes seconds
@@ -30,7 +33,9 @@ def open_bundled(prepare: Prepare, name: str) -> Source:
     target = data.target
     if target.ndim > 1:
         if prepare.target not in data.target_names:
-            raise UserError(f"{place}: has the targets {', '.join(data.target_names)}; prepare.target must name one of them")
+            raise UserError(
+                f"{place}: has the targets {', '.join(data.target_names)}; prepare.target must name one of them"
+            )
         target = target[:, list(data.target_names).index(prepare.target)]
     elif prepare.task != "regression":
         target = np.asarray(data.target_names).astype(str)[target]
@@ -38,9 +43,19 @@ def open_bundled(prepare: Prepare, name: str) -> Source:
         target = target.astype(np.float64)
     names = [str(feature) for feature in data.feature_names]
     if prepare.target in names:
-        raise UserError(f"{place}: {prepare.target!r} is a feature; prepare.target must be another name, under which the target comes")
+        raise UserError(
+            f"{place}: {prepare.target!r} is a feature; prepare.target must be another name, under which the target"
+            " comes"
+        )
     field = target_field(prepare.target, target.dtype)
-    columns = {feature: target_column(data.data[:, place], pa.field(feature, pa.float64())) for place, feature in enumerate(names)}
+    columns = {
+        feature: target_column(data.data[:, place], pa.field(feature, pa.float64()))
+        for place, feature in enumerate(names)
+    }
     columns[prepare.target] = target_column(target, field)
-    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).select(check_columns(prepare, list(columns), place))
-    return Source(naming(batch.schema, list(columns)), iter([batch]), lambda row: f"{place}: row {row + 1}", None, lambda: 0)
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).select(
+        check_columns(prepare, list(columns), place)
+    )
+    return Source(
+        naming(batch.schema, list(columns)), iter([batch]), lambda row: f"{place}: row {row + 1}", None, lambda: 0
+    )

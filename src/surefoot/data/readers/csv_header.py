@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from surefoot.base.errors import UserError
 from surefoot.data.columns import is_number, many, some
 from surefoot.data.readers.source import open_bytes, read_fully
-from surefoot.errors import UserError
-from surefoot.params import Csv, Prepare
+from surefoot.params.sections import Csv, Prepare
 
 ROWS = 50  # that are looked at
 START_BYTES = 1 << 16
@@ -25,7 +25,9 @@ def delimiter_of(csv: Csv, file: Path) -> str:
     return "\t" if re.search(r"\.tsv(\.gz|\.zst)?$", file.name, re.IGNORECASE) else ","
 
 
-def read_header(prepare: Prepare, file: Path, start: bytes, whole: bool, delimiter: str, encoding: str) -> tuple[list[str], int]:
+def read_header(
+    prepare: Prepare, file: Path, start: bytes, whole: bool, delimiter: str, encoding: str
+) -> tuple[list[str], int]:
     """The names of the columns, one for each value of a row, and how many bytes come before the first row of values.
 
     `start` is how the file begins, as UTF-8; `whole`: all of it.
@@ -44,22 +46,38 @@ def read_header(prepare: Prepare, file: Path, start: bytes, whole: bool, delimit
         body = _whole_rows(reader, len(lines), whole)
     except UnicodeDecodeError as error:
         at = sum(map(len, lines[: reader.line_num])) + error.start
-        raise UserError(f"{file}: byte {at} is not {encoding} text; save it as such, or name its encoding in prepare.csv.encoding") from None
+        raise UserError(
+            f"{file}: byte {at} is not {encoding} text; save it as such, or name its encoding in prepare.csv.encoding"
+        ) from None
     except plain.Error as error:
         raise UserError(f"{file}: row 1: not a CSV header: {error}") from None
     if b"\0" in start[:START_BYTES]:
-        raise UserError(f"{file}: has NUL characters among its text, as UTF-16 has without a mark; name its encoding in prepare.csv.encoding: utf-16-le, say")
+        raise UserError(
+            f"{file}: has NUL characters among its text, as UTF-16 has without a mark; name its encoding in"
+            " prepare.csv.encoding: utf-16-le, say"
+        )
     if csv.header is True:
         _check_names(prepare, file, first)
     if csv.quote != "'" and _fits_in_single_quotes(lines, delimiter, len(csv.given or first), body):
         raise UserError(f"""{file}: its values stand in single quotes: prepare.csv.quote: "'\"""")
-    if csv.header is not True and csv.given and body and [value.strip() for value in body[0]] == [name.strip() for name in csv.given]:
-        raise UserError(f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a header")
+    if (
+        csv.header is not True
+        and csv.given
+        and body
+        and [value.strip() for value in body[0]] == [name.strip() for name in csv.given]
+    ):
+        raise UserError(
+            f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a"
+            " header"
+        )
     if csv.given and first and len(first) != len(csv.given) and first[-1].strip():
         raise UserError(f"{file}: row 1: has {many(len(first), 'value')}; prepare.csv.names has {len(csv.given)}")
     for number, row in enumerate([first, *body] if first else body, 1):
         if any(value != value.lstrip() and value.lstrip().startswith(csv.quote) for value in row):
-            raise UserError(f"{file}: row {number}: a blank stands between a delimiter and a quote, which then is none; remove such blanks")
+            raise UserError(
+                f"{file}: row {number}: a blank stands between a delimiter and a quote, which then is none; remove such"
+                " blanks"
+            )
     return _one_for_each(list(csv.given or first), body, row_labels=not csv.given), length
 
 
@@ -77,7 +95,9 @@ def _whole_rows(reader: Iterator[list[str]], lines: int, whole: bool) -> list[li
 
 
 def _fits_in_single_quotes(lines: list[bytes], delimiter: str, values: int, body: list[list[str]]) -> bool:
-    """Whether rows have as many values as there are names only where single quotes are taken for such: a delimiter stands within them."""
+    """Whether rows have as many values as there are names only where single quotes are taken for such: a delimiter
+    stands within them.
+    """
     if all(len(row) == values for row in body) or not any(value.startswith("'") for row in body for value in row):
         return False
     reader = plain.reader((line.decode(errors="replace") for line in lines), delimiter=delimiter, quotechar="'")
@@ -87,16 +107,19 @@ def _fits_in_single_quotes(lines: list[bytes], delimiter: str, values: int, body
 def _check_names(prepare: Prepare, file: Path, names: list[str]) -> None:
     if not names:
         raise UserError(f"{file}: is empty; a header row with the column names must come first")
-    # Years, say, are names where one of them is the target's. Rows to predict have no target, and may have none of their own.
+    # Years, say, are names where one of them is the target's. Rows to predict have no target, and may have none of
+    # their own.
     if prepare.csv.given is None and all(map(is_number, names)) and prepare.target and prepare.target not in names:
         raise UserError(
-            f"{file}: row 1 holds numbers only, and none is {prepare.target!r} (prepare.target); a header row with the column names must come first, "
-            "or name the columns in prepare.csv.header"
+            f"{file}: row 1 holds numbers only, and none is {prepare.target!r} (prepare.target); a header row with the"
+            " column names must come first, or name the columns in prepare.csv.header"
         )
 
 
 def _one_for_each(names: list[str], body: list[list[str]], row_labels: bool) -> list[str]:
-    """The names, as many as there are values in a row: R's row labels have none, and a delimiter at the ends of rows makes an empty value."""
+    """The names, as many as there are values in a row: R's row labels have none, and a delimiter at the ends of rows
+    makes an empty value.
+    """
     lengths = {len(row) for row in body}
     if lengths == {len(names) + 1}:
         if not any(row[-1].strip() for row in body):
@@ -124,13 +147,19 @@ def is_utf8(file: Path) -> bool:
 
 
 def cause(prepare: Prepare, file: Path, encoding: str) -> str:
-    """Why the columns of a file aren't those that are needed, as far as its first rows tell: with what to do; empty where they don't."""
+    """Why the columns of a file aren't those that are needed, as far as its first rows tell: with what to do; empty
+    where they don't.
+    """
     stream, raw = open_bytes(file)
     with raw:
         start = read_fully(stream, START_BYTES)
     if encoding.partition("-")[0] not in ("utf", "utf8") or encoding.startswith(("utf-16", "utf-32")):
         first = start.split(b"\n", 1)[0]
-        if prepare.target.encode() in first and prepare.target not in first.decode(encoding, errors="replace") and is_utf8(file):
+        if (
+            prepare.target.encode() in first
+            and prepare.target not in first.decode(encoding, errors="replace")
+            and is_utf8(file)
+        ):
             return f"it is UTF-8, not {encoding}: prepare.csv.encoding: utf-8"
     text = start.decode(encoding, errors="replace").removeprefix("\ufeff")
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()][:ROWS]
@@ -146,7 +175,11 @@ def _page(_: Prepare, __: Path, lines: list[str]) -> str:
 
 def _sep(_: Prepare, __: Path, lines: list[str]) -> str:
     found = re.fullmatch(r'"?sep=(.)"?', lines[0].strip())
-    return f'row 1 names the delimiter, as Excel writes it; remove the row, and set prepare.csv.delimiter: "{found[1]}"' if found else ""
+    return (
+        f'row 1 names the delimiter, as Excel writes it; remove the row, and set prepare.csv.delimiter: "{found[1]}"'
+        if found
+        else ""
+    )
 
 
 def _comment(_: Prepare, __: Path, lines: list[str]) -> str:
@@ -155,7 +188,11 @@ def _comment(_: Prepare, __: Path, lines: list[str]) -> str:
 
 def comment(line: str) -> str:
     """What to tell of a row that has the look of a comment; empty where it hasn't."""
-    return f"{line[:40]!r} looks like a comment, of which a CSV table has none: remove such lines" if re.match(r"\s*(#|%|//|--)", line) else ""
+    return (
+        f"{line[:40]!r} looks like a comment, of which a CSV table has none: remove such lines"
+        if re.match(r"\s*(#|%|//|--)", line)
+        else ""
+    )
 
 
 def _blanks_around(prepare: Prepare, file: Path, lines: list[str]) -> str:
@@ -167,7 +204,11 @@ def _blanks_around(prepare: Prepare, file: Path, lines: list[str]) -> str:
 def _single_quotes(prepare: Prepare, file: Path, lines: list[str]) -> str:
     cells = re.split(re.escape(delimiter_of(prepare.csv, file)), lines[-1])
     quoted = [cell for cell in cells if re.match(r"\s*'|.*'\s*$", cell)]
-    return """its values stand in single quotes: prepare.csv.quote: "'\"""" if 2 * len(quoted) > len(cells) and prepare.csv.quote != "'" else ""
+    return (
+        """its values stand in single quotes: prepare.csv.quote: "'\""""
+        if 2 * len(quoted) > len(cells) and prepare.csv.quote != "'"
+        else ""
+    )
 
 
 def _other_delimiter(prepare: Prepare, file: Path, lines: list[str]) -> str:
@@ -175,12 +216,28 @@ def _other_delimiter(prepare: Prepare, file: Path, lines: list[str]) -> str:
     wanted = {len(prepare.csv.given)} if prepare.csv.given else None
     ours = _lengths(lines, here, prepare.csv.quote)
     found = {}
-    others = [sign for sign in dict.fromkeys(lines[0]) if sign.isascii() and not sign.isalnum() and sign not in NO_DELIMITERS]
+    others = [
+        sign for sign in dict.fromkeys(lines[0]) if sign.isascii() and not sign.isalnum() and sign not in NO_DELIMITERS
+    ]
     for delimiter in dict.fromkeys((*DELIMITERS, *others)):
         lengths = _lengths(lines, delimiter, prepare.csv.quote)
         names = next(plain.reader(lines, delimiter=delimiter, quotechar=prepare.csv.quote))
-        fits = len(set(lengths)) == 1 and lengths[0] > 1 and (wanted is None or set(lengths) == wanted) and not (delimiter == " " and here in lines[0])
-        if delimiter != here and fits and (prepare.target in names or prepare.csv.given or set(ours) == {1} or (ours[0] == 1 and len(set(ours)) > 1)):
+        fits = (
+            len(set(lengths)) == 1
+            and lengths[0] > 1
+            and (wanted is None or set(lengths) == wanted)
+            and not (delimiter == " " and here in lines[0])
+        )
+        if (
+            delimiter != here
+            and fits
+            and (
+                prepare.target in names
+                or prepare.csv.given
+                or set(ours) == {1}
+                or (ours[0] == 1 and len(set(ours)) > 1)
+            )
+        ):
             found[delimiter] = (prepare.target in names, lengths[0])
     if found:
         best = max(found, key=lambda delimiter: found[delimiter])
@@ -204,13 +261,19 @@ def _named(delimiter: str) -> str:
 
 
 def _yaml(delimiter: str) -> str:
-    return '"\\t"' if delimiter == "\t" else f'"{delimiter}"' if delimiter.isprintable() else f'"\\x{ord(delimiter):02x}"'
+    return (
+        '"\\t"' if delimiter == "\t" else f'"{delimiter}"' if delimiter.isprintable() else f'"\\x{ord(delimiter):02x}"'
+    )
 
 
 def _quoted_whole(prepare: Prepare, file: Path, lines: list[str]) -> str:
     delimiter = delimiter_of(prepare.csv, file)
     rows = list(plain.reader(lines, delimiter=delimiter, quotechar=prepare.csv.quote))
-    return "each row stands in quotes as a whole; save it without these" if all(len(row) == 1 and delimiter in row[0] for row in rows) else ""
+    return (
+        "each row stands in quotes as a whole; save it without these"
+        if all(len(row) == 1 and delimiter in row[0] for row in rows)
+        else ""
+    )
 
 
 def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
@@ -218,7 +281,10 @@ def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
     more = next((number for number, length in enumerate(lengths, 1) if length > 1), None)
     if prepare.csv.header is not True or lengths[0] > 1 or more is None:
         return ""
-    return f"row 1, taken for the header, has one value, and row {more} has {lengths[more - 1]}: the header must be the first row"
+    return (
+        f"row 1, taken for the header, has one value, and row {more} has {lengths[more - 1]}: the header must be the"
+        " first row"
+    )
 
 
 CAUSES = (_page, _sep, _blanks_around, _other_delimiter, _comment, _single_quotes, _quoted_whole, _title)

@@ -7,24 +7,31 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from surefoot.base.errors import UserError
 from surefoot.data.readers.csv_header import delimiter_of, differing, is_utf8, read_header
 from surefoot.data.readers.source import Progress, open_bytes, read_fully, unreadable
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 
 class Text:
-    """A file object: the text of files as UTF-8, one after the other, without their headers; a block is of one file, unless they are joined."""
+    """A file object: the text of files as UTF-8, one after the other, without their headers; a block is of one file,
+    unless they are joined.
+    """
 
     closed = False
 
-    def __init__(self, prepare: Prepare, files: list[Path], progress: Progress, block_bytes: int, joined: bool = False) -> None:
+    def __init__(
+        self, prepare: Prepare, files: list[Path], progress: Progress, block_bytes: int, joined: bool = False
+    ) -> None:
         self._joined = joined
         self._block_bytes = block_bytes
         self._prepare = prepare
         self.delimiter = delimiter_of(prepare.csv, files[0])
         if not self.delimiter.isascii() or self.delimiter in f"{prepare.csv.quote}\r\n":
-            raise UserError(f"params.yaml: prepare.csv.delimiter: {self.delimiter!r} can't stand between values; it must be an ASCII character such as , or ;")
+            raise UserError(
+                f"params.yaml: prepare.csv.delimiter: {self.delimiter!r} can't stand between values; it must be an"
+                " ASCII character such as , or ;"
+            )
         self._told = codecs.lookup(prepare.csv.encoding).name
         self._encoding: str | None = None
         self._quote = prepare.csv.quote.encode()
@@ -91,7 +98,9 @@ class Text:
         if self._prepare.csv.header is not True and self.names:
             return start
         if not (self._header and start.startswith(self._header)):
-            names, length = read_header(self._prepare, file, start, len(start) < self._block_bytes, self.delimiter, self._encoding or "UTF-8")
+            names, length = read_header(
+                self._prepare, file, start, len(start) < self._block_bytes, self.delimiter, self._encoding or "UTF-8"
+            )
             if not self.names:
                 self.names = names
                 self._header = start[:length] if start[:length].endswith((b"\n", b"\r")) else b""
@@ -107,7 +116,9 @@ class Text:
         except UnicodeError as error:  # of UTF-16 without its mark it is no UnicodeDecodeError
             why = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
             other = "; it is UTF-8: prepare.csv.encoding: utf-8" if is_utf8(self._file) else ""
-            raise UserError(f"{self._file}: is not text in {self._encoding} (prepare.csv.encoding): {why}{other}") from None
+            raise UserError(
+                f"{self._file}: is not text in {self._encoding} (prepare.csv.encoding): {why}{other}"
+            ) from None
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self._file, error) from None
         self._progress.read = self._before + self._raw.tell()
@@ -140,7 +151,9 @@ def by_mark(file: Path) -> str | None:
 
 
 def _check_quotes(file: Path, delimiter: str, quote: str, encoding: str) -> None:
-    """Refuse a file that ends inside quotes, which Arrow takes as a value; by Python's slow reader, as an odd quote can be right: 5" pipe."""
+    """Refuse a file that ends inside quotes, which Arrow takes as a value; by Python's slow reader, as an odd quote can
+    be right: 5" pipe.
+    """
     stream, raw = open_bytes(file)
     row = 0
     with raw, io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="") as text:
@@ -150,4 +163,6 @@ def _check_quotes(file: Path, delimiter: str, quote: str, encoding: str) -> None
                 row += bool(values)
         except python_csv.Error as error:
             if "expected after" not in str(error):
-                raise UserError(f"{file}: row {row + 1}: a quote is opened and never closed; the file may be cut short") from None
+                raise UserError(
+                    f"{file}: row {row + 1}: a quote is opened and never closed; the file may be cut short"
+                ) from None

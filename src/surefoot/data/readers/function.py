@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from surefoot.base.errors import UserError
+from surefoot.base.user_code import find, where
 from surefoot.data.readers.source import (
     INPUT,
     Progress,
@@ -19,9 +21,7 @@ from surefoot.data.readers.source import (
     plain_schema,
     to_schema,
 )
-from surefoot.errors import UserError
-from surefoot.imports import find, where
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 GIVES = "a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such"
 
@@ -29,11 +29,12 @@ GIVES = "a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an itera
 def open_function(prepare: Prepare, key: str, path: str) -> Source:
     """What `function()` returns: a record batch, a table or a dict of arrays, or an iterator of such.
 
-    In a dict, arrays of one axis are columns; one of more is the input, each of its rows an array of that shape. A target that has the name
-    prepare.arrays.targets, `y`, gets the name prepare.target.
+    In a dict, arrays of one axis are columns; one of more is the input, each of its rows an array of that shape. A
+    target that has the name prepare.arrays.targets, `y`, gets the name prepare.target.
 
     Raises:
-        UserError: it can't be imported or called, or fails, with the file and line; it gives something else, or columns other than at first.
+        UserError: it can't be imported or called, or fails, with the file and line; it gives something else, or columns
+        other than at first.
     """
     function = find(key, path)
     progress = Progress()
@@ -53,14 +54,27 @@ def open_function(prepare: Prepare, key: str, path: str) -> Source:
         rows = 0
         for batch in chain([first], pieces):
             missing = [name for name in needed if name not in batch.schema.names]
-            if missing or plain_schema(found := pa.schema([batch.schema.field(name) for name in needed]), f"{path}()") != schema:
+            if (
+                missing
+                or plain_schema(found := pa.schema([batch.schema.field(name) for name in needed]), f"{path}()")
+                != schema
+            ):
                 told = f"lacks column {missing[0]!r}" if missing else f"is {_shown(found)}"
-                raise UserError(f"{key}: {path}() gives a batch, from row {rows + 1} on, that {told}; its first was {_shown(schema)}")
+                raise UserError(
+                    f"{key}: {path}() gives a batch, from row {rows + 1} on, that {told}; its first was"
+                    f" {_shown(schema)}"
+                )
             rows += batch.num_rows
             progress.read += batch.nbytes
             yield to_schema(batch, schema)
 
-    return Source(naming(schema, first.schema.names), batches(), lambda row: f"{path}(): row {row + 1}", None, lambda: progress.read)
+    return Source(
+        naming(schema, first.schema.names),
+        batches(),
+        lambda row: f"{path}(): row {row + 1}",
+        None,
+        lambda: progress.read,
+    )
 
 
 def _iterator(key: str, path: str, given: Any) -> Iterator[Any]:
@@ -98,7 +112,9 @@ def _from_arrays(prepare: Prepare, place: str, arrays: Mapping[str, Any]) -> pa.
         if isinstance(values, np.ndarray) and values.ndim > 1:
             kind = number_type(values.dtype)
             if kind is None:
-                raise UserError(f"{place}: array {name!r} holds {values.dtype} values; inputs must be numbers of 64 bits at most")
+                raise UserError(
+                    f"{place}: array {name!r} holds {values.dtype} values; inputs must be numbers of 64 bits at most"
+                )
             if np.ma.is_masked(values):
                 raise UserError(f"{place}: array {name!r} has masked values; a number is needed everywhere")
             fields.append(array_field(values.shape[1:], kind))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from surefoot.base.errors import UserError
 from surefoot.data.readers.source import (
     MOST_AXES,
     Places,
@@ -25,12 +26,13 @@ from surefoot.data.readers.source import (
     target_type,
     unreadable,
 )
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 # https://yann.lecun.com/exdb/mnist: the third byte of a file is the type of its values, all big-endian.
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-MOST_COMPRESSED = 1 << 15  # bytes that a byte of a compressed file stands for, at most: of gzip 1,032, of Zstandard some more
+MOST_COMPRESSED = (
+    1 << 15
+)  # bytes that a byte of a compressed file stands for, at most: of gzip 1,032, of Zstandard some more
 
 
 @dataclass
@@ -45,7 +47,8 @@ class Idx:
 
 
 def open_idx(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
-    """Images (rows, height, width) as rows of shape [1, height, width], or arrays of another number of axes as they are; and their labels.
+    """Images (rows, height, width) as rows of shape [1, height, width], or arrays of another number of axes as they
+    are; and their labels.
 
     Raises:
         UserError: a file isn't IDX, or is cut short; there isn't a label for each image.
@@ -53,9 +56,13 @@ def open_idx(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
     images = _open(files[0])
     targets = _open(labels) if labels else None
     if targets and len(targets.shape) != 1:
-        raise UserError(f"{labels}: holds values of shape {list(targets.shape[1:])}; labels are single numbers (prepare.labels)")
+        raise UserError(
+            f"{labels}: holds values of shape {list(targets.shape[1:])}; labels are single numbers (prepare.labels)"
+        )
     if targets and images.shape[0] != targets.shape[0]:
-        raise UserError(f"{files[0]} has {images.shape[0]} rows, but {labels} has {targets.shape[0]} labels; each row needs one")
+        raise UserError(
+            f"{files[0]} has {images.shape[0]} rows, but {labels} has {targets.shape[0]} labels; each row needs one"
+        )
     if not prod(images.shape):
         raise UserError(f"{files[0]}: is empty: its shape is {list(images.shape)}")
     shape = images.shape[1:] or (1,)
@@ -88,7 +95,8 @@ def open_idx(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
 
 
 def labels_of(path: Path) -> Path:
-    """The file of the labels that belongs to a file of images, by its name: train-labels-idx1-ubyte.gz to train-images-idx3-ubyte.gz.
+    """The file of the labels that belongs to a file of images, by its name: train-labels-idx1-ubyte.gz to
+    train-images-idx3-ubyte.gz.
 
     Raises:
         UserError: there is none.

@@ -12,10 +12,20 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from surefoot.data.readers.source import FILE, Progress, Source, array_column, array_field, data_entries, rows_in_batch, target_field, text_column
-from surefoot.errors import UserError
-from surefoot.files import open_file
-from surefoot.params import Prepare
+from surefoot.base.errors import UserError
+from surefoot.base.reading import open_file
+from surefoot.data.readers.source import (
+    FILE,
+    Progress,
+    Source,
+    array_column,
+    array_field,
+    data_entries,
+    rows_in_batch,
+    target_field,
+    text_column,
+)
+from surefoot.params.sections import Prepare
 
 # Of those that Pillow knows: bitmaps that need no other program.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -25,14 +35,17 @@ DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 
 
 def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> Source:
-    """The images below a directory, classes and names in order, as uint8 rows of shape [channels, height, width]; the target is the folder's name.
+    """The images below a directory, classes and names in order, as uint8 rows of shape [channels, height, width]; the
+    target is the folder's name.
 
     Without a target, the images of a directory or of those in it, each with its `file`.
 
     Raises:
-        UserError: naming the file that isn't an image, is damaged, has too many pixels, or another size than the first without prepare.images.resize.
+        UserError: naming the file that isn't an image, is damaged, has too many pixels, or another size than the first
+        without prepare.images.resize.
     """
-    # Pillow refuses more than twice MAX_IMAGE_PIXELS, and warns of more than that: an image of a few kB could fill all memory.
+    # Pillow refuses more than twice MAX_IMAGE_PIXELS, and warns of more than that: an image of a few kB could fill all
+    # memory.
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     # What it warns of while it tries formats on a damaged file, the error says.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -45,7 +58,10 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
         if not data_entries(folder, "images"):
             raise UserError(f"{folder}: is an empty directory; it is a class of its own, and must have images")
     size = prepare.images.resize or _size(_read(prepare, data_entries(classes[0], "images")[0], None)[1])
-    fields = [array_field((CHANNELS[prepare.images.mode], *size), np.dtype(np.uint8)), target_field(prepare.target or FILE, np.dtype("U1"))]
+    fields = [
+        array_field((CHANNELS[prepare.images.mode], *size), np.dtype(np.uint8)),
+        target_field(prepare.target or FILE, np.dtype("U1")),
+    ]
     starts: list[int] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -61,7 +77,9 @@ def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> So
                     rows += len(images)
                     columns = [
                         array_column(np.stack([pixels for _, pixels in images]), fields[0]),
-                        text_column([folder.name if prepare.target else str(path) for path in paths[start : start + step]]),
+                        text_column(
+                            [folder.name if prepare.target else str(path) for path in paths[start : start + step]]
+                        ),
                     ]
                     yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
@@ -91,9 +109,15 @@ def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[i
         with open_file(path, LARGEST_IMAGE) as file, Image.open(file, formats=FORMATS) as image:
             turned = _turned(image)
             if image.mode.startswith(DEEP):
-                raise UserError(f"{path}: has more than 8 bits a channel (mode {image.mode}), which would be cut off; save it with 8")
+                raise UserError(
+                    f"{path}: has more than 8 bits a channel (mode {image.mode}), which would be cut off; save it"
+                    " with 8"
+                )
             if size and prepare.images.resize is None and (turned.height, turned.width) != size:
-                raise UserError(f"{path}: is {turned.height} x {turned.width} pixels, those before it {size[0]} x {size[1]}; set prepare.images.resize")
+                raise UserError(
+                    f"{path}: is {turned.height} x {turned.width} pixels, those before it {size[0]} x {size[1]}; set"
+                    " prepare.images.resize"
+                )
             plain = turned.convert(prepare.images.mode)
             if size and (plain.height, plain.width) != size:
                 plain = plain.resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -101,11 +125,18 @@ def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[i
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS} pixels, which could fill the memory (a decompression bomb); make it smaller") from None
+        raise UserError(
+            f"{path}: has more than {Image.MAX_IMAGE_PIXELS} pixels, which could fill the memory (a decompression"
+            " bomb); make it smaller"
+        ) from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged data
         if isinstance(error, OSError) and error.errno:  # the system's, not Pillow's
             raise
-        why = "" if isinstance(error, UnidentifiedImageError) else f": {next(iter(str(error).splitlines()), type(error).__name__)}"
+        why = (
+            ""
+            if isinstance(error, UnidentifiedImageError)
+            else f": {next(iter(str(error).splitlines()), type(error).__name__)}"
+        )
         raise UserError(f"{path}: isn't an image ({', '.join(FORMATS)}), or is damaged{why}") from None
     pixels = np.asarray(plain)
     return count, pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

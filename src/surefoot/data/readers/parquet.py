@@ -8,12 +8,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from surefoot.base.errors import UserError
 from surefoot.data.columns import kind_of_type, kind_told, left_out, some
 from surefoot.data.dates import DATE, to_type, type_of
-from surefoot.data.readers.source import BATCH_BYTES, Places, Progress, Source, check_columns, naming, plain_schema, unreadable
+from surefoot.data.readers.source import (
+    BATCH_BYTES,
+    Places,
+    Progress,
+    Source,
+    check_columns,
+    naming,
+    plain_schema,
+    unreadable,
+)
 from surefoot.data.vocabulary import texts_of_categories
-from surefoot.errors import UserError
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 STREAM_BYTES = 1 << 20  # a row group is read in pieces of this size, not whole
 
@@ -22,7 +31,8 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
     """The rows of Parquet files that have the same columns, file after file. Columns that aren't needed aren't read.
 
     Raises:
-        UserError: a file isn't Parquet, or is cut short or damaged; its columns, or their types, aren't those of the first file.
+        UserError: a file isn't Parquet, or is cut short or damaged; its columns, or their types, aren't those of the
+        first file.
     """
     progress, places = Progress(), Places()
     with _open(files[0]) as first:
@@ -30,7 +40,9 @@ def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> S
         index = left_out(names, prepare, _index_of(first.schema_arrow))
         needed = check_columns(prepare, names, files[0], index)
         lists = _lists(first, files[0], needed)
-        schema = _agreed_by_all(pa.schema([lists.get(name) or first.schema_arrow.field(name) for name in needed]), files, prepare)
+        schema = _agreed_by_all(
+            pa.schema([lists.get(name) or first.schema_arrow.field(name) for name in needed]), files, prepare
+        )
 
     def batches() -> Iterator[pa.RecordBatch]:
         rows, same = 0, None
@@ -62,9 +74,18 @@ def _lists(file: pq.ParquetFile, path: Path, needed: list[str]) -> dict[str, pa.
                 raise _damaged(path, error) from None
             first = batch.column(0)[0].as_py() if batch is not None and batch.num_rows else None
             if not first:
-                raise UserError(f"{path}: row 1, column {field.name!r}: an empty list; lists must have numbers, and as many in each row")
+                raise UserError(
+                    f"{path}: row 1, column {field.name!r}: an empty list; lists must have numbers, and as many in"
+                    " each row"
+                )
             numbers = field.type.value_type
-            wider = pa.float32() if pa.types.is_float16(numbers) else pa.int64() if pa.types.is_integer(numbers) and numbers != pa.uint8() else numbers
+            wider = (
+                pa.float32()
+                if pa.types.is_float16(numbers)
+                else pa.int64()
+                if pa.types.is_integer(numbers) and numbers != pa.uint8()
+                else numbers
+            )
             found[field.name] = pa.field(field.name, pa.list_(wider, len(first)))
     return found
 
@@ -95,7 +116,8 @@ def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema, prepare: Prepare)
     metadata = file.metadata
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     count = max(1, BATCH_BYTES * metadata.num_rows // max(1, size))
-    # Group by group, as iter_batches keeps what it has read until its end. For a small file threads cost more than they save.
+    # Group by group, as iter_batches keeps what it has read until its end. For a small file threads cost more than they
+    # save.
     batches = (
         batch
         for group in range(metadata.num_row_groups)
@@ -104,7 +126,9 @@ def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema, prepare: Prepare)
     while True:
         try:
             batch = next(batches)
-            columns = [_brought(batch.column(field.name), field, path, _is_text_too(field.name, prepare)) for field in schema]
+            columns = [
+                _brought(batch.column(field.name), field, path, _is_text_too(field.name, prepare)) for field in schema
+            ]
             batch = pa.RecordBatch.from_arrays(columns, schema=schema)
         except StopIteration:
             return
@@ -120,10 +144,14 @@ def _check_texts(batch: pa.RecordBatch, path: Path) -> None:
             try:
                 column.validate(full=True)
             except pa.ArrowInvalid:
-                raise UserError(f"{path}: column {field.name!r} holds a text that is not UTF-8; save it as such") from None
+                raise UserError(
+                    f"{path}: column {field.name!r} holds a text that is not UTF-8; save it as such"
+                ) from None
 
 
-def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path, prepare: Prepare, index: list[str]) -> None:
+def _check_same(
+    found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path, prepare: Prepare, index: list[str]
+) -> None:
     if twice := next((name for name in schema.names if found.names.count(name) > 1), None):
         raise UserError(f"{path}: names column {twice!r} more than once")
     # An index that only some parts have is of no matter: it is read nowhere.
@@ -132,12 +160,19 @@ def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str
         told = (f"{what}: {some(which)}" for what, which in (("missing", missing), ("additional", more)) if which)
         raise UserError(f"{path}: its columns aren't those of {first}: {'; '.join(told)}")
     fields = [
-        schema.field(name) if _is_list(found.field(name).type) and pa.types.is_fixed_size_list(schema.field(name).type) else found.field(name)
+        (
+            schema.field(name)
+            if _is_list(found.field(name).type) and pa.types.is_fixed_size_list(schema.field(name).type)
+            else found.field(name)
+        )
         for name in schema.names
     ]
     for field in plain_schema(pa.schema(fields), path):
         wanted = schema.field(field.name).type
-        if not pa.types.is_null(found.field(field.name).type) and _agreed(field.type, wanted, _is_text_too(field.name, prepare)) != wanted:
+        if (
+            not pa.types.is_null(found.field(field.name).type)
+            and _agreed(field.type, wanted, _is_text_too(field.name, prepare)) != wanted
+        ):
             raise UserError(f"{path}: column {field.name!r} is of type {field.type}; in {first} it is of type {wanted}")
 
 
@@ -145,17 +180,25 @@ def _check_same(found: pa.Schema, path: Path, schema: pa.Schema, names: list[str
 
 
 def _agreed_by_all(first: pa.Schema, files: list[Path], prepare: Prepare) -> pa.Schema:
-    """The columns of the first file, in types that hold what the other files have: whole numbers and floats are floats, and what is empty is anything."""
+    """The columns of the first file, in types that hold what the other files have: whole numbers and floats are floats,
+    and what is empty is anything.
+    """
     schema = plain_schema(first, files[0])
     types = {field.name: None if pa.types.is_null(first.field(field.name).type) else field.type for field in schema}
     for path in files[1:]:
         with _open(path) as file:
             found = file.schema_arrow
-        fields = [schema.field(name) if _is_list(found.field(name).type) else found.field(name) for name in types if found.names.count(name) == 1]
+        fields = [
+            schema.field(name) if _is_list(found.field(name).type) else found.field(name)
+            for name in types
+            if found.names.count(name) == 1
+        ]
         for field, given in zip(plain_schema(pa.schema(fields), path), fields, strict=True):
             if not pa.types.is_null(given.type):
                 # Where they don't agree, it is told when that file is read.
-                types[field.name] = _agreed(types[field.name], field.type, _is_text_too(field.name, prepare)) or types[field.name]
+                types[field.name] = (
+                    _agreed(types[field.name], field.type, _is_text_too(field.name, prepare)) or types[field.name]
+                )
     return pa.schema([field if types[field.name] is None else field.with_type(types[field.name]) for field in schema])
 
 
@@ -178,7 +221,11 @@ def _agreed(one: pa.DataType | None, other: pa.DataType, text_too: bool) -> pa.D
         return pa.string()
     # pandas has floats where a column of texts, say, is empty; if it isn't, that is told when it is read.
     floats = [pa.types.is_floating(kind) for kind in (one, other)]
-    return (other if floats[0] else one) if any(floats) and not pa.types.is_fixed_size_list(one) and not pa.types.is_fixed_size_list(other) else None
+    return (
+        (other if floats[0] else one)
+        if any(floats) and not pa.types.is_fixed_size_list(one) and not pa.types.is_fixed_size_list(other)
+        else None
+    )
 
 
 def _brought(column: pa.Array, field: pa.Field, path: Path, text_too: bool) -> pa.Array:
@@ -191,7 +238,9 @@ def _brought(column: pa.Array, field: pa.Field, path: Path, text_too: bool) -> p
         if column.is_null(nan_is_null=True).false_count == 0:
             return pa.nulls(len(column), field.type)
         if not (pa.types.is_string(field.type) and text_too) and kind_of_type(field.type) != "numeric":
-            raise UserError(f"{path}: column {field.name!r} is of type {column.type}; in the other files it is of type {field.type}")
+            raise UserError(
+                f"{path}: column {field.name!r} is of type {column.type}; in the other files it is of type {field.type}"
+            )
     if pa.types.is_string(field.type) and kind_of_type(column.type) == "numeric":
         return texts_of_categories(column)
     if _is_list(column.type):
@@ -199,7 +248,10 @@ def _brought(column: pa.Array, field: pa.Field, path: Path, text_too: bool) -> p
         wrong = pc.index(pc.fill_null(pc.not_equal(lengths, field.type.list_size), True), True).as_py()
         if wrong >= 0:
             told = f"a list of {lengths[wrong].as_py()} values" if lengths[wrong].is_valid else "no list"
-            raise UserError(f"{path}: column {field.name!r} has {told} among lists of {field.type.list_size}; they must be of one length")
+            raise UserError(
+                f"{path}: column {field.name!r} has {told} among lists of {field.type.list_size}; they must be of one"
+                " length"
+            )
         return column.cast(pa.list_(field.type.value_type)).cast(field.type)
     return column.cast(field.type)
 

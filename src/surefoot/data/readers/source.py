@@ -14,12 +14,12 @@ from stat import S_ISDIR
 import numpy as np
 import pyarrow as pa
 
-from surefoot import limits
+from surefoot.base import limits
+from surefoot.base.errors import UserError
+from surefoot.base.reading import check_regular
 from surefoot.data.arrow import text_array
 from surefoot.data.columns import is_chosen, left_out, matches, some
-from surefoot.errors import UserError
-from surefoot.files import check_regular
-from surefoot.params import Prepare
+from surefoot.params.sections import Prepare
 
 BATCH_BYTES = 4 << 20
 BESIDE = (
@@ -42,7 +42,8 @@ FILE = "file"
 class Source:
     """Rows to come, from one place.
 
-    A table has columns of Arrow's numbers, booleans, strings, dates and times; nulls are missing values; the schema's metadata names those that
+    A table has columns of Arrow's numbers, booleans, strings, dates and times; nulls are missing values; the schema's
+    metadata names those that
     were left out, too, under `columns`. Arrays and images are one column
     `input` of fixed-size lists, each a row, its shape in the field's metadata as JSON under `shape`, beside the target.
     """
@@ -51,13 +52,17 @@ class Source:
     batches: Iterator[pa.RecordBatch]
     """About 1 to 4 MB each. Raises UserError for what is wrong in the data."""
     where: Callable[[int], str]
-    """Names row i of the stream, from 0, for messages: `data/raw/x.csv: row 12`. Rows of a file count from 1, a header included. May take long."""
+    """Names row i of the stream, from 0, for messages: `data/raw/x.csv: row 12`.
+
+    Rows of a file count from 1, a header included. May take long.
+    """
     bytes_total: int | None
     """Bytes of the files, as they lie on the disk; None where that isn't known."""
     bytes_read: Callable[[], int]
     """How many of them are read by now."""
     parts: "Places | None" = None
-    """Which of its files each row is from, where they are part files; a file is known by the time its first row comes."""
+    """Which of its files each row is from, where they are part files; a file is known by the time its first row comes.
+    """
 
 
 @dataclass
@@ -121,22 +126,34 @@ def check_columns(prepare: Prepare, names: list[str], place: Path | str, index: 
     once: set[str] = set()
     for name in needed:
         if name in once:
-            raise UserError(f"{place}: names column {name!r} more than once; rename one, or leave both out (prepare.ignore)")
+            raise UserError(
+                f"{place}: names column {name!r} more than once; rename one, or leave both out (prepare.ignore)"
+            )
         once.add(name)
     if not set(needed) - {prepare.target, prepare.split.column}:
         # A column to split by is an input only where prepare.columns names it; prepare sees to that.
-        index = f" ({some(left)}: an index, by its name, which is none unless prepare.columns names it)" if (left := left_out(names, prepare, index)) else ""
-        raise UserError(f"{place}: has no input column beside {' and '.join(map(repr, needed))}, so nothing to learn from; it has {some(names)}{index}")
+        index = (
+            f" ({some(left)}: an index, by its name, which is none unless prepare.columns names it)"
+            if (left := left_out(names, prepare, index))
+            else ""
+        )
+        raise UserError(
+            f"{place}: has no input column beside {' and '.join(map(repr, needed))}, so nothing to learn from; it has"
+            f" {some(names)}{index}"
+        )
     return needed
 
 
 def naming(schema: pa.Schema, names: list[str], index: list[str] | None = None) -> pa.Schema:
-    """The schema of a source that leaves columns out; its metadata names all, which patterns in params.yaml may mean, and those left out as an index."""
+    """The schema of a source that leaves columns out; its metadata names all, which patterns in params.yaml may mean,
+    and those left out as an index.
+    """
     return schema.with_metadata({"columns": json.dumps(names), "index": json.dumps(index or [])})
 
 
 def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
-    """The schema in which columns of a table are passed on: decimals as float64, dictionaries as their values, large and view strings as strings.
+    """The schema in which columns of a table are passed on: decimals as float64, dictionaries as their values, large
+    and view strings as strings.
 
     A column of nothing but nulls is float64.
 
@@ -150,7 +167,12 @@ def plain_schema(schema: pa.Schema, place: Path | str) -> pa.Schema:
             kind = pa.string()
         elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
             kind = pa.float64()
-        known = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)
+        known = (
+            pa.types.is_floating(kind)
+            or pa.types.is_integer(kind)
+            or pa.types.is_boolean(kind)
+            or pa.types.is_string(kind)
+        )
         known = known or pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind)
         if pa.types.is_fixed_size_list(kind):
             numbers = kind.value_type
@@ -173,7 +195,10 @@ def to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     if batch.schema.equals(schema, check_metadata=True):
         return batch
     columns = [batch.column(field.name) for field in schema]
-    columns = [column if column.type == field.type else column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(columns, schema, strict=True)
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -181,7 +206,9 @@ def to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def number_type(dtype: np.dtype) -> np.dtype | None:
-    """As which of uint8, int64, float32, float64 numbers of `dtype` are passed on; None for no numbers, or too wide ones."""
+    """As which of uint8, int64, float32, float64 numbers of `dtype` are passed on; None for no numbers, or too wide
+    ones.
+    """
     if dtype.kind == "b" or dtype == np.uint8:
         return np.dtype(np.uint8)
     if dtype.kind in "iu" and dtype != np.uint64:
@@ -195,7 +222,11 @@ def target_type(dtype: np.dtype) -> np.dtype | None:
     """The same of targets: int64, float64 or text (kind U)."""
     if dtype.kind == "U" and dtype.itemsize:
         return dtype.newbyteorder("=")
-    return {"u": np.dtype(np.int64), "i": np.dtype(np.int64), "f": np.dtype(np.float64)}.get(number.kind) if (number := number_type(dtype)) else None
+    return (
+        {"u": np.dtype(np.int64), "i": np.dtype(np.int64), "f": np.dtype(np.float64)}.get(number.kind)
+        if (number := number_type(dtype))
+        else None
+    )
 
 
 def array_field(shape: tuple[int, ...], dtype: np.dtype) -> pa.Field:
@@ -207,7 +238,10 @@ def array_field(shape: tuple[int, ...], dtype: np.dtype) -> pa.Field:
     if len(shape) > MOST_AXES:
         raise UserError(f"a row has {len(shape)} axes, which is too many: {MOST_AXES} are possible")
     if prod(shape) * dtype.itemsize > MOST_ROW_BYTES:
-        raise UserError(f"a row of shape {list(shape)} has {prod(shape):,} values, which is too many: a row may have {MOST_ROW_BYTES >> 20} MiB")
+        raise UserError(
+            f"a row of shape {list(shape)} has {prod(shape):,} values, which is too many: a row may have"
+            f" {MOST_ROW_BYTES >> 20} MiB"
+        )
     kind = pa.list_(pa.from_numpy_dtype(dtype), prod(shape))
     return pa.field(INPUT, kind, nullable=False, metadata={"shape": json.dumps(list(shape))})
 
@@ -260,7 +294,9 @@ def entries(directory: Path) -> list[Path]:
 
 
 def data_entries(directory: Path, form: str) -> list[Path]:
-    """The entries but for what lies beside data: what Windows and DVC put there, a README; beside images also texts such as captions."""
+    """The entries but for what lies beside data: what Windows and DVC put there, a README; beside images also texts
+    such as captions.
+    """
     return [entry for entry in entries(directory) if not is_beside(entry, form)]
 
 
@@ -268,9 +304,10 @@ def is_beside(entry: Path, form: str) -> bool:
     """Whether an entry of a directory of such data is none of them, by its name."""
     if entry.name.lower() in BESIDE_DIRECTORIES:
         return True
-    return bool(re.fullmatch(BESIDE, entry.name, re.IGNORECASE) or (form == "images" and re.search(BESIDE_IMAGES, entry.name, re.IGNORECASE))) and (
-        not entry.is_dir()
-    )
+    return bool(
+        re.fullmatch(BESIDE, entry.name, re.IGNORECASE)
+        or (form == "images" and re.search(BESIDE_IMAGES, entry.name, re.IGNORECASE))
+    ) and (not entry.is_dir())
 
 
 def stamp(path: Path) -> tuple[str, int]:
@@ -292,7 +329,8 @@ def stamp(path: Path) -> tuple[str, int]:
 
 
 def open_bytes(path: Path) -> tuple[pa.NativeFile, pa.NativeFile]:
-    """The bytes of a file, decompressed if they are gzip or Zstandard (by how they begin, whatever its name); and the file itself.
+    """The bytes of a file, decompressed if they are gzip or Zstandard (by how they begin, whatever its name); and the
+    file itself.
 
     Reading raises OSError where the compressed data is damaged or cut short.
     """

@@ -1,0 +1,143 @@
+"""The user's own code that a run calls: modules of this repository, with those that they import and the data files
+beside them.
+"""
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from surefoot.base import reading
+from surefoot.base.digests import sha256, sha256_file
+from surefoot.base.user_code import FUNCTION
+
+NO_DATA = (".py", ".pyc", ".md", "~")  # what lies beside modules and decides nothing
+
+
+def modules(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
+    """The project's modules behind `module:function`s and all that they import, with their files; and the packages from
+    elsewhere that they import.
+    """
+    own: dict[str, Path] = {}
+    packages: set[str] = set()
+    todo = [function.partition(":")[0] for function in functions]
+    while todo:
+        name = todo.pop()
+        top = name.partition(".")[0]
+        if name in own or top in packages or top in sys.stdlib_module_names:
+            continue
+        path = module_file(name)
+        if path is None:
+            continue
+        if not path.resolve().is_relative_to(Path.cwd()) or "site-packages" in path.parts:
+            packages.add(top)
+            continue
+        own[name] = path
+        # `import a.b` runs a as well.
+        todo += [name.rpartition(".")[0]] if "." in name else []
+        todo += _imports(name, path)
+    return own, packages
+
+
+def digests(own: dict[str, Path]) -> dict[str, str]:
+    """The digests of modules, by name, and of the data files beside them, by path."""
+    found = {name: digest(path) for name, path in own.items()}
+    found |= {name: sha256_file(path) for name, path in _data(own)}
+    return dict(sorted(found.items()))
+
+
+def digest(path: Path) -> str:
+    """The digest of what a module does: comments, layout and docstrings don't count."""
+    tree = ast.parse(reading.read_file(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+    return sha256(ast.unparse(tree).encode())
+
+
+def functions_in(values: object) -> list[str]:
+    """Every `module:function` among the values of a schedule, a loss or the like."""
+    if isinstance(values, str):
+        return [values] if re.fullmatch(FUNCTION, values) else []
+    inner = values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ()
+    return [function for value in inner for function in functions_in(value)]
+
+
+def module_file(name: str) -> Path | None:
+    """The source file of a module, or None if there is no such module or no source.
+
+    Nothing is imported, as Python's `find_spec` would import the package around a module: that may be torch, which
+    takes seconds.
+    """
+    top, *inner = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    places = [Path(place, *inner) for place in spec.submodule_search_locations or ()]
+    files_of = (file for place in places for file in (place / "__init__.py", place.with_name(f"{place.name}.py")))
+    return next((file for file in files_of if file.is_file()), None)
+
+
+def _data(own: dict[str, Path]) -> Iterator[tuple[str, Path]]:
+    """Data files of packages: a network, a loss or a schedule may read them."""
+    for name, path in own.items():
+        if path.parent == Path.cwd():  # beside all that a repository has
+            continue
+        depth = name.count(".") + (path.name == "__init__.py")
+        for file in path.parent.rglob("*") if depth else path.parent.iterdir():
+            within = file.relative_to(path.parents[depth])
+            if (
+                file.is_file()
+                and not file.name.endswith(NO_DATA)
+                and not any(part.startswith((".", "__pycache__")) for part in within.parts)
+            ):
+                yield within.as_posix(), file
+
+
+def _imports(name: str, path: Path) -> list[str]:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: list[str] = []
+    try:
+        tree = ast.parse(reading.read_file(path))
+    except (SyntaxError, ValueError):  # the stage that imports it says so
+        return []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                if node.level
+                else (node.module or "")
+            )
+            # `from a import b`: b may be a module, too.
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        elif (
+            isinstance(node, ast.Call)
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and isinstance(node.args[0].value, str)
+        ):
+            called = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else node.func.id
+                if isinstance(node.func, ast.Name)
+                else ""
+            )
+            if called in ("import_module", "__import__"):
+                found.append(node.args[0].value)
+    return found

@@ -1,0 +1,136 @@
+"""What must not be missed: errors and warnings at the terminal; and how a process of ours ends, by a user's mistake or
+a signal.
+"""
+
+import atexit
+import ctypes
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+
+from surefoot.base import limits, terminal
+
+
+class UserError(Exception):
+    """A mistake of the user's: shown as plain lines, exit code 2, never a traceback.
+
+    Each argument is a line. A line's end within one, as a name or a value may have, is shown as text.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(terminal.plain(line) for line in self.args)
+
+
+def say(kind: str, *lines: object) -> None:
+    """Print `error: line`, or `warning: line`, and further lines to standard error."""
+    terminal.say(*lines, kind=kind)
+
+
+class CannotSay(Exception):
+    """Nothing can be said of a run, and why: each argument is a line."""
+
+    def __str__(self) -> str:
+        return "\n".join(terminal.plain(line) for line in self.args)
+
+
+class Stopped(BaseException):
+    """SIGTERM or Ctrl-C arrived. Not an `Exception`: only the edge of the process may swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    # A second signal must not interrupt the clean-up that the first one started.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise Stopped(signum)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run `main` as a whole process: exit code 0, 2 for a `UserError` and where the system gives no more, 128 + signal
+    when stopped.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    terminal.protect()
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        say("error", *error.args)
+        sys.exit(2)
+    except Stopped as stopped:
+        terminal.say(f"stopped by {stopped}", error=True)
+        sys.exit(128 + stopped.signum)
+    except BrokenPipeError:
+        # `surefoot ... | head` closed our output: not a fault. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        line = limits.told(error)
+        if line is None:
+            raise
+        say("error", line)
+        sys.exit(2)
+
+
+ABORTED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
+
+# --- before `run`, while modules are imported -----------------------------------------------------
+
+
+def begin() -> None:
+    """Take care of how this process ends before anything else is imported, as that alone may be more than the system
+    gives.
+    """
+    sys.excepthook = _end
+    short = limits.too_little()
+    if short:
+        say("error", limits.shortage(short))
+        sys.exit(2)
+    if limits.memory() is not None and sys.platform == "linux":
+        _watch_over_a_child()
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    line = limits.told(error)
+    if line is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    say("error", line)
+    sys.stdout.flush()
+    os._exit(2)  # an exception's exit code is 1
+
+
+def _watch_over_a_child() -> None:
+    """Go on in a child. Libraries in C abort where they get no memory, and only another process can then say why."""
+    watched = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    orderly = mmap.mmap(-1, 1)  # shared: whether Python came to its own end
+    parent, child = os.getppid(), os.fork()
+    if not child:
+        atexit.register(orderly.write, b"1")
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with suppress(OSError, AttributeError):  # let C++ abort without a word: the line below says more than its two
+            ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(ctypes.CDLL(None).abort)
+        return
+    received = set()
+    while not (ended := os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG)):
+        if got := signal.sigtimedwait(watched, 1):
+            received.add(got.si_signo)
+        if os.getppid() != parent or received & {signal.SIGTERM, signal.SIGHUP}:  # Ctrl-C comes to both
+            os.kill(child, signal.SIGTERM)
+            received -= {signal.SIGTERM, signal.SIGHUP}
+    code = ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+    # OpenBLAS ends the process with 1 where it gets no memory, and sends Ctrl-C where it can't start its threads.
+    by_library = (code == 1 and not orderly[0]) or (code == 128 + signal.SIGINT and signal.SIGINT not in received)
+    if code - 128 in ABORTED or by_library:
+        say("error", limits.shortage("memory"))
+        code = 2
+    os._exit(code)

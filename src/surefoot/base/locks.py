@@ -1,0 +1,50 @@
+"""Locks between processes."""
+
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from surefoot.base import limits
+from surefoot.base.digests import sha256
+from surefoot.base.errors import UserError
+from surefoot.base.reading import check_regular
+
+
+class Locks:
+    """Locks by number in one file: a byte each, held by the process, gone when the process is, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Never closed but by the end of the process: closing any descriptor of the file would drop all its locks.
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            check_regular(path, os.fstat(self._descriptor))
+        except OSError as error:
+            raise UserError(
+                f"{path} can't be written, which has the locks: {limits.cause(error)}; move it away"
+            ) from None
+
+    @contextmanager
+    def held(self, name: str, waiting: Callable[[int], None] = lambda pid: None) -> Iterator[None]:
+        """Hold the lock of `name`; `waiting` is told the process that has it, if there is one."""
+        byte = int(sha256(name.encode())[:15], 16)
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except BlockingIOError:
+            waiting(self._holder(byte))
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, byte)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
+
+    def _holder(self, byte: int) -> int:
+        """The process that holds a lock; 0 where the system doesn't tell."""
+        if not sys.platform.startswith("linux"):
+            return 0
+        asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        return int(struct.unpack("hhqqi4x", fcntl.fcntl(self._descriptor, fcntl.F_GETLK, asked))[4])

@@ -1,0 +1,28 @@
+"""Where things lie."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+RAW = Path("data/raw")
+START_FROM = Path("data/start_from")
+PREPARED = Path("data/prepared")
+BATCHES = Path("data/batches")
+MODEL = Path("models/model.safetensors")
+HISTORY = Path("reports/history.csv")
+METRICS = Path("reports/metrics.json")
+INTERVALS = Path("reports/intervals.json")
+PREDICTIONS = Path("reports/predictions.csv")
+CLASSES = Path("reports/classes.csv")
+PLOTS = Path("reports/plots")
+MEASURED = (METRICS, INTERVALS, PREDICTIONS, CLASSES, PLOTS)  # what evaluate says of a model and its data
+
+
+def trajectory() -> Path:
+    """The trajectory store: SUREFOOT_STORE, or `.surefoot/` at the repository's root."""
+    return Path(os.environ.get("SUREFOOT_STORE") or root() / ".surefoot")
+
+
+def root() -> Path:
+    """The repository's root, absolute; in DVC's temporary copies the root of the one they came from."""
+    return Path(os.environ.get("DVC_ROOT") or ".").resolve()

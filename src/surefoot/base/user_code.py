@@ -1,0 +1,63 @@
+"""Code of the user's by its import path, `module:function`."""
+
+import difflib
+import importlib
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from surefoot.base import limits
+from surefoot.base.errors import UserError
+
+FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+HERE = str(Path(__file__).parents[1])
+LONG = 500  # characters of an error; some of torch's list all that it has kernels for
+
+
+def find(key: str, path: str) -> Callable[..., Any]:
+    """The function of a `module:function`.
+
+    Raises:
+        UserError: naming `key`: it can't be imported, or isn't a function.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # SystemExit: a script that isn't meant to be imported
+        raise UserError(f"{key}: {path}: can't import {module_name}: {where(error)}") from None
+    function = getattr(module, name, None)
+    if function is None:
+        raise UserError(f"{key}: {path}: module {module_name} has no {name!r}")
+    if not callable(function):
+        raise UserError(f"{key}: {path} is a {type(function).__name__}; a function is needed")
+    return function  # type: ignore[no-any-return]
+
+
+def where(error: BaseException) -> str:
+    """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
+    theirs = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename
+        and "importlib" not in frame.filename
+        and not frame.filename.startswith(HERE)
+    ]
+    at = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    if refused:
+        return (
+            f"torch: {operation}{refused}{at}; replace it, or allow it by deterministic: false in params.yaml, and runs"
+            " may then differ"
+        )
+    said = " ".join(str(error).split())
+    if system := limits.told(error):
+        return f"{system}{at}"
+    return f"{type(error).__name__}: {said if len(said) <= LONG else f'{said[:LONG]} ...'}{at}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a name that there isn't: the nearest one, or all of them."""
+    near = {key.lower(): key for key in known}
+    found = difflib.get_close_matches(name.lower(), near, n=1)
+    return f"did you mean {near[found[0]]}?" if found else f"it has {', '.join(known)}"

@@ -1,0 +1,121 @@
+"""Names in params.yaml that stand for code, looked up without running any: torch takes seconds to import, and a typing
+error should cost none.
+"""
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from surefoot.base import code_digests, paths, reading
+from surefoot.base.errors import UserError
+from surefoot.base.user_code import FUNCTION, nearest
+from surefoot.data import formats
+from surefoot.params.reading import lines_of
+from surefoot.params.sections import Params
+from surefoot.training import numerics
+
+LISTS = {
+    "optim": "optim/__init__.py",
+    "optim.lr_scheduler": "optim/lr_scheduler.py",
+    "nn": "nn/modules/__init__.py",
+}
+
+
+def check(params: Params) -> None:
+    """See whether there are the optimizer, schedules, loss, network, readers and threads that params.yaml names, and
+    whether each name has a use.
+
+    Raises:
+        UserError: for each of the first two that there aren't a line `file:line: dotted.key: what is wrong`.
+    """
+    faults = list(_faults(params))[:2]
+    if not faults:
+        return
+    lines, told = lines_of(paths.PARAMS), []
+    for key, wrong in faults:
+        parts = key.split(".")
+        near = next((name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in lines), "")
+        told.append(f"{paths.PARAMS}:{lines.get(near, 1)}: {key}: {wrong}")
+    raise UserError(*told)
+
+
+def _faults(params: Params) -> Iterator[tuple[str, str]]:
+    train, prepare = params.train, params.prepare
+    several = len(train.schedule) > 1
+    named = {"train.model.factory": (train.model.factory, "", "")}
+    named |= {
+        f"train.schedule{f'.{n}' if several else ''}.name": (one.name, "optim.lr_scheduler", "schedule")
+        for n, one in enumerate(train.schedule)
+    }
+    named |= {
+        "train.optimizer.name": (train.optimizer.name, "optim", "optimizer"),
+        "train.loss.name": (train.loss.name, "nn", "loss"),
+    }
+    for key in ("source", "validation_source", "test_source"):
+        source = getattr(prepare, key)
+        if source and re.fullmatch(FUNCTION, source) and not source.startswith("sklearn:"):
+            named[f"prepare.{key}"] = (source, "", "")
+    for key, (name, module, what) in named.items():
+        if ":" in name:
+            wrong = _no_function(name)
+        elif name in ("constant", "auto"):
+            wrong = ""
+        else:
+            known = [found for found in _torchs(module) if module != "nn" or found.endswith("Loss")]
+            wrong = (
+                f"torch.{module} has no {what} {name!r}; {nearest(name, known)}" if known and name not in known else ""
+            )
+        if wrong:
+            yield key, wrong
+    if wrong := numerics.too_many(params.threads, params.numerics, params.device):
+        yield "threads", wrong
+    yield from formats.useless(prepare)
+
+
+def _no_function(path: str) -> str:
+    """What is wrong with a `module:function`, as far as its source shows it."""
+    module, _, name = path.partition(":")
+    try:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            return f"{path}: there is no module {module.partition('.')[0]}"
+    except (ImportError, AttributeError, ValueError):
+        return ""
+    own, _ = code_digests.modules([path])
+    top = module.partition(".")[0]
+    if module not in own:
+        return f"{path}: there is no module {module}" if top in own or (Path("src") / top).is_dir() else ""
+    try:
+        body = ast.parse(reading.read_file(own[module])).body
+    except (SyntaxError, ValueError) as error:
+        return f"{path}: {own[module]} is no Python: {error}"
+    defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    # What comes about in another way, by an import or under an `if`, is looked at by the stage that calls it.
+    plain = all(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Expr)
+        for node in body
+    )
+    imported = {
+        (alias.asname or alias.name)
+        for node in body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    if name in defined | imported or "*" in imported or not plain:
+        return ""
+    return f"{path}: module {module} has no {name!r}; {nearest(name, sorted(defined))}"
+
+
+@cache
+def _torchs(module: str) -> list[str]:
+    """What a module of torch's offers, from its `__all__`."""
+    spec = importlib.util.find_spec("torch")
+    places = spec.submodule_search_locations if spec else None
+    try:
+        text = (Path(next(iter(places or []))) / LISTS[module]).read_text(encoding="utf-8")
+    except (StopIteration, OSError):
+        return []
+    found = re.search(r"^__all__ = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)
+    return re.findall(r'"(\w+)"', found[1]) if found else []

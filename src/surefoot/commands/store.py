@@ -1,0 +1,130 @@
+"""`surefoot store`: what lies in the trajectory store, what runs share, and freeing space."""
+
+import os
+from typing import Any
+
+from surefoot.base.errors import UserError
+from surefoot.run.trajectory_store import TrajectoryStore, needed
+from surefoot.tracking import find_runs, tag_names
+
+
+def table(store: TrajectoryStore) -> list[list[str]]:
+    """A row a run: id, name, epochs, states, their size, and what it shares with which run before it."""
+    sizes, runs = store.state_sizes(), store.runs()
+    rows = [["RUN", "EPOCHS", "STATES", "SIZE", "NAME", "SHARES"]]
+    done = {identity: _epochs_done(store, run) for identity, run in runs.items()}
+    before: list[str] = []
+    for identity in sorted(runs, key=lambda identity: (runs[identity]["description"]["name"], done[identity])):
+        run = runs[identity]
+        keys = [key for key in run["epoch_keys"] if key in sizes]
+        epochs = f"{done[identity]}/{run.get('epochs', len(run['epoch_keys']))}"
+        shared = max(((_common(runs[other], run, done[identity]), other) for other in before), default=(0, ""))
+        shares = f"epochs 1-{shared[0]} with {shared[1][:8]}" if shared[0] else ""
+        rows.append(
+            [
+                identity[:8],
+                epochs,
+                str(len(keys)),
+                _megabytes(sum(sizes[key] for key in keys)),
+                run["description"]["name"],
+                shares,
+            ]
+        )
+        before.append(identity)
+    return rows
+
+
+def total(store: TrajectoryStore) -> str:
+    """The store's size in a line."""
+    sizes = store.state_sizes()
+    return (
+        f"{len(sizes)} states, {_megabytes(sum(sizes.values()))} in {store.path}; free on that disk:"
+        f" {_megabytes(store.free_bytes())}"
+    )
+
+
+def prune(store: TrajectoryStore) -> tuple[int, int]:
+    """Delete every state that no run needs, and what killed writers left; returns how many states and bytes that freed.
+
+    A finished run needs its best and its last state, an unfinished one the latest: it goes on from there. Records stay.
+    """
+    needed = {key for run in store.runs().values() for key in _needed(store, run)}
+    sizes = store.state_sizes()
+    dropped = [key for key in sizes if key not in needed]
+    for key in dropped:
+        store.drop_state(key)
+    for leftover in store.path.glob("*/.*.partial"):
+        if not _lives(int(leftover.suffixes[-2][1:])):
+            leftover.unlink(missing_ok=True)
+    return len(dropped), sum(sizes[key] for key in dropped)
+
+
+def forget(store: TrajectoryStore, wanted: str) -> str:
+    """Forget a run, by an id as `lookup.run` takes it; its states go with the next pruning unless another run needs
+    them. Returns its name.
+
+    Raises:
+        UserError: there is no such run, or more than one.
+    """
+    runs = store.runs()
+    found = [identity for identity in runs if wanted and identity.startswith(wanted)] or _of_mlflow(wanted)
+    if len(found) != 1 or found[0] not in runs:
+        raise UserError(
+            f"--forget {wanted}: {len(found) if len(found) > 1 else 'no'} runs of the store start so; `surefoot store`"
+            " lists them"
+        )
+    store.run_path(found[0]).unlink()
+    return str(runs[found[0]]["description"]["name"])
+
+
+def _of_mlflow(wanted: str) -> list[str]:
+    """The identity of the run that MLflow knows by this id."""
+    if not find_runs.ID.fullmatch(wanted):
+        return []
+    try:
+        with find_runs.reading() as client:
+            identity = find_runs.run(client, wanted).data.tags.get(tag_names.IDENTITY)
+    except UserError as error:
+        if str(error).startswith(("there is no run", "MLflow at ")):
+            return []
+        raise
+    return [identity] if identity else []
+
+
+def _epochs_done(store: TrajectoryStore, run: dict[str, Any]) -> int:
+    keys = run["epoch_keys"]
+    return (
+        len(keys)
+        if run["last"]
+        else next((n for n, key in enumerate(keys) if not store.record_path(key).is_file()), len(keys))
+    )
+
+
+def _common(one: dict[str, Any], other: dict[str, Any], done: int) -> int:
+    pairs = zip(one["epoch_keys"][:done], other["epoch_keys"][:done], strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one["epoch_keys"]), done))
+
+
+def _needed(store: TrajectoryStore, run: dict[str, Any]) -> list[str]:
+    if run["last"]:
+        return sorted(needed(run))
+    sizes = store.state_sizes()
+    latest = next((key for key in reversed(run["epoch_keys"]) if key in sizes), None)
+    # States within the epoch that was cut off follow the latest whole one, or the start.
+    records = (store.record(key) for key in sizes if key not in run["epoch_keys"])
+    within = [record["key"] for record in records if record and not record["metrics"]]
+    return ([latest] if latest else []) + within
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

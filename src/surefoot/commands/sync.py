@@ -1,0 +1,99 @@
+"""`surefoot sync`: brings to MLflow all that it lacks of the runs in the trajectory store, or says what it still lacks,
+and why.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from surefoot.base import documents, locks, paths, terminal
+from surefoot.base.errors import UserError
+from surefoot.base.locks import Locks
+from surefoot.params.reading import load
+from surefoot.run import publish
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.tracking import find_runs, mlflow_client, tag_names
+from surefoot.tracking.tracker import Tracker
+from surefoot.training import numerics
+
+
+def sync(only: Collection[str] | None = None) -> None:
+    """Bring each finished run there, the shorter ones first: a longer one links to the one that it goes on from.
+
+    Args:
+        only: the identities of those to bring; None: of all.
+
+    Raises:
+        UserError: MLflow is out of reach; or a run still lacks something.
+    """
+    params = load(paths.PARAMS)
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    store = TrajectoryStore(paths.trajectory())
+    locks = Locks(store.path / "lock")
+    chosen = [(identity, run) for identity, run in store.runs().items() if only is None or identity in only]
+    found = sorted(chosen, key=lambda item: len(item[1]["epoch_keys"]))
+    incomplete = sum(_bring(identity, run, store, locks) for identity, run in found)
+    if incomplete:
+        raise UserError(
+            f"{incomplete} of {len(found)} runs {'lacks' if incomplete == 1 else 'lack'} something in MLflow, as told"
+            " above"
+        )
+
+
+def lacking() -> set[str]:
+    """The identities of finished runs that MLflow doesn't have whole; those that were deleted there aren't among them.
+
+    Raises:
+        UserError: MLflow can't be read.
+    """
+    finished = {
+        identity
+        for identity, run in TrajectoryStore(paths.trajectory()).runs().items()
+        if run.get("last") and "chosen" in run
+    }
+    path = mlflow_client.sqlite_file(mlflow_client.configure())
+    if not finished or (path and not path.exists()):
+        return finished
+    from mlflow.entities import ViewType
+
+    with find_runs.reading() as client:
+        experiment = find_runs.experiment(client)
+        for filtered, view in (
+            (f"tags.`{tag_names.COMPLETE}` = 'true'", ViewType.ACTIVE_ONLY),
+            ("", ViewType.DELETED_ONLY),
+        ):
+            token = None
+            while experiment and finished:
+                page = client.search_runs([experiment], filtered, run_view_type=view, page_token=token)
+                finished -= {run.data.tags.get(tag_names.IDENTITY, "") for run in page}
+                token = page.token
+                if not token:
+                    break
+    return finished
+
+
+def _bring(identity: str, run: dict[str, Any], store: TrajectoryStore, locks: locks.Locks) -> bool:
+    """Bring a run to MLflow; returns whether it lacks something."""
+    name = run["description"]["name"]
+    if not run.get("last") or "chosen" not in run:
+        terminal.say(
+            f"of an older Surefoot, left as it is: {name}" if run.get("last") else f"unfinished, left as it is: {name}"
+        )
+        return False
+    try:
+        documents.check(documents.Finished, run)
+    except documents.Malformed as error:
+        terminal.say(f"left as it is, since what {store.run_path(identity)} says of it isn't whole: {name}: {error}")
+        return False
+    tracker: Tracker = publish.publish(identity, run, store, locks, anew=False)
+    if tracker.deleted:
+        uri = mlflow_client.without_password(mlflow_client.store_uri())
+        restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"
+        terminal.say(f"was deleted in MLflow, left so: {name}; `{restore}` brings it back")
+        return False
+    if tracker.run_id is None and not tracker.lacks:
+        raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
+    if not tracker.lacks:
+        terminal.say(f"up to date: {name} ({tracker.run_id})")
+    for what, why in tracker.lacks.items():
+        terminal.say(f"lacks {what}: {name} ({tracker.run_id or identity[:8]}): {why}")
+    return bool(tracker.lacks)

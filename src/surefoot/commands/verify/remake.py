@@ -1,0 +1,171 @@
+"""A run made again, in a temporary directory: its commit, its uncommitted changes, its data.
+
+DVC gets a cache of its own there, and this workspace's only to read from.
+"""
+
+from pathlib import Path
+from typing import IO, Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from surefoot.base.errors import CannotSay
+from surefoot.params.reading import parse
+from surefoot.params.sections import flatten
+from surefoot.reproduction import checkout, provenance
+from surefoot.reproduction.scratch import Process, Scratch
+from surefoot.tracking import tracker
+
+MADE_HERE = (".venv", ".dvc", ".dvc/config.local", ".dvc/tmp")
+WORKSPACE_CACHE = "surefoot-workspace"  # as a remote, so that it's only read
+
+
+class Remake:
+    """A place in a scratch directory to make a run again in."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self.scratch = scratch
+        self.workspace = Path.cwd()
+        self.path = scratch.path / "repository" / checkout.below_top(self.workspace)
+
+    def check_out(self, commit: str, patch: bytes, data: str = "") -> None:
+        """Bring in the code of a commit, with uncommitted changes; `data` is the digest of the raw data that neither
+        Git nor DVC had.
+
+        Raises:
+            CannotSay: the commit isn't in this repository, or has no pipeline.
+        """
+        top = self.workspace / "/".join([".."] * len(Path(checkout.below_top(self.workspace)).parts))
+        checkout.check_out(top, self.scratch.path / "repository", commit, patch)
+        for name in ("dvc.yaml", "params.yaml"):
+            if not (self.path / name).is_file():
+                raise CannotSay(f"at its commit {commit} there is no {name}")
+        # What is written there next may not be written through a link to elsewhere.
+        for name in MADE_HERE:
+            if (self.path / name).is_symlink() or (name == ".venv" and (self.path / name).exists()):
+                raise CannotSay(f"its code has a {name} of its own, in the way of the one that is made here")
+        self._commit, self._data = commit, data
+
+    def use_environment(self, environment: Path) -> None:
+        """Let the stages run with the Python of a virtual environment."""
+        (self.path / ".venv").symlink_to(environment)
+
+    def reproduce(self, stage: str, *, store: Path) -> None:
+        """Run a stage and those before it, with an empty trajectory store.
+
+        Raises:
+            CannotSay: one of them fails.
+        """
+        self._link_data()
+        lacking = self._bring_data()
+        stores = {
+            "SUREFOOT_STORE": str(store),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.scratch.path / 'mlflow.db'}",
+            tracker.SCRATCH: "true",
+        }
+        # --quiet: DVC would say to commit its dvc.lock. What the stages print is shown.
+        code = self._dvc("repro", "--quiet", "--force", "--no-commit", stage, variables=stores)
+        if code and lacking:
+            raise CannotSay(f"its data is neither in DVC's cache nor in a remote: {', '.join(lacking)}")
+        if code:
+            raise CannotSay(
+                f"the stages that made it fail when they are run again (dvc repro: exit code {code}); what they say is"
+                " above"
+            )
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params there, by dotted key: with defaults, as a run records them; as they are written where this
+        Surefoot doesn't know a key any more.
+
+        Raises:
+            CannotSay: they aren't YAML.
+        """
+        try:
+            text = (self.path / "params.yaml").read_bytes()
+            params = parse(text)
+            return flatten(params.model_dump(mode="json") if params else dict(YAML(typ="safe").load(text)))
+        except (OSError, YAMLError, TypeError, ValueError):
+            raise CannotSay("at its commit params.yaml can't be read") from None
+
+    def python(self, *arguments: str, out: IO[str] | None = None) -> Process:
+        """Start Python there, as a stage would be."""
+        python = [str(self.path / ".venv/bin/python"), *arguments]
+        return self.scratch.start(
+            python, self.path, self._environment(PYTHONPATH="src", DVC_ROOT=str(self.path)), out=out
+        )
+
+    def _link_data(self) -> None:
+        """Links to this workspace's raw data that neither Git nor DVC had then, where they are the recorded ones."""
+        if not self._data:
+            return
+        try:
+            possible = provenance.data_lacking(
+                provenance.raw_places(self.params), self.scratch.path / "repository", self._commit
+            )
+            names = next(
+                (names for names in possible if provenance.data_digest(names, remember=False) == self._data), None
+            )
+        except provenance.GitError as error:
+            raise CannotSay(f"its raw data can't be looked for: {error}") from None
+        if names is None:
+            raise CannotSay(
+                "its raw data, of which its commit has no copy, aren't those that lie here now: put them back; Git or"
+                " `dvc add` keeps them"
+            )
+        for name in names:
+            there = self.scratch.path / "repository" / name
+            there.parent.mkdir(parents=True, exist_ok=True)
+            if not there.exists():
+                there.symlink_to((provenance.top() / name).resolve())
+
+    def _bring_data(self) -> list[str]:
+        """Bring what `*.dvc` files there tell of, from this workspace's cache or else a remote; returns what neither
+        has.
+        """
+        tracked = [path for path in self.path.rglob("*.dvc") if path.is_file()]
+        names = [str(path.relative_to(self.path)) for path in tracked]
+        self._set_up_dvc()
+        if not tracked or not self._dvc("pull", "--quiet", "--remote", WORKSPACE_CACHE, *names, quiet=True):
+            return []
+        self._dvc("pull", "--quiet", *names)
+        return [name for name, path in zip(names, tracked, strict=True) if not path.with_suffix("").exists()]
+
+    def _set_up_dvc(self) -> None:
+        """Give DVC a cache of its own, and this workspace's remotes and cache to read from."""
+        from dvc.config import Config, ConfigError
+
+        try:
+            # Read here, where relative paths of remotes mean what they mean; `dvc` itself would write to .dvc/tmp.
+            ours = Config(str(self.workspace / ".dvc"))
+            with Config(str(self.path / ".dvc")).edit("local") as local:
+                local["remote"] |= {name: dict(remote) for name, remote in ours["remote"].items()}
+                local["remote"][WORKSPACE_CACHE] = {
+                    "url": ours["cache"].get("dir") or str(self.workspace / ".dvc/cache")
+                }
+                if ours["core"].get("remote"):
+                    local["core"]["remote"] = ours["core"]["remote"]
+                local["cache"]["dir"] = str(self.scratch.path / "cache")
+        except (ConfigError, OSError) as error:
+            raise CannotSay(f"DVC's settings can't be read: {error}") from None
+
+    def _dvc(self, *arguments: str, quiet: bool = False, variables: dict[str, str] | None = None) -> int:
+        return self.scratch.run(
+            [str(self.path / ".venv/bin/dvc"), *arguments], self.path, self._environment(**variables or {}), quiet=quiet
+        )
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        """The environment variables of processes there: nothing of this workspace's."""
+        kept = {
+            name: value
+            for name, value in checkout.plain_environment().items()
+            if not name.startswith(("SUREFOOT_", "MLFLOW_"))
+            and name not in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME", "PYTHONPATH")
+        }
+        return {
+            **kept,
+            "DVC_SITE_CACHE_DIR": str(self.scratch.path / "dvc"),
+            "DVC_NO_ANALYTICS": "true",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **more,
+        }

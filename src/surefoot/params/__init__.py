@@ -1,0 +1,1 @@
+"""`params.yaml` as checked types, and what DVC must be told of it."""

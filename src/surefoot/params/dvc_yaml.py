@@ -1,0 +1,164 @@
+"""What DVC must be told of, as it looks at nothing but what dvc.yaml names: code of the user's, and keys of params.yaml
+that have a default.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode
+
+from surefoot.base import code_digests, paths, writing
+from surefoot.base.errors import UserError
+from surefoot.params.reading import load, parse, values_of
+from surefoot.params.sections import Params
+
+PIPELINE = Path("dvc.yaml")
+BY_NAME = (
+    "seed",
+    "batch.size",
+    "train.start_from",
+)  # what a stage that doesn't depend on all of params.yaml, or on a section that is always there, names
+
+
+def complete() -> list[str]:
+    """Write into params.yaml and dvc.yaml what DVC lacks there; a line for each change.
+
+    Raises:
+        UserError: they can't be written, or in no simple way.
+    """
+    params = load(paths.PARAMS)
+    said: list[str] = []
+    if not PIPELINE.is_file():
+        return said
+    if lacking := _lacking():
+        text = _with_defaults(paths.PARAMS.read_bytes().decode(), lacking)
+        # A value may stand there in a way that no text can be put before, such as an alias.
+        if parse(text.encode()) != params:
+            raise UserError(
+                f"{paths.PARAMS}: {' and '.join(lacking)}: DVC needs to find it there; give its default,"
+                f" {_shown(lacking)}"
+            )
+        writing.write_bytes(paths.PARAMS.resolve(), text.encode())
+        said.append(f"{paths.PARAMS}: added {_shown(lacking)}: the default, which DVC needs to find there")
+    if found := unwatched(params, "prepare", "train", "evaluate"):
+        _add_dependencies(found)
+        said += [f"{PIPELINE}: {', '.join(paths)}: added to what {stage} depends on" for stage, paths in found.items()]
+    return said
+
+
+def unwatched(params: Params, *stages: str) -> dict[str, list[str]]:
+    """The files of this project whose code these stages call, and that they don't depend on in dvc.yaml, by stage."""
+    pipeline, functions, found = _pipeline(), _functions(params), {}
+    for stage in stages:
+        deps = _dependencies(pipeline, stage)
+        own, _ = code_digests.modules(functions[stage])
+        paths = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
+        found[stage] = sorted(
+            path.as_posix() for path in paths if deps is not None and not any(path.is_relative_to(dep) for dep in deps)
+        )
+    return {stage: paths for stage, paths in found.items() if paths}
+
+
+def require(params: Params, stage: str) -> None:
+    """See whether DVC runs the stage again when code of the user's that it calls changes.
+
+    Raises:
+        UserError: it wouldn't.
+    """
+    if found := unwatched(params, stage):
+        place = "src/sources" if stage == "prepare" else "src"
+        raise UserError(
+            f"{', '.join(found[stage])}: {stage} calls this code, but doesn't depend on it in {PIPELINE}, so DVC"
+            f" wouldn't see a change: move it into {place}, or let `surefoot check` name it there"
+        )
+
+
+def _functions(params: Params) -> dict[str, list[str]]:
+    """The user's functions that each stage calls."""
+    prepare = params.prepare
+    trained = params.train.model_dump(mode="json", include={"model": {"factory"}, "loss": {"name"}, "schedule": True})
+    readers = [
+        source
+        for source in (prepare.source, prepare.validation_source, prepare.test_source)
+        if source and not source.startswith("sklearn:")
+    ]
+    return {
+        "prepare": code_digests.functions_in(readers),
+        **dict.fromkeys(("train", "evaluate"), code_digests.functions_in(trained)),
+    }
+
+
+def _pipeline() -> Any:
+    """What dvc.yaml says; None where there is none."""
+    try:
+        return YAML(typ="safe").load(PIPELINE)
+    except (OSError, YAMLError):
+        return None
+
+
+def _dependencies(pipeline: Any, stage: str) -> list[str] | None:
+    """The paths that a stage depends on; None where no pipeline says so."""
+    try:
+        return [str(next(iter(dep)) if isinstance(dep, dict) else dep) for dep in pipeline["stages"][stage]["deps"]]
+    except (KeyError, TypeError):
+        return None
+
+
+def _add_dependencies(found: dict[str, list[str]]) -> None:
+    yaml = YAML()  # which keeps comments
+    yaml.width = 10_000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    pipeline: Any = yaml.load(PIPELINE)
+    for stage, lacking in found.items():
+        pipeline["stages"][stage]["deps"].extend(lacking)
+    text = io.BytesIO()
+    yaml.dump(pipeline, text)
+    writing.write_bytes(PIPELINE.resolve(), text.getvalue())
+
+
+def _lacking() -> list[str]:
+    values = values_of(paths.PARAMS)
+    return [
+        key
+        for key in BY_NAME
+        if (key not in values if "." not in key else key.partition(".")[2] not in values.get(key.partition(".")[0], {}))
+    ]
+
+
+def _default(key: str) -> str:
+    """As YAML."""
+    section, _, name = key.rpartition(".")
+    kind: Any = Params.model_fields[section].annotation if section else Params
+    return json.dumps(kind.model_fields[name].default)
+
+
+def _shown(keys: list[str]) -> str:
+    return ", ".join(f"{key}: {_default(key)}" for key in keys)
+
+
+def _with_defaults(text: str, keys: list[str]) -> str:
+    """The text of params.yaml with these keys, each before all others of its section; the other lines
+    stay as they are.
+    """
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        top: Any = YAML(typ="safe").compose(text)
+        node = next((value for named, value in top.value if named.value == section), None) if section else top
+        if node is None:
+            node, name, value = top, section, f"{{{name}: {_default(key)}}}"
+        else:
+            value = _default(key)
+        text = _before_all(text, node, f"{name}: {value}")
+    return text
+
+
+def _before_all(text: str, node: MappingNode, line: str) -> str:
+    if node.flow_style:
+        at = text.index("{", node.start_mark.index) + 1  # after an anchor
+        return f"{text[:at]}{line}{', ' if node.value else ''}{text[at:]}"
+    first = node.value[0][0].start_mark
+    return f"{text[: first.index]}{line}\n{' ' * first.column}{text[first.index :]}"

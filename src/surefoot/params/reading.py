@@ -1,0 +1,253 @@
+"""`params.yaml` as it is read: YAML to values, and what is wrong with them, with its line."""
+
+import difflib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from surefoot.base import limits
+from surefoot.base.errors import UserError
+from surefoot.base.reading import read_file
+from surefoot.params.sections import Params, inner_section
+
+LARGEST = 128 << 10  # bytes of params.yaml, and values in it: YAML of more takes many seconds to read
+
+
+def load(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        UserError: for each of the first two faults a line `file:line: dotted.key: what is wrong and what would be
+        right`.
+    """
+    values, lines = _read_yaml(path)
+    try:
+        params = Params.model_validate(values)
+        _refuse_huge(path, lines, values)
+        return params
+    except ValidationError as invalid:
+        # Where a value may be one of two things, each has an error; pydantic names them by a part of the path that is
+        # in no file.
+        found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+        for error in _causes(invalid.errors()):
+            keys = tuple(
+                str(part)
+                for part in error["loc"]
+                if not str(part).startswith(("literal[", "tuple[")) and part != "bool"
+            )
+            found.setdefault(keys, []).append(error)
+        faults = [_explain(path, lines, list(keys), errors) for keys, errors in found.items()]
+        more = f" (and {len(faults) - 2} more)" if len(faults) > 2 else ""
+        raise UserError(*faults[: min(2, len(faults)) - 1], faults[:2][-1] + more) from None
+
+
+def lines_of(path: Path) -> dict[str, int]:
+    """The line of each dotted key."""
+    return _read_yaml(path)[1]
+
+
+def values_of(path: Path) -> dict[str, Any]:
+    """What stands in a file that `load` takes, without defaults; merge keys (`<<`) followed."""
+    found: dict[str, Any] = _read_yaml(path)[0]
+    return found
+
+
+def parse(text: bytes) -> Params | None:
+    """The params that a text says; None where it isn't right, as an older commit's may be."""
+    try:
+        return Params.model_validate(YAML(typ="safe").load(text.decode()))
+    except (ValueError, YAMLError, LookupError, TypeError, RecursionError):  # a ValidationError is a ValueError
+        return None
+
+
+# --- YAML, as DVC reads it -----------------------------------------------------------------------
+
+
+def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
+    """The values of a YAML file, and the line of each dotted key.
+
+    By the parser that DVC has, so that a value means one thing.
+    """
+    try:
+        data = read_file(path)
+        if len(data) > LARGEST:
+            raise UserError(
+                f"{path}: has {len(data):,} bytes; a params.yaml has {LARGEST:,} at most: name columns by patterns,"
+                " such as pixel_*"
+            )
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    return _parse_yaml(path, text)
+
+
+@lru_cache(maxsize=1)
+def _parse_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
+    yaml = YAML(typ="safe")
+    node = None
+    try:
+        node = yaml.compose(text)
+        if not isinstance(node, MappingNode):
+            raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
+        if _expanded(node, {}) > LARGEST:
+            raise UserError(
+                f"{path}: its aliases (*name) hold themselves, or repeat so much that more than {LARGEST:,} values come"
+                " of them"
+            )
+        lines: dict[str, int] = {}
+        _collect_lines(path, node, "", lines)
+        return YAML(typ="safe").load(text), lines
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except RecursionError:
+        raise UserError(f"{path}: lists or mappings in it are nested too deep to read") from None
+    except (YAMLError, ValueError, LookupError, TypeError) as error:
+        # ruamel raises others than its own where a value isn't what its tag says: `!!int x`, or the date 2020-02-30.
+        said = ("", " ".join(str(error).split()))
+        where, wrong = next(_unreadable(yaml, node, ""), said) if node else said
+        raise UserError(f"{path}{where}: not valid YAML: {wrong}") from None
+
+
+def _expanded(node: Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases followed: a few lines of them can be billions, or hold themselves."""
+    if id(node) not in known:
+        known[id(node)] = LARGEST  # until it is known: for one that holds itself, which never ends
+        inner = (
+            [part for pair in node.value for part in pair]
+            if isinstance(node, MappingNode)
+            else node.value
+            if isinstance(node, SequenceNode)
+            else []
+        )
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in inner)
+    return known[id(node)]
+
+
+def _unreadable(yaml: YAML, node: Node, dotted: str) -> Iterator[tuple[str, str]]:
+    """The values that aren't what their tags say: line and key, and what is wrong."""
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            yield from _unreadable(yaml, value, f"{dotted}.{key.value}".removeprefix("."))
+    elif isinstance(node, SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _unreadable(yaml, value, f"{dotted}.{number}")
+    elif isinstance(node, ScalarNode):
+        try:
+            yaml.constructor.construct_object(node)
+        except Exception:  # whatever it raises, it is this value
+            yield (
+                f":{node.start_mark.line + 1}: {dotted}",
+                f"{node.value[:40]!r} can't be read as {str(node.tag).rpartition(':')[2]}",
+            )
+
+
+def _collect_lines(path: Path, node: MappingNode, prefix: str, lines: dict[str, int]) -> None:
+    for key, value in node.value:
+        dotted = f"{prefix}{key.value}"
+        line = key.start_mark.line + 1
+        if dotted in lines:
+            raise UserError(f"{path}:{line}: {dotted}: given twice, first in line {lines[dotted]}; keep one")
+        lines[dotted] = line
+        if isinstance(value, MappingNode):
+            _collect_lines(path, value, f"{dotted}.", lines)
+
+
+def _refuse_huge(path: Path, lines: dict[str, int], values: Any, keys: tuple[str, ...] = ()) -> None:
+    """No integer that is too large to count with, in any key and any argument."""
+    inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in inner:
+        _refuse_huge(path, lines, value, (*keys, str(key)))
+    if isinstance(values, int) and abs(values) >= 2**63:
+        line = next((lines[".".join(keys[:n])] for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in lines), 1)
+        raise UserError(
+            f"{path}:{line}: {'.'.join(keys)}: an integer of {len(str(abs(values)))} digits; it must be below 2 ** 63"
+        )
+
+
+# Pydantic speaks of Python's types; the file has YAML's.
+OF_YAML = {
+    "tuple_type": "input should be a list",
+    "model_type": "input should be a mapping, `key: value`",
+    "dict_type": "input should be a mapping, `key: value`",
+    "too_short": "list should have an item",
+}
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without lists that are too short only because an item of theirs, which has an error of its own, doesn't count."""
+    places = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short" or not any(place[:-1][: len(error["loc"])] == error["loc"] for place in places)
+    ]
+
+
+def _explain(path: Path, lines: dict[str, int], keys: list[str], errors: list[ErrorDetails]) -> str:
+    error = errors[0]
+    dotted = ".".join(keys)
+    # A missing key has no line of its own: its section's does.
+    line = next((lines[".".join(keys[:n])] for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in lines), 1)
+    shown = f"{path}:{line}: {dotted}: " if dotted else f"{path}: "
+    if error["type"] == "missing":
+        return f"{shown}missing"
+    if error["type"] == "extra_forbidden":
+        known = list(_section(keys[:-1]).model_fields)
+        # A right key in the wrong section, and a dotted one, are mistakes too.
+        meant = {key: dotted for dotted in _all_keys() for key in (dotted, dotted.rpartition(".")[2])} | {
+            key: key for key in known
+        }
+        near = difflib.get_close_matches(keys[-1], meant, n=1)
+        hint = f"did you mean `{meant[near[0]]}`?" if near else f"known here: {', '.join(known)}"
+        return f"{shown}unknown key; {hint}"
+    messages = [OF_YAML.get(other["type"], other["msg"].removeprefix("Value error, ")) for other in errors]
+    message = ", or ".join(text[0].lower() + text[1:] for text in messages)
+    given = error["input"]
+    if isinstance(given, str) and error["type"] in ("tuple_type", "model_type") and _has_name(keys):
+        message = f"input should be a mapping, such as {{name: {given}}}"
+    return f"{shown}{message}" + (
+        "" if isinstance(given, dict) else ", got null" if given is None else f", got {given!r}"
+    )
+
+
+def _has_name(keys: list[str]) -> bool:
+    """Whether a key has a section, or a list of them, in which the key `name` says the most."""
+    *above, key = [key for key in keys if not key.isdigit()]
+    inner = inner_section(_section(above).model_fields[key].annotation)
+    return inner is not None and "name" in inner.model_fields
+
+
+def _section(keys: list[str]) -> type[BaseModel]:
+    section: type[BaseModel] = Params
+    for key in keys:
+        if not key.isdigit():  # an item of a list is what the list is of
+            inner = inner_section(section.model_fields[key].annotation)
+            assert inner
+            section = inner
+    return section
+
+
+def _all_keys() -> list[str]:
+    def walk(section: type[BaseModel], prefix: str) -> list[str]:
+        keys = []
+        for name, field in section.model_fields.items():
+            keys.append(f"{prefix}{name}")
+            inner = inner_section(field.annotation)
+            if inner:
+                keys += walk(inner, f"{prefix}{name}.")
+        return keys
+
+    return walk(Params, "")

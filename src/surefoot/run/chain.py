@@ -1,0 +1,444 @@
+"""A run as a chain of states: each has a key that says everything that determined it, and is trained once.
+
+The key of the state after n steps is sha256(origin, scheduled values of step 1, ..., of step n), which are the learning
+rates
+and whatever else changes: a function of the origin and these values alone, not of where checkpoints lie, so another
+`checkpoint_every` finds the same keys.
+"""
+
+import hashlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from surefoot.base import digests
+from surefoot.base.errors import UserError
+from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.training.loop import Batches, Diverged, Progress, Trainer
+from surefoot.training.minibatches import Order
+from surefoot.training.network import to_bytes
+
+# The share of the free disk that the states of one run may take.
+DISK_SHARE = 0.1
+# By the least of these an epoch is the best one: with the weights that are trained, and with their average.
+LOSSES = ("validation/loss", "validation/average_loss")
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some steps within an epoch, and the key of the state after them."""
+
+    key: str
+    parent: str
+    epoch: int
+    first: int  # step of the epoch, from 0
+    values: np.ndarray  # float64 (steps, columns): what is scheduled, first the learning rate
+    steps_before: int  # of the run
+    ends_epoch: bool
+
+    @property
+    def lrs(self) -> np.ndarray:
+        """The learning rate of each step, of the first group."""
+        return self.values[:, 0]
+
+
+Plan = Callable[
+    [Metrics | None], list[Segment]
+]  # the segments of the next epoch, from the metrics of the one before; none at the end
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The end of an epoch, trained now or restored."""
+
+    record: Record
+    trained: bool
+
+
+def planner(
+    origin: dict[str, Any],
+    next_epoch: Callable[[Metrics | None], np.ndarray],
+    checkpoint_every: int,
+    steps: int | None = None,
+) -> Plan:
+    """What cuts a run into segments, epoch by epoch.
+
+    Args:
+        origin: everything but the schedule that determines the run.
+        next_epoch: the scheduled values of the next epoch, (steps,) or (steps, columns), from the metrics of the one
+            before; none at the end.
+        checkpoint_every: steps in a segment; 0 for whole epochs. An epoch's end always ends a segment.
+        steps: of a whole epoch. One with fewer ends the run within the epoch; None: there is no such one.
+    """
+    digest = hashlib.sha256(digests.canonical_json(origin))
+    parent, epoch, before = digest.hexdigest(), 0, 0
+
+    def plan(metrics: Metrics | None) -> list[Segment]:
+        nonlocal parent, epoch, before
+        values = np.ascontiguousarray(next_epoch(metrics), dtype="<f8")
+        values = values if values.ndim == 2 else values[:, None]
+        epoch += 1
+        found = []
+        size = checkpoint_every or max(1, len(values))
+        for first in range(0, len(values), size):
+            part = values[first : first + size]
+            last = first + len(part) == len(values)
+            digest.update(part.tobytes())
+            if last and steps and len(values) < steps:
+                digest.update(b"the run ends here, within the epoch")  # the same steps in a longer run end no epoch
+            key = digest.hexdigest()
+            found.append(Segment(key, parent, epoch, first, part, before, last))
+            parent, before = key, before + len(part)
+        return found
+
+    return plan
+
+
+def segments(
+    origin: dict[str, Any], schedule: Iterable[np.ndarray], checkpoint_every: int, steps: int | None = None
+) -> list[Segment]:
+    """All segments of a run whose schedule is known before: for each epoch the values of each step."""
+    values = iter(schedule)
+    plan = planner(origin, lambda _: next(values, np.empty(0)), checkpoint_every, steps)
+    found = []
+    while some := plan(None):
+        found += some
+    return found
+
+
+def known(segments: Iterable[Segment]) -> Plan:
+    """The plan of a run whose segments are all known."""
+    epochs = groupby(segments, key=lambda segment: segment.epoch)
+    return lambda _: list(next(epochs, (0, ()))[1])
+
+
+class Chain:
+    """Walks the segments of a run, restoring what the store has and training what it lacks. Use it in a `with` block.
+
+    Args:
+        plan: gives the segments of each epoch in turn.
+        epochs: of the run, if nothing ends it before.
+        store: where records and states lie.
+        make: makes the trainer in its first state.
+        order: the rows of an epoch, in the order in which they are trained on.
+        ends: looks at the metrics of each epoch in turn; gives the reason why the run ends with it, or None.
+        keep_states: how many of the latest states stay, beside last and best of this and other runs.
+        lock: holds the lock of a key, so that no two processes train one segment at once; waits for it.
+        check: called before each segment is trained; raises to stop.
+        watch: sees the minibatches of a segment go by, for a progress bar.
+        say: is told what the user should know.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        epochs: int,
+        store: TrajectoryStore,
+        make: Callable[[], Trainer],
+        order: Callable[[int], Tensor | Order],
+        *,
+        ends: Callable[[Metrics], str | None] = lambda metrics: None,
+        keep_states: int = 50,
+        lock: Callable[[str], AbstractContextManager[None]] = lambda key: nullcontext(),
+        check: Callable[[], None] = lambda: None,
+        watch: Callable[[Batches, Segment], Batches] = lambda batches, segment: batches,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.segments: list[Segment] = []  # those that are planned
+        self.steps_trained = 0
+        self._plan, self._epochs, self._ends = plan, epochs, ends
+        self._store, self._make, self._order = store, make, order
+        self._keep_states, self._lock, self._check, self._watch, self._say = keep_states, lock, check, watch, say
+        self._trainer: Trainer | None = None
+        self._at = -1  # the trainer stands at the end of this segment; -1: at the start
+        self._bests: dict[str, Record] = {}  # by loss
+        self._recent: dict[str, Record] = {}  # the last one trained, which may not be written yet
+        self._limited = False
+        self._held: dict[str, int] = {}  # states of this run that lie in the store: key to place in `segments`
+        # One thread writes the last segment while the next is trained.
+        self._writer = ThreadPoolExecutor(1, "trajectory-writer")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "Chain":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown()
+
+    def follow(self, first: int = 1, last: int | None = None) -> Iterator[Reached]:
+        """Go through the epochs from `first` to `last`, or to the end of the run; yields the end of each.
+
+        Nothing is yielded where the store lacks what comes before `first`.
+
+        Raises:
+            Diverged: a loss isn't finite. What was stored before it stays.
+            UserError: the store can't be written, or a segment that was trained again came out otherwise.
+        """
+        stored = self._store.state_sizes()
+        announced, metrics = False, None
+        for epoch in range(1, (last or self._epochs) + 1):
+            planned = self._plan(metrics)
+            indices = range(len(self.segments), len(self.segments) + len(planned))
+            self.segments += planned
+            self._held |= {
+                segment.key: index for index, segment in zip(indices, planned, strict=True) if segment.key in stored
+            }
+            if not planned:
+                break
+            if epoch < first:
+                record = self._store.record(planned[-1].key)
+                metrics = record["metrics"] if record else None
+                if epoch == first - 1 and not record:
+                    return
+                continue
+            record, trained, lacking = None, False, list[int]()
+            # From behind: segments before the last one that has a record needn't have any, as after a change of
+            # checkpoint_every.
+            for index in reversed(indices):
+                record = self._store.record(self.segments[index].key)
+                if record:
+                    break
+                lacking.insert(0, index)
+            for index in lacking:
+                if not announced:
+                    self._announce(self.segments[index])
+                    announced = True
+                record, trained = self._train_lacking(index)
+            assert record
+            metrics = record["metrics"]
+            for loss in LOSSES:
+                if loss in metrics and (loss not in self._bests or metrics[loss] < self._bests[loss]["metrics"][loss]):
+                    self._bests[loss] = record
+            yield Reached(record, trained)
+            reason = self._ends(metrics) if last is None else None
+            if reason:
+                self._say(f"the run ends after epoch {epoch} of {self._epochs}: {reason}")
+                break
+        self._finish_writing()
+        if not announced and self.segments:
+            self._say(f"epochs 1-{self.segments[-1].epoch} restored, nothing to train")
+
+    def weights(self, key: str, averaged: bool = False) -> bytes:
+        """The network after the segment of this key, with the averaged weights if so, as safetensors; trained again if
+        its state is gone.
+        """
+        self._finish_writing()
+        index = next(index for index, segment in enumerate(self.segments) if segment.key == key)
+        if not (self._trainer and self._at == index):
+            record = self._store.record(key)
+            state = self._store.state(record) if record else None
+            if state is not None:
+                return network_of(state, averaged)
+            self._bring_to(index)
+        assert self._trainer
+        return network_of(to_bytes(self._trainer.state()), averaged)
+
+    def stored_weights(self, key: str) -> bytes | None:
+        """The network after the segment of this key, as safetensors, if its state is stored."""
+        self._finish_writing()
+        record = self._store.record(key)
+        state = self._store.state(record) if record else None
+        return network_of(state) if state is not None else None
+
+    def _announce(self, first: Segment) -> None:
+        """Say what is restored, where something is, when `first` is the first segment to be trained."""
+        whole = [f"epochs 1-{first.epoch - 1}"] if first.epoch > 1 else []
+        within = [f"{first.first} steps of epoch {first.epoch}"] if first.first else []
+        if whole or within:
+            self._say(f"{' and '.join(whole + within)} restored, training {first.epoch}-{self._epochs}")
+
+    def _train_lacking(self, index: int) -> tuple[Record, bool]:
+        """The record of a segment that the store lacks, and whether it was trained here."""
+        key = self.segments[index].key
+        with ExitStack() as held:
+            held.enter_context(self._lock(key))
+            record = self._store.record(key)  # somebody else may have trained it while this process waited
+            if record:
+                return record, False
+            self._bring_to(index - 1)
+            return self._train(index, held.pop_all()), True
+
+    def _bring_to(self, index: int) -> None:
+        """Bring the trainer to the end of a segment: from the latest sound state before, or by training again."""
+        if self._trainer is None or self._at > index:
+            self._trainer, self._at = self._make(), -1
+        self._finish_writing()
+        for earlier in range(index, self._at, -1):
+            record = self._store.record(self.segments[earlier].key)
+            state = self._store.state(record) if record else None
+            if state is not None:
+                self._trainer.load(safetensors.torch.load(state))
+                self._at = earlier
+                break
+        if self._at < index:
+            gone, start = self.segments[index].epoch, self.segments[self._at + 1].epoch
+            self._say(f"the state after epoch {gone} isn't stored any more: training again from epoch {start}")
+        for lacking in range(self._at + 1, index + 1):
+            self._train(lacking, ExitStack())
+
+    def _train(self, index: int, held: ExitStack) -> Record:
+        """Train a segment from the end of the one before; it is written while the next one is trained, then `held`
+        closed.
+        """
+        with held:
+            self._check()
+            segment, trainer = self.segments[index], self._trainer
+            assert trainer and self._at == index - 1
+            before = self._store_record(index - 1) if segment.first else None
+            progress = (
+                Progress(segment.first, before["rows"], before["loss_sum"], before["norm_sum"])
+                if before
+                else Progress()
+            )
+            rows = self._order(segment.epoch)[segment.first * trainer.rows_per_step :][
+                : len(segment.values) * trainer.rows_per_step
+            ]
+            steps = segment.steps_before + len(segment.values)
+            self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
+            start = time.perf_counter()
+            try:
+                scheduled = segment.values.tolist()
+                progress = trainer.train(
+                    rows,
+                    scheduled,
+                    progress,
+                    segment.steps_before,
+                    segment.epoch,
+                    lambda batches: self._watch(batches, segment),
+                )
+                seconds = time.perf_counter() - start
+                metrics: dict[str, float] = {}
+                if segment.ends_epoch:
+                    mean = {
+                        "train/loss": progress.loss_sum / progress.rows,
+                        "gradient_norm": progress.norm_sum / progress.steps,
+                    }
+                    metrics = {**mean, **trainer.end_epoch(segment.epoch, steps), "lr": scheduled[-1][0]}
+            except Diverged as diverged:
+                diverged.epoch = segment.epoch
+                raise
+            self._trainer, self._at = trainer, index
+            self.steps_trained += len(segment.values)
+            state = to_bytes(trainer.state())
+            record: Record = {
+                "key": segment.key,
+                "parent": segment.parent,
+                "epoch": segment.epoch,
+                "step": steps,
+                "steps": progress.steps,
+                "rows": progress.rows,
+                "loss_sum": progress.loss_sum,
+                "norm_sum": progress.norm_sum,
+                "metrics": metrics,
+                "state": digests.sha256(state),
+                # Observed, not determined: when, how fast and in how much memory this machine did it.
+                "seconds": seconds + (before["seconds"] if before else 0.0),
+                "peak_memory": _peak_memory(),
+                "ended": time.time(),
+            }
+            known = self._store.record(segment.key)
+            if known and known["state"] != record["state"]:
+                raise UserError(
+                    f"epoch {segment.epoch}, trained again, came out otherwise than recorded in"
+                    f" {self._store.record_path(segment.key)}: the network draws on something that its key doesn't"
+                    " know, such as time or its own random numbers",
+                    "if it was changed on purpose, delete that record; `surefoot store` lists runs",
+                )
+            self._finish_writing()
+            self._recent = {segment.key: record}
+            self._writing = self._writer.submit(self._write, index, known or record, state, held.pop_all())
+            return known or record
+
+    def _store_record(self, index: int) -> Record | None:
+        key = self.segments[index].key
+        return self._recent.get(key) or self._store.record(key)
+
+    def _write(self, index: int, record: Record, state: bytes, held: ExitStack) -> None:
+        with held:
+            if not self._limited:
+                self._limited = True
+                self._limit_states(len(state))
+            self._store.write(record, state)
+            self._held[record["key"]] = index
+            old = {key for key, place in self._held.items() if place <= index - self._keep_states}
+            # The latest end of an epoch, too: a run may end with it while the next epoch is trained.
+            ended = next((segment.key for segment in reversed(self.segments[: index + 1]) if segment.ends_epoch), "")
+            old -= {ended, *(best["key"] for best in self._bests.values())}
+            if old:
+                old -= self._store.needed()
+            for key in old:
+                self._store.drop_state(key)
+                del self._held[key]
+
+    def _limit_states(self, size: int) -> None:
+        """Keep no more states than fit into a share of the free disk, and say what they may come to
+        where it is much.
+        """
+        wanted = min(
+            self._keep_states, self._epochs * sum(segment.epoch == self.segments[-1].epoch for segment in self.segments)
+        )
+        room = max(1, int(DISK_SHARE * self._store.free_bytes() / size))
+        each = f"states of {size / 1e6:.1f} MB each (train.keep_states)"
+        if wanted > room:
+            self._say(f"keeping {room}, not {wanted} {each}: more would take over a tenth of the free disk")
+            self._keep_states = room
+        elif wanted * size > 1e9:
+            self._say(
+                f"keeping up to {wanted} {each}, {wanted * size / 1e9:.1f} GB; `surefoot store --prune` frees them"
+            )
+
+    def _finish_writing(self) -> None:
+        writing = self._writing
+        if writing:
+            wait([writing])  # a signal may come here: what is written then must still be waited for
+            self._writing = None
+            writing.result()
+
+
+def early_stopping(metric: str, patience: int | None, min_delta: float, rises: bool) -> Callable[[Metrics], str | None]:
+    """What ends a run after `patience` epochs without an improvement of a metric by more than `min_delta`; it is told
+    each epoch's metrics in turn.
+    """
+    best: float | None = None
+    since = 0
+
+    def ends(metrics: Metrics) -> str | None:
+        nonlocal best, since
+        value = metrics.get(metric)
+        if patience is None or value is None:  # an average has no metrics before its first epoch
+            return None
+        gain = None if best is None else value - best if rises else best - value
+        best, since = (value, 0) if gain is None or gain > min_delta else (best, since + 1)
+        return f"{metric} has not improved for {patience} epochs (train.early_stopping)" if since >= patience else None
+
+    return ends
+
+
+def network_of(state: bytes, averaged: bool = False) -> bytes:
+    """The network's part of a state, as safetensors: with the weights that are trained, or with their average."""
+    tensors = safetensors.torch.load(state)
+    prefix = "average." if averaged else "model."
+    return to_bytes({name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has had so far, in bytes: of the GPU's where it trains, else
+    the resident size.
+    """
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

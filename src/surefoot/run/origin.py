@@ -1,0 +1,113 @@
+"""What determines a run, but for the schedule: all of it in one place, and nothing else."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from surefoot.base import code_digests, digests
+
+# A change to these can change a bit of a state. A change to any other module of Surefoot can't.
+TRAINING_CODE = (
+    *(
+        "surefoot.training.loop",
+        "surefoot.training.network",
+        "surefoot.training.objective",
+        "surefoot.training.optimizer",
+        "surefoot.training.weight_average",
+    ),
+    *(
+        "surefoot.training.minibatches",
+        "surefoot.training.numerics",
+        "surefoot.training.openblas_linear",
+        "surefoot.data.order",
+    ),
+)
+FORMAT = 2
+
+
+def origin(
+    *,
+    seed: int,
+    numerics: str,
+    threads: int,
+    device: str,
+    deterministic: bool,
+    fingerprint: str,
+    factory: str,
+    arguments: dict[str, Any],
+    first_state: bytes,
+    loss: dict[str, Any],
+    optimizer: dict[str, Any],
+    step: dict[str, Any],
+    average: dict[str, Any],
+    schedule: dict[str, Any],
+    data: dict[str, Any],
+    start: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the first key is the digest of.
+
+    Args:
+        seed: the seed of the run.
+        numerics: the profile, with `threads` and `fingerprint`: how this machine computes.
+        threads: CPU threads.
+        device: what trains.
+        deterministic: whether operations without a deterministic kernel are refused.
+        fingerprint: of `numerics.fingerprint`.
+        factory: import path of the network, whose source counts, and that of the project's modules that it imports.
+        arguments: of the factory.
+        first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
+        loss: its name, arguments and class weights; where it is the project's own, its source counts, too.
+        optimizer: its name and arguments, but for the learning rate, and its groups of parameters.
+        step: what goes into a step beside it: accumulation, clipping, precision.
+        average: how weights are averaged; {} if they aren't.
+        schedule: what is scheduled, by group and name, and the metric that it follows. The values themselves are in the
+            keys.
+        start: the digest of the weights that another training left (`train.start_from`); None where there are none.
+        data: digests of the training and validation arrays, their scale, how they are batched and shuffled, and what
+            the factory was told of them.
+    """
+    own, packages = code_digests.modules([factory])
+    of_loss, more = code_digests.modules(code_digests.functions_in(loss["name"]))
+    return {
+        "format": FORMAT,
+        "seed": seed,
+        "numerics": {
+            "profile": numerics,
+            "threads": threads,
+            "device": device,
+            "deterministic": deterministic,
+            "fingerprint": fingerprint,
+        },
+        "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
+        "code": {name: _digest(name) for name in TRAINING_CODE},
+        "model": {"factory": factory, "arguments": arguments, "source": code_digests.digests(own)},
+        "first_state": digests.sha256(first_state),
+        "loss": {**loss, "source": code_digests.digests(of_loss)},
+        "optimizer": optimizer,
+        "step": step,
+        "average": average,
+        "schedule": schedule,
+        "data": data,
+        **({"start": start} if start else {}),
+    }
+
+
+def sources(*functions: str) -> dict[str, str]:
+    """The digests of the project's own modules behind `module:function`s, of a network say, and of the data files
+    beside them.
+    """
+    own, _ = code_digests.modules(functions)
+    return code_digests.digests(own)
+
+
+def _digest(module: str) -> str:
+    path = code_digests.module_file(module)
+    assert path
+    return code_digests.digest(path)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:  # imported under another name than it is installed by
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))

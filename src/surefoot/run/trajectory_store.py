@@ -1,0 +1,195 @@
+"""The trajectory store on disk: under each key a record, kept for good, and a state, kept by policy.
+
+    .surefoot/chain/KEY.json           a line with the digest of the rest, then the record as JSON
+    .surefoot/chain/KEY.safetensors    the state; its digest is in the record
+    .surefoot/runs/IDENTITY.json       what a run is: its epochs' keys, its best and last one, its view in MLflow
+    .surefoot/patches/DIGEST.patch     what differed from the commit that runs were made at
+    .surefoot/starts/DIGEST.safetensors    weights that a training started from (train.start_from), for its run in
+    MLflow
+    .surefoot/lock                     a byte a key: who trains it holds that byte's lock
+
+A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from surefoot.base import digests, documents, errors, reading, writing
+
+Record = dict[str, Any]
+
+
+class TrajectoryStore:
+    """Records and states in the directory `path`, which needn't exist. Several processes may use it at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._warned: set[Path] = set()
+        self._needed: dict[
+            Path, tuple[int, set[str]]
+        ] = {}  # by file of a run: when it was written, and whose states it needs
+
+    def record(self, key: str) -> Record | None:
+        """The record under a key, or None if it is missing or damaged."""
+        record = self._sealed(self.record_path(key), documents.Record)
+        if record and record["key"] != key:
+            self._warn(self.record_path(key))
+            return None
+        return record
+
+    def state(self, record: Record) -> bytes | None:
+        """The state that a record tells of, or None if it is missing or damaged."""
+        path = self.state_path(record["key"])
+        data = _read(path)
+        if data is not None and digests.sha256(data) != record["state"]:
+            self._warn(path)
+            return None
+        return data
+
+    def write(self, record: Record, state: bytes) -> None:
+        """Write a state and its record, durably, each whole or not at all.
+
+        Raises:
+            UserError: the disk is full, or can't be written.
+        """
+        with _clear_errors():
+            state_path, record_path = self.state_path(record["key"]), self.record_path(record["key"])
+            writing.write_durably(state_path.parent, {state_path.name: state, record_path.name: _seal(record)})
+
+    def write_record(self, record: Record) -> None:
+        """Write a record whose state isn't at hand."""
+        with _clear_errors():
+            path = self.record_path(record["key"])
+            writing.write_durably(path.parent, {path.name: _seal(record)})
+
+    def drop_state(self, key: str) -> None:
+        """Delete a state; its record stays."""
+        self.state_path(key).unlink(missing_ok=True)
+
+    def mark_run(self, identity: str, run: dict[str, Any]) -> None:
+        """Remember a run: its `epoch_keys`, and once it is finished `last` and `best`, whose states are kept from then
+        on.
+        """
+        with _clear_errors():
+            writing.write_durably(self.path / "runs", {f"{identity}.json": _seal(run)})
+
+    def keep_start(self, digest: str, weights: bytes) -> None:
+        """Keep the weights of this digest, which a training starts from."""
+        path = self.start_path(digest)
+        if not path.is_file() or path.stat().st_size != len(weights) or digests.sha256_file(path) != digest:
+            with _clear_errors():
+                writing.write_durably(path.parent, {path.name: weights})
+
+    def note_start(self, key: str, start: dict[str, Any]) -> None:
+        """Note what a training starts from as an older Surefoot looks for it, whose code `surefoot verify` may run."""
+        with _clear_errors():
+            writing.write_durably(self.path / "starts", {f"{key}.json": _seal(start)})
+
+    def start_weights(self, digest: str) -> bytes | None:
+        """The weights of this digest that a training started from, or None if they are missing or damaged."""
+        path = self.start_path(digest)
+        data = _read(path)
+        if data is not None and digests.sha256(data) != digest:
+            self._warn(path)
+            return None
+        return data
+
+    def start_path(self, digest: str) -> Path:
+        """Where the weights of this digest lie that a training started from."""
+        return self.path / "starts" / f"{digest}.safetensors"
+
+    def run_path(self, identity: str) -> Path:
+        """Where a run is remembered."""
+        return self.path / "runs" / f"{identity}.json"
+
+    def run(self, identity: str) -> dict[str, Any] | None:
+        """What is remembered of a run, or None if that is missing or damaged."""
+        return self._sealed(self.run_path(identity), documents.Mark)
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """All runs by identity; `run` reads one alone."""
+        return {
+            path.stem: run
+            for path, _ in _files(self.path / "runs", "*.json")
+            if (run := self._sealed(path, documents.Mark))
+        }
+
+    def needed(self) -> set[str]:
+        """The keys of the states that all finished runs need."""
+        for path, about in _files(self.path / "runs", "*.json"):
+            if self._needed.get(path, (0,))[0] != about.st_mtime_ns:
+                self._needed[path] = (about.st_mtime_ns, needed(self._sealed(path, documents.Mark) or {}))
+        return set().union(*(keys for path, (_, keys) in self._needed.items() if path.exists()))
+
+    def state_sizes(self) -> dict[str, int]:
+        """The size of each stored state in bytes, by key."""
+        return {path.stem: about.st_size for path, about in _files(self.path / "chain", "*.safetensors")}
+
+    def free_bytes(self) -> int:
+        """Free space on the store's disk."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.path).free
+
+    def record_path(self, key: str) -> Path:
+        """Where the record under a key lies."""
+        return self.path / "chain" / f"{key}.json"
+
+    def state_path(self, key: str) -> Path:
+        """Where the state under a key lies."""
+        return self.path / "chain" / f"{key}.safetensors"
+
+    def _sealed(self, path: Path, kind: type[documents.Document]) -> dict[str, Any] | None:
+        data = _read(path)
+        if data is None:
+            return None
+        digest, _, body = data.partition(b"\n")
+        try:
+            if digests.sha256(body).encode() == digest:
+                return documents.parse(kind, body)
+        except documents.Malformed:
+            pass
+        self._warn(path)
+        return None
+
+    def _warn(self, path: Path) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            errors.say("warning", f"{path} is damaged; it isn't used")
+
+
+def needed(run: dict[str, Any]) -> set[str]:
+    """The keys of the states that a finished run needs."""
+    return {run[name] for name in ("last", "best", "chosen") if run.get(name)}
+
+
+def _seal(value: dict[str, Any]) -> bytes:
+    body = digests.canonical_json(value)
+    return digests.sha256(body).encode() + b"\n" + body
+
+
+def _files(directory: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in sorted(directory.glob(pattern)):
+        with suppress(FileNotFoundError):  # another process may delete one meanwhile
+            yield path, path.stat()
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return reading.read_file(path, reading.LARGEST_WEIGHTS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        errors.say("warning", f"{path} can't be read ({error.strerror}); it isn't used")
+        return None
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise writing.unwritable(error.filename or "the trajectory store", error) from None

@@ -1,0 +1,1 @@
+"""MLflow: writing runs, finding them, what their pages show."""

@@ -1,0 +1,206 @@
+"""Finding runs in MLflow: by id, by name, the latest ones. Reads alone: it makes neither a store nor an experiment."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surefoot.base import documents, paths
+from surefoot.base.errors import UserError
+from surefoot.base.reading import LARGEST_WHOLE, read_file
+from surefoot.tracking import mlflow_client, parent_run, tag_names, tracker
+from surefoot.tracking.mlflow_client import Failure, Refused
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# the artifact with the intervals of test metrics, which as metrics would be a chart of one bar for each end
+INTERVALS = "intervals.json"
+INTERVAL = "test_interval/"
+ID = re.compile("[0-9a-f]{1,64}")  # or the start of one
+LATEST = 20  # runs that are compared where no sweep says which
+
+
+@contextmanager
+def reading() -> "Iterator[MlflowClient]":
+    """A client of the store.
+
+    Raises:
+        UserError: there is no store yet; or within the block, it can't be read.
+    """
+    uri = mlflow_client.configure()
+    path = mlflow_client.sqlite_file(uri)
+    if path and not path.exists():
+        raise UserError(f"there is no run yet: {path} doesn't exist; `make repro` makes one")
+    try:
+        yield mlflow_client.connect()
+    except Failure as error:
+        raise UserError(f"MLflow at {mlflow_client.without_password(uri)} can't be read: {error}") from None
+
+
+def search(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "list[Run]":
+    """The runs that a filter of MLflow's leaves, the latest first."""
+    found = experiment(client)
+    return (
+        [
+            _checked(run)
+            for run in client.search_runs([found], filtered, order_by=["attributes.start_time DESC"], max_results=limit)
+        ]
+        if found
+        else []
+    )
+
+
+def _checked(run: "Run") -> "Run":
+    if not re.fullmatch(r"[\w-]{1,64}", run.info.run_id or ""):
+        raise Refused(f"it answers with a run whose id is {run.info.run_id!r}")
+    return run
+
+
+def experiment(client: "MlflowClient") -> str | None:
+    """The id of the experiment, or None where there is none yet. (`tracking.experiment` would make it.)"""
+    found = mlflow_client.active_experiment(client)
+    return str(found.experiment_id) if found else None
+
+
+def run(client: "MlflowClient", wanted: str) -> "Run":
+    """The run of a name, of an id, or of the DVC experiment of that name. An id is MLflow's or the run's identity,
+    which `surefoot store` lists; or its start.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    found = _by_name(client, wanted) or _by_id(client, wanted)
+    found = [run for run in found if not _is_parent(run)] or found  # a sweep and a run of one name
+    if len(found) > 1:
+        ids = ", ".join(run.info.run_id for run in found[:5])
+        how = (
+            "are called"
+            if wanted in (found[0].info.run_name, found[0].data.tags.get("DVC_EXP_NAME"))
+            else "have an id that starts with"
+        )
+        raise UserError(
+            f"{len(found)} runs {how} {wanted!r}; give the id of one: {ids}" + (", ..." if len(found) > 5 else "")
+        )
+    if not found:
+        known = identities(wanted)
+        if known:
+            raise UserError(
+                f"the run {wanted} is in {paths.trajectory()}, but not in MLflow; `surefoot sync` brings it there, once"
+                " it is finished"
+            )
+        raise UserError(f"there is no run {wanted!r} in MLflow; give a run's id or name, or a DVC experiment's")
+    if _is_parent(found[0]):
+        sweep = found[0].data.tags.get(tag_names.OF)
+        raise UserError(
+            f"{wanted!r} trained nothing: it is the parent of the runs of {sweep}; name one of those: `make ui` shows"
+            " them below it"
+        )
+    return found[0]
+
+
+def _is_parent(run: "Run") -> bool:
+    return bool(run.data.tags.get(tag_names.KIND) == tag_names.PARENT_KIND)
+
+
+def identities(wanted: str) -> list[str]:
+    """The runs of the trajectory store whose identity starts so."""
+    return sorted(
+        path.stem
+        for path in (paths.trajectory() / "runs").glob("*.json")
+        if ID.fullmatch(wanted) and path.stem.startswith(wanted)
+    )
+
+
+def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
+    """The runs to compare, the latest first, and the filter that finds them: those of the sweep that the latest run is
+    of, or else the latest 20.
+    """
+    runs = [run for run in search(client, limit=10 * LATEST) if tag_names.KIND not in run.data.tags][:LATEST]
+    sweep = runs[0].data.tags.get(tag_names.SWEEP) if runs else None
+    quoted = parent_run.quote(sweep) if sweep else None
+    if quoted:
+        filtered = f"tags.`{tag_names.SWEEP}` = {quoted}"
+        return search(client, filtered), filtered
+    return runs, f"attributes.run_id IN ({', '.join(repr(run.info.run_id) for run in runs)})"
+
+
+def _by_name(client: "MlflowClient", wanted: str) -> "list[Run]":
+    quoted = parent_run.quote(wanted)
+    return _all(client, f"attributes.run_name = {quoted}", f"tags.DVC_EXP_NAME = {quoted}") if quoted else []
+
+
+def _by_id(client: "MlflowClient", wanted: str) -> "list[Run]":
+    if not ID.fullmatch(wanted):
+        return []
+    if len(wanted) == 32:  # a whole one of MLflow's: of any experiment
+        found = []
+        with suppress(Refused):
+            found = [client.get_run(wanted)]
+        if found:
+            return [_checked(found[0])]
+    found = _all(client, f"attributes.run_id LIKE '{wanted}%'", f"tags.`{tag_names.IDENTITY}` LIKE '{wanted}%'")
+    # Several of one identity are one run, the latest: only an id of MLflow's means an older one.
+    latest: dict[str, Run] = {}
+    for run in found:
+        own = run.info.run_id.startswith(wanted)
+        latest.setdefault(run.info.run_id if own else run.data.tags.get(tag_names.IDENTITY, run.info.run_id), run)
+    return list({run.info.run_id: run for run in latest.values()}.values())
+
+
+def _all(client: "MlflowClient", *filters: str) -> "list[Run]":
+    return list({run.info.run_id: run for filtered in filters for run in search(client, filtered)}.values())
+
+
+def intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
+    """The ends of the intervals of a run's test metrics, as `test_interval/accuracy_low`.
+
+    Raises:
+        Failure: MLflow is out of reach.
+        Malformed: what it has of them isn't that.
+    """
+    as_metrics = {
+        name: value for name, value in run.data.metrics.items() if name.startswith(INTERVAL)
+    }  # by an older Surefoot
+    data = None if as_metrics else artifact(client, run, INTERVALS)
+    return as_metrics if data is None else interval_ends(documents.parse(documents.Intervals, data)["test"])
+
+
+def interval_ends(ranges: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The ends of the intervals of test metrics by name, as `test_interval/accuracy_low`."""
+    return {f"{INTERVAL}{name}_{end}": value for name, ends in ranges.items() for end, value in ends.items()}
+
+
+def artifact(client: "MlflowClient", run: "Run", path: str, largest: int = LARGEST_WHOLE) -> bytes | None:
+    """The bytes of an artifact, or None if there is none.
+
+    Raises:
+        Failure: MLflow is out of reach, or gives what is no file of at most `largest` bytes.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            if path not in {file.path for file in client.list_artifacts(run.info.run_id, str(Path(path).parent))}:
+                return None
+            return read_file(Path(client.download_artifacts(run.info.run_id, path, scratch)), largest)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refused(f"{path} of the run {run.info.run_id} can't be read: {error.strerror}") from None
+
+
+def fetch_model(uri: str, into: Path) -> Path:
+    """Download the files of a model to a directory; where in it they lie.
+
+    Raises:
+        Failure: MLflow is out of reach, or doesn't have it.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    return Path(
+        mlflow_client.call(
+            lambda: download_artifacts(artifact_uri=uri, dst_path=str(into)), into=into, requests=tracker.MODEL_REQUESTS
+        )
+    )

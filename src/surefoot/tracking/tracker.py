@@ -1,0 +1,591 @@
+"""MLflow as a view: writes what a run there lacks, in order, exactly once. A server that fails holds nothing up."""
+
+import os
+import posixpath
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from surefoot.base import digests, errors, locks, paths, terminal
+from surefoot.reproduction import provenance
+from surefoot.tracking import mlflow_client, parent_run
+from surefoot.tracking.mlflow_client import (
+    OutOfReach,
+    Refused,
+    active_experiment,
+    configure,
+    experiment_name,
+    sqlite_file,
+    store_uri,
+    without_password,
+)
+from surefoot.tracking.tag_names import COMPLETE, IDENTITY, MODEL, NOTE, PATCH_DIGEST, PATCH_RUN, REGISTERED, WEIGHTS
+from surefoot.tracking.tag_names import INCOMPLETE as INCOMPLETE
+from surefoot.tracking.tag_names import KIND as KIND
+from surefoot.tracking.tag_names import SWEEP as SWEEP
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, Run
+NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
+TAG = 250  # characters of a tag: a page has many
+SECONDS_TO_STOP = 5  # for the sampler of system metrics
+SCRATCH = "SUREFOOT_SCRATCH"  # the variable that is set where a run is made again only to be compared
+PARAM_NAME = 250  # characters of a param's name
+PATCH = "source/uncommitted.patch"
+SECONDS_BETWEEN_WRITES = 1.0
+BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
+MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run in MLflow says of itself."""
+
+    name: str
+    params: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)  # small artifacts, by path
+
+
+@dataclass(frozen=True)
+class Point:
+    """A metric at a step; `ended` in seconds since 1970."""
+
+    name: str
+    value: float
+    step: int
+    ended: float
+
+
+class Tracker:
+    """One MLflow run, found by its identity or made.
+
+    Once MLflow is out of reach, every method does nothing, until `open` is called again. What MLflow refuses, the run
+    lacks: the other methods go on.
+    """
+
+    def __init__(self, identity: str, description: Description, locks: locks.Locks) -> None:
+        self.identity = identity
+        self.lacks: dict[str, str] = {}  # what the run can't be given, and why
+        self.deleted = ""  # the id of the run, if it was deleted in MLflow and isn't to come back
+        self._description = description
+        self._locks = locks
+        self._client: MlflowClient | None = None
+        self._run: Run | None = None
+        self._sweep = ""
+        self._alone: ExitStack | None = None  # holds this run's lock, until the process ends
+        self._id = ""
+        self._points: list[Point] = []
+        self._have: set[tuple[str, int]] = set()
+        self._next_write = 0.0
+        self._warned: set[str] = set()
+        self._sampler: Any = None  # of system metrics
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, or None where MLflow is out of reach, or doesn't take the run."""
+        return self._id if self._client else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run was marked as lacking nothing when it was opened."""
+        return bool(
+            self._client
+            and self._run
+            and self._run.data.tags.get(COMPLETE) == "true"
+            and self._run.info.status == "FINISHED"
+        )
+
+    @property
+    def model_weights(self) -> str | None:
+        """The digest of the weights of the model that the run had when it was opened; None if it had none."""
+        return self._run.data.tags.get(WEIGHTS) if self._run else None
+
+    @property
+    def incomplete(self) -> str:
+        """Why the run had not come to its end when it was opened; empty where it had."""
+        return self._run.data.tags.get(INCOMPLETE, "") if self._run else ""
+
+    def open(self, status: str | None = None, anew: bool = True) -> None:
+        """Find the run or make it, and bring params, tags, data set and texts up to date. Does nothing where it is
+        open.
+
+        Args:
+            status: RUNNING: also take over the tags and texts of this process, such as the Git commit and the patch.
+            anew: make it again where it was deleted in MLflow.
+        """
+        if self._client is not None:
+            return
+        # One process at a time writes a run: two would each see only what the run lacked before the other came, and the
+        # one that stops would call it KILLED after the one that goes on has called it FINISHED.
+        if self._alone is None:
+            self._alone = ExitStack()
+            self._alone.enter_context(self._locks.held(f"mlflow {self.identity}", _say_who))
+        uri = configure()
+        try:
+            # The first processes on an empty SQLite file would collide in building its tables, and two processes of
+            # one identity would each make a run.
+            with self._locks.held("mlflow"):
+                mlflow_client.check_file(uri)
+                _build_tables(uri)
+                client = mlflow_client.connect()
+                found = find(client, self.identity)
+                gone = None if found or anew else find(client, self.identity, deleted=True)
+                if gone:
+                    self.deleted = gone.info.run_id
+                    return
+                self._run = found or self._create(client)
+            self._client, self._id = client, self._run.info.run_id
+        except Exception as error:
+            self._give_up(error)
+            return
+        self._complement(self._run, new=found is None, take_over=bool(status))
+        if status and found:
+            self.tag(self._description.tags)
+            self._try("its status", lambda client: client.update_run(self._id, status=status))
+        # That of this process where it takes the run over; a run that is brought later keeps its own.
+        own, said = self._run.data.tags.get(SWEEP), self._description.tags.get(SWEEP)
+        self._sweep = (said or own if status or not found else own) or ""
+        if KIND not in self._description.tags:
+            self._above(
+                "its parent",
+                lambda client: parent_run.join(client, experiment(client), client.get_run(self._id), self._sweep),
+            )
+
+    def _above(self, what: str, write: Callable[["MlflowClient"], None]) -> None:
+        """Write to the run above this one, one process at a time."""
+        if self._sweep and self._client:
+            with self._locks.held(f"mlflow sweep {self._sweep}"):
+                self._try(what, write)
+
+    def sample_system(self) -> None:
+        """Let MLflow's own sampler log the load of processors, memory, disks and network every ten seconds until the
+        run ends.
+        """
+        if (
+            self._client is None
+            or self._sampler
+            or os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in ("false", "0")
+        ):
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._sampler = SystemMetricsMonitor(self._id, resume_logging=True)
+        self._sampler.start()
+
+    def _stop_sampler(self) -> None:
+        if self._sampler:
+            # A server that answers no more doesn't hold us up.
+            stopping = Thread(target=self._sampler.finish, daemon=True)
+            stopping.start()
+            stopping.join(SECONDS_TO_STOP)
+            self._sampler = None
+
+    def lack(self, what: str, why: str) -> None:
+        """Note what the run can't be given now."""
+        self.lacks[what] = why
+
+    def continues(self, identity: str, epoch: int) -> str:
+        """Say by a tag which run this one goes on from.
+
+        Returns a line of Markdown with a link to it; `''` where MLflow doesn't have it.
+        """
+        found: list[Run] = []
+
+        def write(client: "MlflowClient") -> None:
+            other = find(client, identity)
+            if other:
+                self.tag({"surefoot.continues": other.info.run_id})
+                found.append(other)
+
+        self._try("its tags", write)
+        return "".join(f"Goes on from {_link(run)} after epoch {epoch}." for run in found)
+
+    def note(self, text: str) -> None:
+        """Set the description that the run's page opens on, unless a person has written it anew."""
+
+        def write(client: "MlflowClient") -> None:
+            ours, _, mark = client.get_run(self._id).data.tags.get(NOTE, "").rpartition(NOTE_MARK)
+            if ours != text and (mark == f"{digests.sha256(ours.encode())[:16]} -->" or not mark):
+                self.tag({NOTE: f"{text}{NOTE_MARK}{digests.sha256(text.encode())[:16]} -->"})
+
+        self._try("its description", write)
+
+    def started(self, start: Mapping[str, Any]) -> str:
+        """Say by tags which model this run started from: `from`, and where known `run`, its identity, and `run_id`.
+
+        Returns a link, in Markdown.
+        """
+        others: list[Run] = []
+
+        def write(client: "MlflowClient") -> None:
+            try:
+                other = (
+                    client.get_run(start["run_id"])
+                    if start["run_id"]
+                    else find(client, start["run"])
+                    if start["run"]
+                    else None
+                )
+            except Refused:  # it was deleted since
+                other = None
+            self.tag(
+                {
+                    "surefoot.start": other.info.run_id if other else start["from"],
+                    "surefoot.start.weights": start["weights"],
+                }
+            )
+            others.extend([other] if other else [])
+
+        self._try("its tags", write)
+        return f"Started from {_link(others[0]) if others else '`' + start['from'] + '`'}."
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Take in metrics. They are written about once a second, less often where that takes long, and by `flush`."""
+        self._points += points
+        if time.monotonic() > self._next_write:
+            self.flush()
+
+    def results(self, metrics: Mapping[str, float]) -> None:
+        """Log final metrics, at step 0, unless they are there with these values; to the run, and to its model where it
+        has one.
+        """
+
+        def write(client: "MlflowClient") -> None:
+            there, now = client.get_run(self._id).data, time.time()
+            known = self._of_model(client, there.tags.get(MODEL))
+            lacking = []
+            for name, value in metrics.items():
+                if there.metrics.get(name) != value:
+                    lacking.append(Point(name, value, 0, now))
+                elif known is not None and known.get((name, 0)) != value:
+                    # With the time that it has in the run: MLflow takes it for the same there, and writes it to the
+                    # model alone.
+                    lacking.append(
+                        Point(name, value, 0, (client.get_metric_history(self._id, name)[-1].timestamp + 0.5) / 1000)
+                    )
+            self._log(client, lacking, there.tags.get(MODEL) if known is not None else None)
+
+        self._try("its results", write)
+
+    def link(self, points: Iterable[Point]) -> None:
+        """Show metrics, which were added to the run, on its model's page, too."""
+        self.flush()  # or they would come again
+
+        def write(client: "MlflowClient") -> None:
+            model = client.get_run(self._id).data.tags.get(MODEL)
+            known = self._of_model(client, model)
+            if known is not None:
+                self._log(
+                    client, [point for point in points if known.get((point.name, point.step)) != point.value], model
+                )
+
+        self._try("its model's metrics", write)
+
+    def _of_model(self, client: "MlflowClient", model: str | None) -> dict[tuple[str, int], float] | None:
+        """The metrics of the model, by name and step; None where there is no model, or it was deleted."""
+        try:
+            return (
+                {(metric.key, metric.step): metric.value for metric in client.get_logged_model(model).metrics or []}
+                if model
+                else None
+            )
+        except Refused:
+            return None
+
+    def _log(self, client: "MlflowClient", points: list[Point], model: str | None = None) -> None:
+        from mlflow.entities import Metric
+
+        dataset = _dataset(self._description)
+        of_model = (
+            {"model_id": model, "dataset_name": dataset.name, "dataset_digest": dataset.digest, "run_id": self._id}
+            if model
+            else {}
+        )
+        metrics = [Metric(point.name, point.value, int(point.ended * 1000), point.step, **of_model) for point in points]
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(self._id, metrics=metrics[start : start + BATCH])
+
+    def flush(self) -> None:
+        """Write the metrics that the run lacks."""
+
+        def write(client: "MlflowClient") -> None:
+            lacking = [point for point in self._points if (point.name, point.step) not in self._have]
+            for start in range(0, len(lacking), BATCH):
+                some = lacking[start : start + BATCH]
+                self._log(client, some)
+                self._have |= {(point.name, point.step) for point in some}
+
+        began = time.monotonic()
+        self._try("its metrics", write)
+        # A slow server takes a tenth of the time.
+        now = time.monotonic()
+        self._next_write = now + max(SECONDS_BETWEEN_WRITES, 10 * (now - began))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags; an empty one is none, and takes away that of before."""
+
+        def write(client: "MlflowClient") -> None:
+            from mlflow.entities import RunTag
+
+            given = _short(tags)
+            client.log_batch(self._id, tags=[RunTag(name, value) for name, value in given.items()])
+            there = client.get_run(self._id).data.tags if len(given) < len(tags) else {}
+            for name in (tags.keys() - given.keys()) & there.keys():
+                client.delete_tag(self._id, name)
+
+        self._try("its tags", write)
+
+    def artifact(self, path: str, data: bytes) -> None:
+        """Log `data` as the artifact `path`."""
+
+        def write(client: "MlflowClient") -> None:
+            with tempfile.TemporaryDirectory() as scratch:
+                file = Path(scratch) / Path(path).name
+                file.write_bytes(data)
+                client.log_artifact(self._id, str(file), str(Path(path).parent) if "/" in path else None)
+
+        self._try(path, write)
+
+    def artifacts(self, directory: str) -> set[str]:
+        """The paths of the artifacts in a directory."""
+        found: set[str] = set()
+        self._try(
+            f"what is in {directory}",
+            lambda client: found.update(file.path for file in client.list_artifacts(self._id, directory)),
+        )
+        return found
+
+    def model(self, digest: str, size: int, log_model: Callable[[str], str]) -> None:
+        """Log an MLflow model, once for each digest of its weights of `size` bytes, by a function of the run's id that
+        returns the model's id.
+        """
+
+        def write(client: "MlflowClient") -> None:
+            if client.get_run(self._id).data.tags.get(WEIGHTS) != digest:
+                logged = mlflow_client.call(lambda: log_model(self._id), size=size, requests=MODEL_REQUESTS)
+                self.tag({MODEL: logged, WEIGHTS: digest})
+
+        self._try("its model", write)
+
+    def register(self, name: str, alias: str) -> None:
+        """Put the run's model into the registry, once, and point the alias to it.
+
+        The tag comes last: what was cut off before is taken up again.
+        """
+
+        def write(client: "MlflowClient") -> None:
+            tags = client.get_run(self._id).data.tags
+            if MODEL not in tags:
+                errors.say("warning", f"the run has no model in MLflow, so none is registered as {name!r}")
+                self.lack(f"its model in the registry as {name}", "it has no model")
+                return
+            if tags.get(REGISTERED) == f"{name}@{alias} {tags[MODEL]}":
+                return
+            with self._locks.held("mlflow"):  # two runs that make the same name
+                if not client.search_registered_models(f"name = '{name}'", max_results=1):
+                    client.create_registered_model(name)
+            source = f"models:/{tags[MODEL]}"
+            there = [
+                version
+                for version in client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
+                if version.source == source
+            ]
+            found = there[0] if there else client.create_model_version(name, source, self._id, model_id=tags[MODEL])
+            client.set_registered_model_alias(name, alias, found.version)
+            client.set_tag(self._id, REGISTERED, f"{name}@{alias} {tags[MODEL]}")
+
+        self._try(f"its model in the registry as {name}", write)
+
+    def end(self, status: str) -> None:
+        """Write what is left and end the run: FINISHED, FAILED or KILLED."""
+        self._stop_sampler()
+        self.flush()
+        self._try("its end", lambda client: client.set_terminated(self._id, status))
+        self._above(
+            "the status of its parent", lambda client: parent_run.settle(client, experiment(client), self._sweep)
+        )
+
+    def _create(self, client: "MlflowClient") -> "Run":
+        return client.create_run(
+            experiment(client),
+            run_name=self._description.name,
+            tags=_short({**self._description.tags, IDENTITY: self.identity}),
+        )
+
+    def _complement(self, run: "Run", new: bool, take_over: bool) -> None:
+        """Bring to a run what it lacks, as one may that was killed or cut off while it was made."""
+        from mlflow.entities import DatasetInput, InputTag, Param
+
+        run_id, said = run.info.run_id, self._description
+        named = {param_name(name): str(value) for name, value in said.params.items()}
+        params = [Param(name, value) for name, value in named.items() if name not in run.data.params]
+        for start in range(0, len(params), 100):
+            some = params[start : start + 100]
+            self._try("its params", lambda client, some=some: client.log_batch(run_id, params=some))  # type: ignore[misc]
+        if not (run.inputs and run.inputs.dataset_inputs):
+            inputs = [DatasetInput(_dataset(said), [InputTag("mlflow.data.context", "training")])]
+            with self._locks.held("mlflow"):  # two runs that are the first of a data set would each make it
+                self._try("its data set", lambda client: client.log_inputs(run_id, inputs))
+        # Tags and texts belong together: those of the last one who made it. An empty text only takes the place of an
+        # older one.
+        there = (
+            set()
+            if new or take_over
+            else {
+                path
+                for directory in {str(Path(path).parent) for path in said.texts}
+                for path in self.artifacts(directory)
+            }
+        )
+        for path, text in said.texts.items():
+            if (text or not new) and path not in there:
+                self.artifact(path, text.encode("utf-8", "surrogateescape"))
+
+        def known(client: "MlflowClient") -> None:
+            self._have = {
+                (name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(run_id, name)
+            }
+
+        self._try("its metrics", known)
+        self._try("what wasn't committed", lambda client: self._complement_patch(client, run, take_over))
+
+    def _complement_patch(self, client: "MlflowClient", run: "Run", take_over: bool) -> None:
+        """Bring what wasn't committed, unless a run in MLflow has the same: many of a sweep are made by one state of
+        the code.
+        """
+        digest = self._description.tags.get(PATCH_DIGEST)
+        if not digest or (PATCH_RUN in run.data.tags and not take_over):
+            return
+        patch = provenance.kept_patch(digest)
+        own = _has_patch(client, run.info.run_id)
+        if patch is None:
+            if own and take_over:  # that of another time
+                self.artifact(PATCH, b"")
+            return
+        same = (
+            []
+            if own
+            else client.search_runs([run.info.experiment_id], f"tags.`{PATCH_DIGEST}` = '{digest}'", max_results=100)
+        )
+        others = {other.data.tags[PATCH_RUN] for other in same if PATCH_RUN in other.data.tags}
+        where = next((other for other in sorted(others) if _has_patch(client, other)), None)
+        if where is None:
+            self.artifact(PATCH, patch)
+        self.tag({PATCH_RUN: where or run.info.run_id})
+
+    def _try(self, what: str, call: Callable[["MlflowClient"], Any]) -> None:
+        """Do something with MLflow's client; `what` the run lacks if that is refused."""
+        if self._client is None:
+            return
+        try:
+            call(self._client)
+        except OutOfReach as error:
+            self._give_up(error)
+        except Exception as error:  # also by us: a model that can't be made, a disk that is full
+            self.lack(what, mlflow_client.reason(error))
+            self._warn_once(what, f"doesn't take {what} of the run {self._id}: {self.lacks[what]}")
+
+    def _give_up(self, error: Exception) -> None:
+        self._client = None
+        why = mlflow_client.reason(error)
+        if isinstance(error, Refused):
+            self.lack("the run", why)
+        self._warn_once("", f"can't be written, going on without it: {why}")
+
+    def _warn_once(self, what: str, text: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            errors.say("warning", f"MLflow at {without_password(store_uri())} {text}")
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as a page has room for them; without the empty ones."""
+    return {name: value if name == NOTE else terminal.plain(value, TAG) for name, value in tags.items() if value}
+
+
+def param_name(name: str) -> str:
+    """A param's name as MLflow takes it: that of a column (`prepare.kinds`) may hold anything.
+
+    `trajectory.json` has the params as they are.
+    """
+    found = re.sub(r"[^/\w.\- :]", "_", name)[:PARAM_NAME]
+    return found if posixpath.normpath(found) == found else found.replace("/", "_")
+
+
+def _has_patch(client: "MlflowClient", run_id: str) -> bool:
+    return any(file.path == PATCH for file in client.list_artifacts(run_id, str(Path(PATCH).parent)))
+
+
+def _dataset(said: Description) -> "Dataset":
+    from mlflow.entities import Dataset
+
+    return Dataset(
+        name=said.dataset["path"],
+        digest=said.dataset["digest"][:36],  # MLflow takes no more: the whole one is in the profile and in a tag
+        source_type="local",
+        source=digests.canonical_json({"uri": said.dataset["path"]}).decode(),
+        profile=digests.canonical_json(dict(said.dataset)).decode(),
+    )
+
+
+def _say_who(pid: int) -> None:
+    terminal.say(f"waiting: process {pid or 'unknown'} is at work on the same run")
+
+
+def _build_tables(uri: str) -> None:
+    """Build the tables of an SQLite store that isn't there yet beside it, then rename it.
+
+    MLflow builds them in many steps, for seconds. Killed between two of them it would leave a store that never opens
+    again.
+    """
+    from mlflow import MlflowClient
+
+    path = sqlite_file(uri)
+    if path and not path.exists():
+        beside = path.with_name(f"{path.name}.partial")
+        for leftover in (beside, path.with_name(f"{beside.name}-journal")):
+            leftover.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
+        beside.rename(path)
+
+
+def find(client: "MlflowClient", identity: str, deleted: bool = False) -> "Run | None":
+    """The run of an identity, the latest if there should be several; or of those that were deleted."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    filtered, order = f"tags.`{IDENTITY}` = '{identity}'", ["attributes.start_time DESC"]
+    runs = client.search_runs([experiment(client)], filtered, run_view_type=view, max_results=1, order_by=order)
+    return runs[0] if runs else None
+
+
+def _link(run: "Run") -> str:
+    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+
+
+def experiment(client: "MlflowClient") -> str:
+    """The id of the experiment, which is made if it isn't there.
+
+    Raises:
+        Refused: it was deleted.
+    """
+    found = active_experiment(client)
+    if found is None:
+        # A server has its own place for artifacts; the default store's are beside it.
+        beside = (paths.root() / "mlartifacts").as_uri() if store_uri().startswith("sqlite:") else None
+        try:
+            return str(client.create_experiment(experiment_name(), artifact_location=beside))
+        except Refused:
+            found = active_experiment(client)  # somebody else was quicker
+            if found is None:
+                raise
+    return str(found.experiment_id)
