@@ -8,7 +8,7 @@ import pytest
 
 from surefoot import cli
 from surefoot.commands import ui
-from surefoot.params.sections import json_schema
+from surefoot.params.reference import json_schema
 from tests.helpers import PROJECT
 
 

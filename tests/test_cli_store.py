@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from surefoot import cli
-from surefoot.params import sections
+from surefoot.params.reference import json_schema
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.training.chains import cut, walk
 
@@ -72,7 +72,7 @@ def test_check_is_silent_where_all_is_right(surefoot):
 
 
 def test_check_names_the_fault(surefoot):
-    (surefoot.path / "sections.yaml").write_text("seed: -1\n")
+    (surefoot.path / "params.yaml").write_text("seed: -1\n")
     code, out, err = surefoot("check")
     assert (code, out) == (2, "")
     assert err.startswith("error: params.yaml:1: ")
@@ -80,7 +80,7 @@ def test_check_names_the_fault(surefoot):
 
 def test_schema_prints_the_schema(surefoot):
     code, out, _ = surefoot("schema")
-    assert (code, json.loads(out)) == (0, sections.json_schema())
+    assert (code, json.loads(out)) == (0, json_schema())
 
 
 def test_store_lists_prunes_and_forgets(surefoot):

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params.sections import flatten
+from surefoot.params.dotted_keys import flatten
 from tests.helpers import PROJECT, Done
 
 PREAMBLE = "import signal, sys, time\nfrom surefoot.base.errors import Stopped, UserError, run\n"

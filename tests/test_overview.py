@@ -1,7 +1,8 @@
 """What a run's page in MLflow opens on."""
 
 from surefoot.base import locks
-from surefoot.params.sections import Params, flatten
+from surefoot.params.dotted_keys import flatten
+from surefoot.params.sections import Params
 from surefoot.tracking import page
 from surefoot.tracking.tracker import Description, Point, Tracker
 

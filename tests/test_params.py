@@ -8,8 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from surefoot.base.errors import UserError
+from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
-from surefoot.params.sections import Params, flatten, json_schema
+from surefoot.params.reference import json_schema
+from surefoot.params.sections import Params
 from tests.helpers import PROJECT, set_param
 
 COMMITTED = (PROJECT / "params.yaml").read_text()

@@ -2,9 +2,10 @@
 
 import re
 
+from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
-from surefoot.params.reference import markdown
-from surefoot.params.sections import Params, flatten
+from surefoot.params.reference import params_page
+from surefoot.params.sections import Params
 from tests.helpers import PROJECT
 
 PAGE = (PROJECT / "docs/params.md").read_text()
@@ -21,7 +22,7 @@ def rows():
 
 
 def test_the_reference_is_current():
-    assert markdown() == PAGE, "run: surefoot schema --markdown > docs/params.md"
+    assert params_page() == PAGE, "run: surefoot schema --markdown > docs/params.md"
 
 
 def test_it_has_every_key_in_the_order_of_params_yaml():

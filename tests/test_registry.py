@@ -119,7 +119,7 @@ def test_a_name_that_mlflow_refuses_is_refused_before_anything(here, name):
 def test_a_name_that_is_allowed_mlflow_allows(name):
     from mlflow.utils.validation import _validate_model_name
 
-    from surefoot.params.sections import registered_as
+    from surefoot.params.train_section import registered_as
 
     assert registered_as(name) == (name, "newest")
     _validate_model_name(name)

@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 
 from surefoot.base import paths
 from surefoot.base.errors import UserError
-from surefoot.params.sections import Section, Train
+from surefoot.params.section_base import Section
+from surefoot.params.train_section import TrainParams
 from surefoot.serving import mlflow_model
 from tests.helpers import PROJECT
 
@@ -54,7 +55,7 @@ def refused(here):
 # --- Numbers below what makes sense --------------------------------------------------------------
 
 
-def numeric_keys(section=Train, prefix="", inherited=()):
+def numeric_keys(section=TrainParams, prefix="", inherited=()):
     """Each key of the section that takes a number: dotted, whether in a list, and what its fields say of it."""
     for name, field in section.model_fields.items():
         kinds, listed, bounds = [field.annotation], False, list(field.metadata)

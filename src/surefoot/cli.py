@@ -65,11 +65,10 @@ def check(_arguments: argparse.Namespace) -> None:
 
 def schema(arguments: argparse.Namespace) -> None:
     """Print the JSON schema of params.yaml, or its reference for people."""
-    from surefoot.params.reference import markdown
-    from surefoot.params.sections import json_schema
+    from surefoot.params.reference import json_schema, params_page
 
     terminal.say(
-        *(markdown() if arguments.markdown else json.dumps(json_schema(), indent=2)).splitlines(), longest=100_000
+        *(params_page() if arguments.markdown else json.dumps(json_schema(), indent=2)).splitlines(), longest=100_000
     )
 
 

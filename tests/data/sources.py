@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from surefoot.data.readers.source import Source
 from surefoot.data.tables import write_tables
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 
 def source(columns, size=7, name="raw.csv", types=(), metadata=None):
@@ -27,7 +27,7 @@ def source(columns, size=7, name="raw.csv", types=(), metadata=None):
 
 def prepare_of(**options):
     """`prepare` as params.yaml would have it."""
-    return Prepare.model_validate({"source": "raw.csv", "target": "kind"} | options)
+    return PrepareParams.model_validate({"source": "raw.csv", "target": "kind"} | options)
 
 
 def write(out, rows, *, size=7, seed=0, types=(), metadata=None, validation=None, test=None, **options):

@@ -223,7 +223,7 @@ from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 from surefoot.data.readers.source import Source
 from surefoot.data.tables import read_table, write_tables
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import Prepare
 table = pq.ParquetFile({str(tmp_path / "raw.parquet")!r})
 for by in ("class", "group", "time"):
     split = {{"by": by, "column": None if by == "class" else "number"}}

@@ -28,8 +28,9 @@ from surefoot.data.features import date_type, dates_of, transform
 from surefoot.data.readers.open_source import open_rows
 from surefoot.data.readers.source import FILE, INPUT, Source
 from surefoot.data.texts import Notation, nullified
+from surefoot.params.prepare_section import PrepareParams
 from surefoot.params.reading import load
-from surefoot.params.sections import Params, Prepare
+from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.serving import mlflow_model
 from surefoot.tracking import find_runs, mlflow_client, tag_names
@@ -168,7 +169,7 @@ def _fetch(uri: str, scratch: Path) -> Path:
 # --- the rows ------------------------------------------------------------------------------------
 
 
-def _batches(model: Model, source: Source, path: Path, prepare: Prepare) -> Iterator[pa.RecordBatch]:
+def _batches(model: Model, source: Source, path: Path, prepare: PrepareParams) -> Iterator[pa.RecordBatch]:
     """The rows with `prediction` and, of a classifier, the probability of each class; in order."""
     columns = _columns(model, source.schema, path)
     cleaner = Cleaner(
@@ -209,7 +210,7 @@ def _columns(model: Model, schema: pa.Schema, path: Path) -> list[Column]:
             what = f"numbers of shape {model.description['input_shape']}" if not array else f"a {feature['kind']}"
             raise UserError(f"{path}: column {field.name!r} holds {field.type}; the model ({model.name}) needs {what}")
         if array:
-            column = column_of(field, Prepare(source=str(path), target="-"), str(path))
+            column = column_of(field, PrepareParams(source=str(path), target="-"), str(path))
             dtype, width = feature["dtype"], feature["width"]
             if (column.array or ("",))[0] != dtype or field.type.list_size != width:
                 given, shape = column.array or ("", ())
@@ -223,7 +224,7 @@ def _columns(model: Model, schema: pa.Schema, path: Path) -> list[Column]:
         elif feature["kind"] == "date":
             column = Column(field.name, "date", date_type(feature))
         else:
-            kind = Prepare(source=str(path), target="-", kinds={field.name: feature["kind"]})
+            kind = PrepareParams(source=str(path), target="-", kinds={field.name: feature["kind"]})
             column = replace(column_of(field, kind, str(path)), unit=feature.get("unit"))
         found.append(column)
     return found

@@ -15,7 +15,7 @@ from surefoot.data.columns import Column, is_number, kind_of_type, some, unit_of
 from surefoot.data.dates import to_type
 from surefoot.data.texts import counted, missing_in, no_number, notation_of, plain, to_numbers, without
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 EXACT = 2.0**53
@@ -29,7 +29,7 @@ class Cleaner:
     preparation share.
     """
 
-    def __init__(self, columns: list[Column], prepare: Prepare, known: Sequence[str] | None = None) -> None:
+    def __init__(self, columns: list[Column], prepare: PrepareParams, known: Sequence[str] | None = None) -> None:
         self.columns = columns
         self.vocabularies = {column.name: Vocabulary() for column in columns if column.kind == "category"}
         self.classes = Vocabulary()

@@ -12,7 +12,7 @@ from surefoot.base import terminal
 from surefoot.base.errors import UserError
 from surefoot.data.arrow import dtype_of, is_text
 from surefoot.data.dates import FORMAT, type_of
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 # What a field's metadata says of a column that comes as texts, or as floats where the first values are whole numbers.
 KIND, UNIT, INTEGER, ZEROS = b"kind", b"unit", b"integer", b"zeros"
@@ -38,7 +38,7 @@ class Column:
     """Whether some of its numbers are written with a 0 in front, as codes are."""
 
 
-def choose(schema: pa.Schema, prepare: Prepare, source: str) -> list[Column]:
+def choose(schema: pa.Schema, prepare: PrepareParams, source: str) -> list[Column]:
     """The input columns of a source, in its order.
 
     Raises:
@@ -69,7 +69,7 @@ def index_names(schema: pa.Schema) -> list[str]:
     return found
 
 
-def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
+def _check_patterns(names: list[str], prepare: PrepareParams, source: str) -> None:
     for key, name in (("target", prepare.target), ("split.column", prepare.split.column)):
         if name is not None and name not in names:
             raise UserError(f"{source}: has no column {name!r} (prepare.{key}); it has {some(names)}")
@@ -88,7 +88,7 @@ def _check_patterns(names: list[str], prepare: Prepare, source: str) -> None:
         )
 
 
-def is_input(name: str, prepare: Prepare) -> bool:
+def is_input(name: str, prepare: PrepareParams) -> bool:
     """Whether a column is an input."""
     if name == prepare.target or matches(name, prepare.ignore):
         return False
@@ -97,7 +97,7 @@ def is_input(name: str, prepare: Prepare) -> bool:
     return is_chosen(name, prepare)
 
 
-def is_chosen(name: str, prepare: Prepare) -> bool:
+def is_chosen(name: str, prepare: PrepareParams) -> bool:
     """Whether `prepare.columns` chooses a column; an index only by its name, or a pattern of its own."""
     if prepare.columns is None:
         return not is_index(name)
@@ -116,7 +116,7 @@ def is_index(name: str) -> bool:
     )
 
 
-def left_out(names: Iterable[str], prepare: Prepare, index: Iterable[str] = ()) -> list[str]:
+def left_out(names: Iterable[str], prepare: PrepareParams, index: Iterable[str] = ()) -> list[str]:
     """The columns that are no inputs only because an index is none; `index` has those that their file calls one."""
     asked = (prepare.target, prepare.split.column)
     named = [pattern for pattern in prepare.columns or () if not pattern or pattern.strip("*")]
@@ -134,12 +134,12 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(pattern == name or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def kind_told(name: str, prepare: Prepare) -> str | None:
+def kind_told(name: str, prepare: PrepareParams) -> str | None:
     """What `prepare.kinds` says that a column holds; a format in `prepare.dates` says it, too."""
     return told(name, prepare.kinds) or ("date" if format_told(name, prepare) else None)
 
 
-def format_told(name: str, prepare: Prepare) -> str | None:
+def format_told(name: str, prepare: PrepareParams) -> str | None:
     """How `prepare.dates` says that a column's dates are written."""
     return told(name, prepare.dates)
 
@@ -153,7 +153,7 @@ def told(name: str, of_columns: Mapping[str, str]) -> str | None:
     )
 
 
-def column_of(field: pa.Field, prepare: Prepare, source: str) -> Column:
+def column_of(field: pa.Field, prepare: PrepareParams, source: str) -> Column:
     """What a column holds: by `prepare.kinds`, else by its type."""
     name, type_ = field.name, field.type
     if pa.types.is_fixed_size_list(type_):

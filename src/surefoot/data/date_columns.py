@@ -17,7 +17,7 @@ from surefoot.data.dates import DATE, FORMAT, INSTANT, KNOWN, MOMENT, TIME, TWO_
 from surefoot.data.readers.source import Source
 from surefoot.data.texts import Notation, few_strays, notation_of, nullified
 from surefoot.params.date_formats import CLOCK, ISO, is_time
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 SAMPLE_ROWS = 1 << 12
 """The first rows, or a batch, in which formats are looked for."""
@@ -28,7 +28,7 @@ Form = tuple[str, pa.DataType]
 """A format, and the type in which its dates are kept."""
 
 
-def with_dates(source: Source, prepare: Prepare, of_main: Sequence[Column] = ()) -> Source:
+def with_dates(source: Source, prepare: PrepareParams, of_main: Sequence[Column] = ()) -> Source:
     """The source with the dates that are texts, or numbers with a format by params.yaml, as dates; their format in the
     field's metadata.
 
@@ -65,7 +65,7 @@ def with_dates(source: Source, prepare: Prepare, of_main: Sequence[Column] = ())
     )
 
 
-def _may_hold_dates(field: pa.Field, prepare: Prepare) -> bool:
+def _may_hold_dates(field: pa.Field, prepare: PrepareParams) -> bool:
     if (field.metadata or {}).get(KIND):  # texts of which the reader knows what they hold
         return False
     of_time = field.name == prepare.split.column and prepare.split.by == "time"
@@ -124,7 +124,7 @@ class _Texts:
         return f"{source.where(row)}, column {column!r}: {self.distinct[number].as_py()!r}"
 
 
-def _form(texts: _Texts, column: str, prepare: Prepare, source: Source) -> Form | None:
+def _form(texts: _Texts, column: str, prepare: PrepareParams, source: Source) -> Form | None:
     """The format of a column and the type of its dates, by its first rows; None: it holds no dates."""
     form = format_told(column, prepare)
     are_dates = told(column, prepare.kinds) == "date"

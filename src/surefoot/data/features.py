@@ -36,7 +36,7 @@ from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, convert, date_parts
 from surefoot.data.normalization import ByteStatistics, Statistics, median, normalize, scaling
 from surefoot.data.texts import few_strays
 from surefoot.data.vocabulary import Vocabulary, keys, texts_of_categories
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 Feature = dict[str, Any]
 
@@ -262,7 +262,7 @@ _APPLY: dict[str, Callable[[Any, Feature, NDArray[np.float32]], None]] = {
 class Fit:
     """Learns from the training rows of one column, batch by batch; then `feature` says what it learned."""
 
-    def __init__(self, column: Column, prepare: Prepare) -> None:
+    def __init__(self, column: Column, prepare: PrepareParams) -> None:
         self.column = column
         self.missing = 0
         self._prepare = prepare
@@ -315,7 +315,7 @@ class Fit:
 class Numbers(Fit):
     """Numeric and boolean columns, and dates, whose parts are numbers."""
 
-    def __init__(self, column: Column, prepare: Prepare) -> None:
+    def __init__(self, column: Column, prepare: PrepareParams) -> None:
         super().__init__(column, prepare)
         self._parts = parts_of(column.type) if column.kind == "date" else None
         self._measured = Statistics(len(self._parts or [None]))
@@ -425,7 +425,7 @@ class Numbers(Fit):
 class Categories(Fit):
     """Category columns, of which the numbers of a vocabulary come."""
 
-    def __init__(self, column: Column, prepare: Prepare, vocabulary: Vocabulary) -> None:
+    def __init__(self, column: Column, prepare: PrepareParams, vocabulary: Vocabulary) -> None:
         super().__init__(column, prepare)
         self._vocabulary = vocabulary
         self._counts = np.zeros(0, np.int64)
@@ -521,7 +521,7 @@ class Categories(Fit):
 class Arrays(Fit):
     """An array column."""
 
-    def __init__(self, column: Column, prepare: Prepare) -> None:
+    def __init__(self, column: Column, prepare: PrepareParams) -> None:
         super().__init__(column, prepare)
         assert column.array is not None
         self._dtype, self.shape = np.dtype(column.array[0]), column.array[1]
@@ -568,7 +568,7 @@ class Arrays(Fit):
         return {}
 
 
-def fit(column: Column, prepare: Prepare, vocabularies: Mapping[str, Vocabulary]) -> Fit:
+def fit(column: Column, prepare: PrepareParams, vocabularies: Mapping[str, Vocabulary]) -> Fit:
     """What learns from a column of this kind."""
     if column.kind == "array":
         return Arrays(column, prepare)

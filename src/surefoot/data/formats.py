@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from surefoot.base.user_code import FUNCTION
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 NAMES = {
     "csv": r"\.(csv|tsv|txt)(\.gz|\.zst)?$",
@@ -34,7 +34,7 @@ USES = {
     "validation_labels": LABELS,
     "test_labels": LABELS,
 }
-DEFAULTS = Prepare(source=".", target=".")
+DEFAULTS = PrepareParams(source=".", target=".")
 
 
 def of_name(file: str | Path) -> str | None:
@@ -42,7 +42,7 @@ def of_name(file: str | Path) -> str | None:
     return next((form for form, names in NAMES.items() if re.search(names, Path(file).name, re.IGNORECASE)), None)
 
 
-def told(prepare: Prepare) -> str | None:
+def told(prepare: PrepareParams) -> str | None:
     """The format of `prepare.source`, where params.yaml tells it."""
     if prepare.source.startswith("sklearn:"):
         return "sklearn"
@@ -53,7 +53,7 @@ def told(prepare: Prepare) -> str | None:
     return None if Path(prepare.source).is_dir() else of_name(prepare.source)
 
 
-def useless(prepare: Prepare, form: str | None = None) -> Iterator[tuple[str, str]]:
+def useless(prepare: PrepareParams, form: str | None = None) -> Iterator[tuple[str, str]]:
     """Each key that is given and has no use for the source's format, with what is wrong; nothing where the format isn't
     known.
     """

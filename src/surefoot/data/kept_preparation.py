@@ -15,7 +15,7 @@ from surefoot.base.errors import UserError
 from surefoot.data.columns import Column, format_told, kind_told, many, quoted
 from surefoot.data.dates import INSTANT
 from surefoot.params.date_formats import check_format
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 FILE = paths.START_FROM / "preparation.json"
 BYTES = 256 << 20  # more than any: it has a text for each category
@@ -118,7 +118,7 @@ def parse(given: Any) -> Kept | None:
         return None
 
 
-def read(prepare: Prepare, path: Path = FILE) -> Kept | None:
+def read(prepare: PrepareParams, path: Path = FILE) -> Kept | None:
     """The preparation that is to be kept; None where training starts from fresh weights, where it isn't known, or
     params.yaml wants it fitted anew.
 
@@ -142,7 +142,7 @@ def read(prepare: Prepare, path: Path = FILE) -> Kept | None:
         ) from None
 
 
-def as_kept(prepare: Prepare, kept: Kept) -> Prepare:
+def as_kept(prepare: PrepareParams, kept: Kept) -> PrepareParams:
     """How to prepare new rows for the same features: each column is of the kind that it was.
 
     Raises:
@@ -176,7 +176,7 @@ def _refuse(key: str, now: object, before: object) -> None:
     )
 
 
-def _check_fill(feature: Feature, prepare: Prepare) -> None:
+def _check_fill(feature: Feature, prepare: PrepareParams) -> None:
     if feature.kind == "array":
         return
     policy = getattr(prepare.missing, feature.kind)
@@ -190,7 +190,7 @@ def _check_fill(feature: Feature, prepare: Prepare) -> None:
         )
 
 
-def _check_normalize(prepare: Prepare, kept: Kept) -> None:
+def _check_normalize(prepare: PrepareParams, kept: Kept) -> None:
     numbers = [
         feature
         for feature in kept.features

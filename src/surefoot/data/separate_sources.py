@@ -18,9 +18,9 @@ from surefoot.data.columns import Column, column_of, some
 from surefoot.data.readers.source import Source, is_beside
 from surefoot.data.splitting import hash_texts, mix
 from surefoot.data.vocabulary import keys
-from surefoot.params.sections import Arrays, Prepare, Split
+from surefoot.params.prepare_section import ArraysParams, PrepareParams, SplitParams
 
-Open = Callable[[Prepare], Source]
+Open = Callable[[PrepareParams], Source]
 """Opens a source by what params.yaml says, or by what the main source's columns were taken for."""
 
 SAMPLE = 1 << 22
@@ -30,7 +30,7 @@ SAMPLE = 1 << 22
 # --- the same file -------------------------------------------------------------------------------
 
 
-def refuse_same(prepare: Prepare) -> None:
+def refuse_same(prepare: PrepareParams) -> None:
     """Refuse a separate source that is another source: by name, by another path or a link, or by its bytes.
 
     Raises:
@@ -55,13 +55,13 @@ def refuse_same(prepare: Prepare) -> None:
             )
 
 
-def _arrays(prepare: Prepare, key: str) -> Arrays:
+def _arrays(prepare: PrepareParams, key: str) -> ArraysParams:
     """The arrays of an NPZ file that a source stands for."""
     split = key.removesuffix("_source")
     return (
         prepare.arrays.of(split)
         if split != key
-        else Arrays(inputs=prepare.arrays.inputs, targets=prepare.arrays.targets)
+        else ArraysParams(inputs=prepare.arrays.inputs, targets=prepare.arrays.targets)
     )
 
 
@@ -112,7 +112,7 @@ def _files(path: Path) -> list[Path]:
 # --- the same columns ----------------------------------------------------------------------------
 
 
-def told_by(prepare: Prepare, columns: list[Column]) -> Prepare:
+def told_by(prepare: PrepareParams, columns: list[Column]) -> PrepareParams:
     """What a separate source is opened by: the main source's columns, each as what it was taken for there, whatever the
     values here would say.
     """
@@ -121,12 +121,14 @@ def told_by(prepare: Prepare, columns: list[Column]) -> Prepare:
         "ignore": (),
         "kinds": {column.name: column.kind for column in columns if column.kind != "array"},
         "dates": {column.name: column.format for column in columns if column.format},
-        "split": Split(),
+        "split": SplitParams(),
     }
     return prepare.model_copy(update=told)
 
 
-def as_main(source: Source, main: pa.Schema, columns: list[Column], prepare: Prepare, name: str, key: str) -> Source:
+def as_main(
+    source: Source, main: pa.Schema, columns: list[Column], prepare: PrepareParams, name: str, key: str
+) -> Source:
     """The separate source `prepare.<key>`, checked to have the columns of the main one; one that is empty here is as
     good as any.
 

@@ -44,7 +44,7 @@ from surefoot.data.splitting import SPLITS, ByClass, hash_texts, split_groups
 from surefoot.data.taken_as import alike, doubtful, wide
 from surefoot.data.texts import notation_of, nullified
 from surefoot.data.vocabulary import keys, texts_of_categories
-from surefoot.params.sections import MISSING_VALUES, Prepare
+from surefoot.params.prepare_section import MISSING_VALUES, PrepareParams
 
 GROUP_BYTES = 4 << 20
 GROUP_ROWS = 1 << 17
@@ -60,7 +60,7 @@ Item = TypeVar("Item")
 
 def write_tables(
     out: Path,
-    prepare: Prepare,
+    prepare: PrepareParams,
     seed: int,
     source: Source,
     validation: Open | None = None,
@@ -278,7 +278,7 @@ def _gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _split_source(
-    out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts
+    out: Path, prepare: PrepareParams, seed: int, source: Source, cleaner: Cleaner, parts: Parts
 ) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     """The clean batches of the main source, and the split of each row: a source of its own has taken a
     split's place.
@@ -294,7 +294,9 @@ def _split_source(
 class _Rows:
     """What a way to split works on."""
 
-    def __init__(self, out: Path, prepare: Prepare, seed: int, source: Source, cleaner: Cleaner, parts: Parts) -> None:
+    def __init__(
+        self, out: Path, prepare: PrepareParams, seed: int, source: Source, cleaner: Cleaner, parts: Parts
+    ) -> None:
         self.out, self.prepare, self.seed, self.source, self.cleaner, self.parts = (
             out,
             prepare,
@@ -444,7 +446,7 @@ _SPLITTERS: dict[str, Callable[[_Rows, float, float], Iterator[tuple[pa.RecordBa
 class Targets:
     """Counts the rows of each split, by class; in regression measures the target."""
 
-    def __init__(self, cleaner: Cleaner, prepare: Prepare) -> None:
+    def __init__(self, cleaner: Cleaner, prepare: PrepareParams) -> None:
         self.rows = [0] * len(SPLITS)
         self._counts = np.zeros((len(SPLITS), 0), np.int64)
         self._measured = Statistics(1)
@@ -707,7 +709,7 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 # --- what the schema says -------------------------------------------------------------------------
 
 
-def _check_arrays(columns: list[Column], prepare: Prepare) -> None:
+def _check_arrays(columns: list[Column], prepare: PrepareParams) -> None:
     arrays = [column.name for column in columns if column.kind == "array"]
     if arrays and len(columns) > 1:
         raise UserError(
@@ -744,7 +746,7 @@ def _plain(array: pa.Array, column: Column) -> list[Any]:
     return [value.isoformat() if isinstance(value, date | time) else value for value in array.to_pylist()]
 
 
-def _deciding_splits(prepare: Prepare) -> dict[str, Any]:
+def _deciding_splits(prepare: PrepareParams) -> dict[str, Any]:
     """What a row's split follows from; texts that stand for a missing value where they aren't the usual ones."""
     given = prepare.model_dump(mode="json", include=SPLIT_PARAMS)
     if prepare.missing.values == MISSING_VALUES:
@@ -752,7 +754,7 @@ def _deciding_splits(prepare: Prepare) -> dict[str, Any]:
     return given
 
 
-def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner, source: Source) -> None:
+def _refuse_stray_texts(fits: Iterable[Fit], prepare: PrepareParams, cleaner: Cleaner, source: Source) -> None:
     """A column of numbers in which some are no numbers would else be taken for a category."""
     for fitted in fits:
         name = fitted.column.name
@@ -768,7 +770,7 @@ def _refuse_stray_texts(fits: Iterable[Fit], prepare: Prepare, cleaner: Cleaner,
             )
 
 
-def _shared(out: Path, prepare: Prepare, rows: dict[str, int], own: list[str]) -> list[str]:
+def _shared(out: Path, prepare: PrepareParams, rows: dict[str, int], own: list[str]) -> list[str]:
     """How many rows of separate sources are among another source's, too."""
 
     def blocks(split: str) -> Blocks:

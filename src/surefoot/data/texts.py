@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from surefoot.data.arrow import mask, null_where, numbers, text_array
-from surefoot.params.sections import MISSING_VALUES, Prepare
+from surefoot.params.prepare_section import MISSING_VALUES, PrepareParams
 
 # A sign of a currency, its code, or per cent; in front of the number or after it.
 CODES = (
@@ -46,7 +46,7 @@ NOTHING = Notation(missing=())
 """By which only empty texts stand for a missing value."""
 
 
-def notation_of(prepare: Prepare) -> Notation:
+def notation_of(prepare: PrepareParams) -> Notation:
     """As params.yaml says."""
     return Notation(prepare.missing.values, prepare.csv.decimal, prepare.csv.thousands)
 

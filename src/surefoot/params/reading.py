@@ -18,7 +18,8 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from surefoot.base import limits
 from surefoot.base.errors import UserError
 from surefoot.base.reading import read_file
-from surefoot.params.sections import Params, inner_section
+from surefoot.params.section_base import inner_section
+from surefoot.params.sections import Params
 
 LARGEST = 128 << 10  # bytes of params.yaml, and values in it: YAML of more takes many seconds to read
 

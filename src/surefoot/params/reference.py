@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from surefoot.params.sections import Params, Section, inner_section, json_schema
+from surefoot.params.section_base import Section, inner_section
+from surefoot.params.sections import Params
 
 INTRODUCTION = """\
 # Every key of params.yaml
 
-Made by `surefoot schema --markdown > docs/params.md` from `src/surefoot/params/sections.py`; don't edit it by hand.
+Made by `surefoot schema --markdown > docs/params.md`
+from `src/surefoot/params/*_section.py`; don't edit it here.
 
 A dotted name is a path through the sections of `params.yaml`: `train.lr` is the key `lr` in the
 section `train`. It is also what `dvc exp run -S train.lr=0.1` and MLflow call it; `[]` in it stands
@@ -29,8 +31,14 @@ BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum"
 HUGE = 1e38  # a bound that only keeps infinity out
 
 
-def markdown() -> str:
-    """The page, as Markdown: a table for each section, in the order of params.yaml."""
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of `params.yaml`, for editors."""
+    known: dict[str, Any] = _on_one_line(Params.model_json_schema())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **known}
+
+
+def params_page() -> str:
+    """docs/params.md, as Markdown: a table for each section, in the order of params.yaml."""
     schema = json_schema()
     parts = [INTRODUCTION]
     single = [name for name, field in Params.model_fields.items() if not inner_section(field.annotation)]
@@ -40,6 +48,18 @@ def markdown() -> str:
         if section:
             parts.append(_table(_meaning(section), f"{name}.", section, list(section.model_fields), schema))
     return "\n".join(parts)
+
+
+def _on_one_line(schema: Any) -> Any:
+    """A JSON schema whose descriptions, which are docstrings, have no line ends."""
+    if isinstance(schema, list):
+        return [_on_one_line(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _on_one_line(value)
+        for key, value in schema.items()
+    }
 
 
 def _table(title: str, prefix: str, section: type[Section], names: list[str], schema: dict[str, Any]) -> str:
@@ -58,10 +78,10 @@ def _rows(prefix: str, section: type[Section], names: list[str], schema: dict[st
         # of its own.
         default = "(must be given)" if field.is_required() else f"`{_yaml(takes.get('default', {}))}`"
         if not inside:
-            yield [f"`{prefix}{name}`", _words(takes), default, field.description or ""]
+            yield [f"`{prefix}{name}`", _words(takes), default, takes.get("description", "")]
             continue
         several = "items" in str(takes)  # a list of sections, or one
-        meaning = field.description or _meaning(inside).partition(": ")[2]
+        meaning = takes.get("description") or _meaning(inside).partition(": ")[2]
         what = (
             ("a section, or a list of them" if "anyOf" in takes else "a list of sections") if several else "a section"
         )
@@ -111,4 +131,4 @@ def _yaml(value: Any) -> str:
 
 
 def _meaning(section: type[Section]) -> str:
-    return (section.__doc__ or "").strip().rstrip(".") + "."
+    return " ".join((section.__doc__ or "").split()).rstrip(".") + "."

@@ -26,7 +26,8 @@ from surefoot.base.user_code import FUNCTION
 from surefoot.data import kept_preparation
 from surefoot.data.kept_preparation import Kept
 from surefoot.data.part_files import digest
-from surefoot.params.sections import Params, Prepare
+from surefoot.params.prepare_section import PrepareParams
+from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.run import new_rows
 from surefoot.run.start_from import KEY, PREVIOUS, SEEN, Note, Start, places, read
@@ -58,7 +59,7 @@ def settle(params: Params, store: "TrajectoryStore") -> Start:
     return Start(found.note.model_copy(update={"wanted": wanted, "key": key}), found.weights, found.preparation)
 
 
-def _data(prepare: Prepare) -> list[Any]:
+def _data(prepare: PrepareParams) -> list[Any]:
     """What tells the raw data from others, as part files are told."""
     found: list[Any] = []
     for name in (

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surefoot.base import paths
+from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import parse
-from surefoot.params.sections import NO_RESULT, Params, flatten
+from surefoot.params.sections import NO_RESULT, Params
 from surefoot.reproduction import provenance
 
 if TYPE_CHECKING:

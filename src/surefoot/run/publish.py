@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot.base import digests, errors, locks, writing
 from surefoot.base.errors import UserError
-from surefoot.params.sections import registered_as
+from surefoot.params.train_section import registered_as
 from surefoot.run import start_from
 from surefoot.run.record import ACCOUNT, account
 from surefoot.serving import mlflow_model, onnx_export

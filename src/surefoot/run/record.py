@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from surefoot.base import digests, paths
 from surefoot.data.batch_store import Store
 from surefoot.data.cleaning import describe_dropped
-from surefoot.params.sections import Params, flatten
+from surefoot.params.dotted_keys import flatten
+from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock, provenance
 from surefoot.run import naming, new_rows
 from surefoot.run.planning import Plan

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from surefoot.base import digests, documents, paths, reading
 from surefoot.base.documents import Document
 from surefoot.base.errors import CannotSay, UserError
+from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
-from surefoot.params.sections import flatten
 from surefoot.reproduction import provenance
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore

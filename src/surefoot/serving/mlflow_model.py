@@ -20,7 +20,8 @@ from surefoot.data.features import date_type, dates_of, natural, transform
 from surefoot.data.normalization import in_own_unit
 from surefoot.data.texts import USUAL, Notation, nullified
 from surefoot.data.vocabulary import keys, texts_of_categories
-from surefoot.params.sections import Missing, Model, Prepare
+from surefoot.params.prepare_section import MissingParams, PrepareParams
+from surefoot.params.train_section import ModelParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ class TextNotation(BaseModel):
     thousands: Annotated[str, Field(min_length=1, max_length=1)] | None
 
 
-class Description(Model):
+class Description(ModelParams):
     """`description.json`: the network's factory and arguments, and what it needs to know of its inputs and outputs."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -182,15 +183,15 @@ def cleaner(features: list[dict[str, Any]], notation: Notation) -> Cleaner:
         for feature in features
         if feature["kind"] in types
     ]
-    return Cleaner(columns, as_trained(features, notation, Prepare(source="-", target="-")))
+    return Cleaner(columns, as_trained(features, notation, PrepareParams(source="-", target="-")))
 
 
-def as_trained(features: list[dict[str, Any]], notation: Notation, prepare: Prepare) -> Prepare:
+def as_trained(features: list[dict[str, Any]], notation: Notation, prepare: PrepareParams) -> PrepareParams:
     """Of rows to predict: without a target, and what is missing is filled in where the preparation has what for, or an
     error.
     """
     filled = {feature["kind"] for feature in features if feature.get("fill") is not None}
-    missing = Missing().model_copy(update=dict.fromkeys(filled, "constant") | {"values": notation.missing})
+    missing = MissingParams().model_copy(update=dict.fromkeys(filled, "constant") | {"values": notation.missing})
     csv = prepare.csv.model_copy(update={"decimal": notation.decimal, "thousands": notation.thousands})
     return prepare.model_copy(update={"target": "", "missing": missing, "csv": csv})
 

@@ -22,8 +22,8 @@ from surefoot.data.readers.source import Source
 from surefoot.data.separate_sources import Open, refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.params import dvc_yaml
+from surefoot.params.prepare_section import PrepareParams
 from surefoot.params.reading import load
-from surefoot.params.sections import Prepare
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def main() -> None:
         )
 
 
-def check_shape(shape: tuple[int, ...] | None, prepare: Prepare, schema: pa.Schema) -> None:
+def check_shape(shape: tuple[int, ...] | None, prepare: PrepareParams, schema: pa.Schema) -> None:
     """See whether batch.shape can fit, as far as that is known before any row is read, so that it isn't the batch stage
     that tells.
 
@@ -113,7 +113,7 @@ def _opener(split: str, name: str | None, labels: str | None) -> Open | None:
     )
 
 
-def unwatched(prepare: Prepare) -> list[str]:
+def unwatched(prepare: PrepareParams) -> list[str]:
     """The sources that are no dependency of the stage in dvc.yaml."""
     keys = [f"{split}{what}" for split in ("", "validation_", "test_") for what in ("source", "labels")]
     named = [name for key in keys if (name := getattr(prepare, key))]

@@ -15,7 +15,8 @@ from surefoot.base.locks import Locks
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params import dvc_yaml
 from surefoot.params.reading import load
-from surefoot.params.sections import Params, Train
+from surefoot.params.sections import Params
+from surefoot.params.train_section import TrainParams
 from surefoot.run import planning, publish, record, start_from
 from surefoot.serving import onnx_export
 from surefoot.tracking import tag_names, tracker
@@ -119,7 +120,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
 def _follow(
     chain: "Chain",
     tracker: tracker.Tracker,
-    train: Train,
+    train: TrainParams,
     reached_keys: Callable[[list[str]], None],
     judge: "Callable[[Record], str | None]",
     remedies: str,
@@ -199,7 +200,7 @@ def _time_check(check: Callable[[], None], minutes: float | None) -> Callable[[]
     return check_both
 
 
-def _say_lr(train: Train, lr: float, rows: int) -> None:
+def _say_lr(train: TrainParams, lr: float, rows: int) -> None:
     if train.lr_reference_batch:
         terminal.say(
             f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows}"

@@ -8,12 +8,12 @@ import pytest
 from surefoot.base.errors import UserError
 from surefoot.data.readers.open_source import open_source
 from surefoot.data.readers.source import INPUT
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 
 def source_of(path, labels=None, target="kind", **keys):
     return open_source(
-        Prepare.model_validate({"source": str(path), "target": target, **keys}), str(path), labels and str(labels)
+        PrepareParams.model_validate({"source": str(path), "target": target, **keys}), str(path), labels and str(labels)
     )
 
 

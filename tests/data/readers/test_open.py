@@ -146,7 +146,7 @@ def test_no_reader_imports_what_is_slow(tmp_path, kind):
     code = """
 import sys
 from surefoot.data.readers.open_source import open_source
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import Prepare
 _, kind, labels = sys.argv
 source = open_source(Prepare(source="raw", target="kind", format=kind), "raw", labels or None)
 assert sum(len(batch) for batch in source.batches) == 2

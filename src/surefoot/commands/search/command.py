@@ -26,8 +26,8 @@ from surefoot.commands.search import space as spaces
 from surefoot.commands.search import study
 from surefoot.commands.search.space import Distribution
 from surefoot.commands.search.study import Trial
+from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
-from surefoot.params.sections import flatten
 from surefoot.reproduction import checkout, provenance
 
 FAILURES = 5  # so many first trials may fail before the search gives up

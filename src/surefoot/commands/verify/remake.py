@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from surefoot.base.errors import CannotSay
+from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import parse
-from surefoot.params.sections import flatten
 from surefoot.reproduction import checkout, provenance
 from surefoot.reproduction.scratch import Process, Scratch
 from surefoot.tracking import tracker

@@ -6,7 +6,8 @@ from itertools import zip_longest
 from typing import Any
 
 from surefoot.base import terminal
-from surefoot.params.sections import NO_RESULT, flatten
+from surefoot.params.dotted_keys import flatten
+from surefoot.params.sections import NO_RESULT
 
 IDENTICAL, DIFFERS, CANNOT_SAY = "identical", "differs", "cannot say"
 EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}

@@ -30,7 +30,7 @@ from surefoot.data.readers.source import (
     target_field,
     target_type,
 )
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Stored:
     offset: int
 
 
-def open_npy(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
+def open_npy(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
     """Inputs from one NPY file, (rows, ...), and targets, (rows,), from another.
 
     Raises:
@@ -57,7 +57,7 @@ def open_npy(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
     return _open(prepare, files[0], labels)
 
 
-def open_npz(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
+def open_npz(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
     """Inputs and targets from the arrays of an NPZ file that prepare.arrays names; targets from an NPY file, where
     prepare.labels names one.
 
@@ -67,7 +67,7 @@ def open_npz(prepare: Prepare, files: list[Path], labels: Path | None) -> Source
     return _open(prepare, files[0], labels)
 
 
-def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
+def _open(prepare: PrepareParams, path: Path, labels: Path | None) -> Source:
     progress = Progress()
     with ExitStack() as stack:  # closes what is open if there is an error
         inputs = _stored(stack, path, prepare.arrays.inputs)
@@ -96,7 +96,7 @@ def _open(prepare: Prepare, path: Path, labels: Path | None) -> Source:
     return Source(pa.schema(fields), batches(), places, None, lambda: progress.read)
 
 
-def _fields(prepare: Prepare, inputs: Stored, targets: Stored | None) -> list[pa.Field]:
+def _fields(prepare: PrepareParams, inputs: Stored, targets: Stored | None) -> list[pa.Field]:
     kind = number_type(inputs.dtype)
     if kind is None:
         raise UserError(

@@ -5,13 +5,13 @@ import pyarrow as pa
 
 from surefoot.base.errors import UserError
 from surefoot.data.readers.source import Source, check_columns, naming, target_column, target_field
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 CLASSES = ("breast_cancer", "digits", "iris", "wine")
 NUMBERS = ("diabetes", "linnerud")
 
 
-def open_bundled(prepare: Prepare, name: str) -> Source:
+def open_bundled(prepare: PrepareParams, name: str) -> Source:
     """A data set as a table: its features by their names, and the target, under the name prepare.target: a class's
     name; in regression a number.
 

@@ -30,14 +30,14 @@ from surefoot.data.texts import (
     to_numbers,
     what_it_may_be,
 )
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 BLOCK_BYTES = 1 << 20  # fits a CPU's cache: Arrow is a third slower by blocks of 4 MB
 KINDS = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "date": pa.string()}
 WANTED = ((pa.types.is_integer, "a whole number"), (pa.types.is_boolean, "true or false"))
 
 
-def open_csv(prepare: Prepare, files: list[Path], _labels: Path | None) -> Source:
+def open_csv(prepare: PrepareParams, files: list[Path], _labels: Path | None) -> Source:
     """The rows of CSV files that have the same columns, file after file.
 
     A column is of the type of its kind, where prepare.kinds names it; else of the type that fits its values in the
@@ -79,7 +79,7 @@ class _Fault(Exception):
         self.names = names
 
 
-def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
+def _infer(prepare: PrepareParams, files: list[Path]) -> tuple[pa.Schema, set[str]]:
     """The columns that are needed with their types, and which of the types are guessed from the first block."""
     text = Text(prepare, files, Progress(), BLOCK_BYTES, joined=True)
     try:
@@ -105,7 +105,7 @@ def _infer(prepare: Prepare, files: list[Path]) -> tuple[pa.Schema, set[str]]:
     return naming(pa.schema(fields), text.names), {*needed} - types.keys()
 
 
-def _guess(prepare: Prepare, files: list[Path], needed: list[str], types: dict[str, pa.DataType]) -> pa.Schema:
+def _guess(prepare: PrepareParams, files: list[Path], needed: list[str], types: dict[str, pa.DataType]) -> pa.Schema:
     """The types by which Arrow would read the first block; texts where numbers are told, as these may be written in
     many ways.
     """
@@ -126,7 +126,7 @@ def _guess(prepare: Prepare, files: list[Path], needed: list[str], types: dict[s
     )
 
 
-def _field(prepare: Prepare, files: list[Path], field: pa.Field, sample: pa.Array) -> pa.Field:
+def _field(prepare: PrepareParams, files: list[Path], field: pa.Field, sample: pa.Array) -> pa.Field:
     """A column as it is to be read: by Arrow, or as text where its values are written as Arrow can't read them; then
     the metadata says the kind.
 
@@ -168,7 +168,7 @@ def _as_text(name: str, kind: str, more: dict[str, str]) -> pa.Field:
     return pa.field(name, pa.string(), metadata={"kind": kind, **more})
 
 
-def _numbers_but(prepare: Prepare, files: list[Path], name: str, texts: pa.Array, odd: Mixture) -> UserError:
+def _numbers_but(prepare: PrepareParams, files: list[Path], name: str, texts: pa.Array, odd: Mixture) -> UserError:
     """What to tell of a column that seems to hold numbers, but for some texts; or numbers that are
     written otherwise.
     """
@@ -203,7 +203,7 @@ def _numbers_but(prepare: Prepare, files: list[Path], name: str, texts: pa.Array
     )
 
 
-def _place(prepare: Prepare, files: list[Path], name: str, text: str) -> str:
+def _place(prepare: PrepareParams, files: list[Path], name: str, text: str) -> str:
     """The file and row of a text, where it first comes."""
     rows, at = 0, files[0]
     for file, batch in _read(prepare, files, pa.schema([(name, pa.string())]), Progress()):
@@ -215,7 +215,7 @@ def _place(prepare: Prepare, files: list[Path], name: str, text: str) -> str:
     return str(files[0])
 
 
-def _declared(prepare: Prepare, name: str) -> pa.DataType | None:
+def _declared(prepare: PrepareParams, name: str) -> pa.DataType | None:
     """The type that params.yaml gives a column."""
     if name == prepare.target:
         return pa.float64() if prepare.task == "regression" else pa.string()
@@ -224,7 +224,7 @@ def _declared(prepare: Prepare, name: str) -> pa.DataType | None:
 
 
 def _read(
-    prepare: Prepare, files: list[Path], schema: pa.Schema, progress: Progress
+    prepare: PrepareParams, files: list[Path], schema: pa.Schema, progress: Progress
 ) -> Iterator[tuple[Path, pa.RecordBatch]]:
     """Batches, each with the file it is from.
 
@@ -243,7 +243,9 @@ def _read(
         text.close()
 
 
-def _reader(prepare: Prepare, text: Text, columns: list[str], types: dict[str, pa.DataType]) -> csv.CSVStreamingReader:
+def _reader(
+    prepare: PrepareParams, text: Text, columns: list[str], types: dict[str, pa.DataType]
+) -> csv.CSVStreamingReader:
     # Also with a blank before or after; texts keep what stands for a missing value, so that it can be counted, and
     # written beside predictions.
     nulls = [
@@ -263,7 +265,7 @@ def _reader(prepare: Prepare, text: Text, columns: list[str], types: dict[str, p
     )
 
 
-def _find(prepare: Prepare, files: list[Path], schema: pa.Schema, inferred: set[str], fault: _Fault) -> UserError:
+def _find(prepare: PrepareParams, files: list[Path], schema: pa.Schema, inferred: set[str], fault: _Fault) -> UserError:
     """What to tell of a fault. Of several files, read one by one, it is the first that has one."""
     if len(files) == 1:
         return _explain(prepare, files[0], schema, inferred, fault)
@@ -276,7 +278,7 @@ def _find(prepare: Prepare, files: list[Path], schema: pa.Schema, inferred: set[
     return _explain(prepare, files[0].parent, schema, inferred, fault)
 
 
-def _explain(prepare: Prepare, file: Path, schema: pa.Schema, inferred: set[str], fault: _Fault) -> UserError:
+def _explain(prepare: PrepareParams, file: Path, schema: pa.Schema, inferred: set[str], fault: _Fault) -> UserError:
     """Arrow says `In CSV column #3: Row #7: CSV conversion error to double: invalid value 'x'`."""
     header = prepare.csv.header is True
     message = str(fault)

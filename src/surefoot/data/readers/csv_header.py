@@ -10,7 +10,7 @@ from pathlib import Path
 from surefoot.base.errors import UserError
 from surefoot.data.columns import is_number, many, some
 from surefoot.data.readers.source import open_bytes, read_fully
-from surefoot.params.sections import Csv, Prepare
+from surefoot.params.prepare_section import CsvParams, PrepareParams
 
 ROWS = 50  # that are looked at
 START_BYTES = 1 << 16
@@ -18,7 +18,7 @@ DELIMITERS = (",", ";", "\t", "|", ":", " ")
 NO_DELIMITERS = "\"'_.-()[]{}<>/\\\r\n"
 
 
-def delimiter_of(csv: Csv, file: Path) -> str:
+def delimiter_of(csv: CsvParams, file: Path) -> str:
     """What stands between two values of a file."""
     if csv.delimiter != "auto":
         return csv.delimiter
@@ -26,7 +26,7 @@ def delimiter_of(csv: Csv, file: Path) -> str:
 
 
 def read_header(
-    prepare: Prepare, file: Path, start: bytes, whole: bool, delimiter: str, encoding: str
+    prepare: PrepareParams, file: Path, start: bytes, whole: bool, delimiter: str, encoding: str
 ) -> tuple[list[str], int]:
     """The names of the columns, one for each value of a row, and how many bytes come before the first row of values.
 
@@ -104,7 +104,7 @@ def _fits_in_single_quotes(lines: list[bytes], delimiter: str, values: int, body
     return all(len(row) == values for row in islice(filter(None, reader), len(body)))
 
 
-def _check_names(prepare: Prepare, file: Path, names: list[str]) -> None:
+def _check_names(prepare: PrepareParams, file: Path, names: list[str]) -> None:
     if not names:
         raise UserError(f"{file}: is empty; a header row with the column names must come first")
     # Years, say, are names where one of them is the target's. Rows to predict have no target, and may have none of
@@ -146,7 +146,7 @@ def is_utf8(file: Path) -> bool:
     return b"\0" not in start
 
 
-def cause(prepare: Prepare, file: Path, encoding: str) -> str:
+def cause(prepare: PrepareParams, file: Path, encoding: str) -> str:
     """Why the columns of a file aren't those that are needed, as far as its first rows tell: with what to do; empty
     where they don't.
     """
@@ -168,12 +168,12 @@ def cause(prepare: Prepare, file: Path, encoding: str) -> str:
     return next((told for told in (look(prepare, file, lines) for look in CAUSES) if told), "") if lines else ""
 
 
-def _page(_: Prepare, __: Path, lines: list[str]) -> str:
+def _page(_: PrepareParams, __: Path, lines: list[str]) -> str:
     kinds = {"<": "a web page, or XML", "{": "JSON", "[{": "JSON"}
     return next((f"it looks like {kind}" for start, kind in kinds.items() if lines[0].lstrip().startswith(start)), "")
 
 
-def _sep(_: Prepare, __: Path, lines: list[str]) -> str:
+def _sep(_: PrepareParams, __: Path, lines: list[str]) -> str:
     found = re.fullmatch(r'"?sep=(.)"?', lines[0].strip())
     return (
         f'row 1 names the delimiter, as Excel writes it; remove the row, and set prepare.csv.delimiter: "{found[1]}"'
@@ -182,7 +182,7 @@ def _sep(_: Prepare, __: Path, lines: list[str]) -> str:
     )
 
 
-def _comment(_: Prepare, __: Path, lines: list[str]) -> str:
+def _comment(_: PrepareParams, __: Path, lines: list[str]) -> str:
     return comment(lines[0])
 
 
@@ -195,13 +195,13 @@ def comment(line: str) -> str:
     )
 
 
-def _blanks_around(prepare: Prepare, file: Path, lines: list[str]) -> str:
+def _blanks_around(prepare: PrepareParams, file: Path, lines: list[str]) -> str:
     names = next(plain.reader(lines, delimiter=delimiter_of(prepare.csv, file), quotechar=prepare.csv.quote))
     name = next((name for name in names if name != prepare.target and name.strip() == prepare.target), None)
     return f"blanks belong to a name: prepare.target: {name!r}" if name else ""
 
 
-def _single_quotes(prepare: Prepare, file: Path, lines: list[str]) -> str:
+def _single_quotes(prepare: PrepareParams, file: Path, lines: list[str]) -> str:
     cells = re.split(re.escape(delimiter_of(prepare.csv, file)), lines[-1])
     quoted = [cell for cell in cells if re.match(r"\s*'|.*'\s*$", cell)]
     return (
@@ -211,7 +211,7 @@ def _single_quotes(prepare: Prepare, file: Path, lines: list[str]) -> str:
     )
 
 
-def _other_delimiter(prepare: Prepare, file: Path, lines: list[str]) -> str:
+def _other_delimiter(prepare: PrepareParams, file: Path, lines: list[str]) -> str:
     here = delimiter_of(prepare.csv, file)
     wanted = {len(prepare.csv.given)} if prepare.csv.given else None
     ours = _lengths(lines, here, prepare.csv.quote)
@@ -266,7 +266,7 @@ def _yaml(delimiter: str) -> str:
     )
 
 
-def _quoted_whole(prepare: Prepare, file: Path, lines: list[str]) -> str:
+def _quoted_whole(prepare: PrepareParams, file: Path, lines: list[str]) -> str:
     delimiter = delimiter_of(prepare.csv, file)
     rows = list(plain.reader(lines, delimiter=delimiter, quotechar=prepare.csv.quote))
     return (
@@ -276,7 +276,7 @@ def _quoted_whole(prepare: Prepare, file: Path, lines: list[str]) -> str:
     )
 
 
-def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
+def _title(prepare: PrepareParams, file: Path, lines: list[str]) -> str:
     lengths = _lengths(lines, delimiter_of(prepare.csv, file), prepare.csv.quote)
     more = next((number for number, length in enumerate(lengths, 1) if length > 1), None)
     if prepare.csv.header is not True or lengths[0] > 1 or more is None:
@@ -290,7 +290,7 @@ def _title(prepare: Prepare, file: Path, lines: list[str]) -> str:
 CAUSES = (_page, _sep, _blanks_around, _other_delimiter, _comment, _single_quotes, _quoted_whole, _title)
 
 
-def names_told(error: UserError, prepare: Prepare, file: Path, encoding: str) -> UserError:
+def names_told(error: UserError, prepare: PrepareParams, file: Path, encoding: str) -> UserError:
     """The same error, with what may be its cause."""
     told = cause(prepare, file, encoding)
     return UserError(f"{error}; {told}") if told else error

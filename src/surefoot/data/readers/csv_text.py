@@ -10,7 +10,7 @@ import pyarrow as pa
 from surefoot.base.errors import UserError
 from surefoot.data.readers.csv_header import delimiter_of, differing, is_utf8, read_header
 from surefoot.data.readers.source import Progress, open_bytes, read_fully, unreadable
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 
 class Text:
@@ -21,7 +21,7 @@ class Text:
     closed = False
 
     def __init__(
-        self, prepare: Prepare, files: list[Path], progress: Progress, block_bytes: int, joined: bool = False
+        self, prepare: PrepareParams, files: list[Path], progress: Progress, block_bytes: int, joined: bool = False
     ) -> None:
         self._joined = joined
         self._block_bytes = block_bytes

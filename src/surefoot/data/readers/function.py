@@ -21,12 +21,12 @@ from surefoot.data.readers.source import (
     plain_schema,
     to_schema,
 )
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 GIVES = "a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such"
 
 
-def open_function(prepare: Prepare, key: str, path: str) -> Source:
+def open_function(prepare: PrepareParams, key: str, path: str) -> Source:
     """What `function()` returns: a record batch, a table or a dict of arrays, or an iterator of such.
 
     In a dict, arrays of one axis are columns; one of more is the input, each of its rows an array of that shape. A
@@ -84,7 +84,7 @@ def _iterator(key: str, path: str, given: Any) -> Iterator[Any]:
         raise UserError(f"{key}: {path}() returned a {type(given).__name__}; {GIVES} is needed") from None
 
 
-def _pieces(prepare: Prepare, key: str, path: str, given: Iterator[Any]) -> Iterator[pa.RecordBatch]:
+def _pieces(prepare: PrepareParams, key: str, path: str, given: Iterator[Any]) -> Iterator[pa.RecordBatch]:
     """What is given as record batches with rows in them."""
     while True:
         try:
@@ -104,7 +104,7 @@ def _pieces(prepare: Prepare, key: str, path: str, given: Iterator[Any]) -> Iter
                 yield batch
 
 
-def _from_arrays(prepare: Prepare, place: str, arrays: Mapping[str, Any]) -> pa.RecordBatch:
+def _from_arrays(prepare: PrepareParams, place: str, arrays: Mapping[str, Any]) -> pa.RecordBatch:
     columns: list[pa.Array] = []
     fields: list[pa.Field] = []
     for name, values in arrays.items():

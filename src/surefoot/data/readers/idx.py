@@ -26,7 +26,7 @@ from surefoot.data.readers.source import (
     target_type,
     unreadable,
 )
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 # https://yann.lecun.com/exdb/mnist: the third byte of a file is the type of its values, all big-endian.
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -46,7 +46,7 @@ class Idx:
     dtype: np.dtype
 
 
-def open_idx(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
+def open_idx(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
     """Images (rows, height, width) as rows of shape [1, height, width], or arrays of another number of axes as they
     are; and their labels.
 

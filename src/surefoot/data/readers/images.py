@@ -25,7 +25,7 @@ from surefoot.data.readers.source import (
     target_field,
     text_column,
 )
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 # Of those that Pillow knows: bitmaps that need no other program.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -34,7 +34,7 @@ LARGEST_IMAGE = 1 << 30  # bytes of a file
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 
 
-def open_images(prepare: Prepare, files: list[Path], _labels: Path | None) -> Source:
+def open_images(prepare: PrepareParams, files: list[Path], _labels: Path | None) -> Source:
     """The images below a directory, classes and names in order, as uint8 rows of shape [channels, height, width]; the
     target is the folder's name.
 
@@ -103,7 +103,7 @@ def _turned(image: Image.Image) -> Image.Image:
         return image
 
 
-def _read(prepare: Prepare, path: Path, size: tuple[int, int] | None) -> tuple[int, np.ndarray]:
+def _read(prepare: PrepareParams, path: Path, size: tuple[int, int] | None) -> tuple[int, np.ndarray]:
     """How many bytes the file has, and the pixels, (channels, height, width)."""
     try:
         with open_file(path, LARGEST_IMAGE) as file, Image.open(file, formats=FORMATS) as image:

@@ -23,19 +23,19 @@ from surefoot.data.readers.function import open_function
 from surefoot.data.readers.idx import labels_of, open_idx
 from surefoot.data.readers.parquet import open_parquet
 from surefoot.data.readers.source import Source, entries, is_beside, stamp
-from surefoot.params.sections import Prepare, Split
+from surefoot.params.prepare_section import PrepareParams, SplitParams
 
 AHEAD = 2
 """Batches that are read while others are worked on."""
 
 
-def _open_images(prepare: Prepare, files: list[Path], labels: Path | None) -> Source:
+def _open_images(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
     from surefoot.data.readers.images import open_images  # Pillow, which no other format needs
 
     return open_images(prepare, files, labels)
 
 
-OPEN: dict[str, Callable[[Prepare, list[Path], Path | None], Source]] = {
+OPEN: dict[str, Callable[[PrepareParams, list[Path], Path | None], Source]] = {
     "csv": open_csv,
     "parquet": open_parquet,
     "npz": open_npz,
@@ -46,7 +46,7 @@ OPEN: dict[str, Callable[[Prepare, list[Path], Path | None], Source]] = {
 PARTS = ("csv", "parquet")
 
 
-def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
+def open_source(prepare: PrepareParams, source: str, labels: str | None) -> Source:
     """The rows of `source`: a file or directory, `sklearn:NAME`, or `module:function`; `labels` is the file of the
     targets where they lie apart.
 
@@ -82,7 +82,7 @@ def open_source(prepare: Prepare, source: str, labels: str | None) -> Source:
         raise UserError(f"{error.filename or path}: can't be read: {limits.cause(error)}") from None
 
 
-def open_rows(prepare: Prepare, path: Path) -> Source:
+def open_rows(prepare: PrepareParams, path: Path) -> Source:
     """The rows of a file or directory without their targets: of a table all its columns, those of a CSV file as texts;
     of images also their `file`.
 
@@ -103,7 +103,7 @@ def open_rows(prepare: Prepare, path: Path) -> Source:
             "columns": None,
             "ignore": (),
             "kinds": {"*": "category"},
-            "split": Split(),
+            "split": SplitParams(),
         }
         return _open_path(prepare.model_copy(update=given), "prepare.source", path, None)
     except OSError as error:
@@ -115,7 +115,7 @@ def open_rows(prepare: Prepare, path: Path) -> Source:
         raise UserError(f"{error.filename or path}: {what}") from None
 
 
-def _open_path(prepare: Prepare, key: str, path: Path, labels: str | None) -> Source:
+def _open_path(prepare: PrepareParams, key: str, path: Path, labels: str | None) -> Source:
     files = _files(path)
     form = prepare.format if prepare.format != "auto" else _format(path, files)
     if labels and form not in formats.LABELS:
@@ -195,7 +195,7 @@ def _format(path: Path, files: list[Path]) -> str:
     return next(iter(found), "csv")
 
 
-def _refuse_useless(prepare: Prepare, form: str) -> None:
+def _refuse_useless(prepare: PrepareParams, form: str) -> None:
     for key, wrong in formats.useless(prepare, form):
         raise UserError(f"params.yaml: {key}: {wrong}")
 

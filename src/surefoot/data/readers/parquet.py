@@ -22,12 +22,12 @@ from surefoot.data.readers.source import (
     unreadable,
 )
 from surefoot.data.vocabulary import texts_of_categories
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 STREAM_BYTES = 1 << 20  # a row group is read in pieces of this size, not whole
 
 
-def open_parquet(prepare: Prepare, files: list[Path], _labels: Path | None) -> Source:
+def open_parquet(prepare: PrepareParams, files: list[Path], _labels: Path | None) -> Source:
     """The rows of Parquet files that have the same columns, file after file. Columns that aren't needed aren't read.
 
     Raises:
@@ -112,7 +112,7 @@ def _open(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema, prepare: Prepare) -> Iterator[pa.RecordBatch]:
+def _rows(file: pq.ParquetFile, path: Path, schema: pa.Schema, prepare: PrepareParams) -> Iterator[pa.RecordBatch]:
     metadata = file.metadata
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     count = max(1, BATCH_BYTES * metadata.num_rows // max(1, size))
@@ -150,7 +150,13 @@ def _check_texts(batch: pa.RecordBatch, path: Path) -> None:
 
 
 def _check_same(
-    found: pa.Schema, path: Path, schema: pa.Schema, names: list[str], first: Path, prepare: Prepare, index: list[str]
+    found: pa.Schema,
+    path: Path,
+    schema: pa.Schema,
+    names: list[str],
+    first: Path,
+    prepare: PrepareParams,
+    index: list[str],
 ) -> None:
     if twice := next((name for name in schema.names if found.names.count(name) > 1), None):
         raise UserError(f"{path}: names column {twice!r} more than once")
@@ -179,7 +185,7 @@ def _check_same(
 # --- parts of different types ----------------------------------------------------------------------
 
 
-def _agreed_by_all(first: pa.Schema, files: list[Path], prepare: Prepare) -> pa.Schema:
+def _agreed_by_all(first: pa.Schema, files: list[Path], prepare: PrepareParams) -> pa.Schema:
     """The columns of the first file, in types that hold what the other files have: whole numbers and floats are floats,
     and what is empty is anything.
     """
@@ -202,7 +208,7 @@ def _agreed_by_all(first: pa.Schema, files: list[Path], prepare: Prepare) -> pa.
     return pa.schema([field if types[field.name] is None else field.with_type(types[field.name]) for field in schema])
 
 
-def _is_text_too(name: str, prepare: Prepare) -> bool:
+def _is_text_too(name: str, prepare: PrepareParams) -> bool:
     """Whether a column's numbers are names of something, so that 1 and the text "1" are one."""
     return kind_told(name, prepare) == "category" if name != prepare.target else prepare.task != "regression"
 

@@ -19,7 +19,7 @@ from surefoot.base.errors import UserError
 from surefoot.base.reading import check_regular
 from surefoot.data.arrow import text_array
 from surefoot.data.columns import is_chosen, left_out, matches, some
-from surefoot.params.sections import Prepare
+from surefoot.params.prepare_section import PrepareParams
 
 BATCH_BYTES = 4 << 20
 BESIDE = (
@@ -105,14 +105,16 @@ class Places:
 # --- columns
 
 
-def is_needed(prepare: Prepare, column: str) -> bool:
+def is_needed(prepare: PrepareParams, column: str) -> bool:
     """Whether a column is an input, the target, or what rows are split by."""
     if column in (prepare.target, prepare.split.column):
         return True
     return is_chosen(column, prepare) and not matches(column, prepare.ignore)
 
 
-def check_columns(prepare: Prepare, names: list[str], place: Path | str, index: Collection[str] = ()) -> list[str]:
+def check_columns(
+    prepare: PrepareParams, names: list[str], place: Path | str, index: Collection[str] = ()
+) -> list[str]:
     """Those of `names` that are needed, in order; those in `index` aren't.
 
     Raises:
