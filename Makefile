@@ -29,14 +29,17 @@ in-git:
 	  echo "This directory is no clone, a ZIP download perhaps. Make a repository of it, then try again:" >&2; \
 	  echo "    git init --quiet && git add --all && git commit --quiet --message start" >&2; exit 2;; esac
 
+# loadfile: the tests of a file share what was expensive to make.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup         ## run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST) --durations 15
 
 test-slow: setup    ## run the tests that take minutes: other processors (qemu-user), MLflow's pages in a browser, a server with PostgreSQL
 	@{ command -v qemu-x86_64 && command -v chromedriver && ls /usr/lib/postgresql/*/bin/postgres; } > /dev/null 2>&1 \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(DEBIAN); } \
 	  || echo "some of these aren't installed, so the tests that need them are skipped; on Debian: apt-get install $(DEBIAN)" >&2
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 soak: setup         ## kill, damage, fill up, cut off: ROUNDS=100 SEED=0
 	$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)

@@ -11,7 +11,7 @@ from hypothesis import settings
 from surefoot.training.numerics import PROFILES
 from tests.helpers import Here, make_workspace, mlflow_client
 
-# Torch reads these once, when it is imported; tests/training/conftest.py checks that nobody was faster.
+# Torch reads these once, when it is imported; tests/unit/training/conftest.py checks that nobody was faster.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
 for _name in [
     name

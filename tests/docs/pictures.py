@@ -1,0 +1,41 @@
+"""The pictures of README and docs that a command makes. `python -m tests.docs.pictures` makes them anew; look at each before
+you commit it.
+
+Not made here: docs/images/tutorial (`make tutorial UPDATE=1`), and two pages in a browser: mlflow-compare.png
+(`surefoot ui` after a sweep of lr 0.005,0.02,0.08,0.3 by batch size 32,64,128) and dvc-plots.png (`dvc plots diff
+--open` after `lr: 0.05`).
+"""
+
+import tempfile
+from pathlib import Path
+
+from tests.helpers import PROJECT, Workspace, make_workspace
+
+IMAGES = PROJECT / "docs/images"
+STAGES = ("prepare", "batch", "train", "evaluate")
+ONE_CYCLE = "{name: OneCycleLR, arguments: {}, per: step}"
+
+
+def make(workspace: Workspace) -> dict[str, bytes]:
+    """Each picture by its name, from the default params."""
+    (workspace / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
+    for stage in STAGES:
+        workspace.stage(stage)
+    found = {name: (workspace / "reports/plots" / name).read_bytes() for name in ("training.png", "mistakes.png")}
+    command = [".venv/bin/python", "-m", "surefoot"]
+    workspace.run(*command, "lr-find", "--out", "found", PYTHONPATH="src")
+    workspace.edit("train.lr", "0.1")
+    workspace.edit("train.schedule", ONE_CYCLE)
+    workspace.run(*command, "schedule", "--out", "schedule.png", PYTHONPATH="src")
+    return found | {
+        "lr-find.png": (workspace / "found/lr-find.png").read_bytes(),
+        "schedule.png": (workspace / "schedule.png").read_bytes(),
+    }
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, data in make(make_workspace(Path(scratch) / "project")).items():
+            old = (IMAGES / name).read_bytes() if (IMAGES / name).is_file() else b""
+            (IMAGES / name).write_bytes(data)
+            print(f"{name}: {'as it was' if old == data else 'made anew'}")

@@ -1,0 +1,135 @@
+"""Locks between real processes. Children tell by lines on their standard output how far they are."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from surefoot.base import locks
+from surefoot.base.errors import UserError
+from surefoot.base.locks import Locks
+
+HOLDS = """
+import sys
+from pathlib import Path
+from surefoot.base.locks import Locks
+locks = Locks(Path(sys.argv[1]))
+with locks.held(sys.argv[2], lambda pid: print("waits for", pid, flush=True)):
+    print("holds", flush=True)
+    sys.stdin.readline()
+print("released", flush=True)
+sys.stdin.readline()
+"""
+
+TRAINS = """
+import sys
+from pathlib import Path
+from surefoot.training import numerics
+numerics.pin("portable", 1)
+from surefoot.base.locks import Locks
+from surefoot.run.trajectory_store import TrajectoryStore
+from tests.unit.run.chains import chain, cut, make, order
+store, first = Path(sys.argv[1]), True
+locks = Locks(store / "lock")
+
+def check():
+    global first
+    if first:
+        print("at work", flush=True)
+        sys.stdin.readline()
+    first = False
+
+lock = lambda key: locks.held(key, lambda pid: print("waits for", pid, flush=True))
+with chain(cut(int(sys.argv[2]), 2), TrajectoryStore(store), make, order, lock=lock, check=check) as links:
+    for reached in links.follow():
+        pass
+    print("trained", links.steps_trained, links._store.record(links.segments[-1].key)["state"], flush=True)
+"""
+
+
+class Process:
+    def __init__(self, popen):
+        self.popen, self.pid = popen, popen.pid
+
+    def line(self):
+        return self.popen.stdout.readline().strip()
+
+    def go_on(self):
+        self.popen.stdin.write("\n")
+        self.popen.stdin.flush()
+
+
+@contextmanager
+def process(script, *arguments):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as popen:
+        try:
+            yield Process(popen)
+        finally:
+            popen.kill()
+
+
+def test_the_second_waits_and_is_told_who_holds_the_lock(tmp_path):
+    with process(HOLDS, tmp_path / "lock", "key") as one:
+        assert one.line() == "holds"
+        with process(HOLDS, tmp_path / "lock", "key") as other:
+            assert other.line() == f"waits for {one.pid}"
+            one.go_on()
+            assert one.line() == "released"  # and goes on to live
+            assert other.line() == "holds"
+
+
+def test_a_lock_goes_with_its_process_however_it_ends(tmp_path):
+    with process(HOLDS, tmp_path / "lock", "key") as one, process(HOLDS, tmp_path / "lock", "key") as other:
+        lines = one.line(), other.line()  # either may be first
+        first, second = (one, other) if lines[0] == "holds" else (other, one)
+        assert set(lines) == {"holds", f"waits for {first.pid}"}
+        os.kill(first.pid, signal.SIGKILL)
+        assert second.line() == "holds"
+
+
+def test_different_keys_do_not_block(tmp_path):
+    with process(HOLDS, tmp_path / "lock", "key") as one, process(HOLDS, tmp_path / "lock", "another") as other:
+        assert (one.line(), other.line()) == ("holds", "holds")
+
+
+def test_a_lock_is_released_when_its_block_fails(tmp_path):
+    locks = Locks(tmp_path / "lock")
+    with pytest.raises(ValueError, match="inside"), locks.held("key"):
+        raise ValueError("inside")
+    with process(HOLDS, tmp_path / "lock", "key") as other:
+        assert other.line() == "holds"
+
+
+def test_a_place_that_cannot_hold_locks_is_a_mistake_of_the_users(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UserError, match=r"file/store/lock can't be written, which has the locks: Not a directory; move it away$"
+    ):
+        locks.Locks(tmp_path / "file" / "store" / "lock")
+
+
+def test_two_trainers_of_one_run_train_each_step_once(tmp_path):
+    from tests.unit.run.chains import STEPS, by_hand
+
+    with process(TRAINS, tmp_path, 4) as one, process(TRAINS, tmp_path, 3) as other:
+        # The one that has the first segment waits for us, the other one for it.
+        lines = one.line(), other.line()
+        first, second = (one, other) if lines[0] == "at work" else (other, one)
+        assert set(lines) == {"at work", f"waits for {first.pid}"}
+        first.go_on()
+        second.go_on()
+        found = []
+        for process_ in (first, second):
+            line = process_.line()
+            while not line.startswith("trained"):
+                assert line == "at work" or line.startswith("waits for"), line
+                line = process_.line()
+            found.append(line.split())
+    assert sum(int(steps) for _, steps, _ in found) == 4 * STEPS
+    states = by_hand(4)[0]
+    assert {state for _, _, state in found} == {states[4 * STEPS], states[3 * STEPS]}

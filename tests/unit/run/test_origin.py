@@ -1,0 +1,542 @@
+import hashlib
+import importlib
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from surefoot.base import code_digests, digests, paths
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
+from surefoot.run import origin, planning
+from surefoot.training import numerics
+from tests.helpers import PROJECT
+
+# --- From params.yaml and the batch store --------------------------------------------------------
+
+
+@pytest.fixture
+def batched(here):
+    here.csv()
+    for stage in ("prepare", "batch"):
+        assert here.stage(stage).code == 0
+    return here
+
+
+def keys():
+    plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+    return digests.sha256(digests.canonical_json(plan.origin)), plan.epoch_keys()
+
+
+def change(here, text, old="  epochs: 2\n"):
+    params = (here / "params.yaml").read_text()
+    assert old in params
+    (here / "params.yaml").write_text(params.replace(old, text))
+
+
+ANOTHER_TRAINING = {
+    "momentum": "  epochs: 2\n  momentum: 0.9\n",
+    "nesterov": "  epochs: 2\n  momentum: 0.8\n  nesterov: true\n",
+    "dampening": "  epochs: 2\n  momentum: 0.8\n  dampening: 0.5\n",
+    "weight_decay": "  epochs: 2\n  weight_decay: 0.01\n",
+    "tiny weight_decay": "  epochs: 2\n  weight_decay: 1.0e-300\n",
+}
+
+
+def test_each_setting_of_the_optimizer_counts(batched):
+    start = (batched / "params.yaml").read_text()
+    found = {"": keys()[0]}
+    for name, text in ANOTHER_TRAINING.items():
+        (batched / "params.yaml").write_text(start)
+        change(batched, text)
+        found[name] = keys()[0]
+    (batched / "params.yaml").write_text(start)
+    change(batched, "  epochs: 2\n  momentum: 0.8\n")
+    found["momentum alone"] = keys()[0]
+    assert len(set(found.values())) == len(found), found
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: 1\n", "numerics: avx2\n", "numerics: native\n", "threads: 2\n", "deterministic: false\n"]
+)
+def test_what_stands_for_all_of_the_run_counts(batched, text):
+    before = keys()
+    change(batched, f"{text}prepare:\n", "prepare:\n")
+    assert keys()[0] != before[0]
+
+
+@pytest.mark.parametrize("text", ["{hidden: [5], dropout: 0.5}", "{hidden: [6]}", "{hidden: [5, 5]}", "{}"])
+def test_the_arguments_of_the_network_count(batched, text):
+    before = keys()
+    batched.edit("train.model.arguments", text)
+    assert keys()[0] != before[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{size: 4}", "{size: 5}"),
+        ("{size: 4}", "{size: 4, drop_last: true}"),
+        ("{size: 4}", "{size: 4, shape: [1, 2]}"),
+        ("{size: 4}", "{size: 4, shuffle: blocks}"),
+        ("kind\n", "kind\n  test: 0.2\n"),
+        ("kind\n", "kind\n  validation: 0.2\n"),
+        ("kind\n", "kind\n  normalize: none\n"),
+    ],
+)
+def test_how_data_are_prepared_and_batched_counts(batched, old, new):
+    before = keys()
+    change(batched, new, old)
+    for stage in ("prepare", "batch"):
+        assert batched.stage(stage).code == 0
+    assert keys()[0] != before[0]
+
+
+@pytest.mark.parametrize("name", ["train/inputs", "train/targets", "validation/inputs", "validation/targets"])
+def test_each_byte_of_the_data_counts(batched, name):
+    before = keys()[0]
+    found = {before}
+    array = np.load(paths.BATCHES / f"{name}.npy")
+    for place in (0, len(array) // 2, -1):
+        changed = array.copy()
+        changed[place] = changed[place] + 1 if name.endswith("inputs") else (changed[place] + 1) % 3
+        np.save(paths.BATCHES / f"{name}.npy", changed)
+        rewrite_index()
+        found.add(keys()[0])
+    assert len(found) == 4
+    np.save(paths.BATCHES / f"{name}.npy", array)
+    rewrite_index()
+    assert keys()[0] == before
+
+
+def rewrite_index(**changed):
+    from surefoot.data import batch_store
+
+    index = open_store(paths.BATCHES).index
+    splits = index["splits"]
+    for split, name in itertools.product(splits, ("inputs", "targets")):
+        splits[split][name]["sha256"] = digests.sha256_file(paths.BATCHES / split / f"{name}.npy")
+    batch_store.write_index(
+        paths.BATCHES,
+        splits,
+        batch_size=index["batch_size"],
+        drop_last=index["drop_last"],
+        shape=index["input_shape"],
+        classes=index["classes"],
+        preparation=index["preparation"],
+        **changed,
+    )
+
+
+def test_blocks_and_windows_count_where_rows_are_shuffled_so_and_only_there(batched):
+    def found(batch):
+        text = (batched / "params.yaml").read_text()
+        change(batched, f"{{size: 4{batch}}}", "{size: 4}")
+        assert batched.stage("batch").code == 0
+        plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+        (batched / "params.yaml").write_text(text)
+        return digests.sha256(digests.canonical_json(plan.origin)), plan.identity
+
+    assert found("") == found(", shuffle: full") == found(", block: 3") == found(", window: 3, block: 5")
+    different = [
+        "",
+        ", shuffle: blocks",
+        ", shuffle: blocks, block: 3",
+        ", shuffle: blocks, block: 3, window: 2",
+        ", shuffle: blocks, window: 2",
+    ]
+    assert len({found(batch) for batch in different}) == len(different)
+
+
+def test_what_images_are_brought_to_counts(batched):
+    """It is applied in the step, so the digests of the arrays don't know it."""
+    found = {keys()[0]}
+    for scale in ({"subtract": [1.0], "divide": [2.0]}, {"subtract": [1.0], "divide": [3.0]}):
+        rewrite_index(scale=scale)
+        found.add(keys()[0])
+    assert len(found) == 3
+
+
+def test_the_schema_counts_for_a_network_that_asks_for_it_alone(batched):
+    """It may undo the scaling by it, say: the same arrays and weights then give other bits."""
+
+    def found():
+        keys_ = []
+        for scale in (1.0, 2.0):
+            rewrite_index(features=[{"column": "a", "subtract": [0.0], "divide": [scale]}])
+            keys_.append(keys()[0])
+        return len(set(keys_))
+
+    batched.edit("train.model.factory", "tests.unit.training.networks_for_tests:good")
+    batched.edit("train.model.arguments", "{}")
+    assert found() == 1
+    batched.edit("train.model.factory", "tests.unit.training.networks_for_tests:takes_the_schema")
+    assert found() == 2
+
+
+def test_the_version_of_a_package_that_makes_the_loss_counts(batched, monkeypatch):
+    real = origin._version
+    batched.edit("train.lr", "0.1\n  loss: {name: 'tests.unit.training.networks_for_tests:cross_entropy'}")
+    before = keys()[0]
+    monkeypatch.setattr(origin, "_version", lambda name: "99.9" if name == "tests" else real(name))
+    assert keys()[0] != before
+
+
+def test_test_rows_do_not_count_but_make_another_run(batched):
+    """A run in MLflow shows test metrics, so two of them can't be one run; nothing is trained twice, though."""
+    params = load(paths.PARAMS)
+    before = planning.plan(params, open_store(paths.BATCHES))
+    array = np.load(paths.BATCHES / "test/inputs.npy")
+    np.save(paths.BATCHES / "test/inputs.npy", array + 1)
+    rewrite_index()
+    after = planning.plan(params, open_store(paths.BATCHES))
+    assert after.epoch_keys() == before.epoch_keys()
+    assert after.identity != before.identity
+
+
+def test_names_of_columns_and_classes_do_not_count_but_make_another_run(batched):
+    """The model in MLflow takes columns by name and answers with a class's name."""
+    before = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+    (batched / "raw.csv").write_text((batched / "raw.csv").read_text().replace("a,b,kind", "length,width,kind"))
+    for stage in ("prepare", "batch"):
+        assert batched.stage(stage).code == 0
+    after = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+    assert after.epoch_keys() == before.epoch_keys()
+    assert after.identity != before.identity
+
+
+def test_where_the_data_came_from_does_not_count(batched):
+    before = keys()
+    (batched / "raw.csv").rename(batched / "other.csv")
+    batched.edit("prepare.source", "other.csv")
+    for stage in ("prepare", "batch"):
+        assert batched.stage(stage).code == 0
+    assert keys() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select: last",
+        "select: best",
+        "save_every: 1",
+        "checkpoint_every: 2",
+        "checkpoint_every: 1000",
+        "keep_states: 1",
+    ],
+)
+def test_what_changes_no_state_does_not_count(batched, text):
+    before = keys()
+    change(batched, f"  epochs: 2\n  {text}\n")
+    assert keys() == before
+
+
+def test_epochs_count_for_no_key_and_a_learning_rate_from_its_step_on(batched):
+    start, (first, second) = keys()
+    batched.edit("train.epochs", "5")
+    longer = keys()
+    assert (longer[0], longer[1][:2]) == (start, [first, second])
+    batched.edit("train.lr", "0.2")
+    other = keys()
+    assert other[0] == start
+    assert not set(other[1]) & set(longer[1])
+
+
+def test_the_fingerprint_counts(batched, monkeypatch):
+    before = keys()[0]
+    monkeypatch.setattr(numerics, "fingerprint", lambda *_: "another machine's")
+    assert keys()[0] != before
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy"])
+def test_versions_count_but_for_the_build(batched, monkeypatch, package):
+    real = origin.version
+    before = keys()[0]
+    monkeypatch.setattr(
+        origin, "version", lambda name: real(name).partition("+")[0] + ("+cu999" if name == package else "")
+    )
+    assert keys()[0] == before
+    monkeypatch.setattr(origin, "version", lambda name: "99.9" if name == package else real(name))
+    assert keys()[0] != before
+
+
+def test_the_time_and_the_environment_do_not_count(batched, monkeypatch):
+    import time
+
+    before = keys()
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+    for name in ("HOME", "USER", "LANG", "TZ", "HOSTNAME", "MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "SUREFOOT_STORE"):
+        monkeypatch.setenv(name, "elsewhere")
+    torch.rand(3)
+    assert keys() == before
+
+
+PLAN = """
+from surefoot.training import numerics
+numerics.pin("portable", 1)
+from surefoot.base import paths
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
+from surefoot.run import planning
+plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+print(plan.identity, *plan.epoch_keys())
+"""
+
+
+def test_where_the_repository_lies_does_not_count(batched, tmp_path_factory):
+    """Two processes with a source tree of their own each, one at a path with a space in it, and other hash seeds."""
+    found = []
+    for name in ("one", "another place"):
+        root = tmp_path_factory.mktemp("where") / name
+        shutil.copytree(batched.path, root)
+        shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        environment = {**os.environ, "PYTHONPATH": "src", "HOME": str(root), "PYTHONHASHSEED": str(len(found))}
+        found.append(
+            subprocess.run(
+                [sys.executable, "-c", PLAN], cwd=root, env=environment, capture_output=True, text=True, check=True
+            ).stdout
+        )
+    assert found[0] == found[1]
+    assert len(found[0].split()) == 3
+
+
+# --- Sources -------------------------------------------------------------------------------------
+
+NETWORK = '''
+"""A network."""
+import math
+import torch
+from torch import nn
+import {top}.straight
+from .near import thing
+from . import beside
+
+def build(input_shape, classes):
+    """Make it."""
+    # A comment.
+    from {top}.within import late
+    return nn.Linear(math.prod(input_shape), classes)
+'''
+COUNTING = ("network", "straight", "near", "beside", "within", "deep.__init__", "deep.deeper", "__init__", "further")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch, request):
+    """A package of the project's with a network that imports in all ways; a name of its own, as Python imports a name
+    once.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    top = "nets" + hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    root = tmp_path / top
+    (root / "deep").mkdir(parents=True)
+    sources = {
+        "network": NETWORK.format(top=top),
+        "straight": f"import {top}.deep.deeper\nA = 1\n",
+        "near": "from .beside import *\nthing = 1\n",
+        "beside": "try:\n    import not_there\nexcept ImportError:\n    pass\nB = 1\n",
+        "within": "class Late:\n    def method(self):\n        from .further import C\n        return C\nlate = 1\n",
+        "further": "C = 1\n",
+        "deep.__init__": "D = 1\n",
+        "deep.deeper": "from .. import near\nE = 1\n",
+        "__init__": "F = 1\n",
+        "unused": "G = 1\n",
+    }
+    for name, text in sources.items():
+        (root / f"{name.replace('.', '/')}.py").write_text(text)
+    importlib.invalidate_caches()
+    yield root
+    for name in [name for name in sys.modules if name.partition(".")[0] == top]:
+        del sys.modules[name]
+
+
+def sources(package):
+    return origin.sources(f"{package.name}.network:build")
+
+
+def file(package, name):
+    return package / f"{name.replace('.', '/')}.py"
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_the_source_of_each_module_that_makes_the_network_counts(package, name):
+    before = sources(package)
+    path = file(package, name)
+    path.write_text(path.read_text() + "\nADDED = 2\n")
+    after = sources(package)
+    module = f"{package.name}.{name}".removesuffix(".__init__")
+    assert {key for key in before | after if before.get(key) != after.get(key)} == {module}
+
+
+def test_nothing_else_is_among_them(package):
+    assert set(sources(package)) == {f"{package.name}.{name}".removesuffix(".__init__") for name in COUNTING}
+
+
+def test_another_module_does_not_count(package):
+    before = sources(package)
+    file(package, "unused").write_text("import this_too\n")
+    (package.parent / "elsewhere.py").write_text("H = 1\n")
+    assert sources(package) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A network."""', '"""Another text."""'),
+        ('"""A network."""\n', ""),
+        ('    """Make it."""\n', ""),
+        ('"""Make it."""', "'''Make it\n    on several lines.'''"),
+        ("# A comment.", "# Another comment, with more words."),
+        ("    # A comment.\n", ""),
+        ("import math\n", "import math\n\n\n"),
+        ("math.prod(input_shape), classes)", "math.prod(\n        input_shape\n    ), classes)"),
+        ("return nn.Linear", "return (nn).Linear"),
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_count(package, old, new):
+    before = sources(package)
+    path = file(package, "network")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert sources(package) == before
+
+
+def test_a_docstring_added_to_a_function_or_class_does_not_count(package):
+    before = sources(package)
+    path = file(package, "within")
+    path.write_text(
+        '"""New."""\n'
+        + path.read_text()
+        .replace("class Late:\n", 'class Late:\n    """New."""\n')
+        .replace("(self):\n", '(self):\n        """New."""\n')
+    )
+    assert sources(package) == before
+
+
+def test_a_text_that_is_no_docstring_counts(package):
+    before = sources(package)
+    file(package, "further").write_text('C = 1\n"text"\n')
+    assert sources(package) != before
+
+
+def test_packages_that_are_imported_enter_with_their_version(package):
+    path = file(package, "near")
+    path.write_text(path.read_text() + "import safetensors\n")
+    own, packages = code_digests.modules([f"{package.name}.network:build"])
+    assert packages == {"torch", "safetensors"}
+    assert all(Path(found).is_relative_to(package) for found in own.values())
+    assert origin._version("safetensors") == importlib.metadata.version("safetensors")
+
+
+@pytest.mark.parametrize("name", origin.TRAINING_CODE)
+def test_training_code_counts(monkeypatch, tmp_path, name):
+    real = code_digests.module_file
+
+    def origin_of(path=None):
+        monkeypatch.setattr(
+            code_digests, "module_file", lambda module: path if module == name and path else real(module)
+        )
+        return origin.origin(
+            seed=0,
+            numerics="portable",
+            threads=1,
+            device="cpu",
+            deterministic=True,
+            fingerprint="",
+            factory="networks.mlp:mlp",
+            arguments={},
+            first_state=b"",
+            loss={"name": "auto"},
+            optimizer={},
+            step={},
+            average={},
+            schedule={},
+            data={},
+        )
+
+    before = origin_of()
+    changed = tmp_path / "changed.py"
+    changed.write_text(real(name).read_text() + "\n# a comment\n")
+    assert origin_of(changed) == before
+    changed.write_text(real(name).read_text() + "\nADDED = 1\n")
+    assert origin_of(changed) != before
+
+
+def test_the_training_code_is_all_that_the_loop_imports():
+    """Whatever the modules listed import of this project is listed too, or carries no number."""
+    found = set().union(*(code_digests._imports(name, code_digests.module_file(name)) for name in origin.TRAINING_CODE))
+    ours = {name for name in found if name.startswith("surefoot.") and code_digests.module_file(name)}
+    assert ours - set(origin.TRAINING_CODE) == {
+        "surefoot.base.errors",
+        "surefoot.base.user_code",
+        "surefoot.training.divergence",
+    }
+
+
+def test_weights_that_a_factory_reads_count(batched, monkeypatch, request):
+    (batched / "reads_weights.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef build(input_shape, classes):\n    model = nn.Linear(2, classes)\n   "
+        " model.load_state_dict(torch.load('weights.pt'))\n    return model\n"
+    )
+    monkeypatch.syspath_prepend(batched.path)
+    request.addfinalizer(lambda: sys.modules.pop("reads_weights", None))
+    batched.edit("train.model.factory", "reads_weights:build")
+    batched.edit("train.model.arguments", "{}")
+    weights = {"weight": torch.zeros(3, 2), "bias": torch.zeros(3)}
+    torch.save(weights, batched / "weights.pt")
+    before = keys()[0]
+    torch.save(dict(reversed(weights.items())), batched / "weights.pt")
+    assert keys()[0] == before
+    torch.save(weights | {"bias": torch.tensor([0.0, 0.0, 1e-30])}, batched / "weights.pt")
+    assert keys()[0] != before
+
+
+def test_the_source_of_a_schedule_of_the_users_is_part_of_the_run(batched, monkeypatch, request):
+    """Its values are in the keys; what comes of none, such as of an epoch that isn't reached, tells runs apart, too."""
+    monkeypatch.syspath_prepend(batched.path)
+    name = "falls" + hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    module = batched / f"{name}.py"
+    request.addfinalizer(lambda: sys.modules.pop(name, None))
+
+    def identity(schedule):
+        batched.edit("train.lr", "0.1")
+        text = (batched / "params.yaml").read_text()
+        (batched / "params.yaml").write_text(f"{text}  schedule: {schedule}\n")
+        try:
+            return planning.plan(load(paths.PARAMS), open_store(paths.BATCHES)).identity
+        finally:
+            (batched / "params.yaml").write_text(text)
+
+    module.write_text("def falls(n):\n    return 0.5 ** n\n")
+    own = [f"{{name: '{name}:falls'}}", f"{{name: LambdaLR, arguments: {{lr_lambda: '{name}:falls'}}}}"]
+    before, torchs = [identity(schedule) for schedule in own], identity("{name: StepLR, arguments: {step_size: 1}}")
+    module.write_text("# a comment\ndef falls(n):\n    return 0.5 ** n\n")
+    assert [identity(schedule) for schedule in own] == before
+    module.write_text("def falls(n):\n    return 0.5 ** n if n < 1000 else 0\n")
+    after = [identity(schedule) for schedule in own]
+    assert not set(before) & set(after)
+    assert identity("{name: StepLR, arguments: {step_size: 1}}") == torchs
+
+
+def test_a_data_file_beside_a_network_counts(package):
+    before = sources(package)
+    (package / "deep/vocabulary.txt").write_text("a\n")
+    after = sources(package)
+    assert after.keys() - before.keys() == {f"{package.name}/deep/vocabulary.txt"}
+    (package / "deep/vocabulary.txt").write_text("b\n")
+    assert sources(package) != after
+    for name in ("README.md", ".hidden", "deep/__pycache__/x.pyc", "deep/old.txt~"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("nothing of it")
+    assert set(sources(package)) == set(after)
+
+
+def test_a_module_that_is_imported_by_its_name_as_a_text_counts(package):
+    file(package, "near").write_text(f"import importlib\nthing = importlib.import_module('{package.name}.unused')\n")
+    assert f"{package.name}.unused" in sources(package)
