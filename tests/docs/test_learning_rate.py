@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot.base import errors, writing
-from surefoot.commands.schedule import draw
+from surefoot.commands.schedule import main
 from tests.helpers import PROJECT
 
 PAGE = (PROJECT / "docs/learning-rate.md").read_text()
@@ -39,7 +39,7 @@ def drawn(here, monkeypatch, capfd):
         for stage in ("prepare", "batch"):
             done = here.stage(stage)
             assert done.code == 0, done
-        errors.run(lambda: draw(None))
+        errors.run(lambda: main(None))
         assert (here / ".surefoot/schedule.png").stat().st_size > 1000
         return capfd.readouterr().out
 

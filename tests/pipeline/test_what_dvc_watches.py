@@ -149,7 +149,7 @@ def repo(tmp_path_factory):
 def dvc_takes(path, text):
     """Whether every stage finds its params, as `dvc repro` looks for them."""
     (path / "params.yaml").write_text(text)
-    dvc_yaml.complete()
+    dvc_yaml.add_what_dvc_needs()
     params = load(paths.PARAMS)
     for stage in Repo(str(path)).index.stages:
         for dep in stage.deps:
@@ -180,7 +180,7 @@ def test_a_params_file_without_what_has_a_default(repo, monkeypatch, text):
     assert (params.seed, params.batch.size) == (given.get("seed", 0), given.get("batch", {}).get("size", 64))
     written = (repo / "params.yaml").read_text()
     assert set(text.splitlines()) - set(written.splitlines()) <= {"batch: {}", f"train: {json.dumps(LEAST['train'])}"}
-    assert dvc_yaml.complete() == []
+    assert dvc_yaml.add_what_dvc_needs() == []
 
 
 def test_a_params_file_in_one_line(repo, monkeypatch):

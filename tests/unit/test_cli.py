@@ -1,8 +1,10 @@
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -78,6 +80,64 @@ def test_the_ui_is_on_this_machine_alone(surefoot, here, monkeypatch):
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert arguments[arguments.index("--port") + 1] == str(port)
     assert arguments[arguments.index("--backend-store-uri") + 1] == f"sqlite:///{here / 'mlflow.db'}"
+
+
+NEEDED = {"compare": ["RUN"], "predict": ["FILE"]}  # what a command isn't even parsed without
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_command_is_given_the_options_that_stand_on_it(name, surefoot, here, monkeypatch):
+    """Its own parameters, all of them, by name."""
+    module = import_module(f"surefoot.commands.{cli.COMMANDS[name][0]}")
+    wanted, given = set(inspect.signature(module.main).parameters), {}
+
+    def instead(**options):
+        given.update(options)
+
+    instead.options = vars(module.main).get("options", [])
+    monkeypatch.setattr(module, "main", instead)
+    assert surefoot(name, *NEEDED.get(name, [])) == (0, "", "")
+    assert given.keys() == wanted
+
+
+def test_options_reach_the_command(surefoot, monkeypatch):
+    given = {}
+    monkeypatch.setattr(ui, "serve", lambda port, *, browser: given.update(port=port, browser=browser))
+    assert surefoot("ui", "--port", "5001", "--no-browser") == (0, "", "")
+    assert given == {"port": 5001, "browser": False}
+    surefoot("ui")
+    assert given == {"port": 5000, "browser": True}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["nothing"]])
+def test_a_command_is_imported_when_it_is_called(arguments, tmp_path):
+    """Outside of a project, too."""
+    code = (
+        "import atexit, sys; from surefoot.cli import main; atexit.register(lambda: print(len([name for name in"
+        " sys.modules if name.startswith('surefoot.')]), sorted({'numpy', 'pydantic', 'torch', 'surefoot.commands'} &"
+        " sys.modules.keys()))); sys.argv[1:] = sys.argv[2:]; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-", *arguments],
+        env={"PYTHONPATH": str(PROJECT / "src")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == (0 if arguments == ["--help"] else 2)
+    assert done.stdout.splitlines()[-1] == "6 []", done
+
+
+def test_it_is_a_module_too(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "surefoot", "compare", "--help"],
+        env={"PYTHONPATH": str(PROJECT / "src")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: surefoot compare [-h] [--out FILE] RUN [RUN ...]\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["check", "more"]])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from surefoot.base import documents, paths, terminal, writing
 from surefoot.base.errors import UserError
+from surefoot.commands import A_RUN, option
 from surefoot.tracking import find_runs, page
 
 if TYPE_CHECKING:
@@ -20,7 +21,28 @@ LAST_PANELS = ("lr", "gradient_norm")
 WIDTH = 24  # of a cell
 
 
-def compare(wanted: list[str], out: Path | None) -> list[str]:
+@option("runs", nargs="+", metavar="RUN", help=A_RUN)
+@option(
+    "--out",
+    type=Path,
+    metavar="FILE",
+    help="where the picture of the curves goes (default: compare.png in .surefoot/)",
+)
+def main(runs: list[str], out: Path | None) -> None:
+    """Show runs side by side.
+
+    Raises:
+        UserError: there is but one; and see `lines_beside`.
+    """
+    if len(runs) < 2:
+        raise UserError(
+            "compare takes two runs or more: surefoot compare RUN RUN; RUN is an MLflow run's id or name, or a DVC"
+            " experiment's name"
+        )
+    terminal.say(*lines_beside(runs, out))
+
+
+def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
     """The lines of a table of the runs: params that differ, metrics with intervals; and a picture of their curves,
     written to `out`.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from surefoot.base import digests, locks, paths, terminal, writing
 from surefoot.base.errors import UserError
+from surefoot.commands import option
 from surefoot.commands.schedule import load_all, shown
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
@@ -24,7 +25,35 @@ if TYPE_CHECKING:
 MOST = 100_000  # steps
 
 
-def find(lowest: float, highest: float, steps: int | None, out: Path | None) -> None:
+@option(
+    "--min",
+    dest="lowest",
+    type=float,
+    default=1e-6,
+    metavar="LR",
+    help="the learning rate of the first step (default: %(default)s)",
+)
+@option(
+    "--max",
+    dest="highest",
+    type=float,
+    default=10.0,
+    metavar="LR",
+    help="that of the last step, if the loss doesn't explode before (default: %(default)s)",
+)
+@option(
+    "--steps",
+    type=int,
+    metavar="N",
+    help="steps to take (default: 100, or ten times what the momentum remembers)",
+)
+@option(
+    "--out",
+    type=Path,
+    metavar="DIR",
+    help="where to write lr-find.csv and lr-find.png (default: .surefoot/lr-find)",
+)
+def main(lowest: float, highest: float, steps: int | None, out: Path | None) -> None:
     """Run the test; write lr-find.csv and lr-find.png; print what is suggested; bring all to MLflow.
 
     Args:
@@ -65,9 +94,9 @@ def find(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
 
 
 def _check(lowest: float, highest: float, steps: int | None) -> None:
-    for option, value in (("--min", lowest), ("--max", highest)):
+    for name, value in (("--min", lowest), ("--max", highest)):
         if not 0 < value <= 1e38:
-            raise UserError(f"{option} {value:g}: must be above 0, and a number")
+            raise UserError(f"{name} {value:g}: must be above 0, and a number")
     if lowest >= highest:
         raise UserError(f"--min {lowest:g}: must be less than --max, which is {highest:g}")
     if steps is not None and not 20 <= steps <= MOST:

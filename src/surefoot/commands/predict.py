@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from surefoot.base import paths, reading, terminal, writing
 from surefoot.base.errors import UserError
+from surefoot.commands import A_RUN, option
 from surefoot.data.arrow import null_where
 from surefoot.data.batch_store import preparation
 from surefoot.data.cleaning import Cleaner
@@ -54,7 +55,20 @@ class Model:
         return list(self.description["features"])
 
 
-def predict(source: Path, out: Path | None, model: str | None = None, run: str | None = None) -> None:
+@option("file", metavar="FILE", help="a file or directory of any format that prepare reads; it needs no target")
+@option("--out", metavar="FILE", help="where to write, .csv or .parquet (default: CSV to standard output)")
+@option(
+    "--model",
+    metavar="MODEL",
+    help="a safetensors file, or models:/NAME@ALIAS of MLflow (default: models/model.safetensors)",
+)
+@option("--run", metavar="RUN", help=f"use the model of {A_RUN}")
+def main(file: str, out: str | None, model: str | None, run: str | None) -> None:
+    """Write predictions beside the rows of a file."""
+    write_predictions(Path(file), Path(out) if out else None, model, run)
+
+
+def write_predictions(source: Path, out: Path | None, model: str | None = None, run: str | None = None) -> None:
     """Write the rows of a file, each with its prediction, to another or, as CSV, to standard output; all of them, or
     nothing.
 

@@ -3,12 +3,37 @@
 import os
 from typing import Any
 
+from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
+from surefoot.commands import option
 from surefoot.run.trajectory_store import TrajectoryStore, needed
 from surefoot.tracking import find_runs, tag_names
 
 
-def table(store: TrajectoryStore) -> list[list[str]]:
+@option(
+    "--prune",
+    action="store_true",
+    help="delete all states but the best and the last of each run, and the latest of an unfinished one",
+)
+@option(
+    "--forget",
+    action="append",
+    metavar="RUN",
+    help="forget a run, so that pruning frees its states, too; may be given several times",
+)
+def main(prune: bool, forget: list[str] | None) -> None:
+    """List, prune or forget what lies in the trajectory store."""
+    store = TrajectoryStore(paths.trajectory())
+    for run in forget or []:
+        terminal.say(f"forgotten: {forget_run(store, run)}")
+    if prune:
+        states, size = prune_states(store)
+        terminal.say(f"{states} states deleted, {size / 1e6:,.1f} MB freed")
+    if not (prune or forget):
+        terminal.say(*terminal.table(runs_table(store)), total_size(store))
+
+
+def runs_table(store: TrajectoryStore) -> list[list[str]]:
     """A row a run: id, name, epochs, states, their size, and what it shares with which run before it."""
     sizes, runs = store.state_sizes(), store.runs()
     rows = [["RUN", "EPOCHS", "STATES", "SIZE", "NAME", "SHARES"]]
@@ -34,7 +59,7 @@ def table(store: TrajectoryStore) -> list[list[str]]:
     return rows
 
 
-def total(store: TrajectoryStore) -> str:
+def total_size(store: TrajectoryStore) -> str:
     """The store's size in a line."""
     sizes = store.state_sizes()
     return (
@@ -43,7 +68,7 @@ def total(store: TrajectoryStore) -> str:
     )
 
 
-def prune(store: TrajectoryStore) -> tuple[int, int]:
+def prune_states(store: TrajectoryStore) -> tuple[int, int]:
     """Delete every state that no run needs, and what killed writers left; returns how many states and bytes that freed.
 
     A finished run needs its best and its last state, an unfinished one the latest: it goes on from there. Records stay.
@@ -59,8 +84,8 @@ def prune(store: TrajectoryStore) -> tuple[int, int]:
     return len(dropped), sum(sizes[key] for key in dropped)
 
 
-def forget(store: TrajectoryStore, wanted: str) -> str:
-    """Forget a run, by an id as `lookup.run` takes it; its states go with the next pruning unless another run needs
+def forget_run(store: TrajectoryStore, wanted: str) -> str:
+    """Forget a run, by an id as `find_runs.run` takes it; its states go with the next pruning unless another run needs
     them. Returns its name.
 
     Raises:

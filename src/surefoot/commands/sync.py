@@ -16,6 +16,11 @@ from surefoot.tracking.tracker import Tracker
 from surefoot.training import numerics
 
 
+def main() -> None:
+    """Bring to MLflow what it lacks of all runs."""
+    sync()
+
+
 def sync(only: Collection[str] | None = None) -> None:
     """Bring each finished run there, the shorter ones first: a longer one links to the one that it goes on from.
 

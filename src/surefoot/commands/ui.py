@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot.base import digests, paths, terminal
 from surefoot.base.errors import Stopped, UserError
-from surefoot.commands import sync
+from surefoot.commands import option, sync
 from surefoot.reproduction.scratch import Scratch
 from surefoot.tracking import find_runs, mlflow_client, tag_names
 from surefoot.tracking.page import SHOWN, differing
@@ -46,6 +46,13 @@ SECONDS_TO_START = 60
 COLUMNS = 12  # params in MLflow's list
 HOST = "127.0.0.1"
 SERVER = [sys.executable, "-m", "mlflow", "server"]
+
+
+@option("--port", type=int, default=5000, help="port on 127.0.0.1 (default: %(default)s)")
+@option("--no-browser", action="store_true", help="print the address alone")
+def main(port: int, no_browser: bool) -> None:
+    """Open the MLflow UI on 127.0.0.1."""
+    serve(port, browser=not no_browser)
 
 
 def serve(port: int, *, browser: bool = True) -> None:

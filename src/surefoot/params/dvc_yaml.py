@@ -24,7 +24,7 @@ BY_NAME = (
 )  # what a stage that doesn't depend on all of params.yaml, or on a section that is always there, names
 
 
-def complete() -> list[str]:
+def add_what_dvc_needs() -> list[str]:
     """Write into params.yaml and dvc.yaml what DVC lacks there; a line for each change.
 
     Raises:
@@ -44,13 +44,13 @@ def complete() -> list[str]:
             )
         writing.write_bytes(paths.PARAMS.resolve(), text.encode())
         said.append(f"{paths.PARAMS}: added {_shown(lacking)}: the default, which DVC needs to find there")
-    if found := unwatched(params, "prepare", "train", "evaluate"):
+    if found := unwatched_code(params, "prepare", "train", "evaluate"):
         _add_dependencies(found)
         said += [f"{PIPELINE}: {', '.join(paths)}: added to what {stage} depends on" for stage, paths in found.items()]
     return said
 
 
-def unwatched(params: Params, *stages: str) -> dict[str, list[str]]:
+def unwatched_code(params: Params, *stages: str) -> dict[str, list[str]]:
     """The files of this project whose code these stages call, and that they don't depend on in dvc.yaml, by stage."""
     pipeline, functions, found = _pipeline(), _functions(params), {}
     for stage in stages:
@@ -63,13 +63,13 @@ def unwatched(params: Params, *stages: str) -> dict[str, list[str]]:
     return {stage: paths for stage, paths in found.items() if paths}
 
 
-def require(params: Params, stage: str) -> None:
+def require_watched(params: Params, stage: str) -> None:
     """See whether DVC runs the stage again when code of the user's that it calls changes.
 
     Raises:
         UserError: it wouldn't.
     """
-    if found := unwatched(params, stage):
+    if found := unwatched_code(params, stage):
         place = "src/sources" if stage == "prepare" else "src"
         raise UserError(
             f"{', '.join(found[stage])}: {stage} calls this code, but doesn't depend on it in {PIPELINE}, so DVC"

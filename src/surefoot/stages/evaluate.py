@@ -37,7 +37,7 @@ def main() -> None:
     params = load(paths.PARAMS)
     writing.remove_measured()
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    dvc_yaml.require(params, "evaluate")
+    dvc_yaml.require_watched(params, "evaluate")
     from safetensors import SafetensorError
 
     from surefoot.evaluation import intervals, metrics, reports, summary

@@ -29,7 +29,7 @@ from surefoot.params.reading import load
 def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
     params = load(paths.PARAMS)
-    dvc_yaml.require(params, "prepare")
+    dvc_yaml.require_watched(params, "prepare")
     keep = kept_preparation.read(params.prepare)
     prepare = kept_preparation.as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)

@@ -46,7 +46,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     params = load(paths.PARAMS)
     writing.remove_measured()
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    dvc_yaml.require(params, "train")
+    dvc_yaml.require_watched(params, "train")
     from surefoot.run.chain import LOSSES, network_of
     from surefoot.run.trajectory_store import TrajectoryStore
     from surefoot.training.network import to_bytes

@@ -9,7 +9,7 @@ from torch.optim import lr_scheduler
 
 from surefoot.base import writing
 from surefoot.base.errors import UserError
-from surefoot.commands import check_names
+from surefoot.commands import check
 from surefoot.params.reading import load
 from surefoot.training.numerics import pin
 from tests.helpers import PROJECT, set_param
@@ -54,7 +54,7 @@ def params(tmp_path, monkeypatch):
 def test_a_name_that_there_is_not(params, key, text, said):
     set_param(params, key, text)
     with pytest.raises(UserError) as refused:
-        check_names.check(load(params))
+        check.check_names(load(params))
     where, line, rest = str(refused.value).split(":", 2)
     assert (where, rest.strip()[: len(said)]) == ("params.yaml", said)
     assert any(part in params.read_text().splitlines()[int(line) - 1] for part in key.split(".")[1:])
@@ -80,7 +80,7 @@ def test_a_name_that_has_no_use(params, source, key, text, formats):
     train = "train:\n  model: {factory: mine:build}\n  epochs: 1\n  lr: 0.1\n"
     params.write_text(f"prepare:\n  source: {source}\n  target: kind\n  {key}: {text}\n{train}")
     with pytest.raises(UserError, match=rf"^params\.yaml:\d+: prepare\.{key}.*: .* has no use {formats}; leave it out"):
-        check_names.check(load(params))
+        check.check_names(load(params))
 
 
 def test_names_that_have_a_use(params):
@@ -96,7 +96,7 @@ def test_names_that_have_a_use(params):
             f"prepare:\n  source: {source}\n  target: kind\n  {section}\ntrain:\n  model: {{factory: mine:build}}\n "
             " epochs: 1\n  lr: 0.1\n"
         )
-        check_names.check(load(params))
+        check.check_names(load(params))
 
 
 @pytest.mark.parametrize(
@@ -108,44 +108,44 @@ def test_threads_that_do_not_work(params, monkeypatch, numerics, threads, said):
     set_param(params, "numerics", numerics)
     set_param(params, "threads", str(threads))
     with pytest.raises(UserError, match=rf"^params\.yaml:\d+: threads: .*{said}"):
-        check_names.check(load(params))
+        check.check_names(load(params))
     with pytest.raises(UserError, match=rf"^params\.yaml: threads: .*{said}"):  # before anything is set
         pin(numerics, threads)
     monkeypatch.setattr("os.cpu_count", lambda: 1024)
     set_param(params, "numerics", "native")
-    check_names.check(load(params))
+    check.check_names(load(params))
 
 
 def test_names_that_there_are(params):
     set_param(params, "train.model.factory", "mine:build")
-    check_names.check(load(params))
+    check.check_names(load(params))
     writing.write_bytes(params, (PROJECT / "params.yaml").read_bytes())
-    check_names.check(load(params))
+    check.check_names(load(params))
 
 
 def test_the_names_are_torchs():
     losses = {name for name in dir(torch.nn) if name.endswith("Loss")}
-    assert losses <= set(check_names._torchs("nn"))
+    assert losses <= set(check._torchs("nn"))
     kinds = {
         name
         for name, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
     }
-    assert kinds <= set(check_names._torchs("optim"))
+    assert kinds <= set(check._torchs("optim"))
     schedules = {
         name
         for name, kind in vars(lr_scheduler).items()
         if isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)
     }
-    assert schedules - {"LRScheduler", "_LRScheduler"} <= set(check_names._torchs("optim.lr_scheduler")) | {
+    assert schedules - {"LRScheduler", "_LRScheduler"} <= set(check._torchs("optim.lr_scheduler")) | {
         "_enable_get_lr_call"
     }
 
 
 def test_torch_is_not_imported_for_that(params):
     code = (
-        "import sys; from pathlib import Path; from surefoot.commands import check_names; from surefoot.params.reading"
-        " import load; check_names.check(load(Path('params.yaml')))"
+        "import sys; from pathlib import Path; from surefoot.commands import check; from surefoot.params.reading"
+        " import load; check.check_names(load(Path('params.yaml')))"
     )
     code += "; print('torch' in sys.modules)"
     done = subprocess.run(
@@ -161,7 +161,7 @@ def test_torch_is_not_imported_for_that(params):
 
 def test_a_check_imports_neither_torch_nor_the_users_packages():
     code = (
-        "import sys; from surefoot.cli import check; check(None); print(sorted({'torch', 'networks', 'sources'} &"
+        "import sys; from surefoot.commands.check import main; main(); print(sorted({'torch', 'networks', 'sources'} &"
         " sys.modules.keys()))"
     )
     done = subprocess.run(

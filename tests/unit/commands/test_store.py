@@ -5,7 +5,7 @@ import pytest
 
 from surefoot.base import digests
 from surefoot.base.errors import UserError
-from surefoot.commands.store import forget, prune, table, total
+from surefoot.commands.store import forget_run, prune_states, runs_table, total_size
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.unit.run.chains import STEPS, cut, walk
 
@@ -41,17 +41,17 @@ def test_the_table_says_what_there_is_and_what_is_shared(store):
     walk(store, cut(4, lr=0.01), stop=2)
     third = mark(store, cut(4, lr=0.01), "w stopped", finished=False)
     size = f"{next(iter(store.state_sizes().values())) * 3 / 1e6:.1f} MB"
-    rows = table(store)
+    rows = runs_table(store)
     assert rows[0] == ["RUN", "EPOCHS", "STATES", "SIZE", "NAME", "SHARES"]
     assert rows[1] == [one[:8], "3/3", "3", size, "three", ""]
     assert rows[2][:3] + rows[2][4:] == [other[:8], "5/5", "5", "v five", f"epochs 1-3 with {one[:8]}"]
     assert rows[3][:3] + rows[3][4:] == [third[:8], "2/4", "2", "w stopped", ""]
-    assert total(store).startswith(f"7 states, 0.0 MB in {store.path}; free on that disk: ")
+    assert total_size(store).startswith(f"7 states, 0.0 MB in {store.path}; free on that disk: ")
 
 
 def test_an_empty_store_has_a_table(store):
-    assert len(table(store)) == 1
-    assert total(store).startswith("0 states, 0.0 MB in ")
+    assert len(runs_table(store)) == 1
+    assert total_size(store).startswith("0 states, 0.0 MB in ")
 
 
 def test_pruning_leaves_best_and_last_of_finished_runs_and_all_records(store):
@@ -62,17 +62,17 @@ def test_pruning_leaves_best_and_last_of_finished_runs_and_all_records(store):
     sizes = store.state_sizes()
     wanted = sorted({6, losses.index(min(losses)) + 1})
     freed = sum(size for key, size in sizes.items() if key not in {parts[number - 1].key for number in wanted})
-    assert prune(store) == (6 - len(wanted), freed)
+    assert prune_states(store) == (6 - len(wanted), freed)
     assert states(store, parts) == wanted
     assert all(store.record(part.key) for part in parts)
-    assert prune(store) == (0, 0)
+    assert prune_states(store) == (0, 0)
 
 
 def test_after_pruning_nothing_is_trained_again_and_lengthening_trains_the_new_epochs(store):
     parts = cut(4, 2)
     whole = walk(store, parts)
     mark(store, parts, "run")
-    prune(store)
+    prune_states(store)
     again = walk(store, parts)
     assert (again.steps, again.weights) == (0, whole.weights)
     longer = walk(store, cut(6, 2))
@@ -85,7 +85,7 @@ def test_an_unfinished_run_goes_on_after_pruning_where_it_was(store, stop, lacki
     parts = cut(4, 2)
     walk(store, parts, stop=stop)
     mark(store, parts, "stopped", finished=False)
-    prune(store)
+    prune_states(store)
     assert walk(store, parts).steps == lacking
 
 
@@ -100,7 +100,7 @@ def test_what_killed_writers_left_goes_and_what_a_living_one_writes_stays(store)
     living = store.path / "chain" / f".{'a' * 64}.safetensors.{os.getppid()}.partial"
     for path in [*leftovers, living]:
         path.write_bytes(b"half")
-    prune(store)
+    prune_states(store)
     assert [path.exists() for path in [*leftovers, living]] == [False, False, True]
 
 
@@ -109,9 +109,9 @@ def test_a_run_that_is_forgotten_gives_its_states_to_the_next_pruning_but_for_th
     walk(store, short)
     walk(store, long)
     one, other = mark(store, short, "short"), mark(store, long, "long")
-    assert forget(store, other[:6]) == "long"
+    assert forget_run(store, other[:6]) == "long"
     assert list(store.runs()) == [one]
-    prune(store)
+    prune_states(store)
     assert 2 in states(store, long)
     assert not {3, 4} & set(states(store, long))
 
@@ -124,5 +124,5 @@ def test_an_id_that_names_no_single_run(store, start):
     with pytest.raises(
         UserError, match=f"^--forget {start}: (no|2) runs of the store start so; `surefoot store` lists them$"
     ):
-        forget(store, start)
+        forget_run(store, start)
     assert len(store.runs()) == 2

@@ -4,7 +4,7 @@ import pytest
 
 from surefoot.base import paths
 from surefoot.base.errors import UserError
-from surefoot.commands.store import forget
+from surefoot.commands.store import forget_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tag_names
 
@@ -73,8 +73,8 @@ def test_the_store_forgets_by_either(runs):
     store = TrajectoryStore(paths.trajectory())
     for identity in runs:
         store.mark_run(identity, RUN)
-    assert forget(store, runs[ONE][:8]) == "kept"
-    assert forget(store, TWO[:8]) == "kept"
+    assert forget_run(store, runs[ONE][:8]) == "kept"
+    assert forget_run(store, TWO[:8]) == "kept"
     assert list(store.runs()) == [THREE]
     with pytest.raises(UserError, match=r"lists them$"):
-        forget(store, runs[ONE])
+        forget_run(store, runs[ONE])

@@ -15,13 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from surefoot.base import digests, documents, paths, reading, terminal, writing
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.base.locks import Locks
+from surefoot.commands import option
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search import study
 from surefoot.commands.search.space import Distribution
@@ -35,16 +35,35 @@ BEST = 5  # trials in the table at the end
 FORMAT = 1
 
 
-def search(
-    texts: list[str],
-    *,
-    trials: int,
-    metric: str,
-    prune: str,
-    name: str | None,
-    seed: int,
-    say: Callable[..., None] = terminal.say,
-) -> None:
+@option(
+    "-S",
+    dest="texts",
+    action="append",
+    default=[],
+    metavar="KEY=SPACE",
+    help="a key and what it may be: log(low,high), uniform, int, choice(a,b)",
+)
+@option(
+    "--trials",
+    type=int,
+    default=20,
+    metavar="N",
+    help="how many, with those that are there already (default: %(default)s)",
+)
+@option(
+    "--metric",
+    default="validation/loss",
+    help="of an epoch: accuracies should rise, others fall; that of the kept model counts (default: %(default)s)",
+)
+@option(
+    "--prune",
+    choices=["median", "none"],
+    default="median",
+    help="end a trial that is worse than the median at an epoch (default: %(default)s)",
+)
+@option("--name", help="of the search, in MLflow and to go on with it (default: made from what it is)")
+@option("--seed", type=int, default=0, help="decides what is tried (default: %(default)s)")
+def main(texts: list[str], trials: int, metric: str, prune: str, name: str | None, seed: int) -> None:
     """Bring the search to `trials` trials, then say which were best.
 
     Raises:
@@ -82,7 +101,7 @@ def search(
     with locks.held(
         f"search {name}", lambda pid: _refuse(f"process {pid or 'unknown'} is at work on the search {name}")
     ):
-        _run(home / name, name, space, base, settings, trials, say)
+        _run(home / name, name, space, base, settings, trials)
 
 
 def _refuse(text: str) -> None:
@@ -96,24 +115,15 @@ def _run(
     base: str,
     settings: dict[str, Any],
     wanted: int,
-    say: Callable[..., None],
 ) -> None:
     from surefoot.training.schedule import rises
 
-    journal = home.with_suffix(".json")
-    known = _read(journal, settings)
-    source = provenance.source()
-    start = {"commit": source.commit, "patch": digests.sha256(source.patch)}
-    if known and known["start"] != start:
-        say(
-            f"note: {name} goes on with the code of its start, commit {str(known['start']['commit'])[:7]}; --name"
-            " starts another one with that of now"
-        )
-    found = known or {"format": FORMAT, "settings": settings, "start": start, "base": base, "trials": []}
+    source, journal = provenance.source(), home.with_suffix(".json")
+    found = _known_or_new(journal, settings, base, source)
     place = _check_out(home, source, found["start"])
     writing.write_json(journal, found)
     done: list[Trial] = found["trials"]
-    say(
+    terminal.say(
         f"search {name}: {min(len(done), wanted)} of {wanted} trials are there"
         if done
         else f"search {name}: {wanted} trials"
@@ -137,13 +147,28 @@ def _run(
             )
         done.append(trial)
         writing.write_json(journal, found)
-        say(f"trial {len(done)}/{wanted}  {_spell(values)}  {_outcome(trial, settings['metric'])}")
+        terminal.say(f"trial {len(done)}/{wanted}  {_spell(values)}  {_outcome(trial, settings['metric'])}")
         if len(done) >= FAILURES and all(trial["state"] == "failed" for trial in done):
             raise UserError(
                 f"all of {len(done)} trials failed, the last one with: {trial['why']}",
                 f"what they printed is in {home}",
             )
-    _say_best(name, done, up, settings["metric"], say)
+    _say_best(name, done, up, settings["metric"])
+
+
+def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: provenance.Source) -> dict[str, Any]:
+    """The search as its journal has it, or one that starts now; where the code isn't that of its start, it is told."""
+    known, start = _read(journal, settings), _start(source)
+    if known and known["start"] != start:
+        terminal.say(
+            f"note: {journal.stem} goes on with the code of its start, commit {str(known['start']['commit'])[:7]};"
+            " --name starts another one with that of now"
+        )
+    return known or {"format": FORMAT, "settings": settings, "start": start, "base": base, "trials": []}
+
+
+def _start(source: provenance.Source) -> dict[str, Any]:
+    return {"commit": source.commit, "patch": digests.sha256(source.patch)}
 
 
 def _check_name(name: str | None) -> None:
@@ -201,7 +226,7 @@ def _check_out(home: Path, source: provenance.Source, start: dict[str, Any]) -> 
         below = checkout.below_top(workspace)
         place = repository / below
         if not repository.is_dir():
-            if start != {"commit": source.commit, "patch": digests.sha256(source.patch)}:
+            if start != _start(source):
                 raise UserError(
                     f"{repository} is gone, and the code isn't that of the search's start any more; give --name a new"
                     " name"
@@ -333,13 +358,13 @@ def _outcome(trial: Trial, metric: str) -> str:
     )
 
 
-def _say_best(name: str, trials: list[Trial], rises: bool, metric: str, say: Callable[..., None]) -> None:
+def _say_best(name: str, trials: list[Trial], rises: bool, metric: str) -> None:
     """The best trials, and how to make the best one in the workspace."""
     states = [trial["state"] for trial in trials]
     complete = [
         (number, trial) for number, trial in enumerate(trials, 1) if trial["state"] == "complete" and not trial["why"]
     ]
-    say(
+    terminal.say(
         "",
         f"{len(trials)} trials: {states.count('complete')} complete, {states.count('pruned')} pruned,"
         f" {states.count('failed')} failed",
@@ -352,11 +377,11 @@ def _say_best(name: str, trials: list[Trial], rises: bool, metric: str, say: Cal
         [str(number), f"{trial['value']:.4g}", *(json.dumps(value).strip('"') for value in trial["values"].values())]
         for number, trial in best
     ]
-    say(*terminal.table(rows))
+    terminal.say(*terminal.table(rows))
     overrides = [
         part for key, value in best[0][1]["values"].items() for part in ("-S", shlex.quote(spaces.override(key, value)))
     ]
-    say(
+    terminal.say(
         "",
         f"in MLflow: tags.`surefoot.sweep` = '{name}'",
         f"the best one, in the workspace: dvc exp run {' '.join(overrides)}",

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from surefoot.base import digests, errors, paths, reading, terminal, writing
 from surefoot.base.documents import Machine
 from surefoot.base.errors import CannotSay, UserError
+from surefoot.commands import A_RUN, option
 from surefoot.commands.verify import trust, verdict
 from surefoot.commands.verify import verdict as verdict_module
 from surefoot.commands.verify.account import check_keys
@@ -52,6 +53,35 @@ class Findings:
     origin: dict[str, Any]  # what determined it, this time
     symptoms: list[str] = field(default_factory=list)
     made: list[dict[str, Any]] = field(default_factory=list)  # the records of its epochs
+
+
+@option("run", nargs="?", metavar="RUN", help=f"{A_RUN} (default: this workspace's last run)")
+@option("--epochs", metavar="A-B", help="look at these epochs alone, from the stored state before A")
+@option("--sample", type=int, metavar="N", help="look at N epochs drawn at random, in parallel processes")
+@option(
+    "--anyway",
+    action="store_true",
+    help="go on where this machine or its packages differ, and show how far the results do",
+)
+@option(
+    "--environment",
+    action="store_true",
+    help="where the packages differ, build the recorded ones in a temporary environment; takes minutes",
+)
+@option(
+    trust.OPTION,
+    dest="trusted",
+    action="store_true",
+    help=(
+        "run code, too, that MLflow has and this repository's history doesn't: a run's uncommitted changes, a commit"
+        " of no branch"
+    ),
+)
+def main(
+    run: str | None, epochs: str | None, sample: int | None, anyway: bool, environment: bool, trusted: bool
+) -> None:
+    """Make a run again and compare bits."""
+    sys.exit(verify(run, epochs=epochs, sample=sample, anyway=anyway, environment=environment, trusted=trusted))
 
 
 def verify(

@@ -1,5 +1,7 @@
-"""Names in params.yaml that stand for code, looked up without running any: torch takes seconds to import, and a typing
-error should cost none.
+"""`surefoot check`: what can be known of params.yaml before anything runs.
+
+Names in it that stand for code are looked up without running any: torch takes seconds to import, and a typing error
+should cost none.
 """
 
 import ast
@@ -9,12 +11,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from surefoot.base import code_digests, paths, reading
+from surefoot.base import code_digests, errors, paths, reading, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import FUNCTION, nearest
 from surefoot.data import formats
-from surefoot.params.reading import lines_of
+from surefoot.params import dvc_yaml
+from surefoot.params.reading import lines_of, load
 from surefoot.params.sections import Params
+from surefoot.reproduction import provenance
 from surefoot.training import numerics
 
 LISTS = {
@@ -24,7 +28,20 @@ LISTS = {
 }
 
 
-def check(params: Params) -> None:
+def main() -> None:
+    """Check params.yaml; bring what DVC must know to it and to dvc.yaml."""
+    check_names(load(paths.PARAMS))
+    for line in dvc_yaml.add_what_dvc_needs():
+        terminal.say(line)
+    if dvc_yaml.PIPELINE.is_file() and (why := provenance.trouble()):
+        errors.say(
+            "warning",
+            "Git is out of reach, so a run would be recorded without its commit, and `surefoot verify` couldn't make"
+            f" it again: {why}",
+        )
+
+
+def check_names(params: Params) -> None:
     """See whether there are the optimizer, schedules, loss, network, readers and threads that params.yaml names, and
     whether each name has a use.
 

@@ -1,0 +1,17 @@
+"""`surefoot schema`: what params.yaml may hold."""
+
+import json
+
+from surefoot.base import terminal
+from surefoot.commands import option
+from surefoot.params.reference import json_schema, params_page
+
+
+@option(
+    "--markdown",
+    action="store_true",
+    help="as the page docs/params.md: each key, what it takes, its default and meaning",
+)
+def main(markdown: bool) -> None:
+    """Print the JSON schema of params.yaml, or its reference for people."""
+    terminal.say(*(params_page() if markdown else json.dumps(json_schema(), indent=2)).splitlines(), longest=100_000)
