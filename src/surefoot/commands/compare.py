@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot.base import documents, paths, terminal, writing
+from surefoot.base import paths, terminal, writing
+from surefoot.base.documents import Malformed
 from surefoot.base.errors import UserError
 from surefoot.commands import A_RUN, option
-from surefoot.tracking import find_runs, page
+from surefoot.run import page
+from surefoot.tracking import find_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +52,7 @@ def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
         UserError: a run isn't there, or is meant twice; none has a metric yet; the picture can't be written.
     """
     with find_runs.reading() as client:
-        runs = [find_runs.run(client, name) for name in wanted]
+        runs = [find_runs.find_run(client, name) for name in wanted]
         for number, run in enumerate(runs):
             if run.info.run_id in [other.info.run_id for other in runs[:number]]:
                 raise UserError(
@@ -61,7 +63,7 @@ def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
         if not names:
             raise UserError("none of these runs has a metric yet: wait until an epoch is trained")
         curves, ranges = [_curves(client, run) for run in runs], [_intervals(client, run) for run in runs]
-    params = page.differing([run.data.params for run in runs])
+    params = page.differing_params([run.data.params for run in runs])
     lines = [*_blocks(_rows(runs, params, curves, ranges), shutil.get_terminal_size((120, 24)).columns), ""]
     if any(curves):
         from surefoot.evaluation.plots.runs_overlaid import overlaid
@@ -80,8 +82,8 @@ def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
 
 def _intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
     try:
-        return find_runs.intervals(client, run)
-    except documents.Malformed as error:
+        return find_runs.recorded_intervals(client, run)
+    except Malformed as error:
         raise UserError(
             f"{find_runs.INTERVALS} of the run {run.info.run_name} ({run.info.run_id}) in MLflow is damaged: {error}"
         ) from None

@@ -5,7 +5,6 @@ what it suggests.
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from surefoot.commands import option
 from surefoot.commands.schedule import load_all, shown
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
-from surefoot.run import planning, record
+from surefoot.run import new_record, planning
 from surefoot.tracking import tag_names
 from surefoot.tracking.tracker import Tracker
 
@@ -178,16 +177,14 @@ def _track(
 
     The trajectory store knows nothing of it.
     """
-    said = record.describe(params, batches, plan)
+    said = new_record.description(params, batches, plan)
     tags = {name: value for name, value in said.tags.items() if name != "DVC_EXP_NAME"} | {
         tag_names.KIND: "lr-find",
         "mlflow.source.name": "surefoot lr-find",
     }
-    described = replace(
-        said,
-        name=f"{said.name[:190]} lr-find",
-        tags=tags,
-        params={**said.params, **{f"lr_find.{name}": value for name, value in settings.items()}},
+    asked = {f"lr_find.{name}": value for name, value in settings.items()}
+    described = said.model_copy(
+        update={"name": f"{said.name[:190]} lr-find", "tags": tags, "params": said.params | asked}
     )
     identity = digests.sha256(digests.canonical_json(["lr-find", plan.identity, settings]))
     tracker = Tracker(identity, described, locks.Locks(paths.trajectory() / "lock"))

@@ -150,9 +150,9 @@ def _from_mlflow(stack: ExitStack, uri: str | None, run: str | None) -> Model:
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     name = uri
     if run:
-        from surefoot.run.recorded_run import find
+        from surefoot.run.recorded_run import find_recorded
 
-        recorded = find(run)
+        recorded = find_recorded(run)
         model_id = recorded.run.data.tags.get(tag_names.MODEL)
         if not model_id or not re.fullmatch(r"[\w-]+", model_id):
             raise UserError(

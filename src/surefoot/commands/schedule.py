@@ -124,8 +124,8 @@ def _history(plan: planning.Plan) -> "list[Metrics]":
     from surefoot.run.trajectory_store import TrajectoryStore
 
     store = TrajectoryStore(paths.trajectory())
-    run = store.run(plan.identity) or {"epoch_keys": []}
-    records = [store.record(key) for key in run["epoch_keys"]]
+    run = store.run(plan.identity)
+    records = [store.record(key) for key in (run.epoch_keys if run else [])]
     return [record["metrics"] for record in records if record]
 
 

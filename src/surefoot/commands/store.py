@@ -1,12 +1,12 @@
 """`surefoot store`: what lies in the trajectory store, what runs share, and freeing space."""
 
 import os
-from typing import Any
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.commands import option
-from surefoot.run.trajectory_store import TrajectoryStore, needed
+from surefoot.run.record import RunRecord
+from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tag_names
 
 
@@ -39,10 +39,10 @@ def runs_table(store: TrajectoryStore) -> list[list[str]]:
     rows = [["RUN", "EPOCHS", "STATES", "SIZE", "NAME", "SHARES"]]
     done = {identity: _epochs_done(store, run) for identity, run in runs.items()}
     before: list[str] = []
-    for identity in sorted(runs, key=lambda identity: (runs[identity]["description"]["name"], done[identity])):
+    for identity in sorted(runs, key=lambda identity: (runs[identity].description.name, done[identity])):
         run = runs[identity]
-        keys = [key for key in run["epoch_keys"] if key in sizes]
-        epochs = f"{done[identity]}/{run.get('epochs', len(run['epoch_keys']))}"
+        keys = [key for key in run.epoch_keys if key in sizes]
+        epochs = f"{done[identity]}/{run.epochs or len(run.epoch_keys)}"
         shared = max(((_common(runs[other], run, done[identity]), other) for other in before), default=(0, ""))
         shares = f"epochs 1-{shared[0]} with {shared[1][:8]}" if shared[0] else ""
         rows.append(
@@ -51,7 +51,7 @@ def runs_table(store: TrajectoryStore) -> list[list[str]]:
                 epochs,
                 str(len(keys)),
                 _megabytes(sum(sizes[key] for key in keys)),
-                run["description"]["name"],
+                run.description.name,
                 shares,
             ]
         )
@@ -85,8 +85,8 @@ def prune_states(store: TrajectoryStore) -> tuple[int, int]:
 
 
 def forget_run(store: TrajectoryStore, wanted: str) -> str:
-    """Forget a run, by an id as `find_runs.run` takes it; its states go with the next pruning unless another run needs
-    them. Returns its name.
+    """Forget a run, by an id as `find_runs.find_run` takes it; its states go with the next pruning unless another run
+    needs them. Returns its name.
 
     Raises:
         UserError: there is no such run, or more than one.
@@ -99,7 +99,7 @@ def forget_run(store: TrajectoryStore, wanted: str) -> str:
             " lists them"
         )
     store.run_path(found[0]).unlink()
-    return str(runs[found[0]]["description"]["name"])
+    return runs[found[0]].description.name
 
 
 def _of_mlflow(wanted: str) -> list[str]:
@@ -108,7 +108,7 @@ def _of_mlflow(wanted: str) -> list[str]:
         return []
     try:
         with find_runs.reading() as client:
-            identity = find_runs.run(client, wanted).data.tags.get(tag_names.IDENTITY)
+            identity = find_runs.find_run(client, wanted).data.tags.get(tag_names.IDENTITY)
     except UserError as error:
         if str(error).startswith(("there is no run", "MLflow at ")):
             return []
@@ -116,27 +116,27 @@ def _of_mlflow(wanted: str) -> list[str]:
     return [identity] if identity else []
 
 
-def _epochs_done(store: TrajectoryStore, run: dict[str, Any]) -> int:
-    keys = run["epoch_keys"]
+def _epochs_done(store: TrajectoryStore, run: RunRecord) -> int:
+    keys = run.epoch_keys
     return (
         len(keys)
-        if run["last"]
+        if run.last
         else next((n for n, key in enumerate(keys) if not store.record_path(key).is_file()), len(keys))
     )
 
 
-def _common(one: dict[str, Any], other: dict[str, Any], done: int) -> int:
-    pairs = zip(one["epoch_keys"][:done], other["epoch_keys"][:done], strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one["epoch_keys"]), done))
+def _common(one: RunRecord, other: RunRecord, done: int) -> int:
+    pairs = zip(one.epoch_keys[:done], other.epoch_keys[:done], strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one.epoch_keys), done))
 
 
-def _needed(store: TrajectoryStore, run: dict[str, Any]) -> list[str]:
-    if run["last"]:
-        return sorted(needed(run))
+def _needed(store: TrajectoryStore, run: RunRecord) -> list[str]:
+    if run.last:
+        return sorted(run.needed)
     sizes = store.state_sizes()
-    latest = next((key for key in reversed(run["epoch_keys"]) if key in sizes), None)
+    latest = next((key for key in reversed(run.epoch_keys) if key in sizes), None)
     # States within the epoch that was cut off follow the latest whole one, or the start.
-    records = (store.record(key) for key in sizes if key not in run["epoch_keys"])
+    records = (store.record(key) for key in sizes if key not in run.epoch_keys)
     within = [record["key"] for record in records if record and not record["metrics"]]
     return ([latest] if latest else []) + within
 

@@ -3,16 +3,15 @@ and why.
 """
 
 from collections.abc import Collection
-from typing import Any
 
-from surefoot.base import documents, locks, paths, terminal
+from surefoot.base import locks, paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
 from surefoot.params.reading import load
 from surefoot.run import publish
+from surefoot.run.record import RunRecord
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, mlflow_client, tag_names
-from surefoot.tracking.tracker import Tracker
 from surefoot.training import numerics
 
 
@@ -34,9 +33,9 @@ def sync(only: Collection[str] | None = None) -> None:
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     store = TrajectoryStore(paths.trajectory())
     locks = Locks(store.path / "lock")
-    chosen = [(identity, run) for identity, run in store.runs().items() if only is None or identity in only]
-    found = sorted(chosen, key=lambda item: len(item[1]["epoch_keys"]))
-    incomplete = sum(_bring(identity, run, store, locks) for identity, run in found)
+    chosen = [run for identity, run in store.runs().items() if only is None or identity in only]
+    found = sorted(chosen, key=lambda run: len(run.epoch_keys))
+    incomplete = sum(_bring(run, store, locks) for run in found)
     if incomplete:
         raise UserError(
             f"{incomplete} of {len(found)} runs {'lacks' if incomplete == 1 else 'lack'} something in MLflow, as told"
@@ -50,18 +49,15 @@ def lacking() -> set[str]:
     Raises:
         UserError: MLflow can't be read.
     """
-    finished = {
-        identity
-        for identity, run in TrajectoryStore(paths.trajectory()).runs().items()
-        if run.get("last") and "chosen" in run
-    }
+    runs = TrajectoryStore(paths.trajectory()).runs()
+    finished = {identity for identity, run in runs.items() if run.finished}
     path = mlflow_client.sqlite_file(mlflow_client.configure())
     if not finished or (path and not path.exists()):
         return finished
     from mlflow.entities import ViewType
 
     with find_runs.reading() as client:
-        experiment = find_runs.experiment(client)
+        experiment = find_runs.experiment_id(client)
         for filtered, view in (
             (f"tags.`{tag_names.COMPLETE}` = 'true'", ViewType.ACTIVE_ONLY),
             ("", ViewType.DELETED_ONLY),
@@ -76,20 +72,19 @@ def lacking() -> set[str]:
     return finished
 
 
-def _bring(identity: str, run: dict[str, Any], store: TrajectoryStore, locks: locks.Locks) -> bool:
+def _bring(run: RunRecord, store: TrajectoryStore, locks: locks.Locks) -> bool:
     """Bring a run to MLflow; returns whether it lacks something."""
-    name = run["description"]["name"]
-    if not run.get("last") or "chosen" not in run:
+    name = run.description.name
+    if not run.finished:
+        terminal.say(f"{'of an older Surefoot' if run.last else 'unfinished'}, left as it is: {name}")
+        return False
+    lacks = run.lacks()
+    if lacks:
         terminal.say(
-            f"of an older Surefoot, left as it is: {name}" if run.get("last") else f"unfinished, left as it is: {name}"
+            f"left as it is, since what {store.run_path(run.identity)} says of it isn't whole: {name}: {lacks}"
         )
         return False
-    try:
-        documents.check(documents.Finished, run)
-    except documents.Malformed as error:
-        terminal.say(f"left as it is, since what {store.run_path(identity)} says of it isn't whole: {name}: {error}")
-        return False
-    tracker: Tracker = publish.publish(identity, run, store, locks, anew=False)
+    tracker = publish.publish(run, store, locks, anew=False)
     if tracker.deleted:
         uri = mlflow_client.without_password(mlflow_client.store_uri())
         restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"
@@ -100,5 +95,5 @@ def _bring(identity: str, run: dict[str, Any], store: TrajectoryStore, locks: lo
     if not tracker.lacks:
         terminal.say(f"up to date: {name} ({tracker.run_id})")
     for what, why in tracker.lacks.items():
-        terminal.say(f"lacks {what}: {name} ({tracker.run_id or identity[:8]}): {why}")
+        terminal.say(f"lacks {what}: {name} ({tracker.run_id or run.identity[:8]}): {why}")
     return bool(tracker.lacks)

@@ -22,8 +22,8 @@ from surefoot.base import digests, paths, terminal
 from surefoot.base.errors import Stopped, UserError
 from surefoot.commands import option, sync
 from surefoot.reproduction.scratch import Scratch
+from surefoot.run.page import SHOWN, differing_params
 from surefoot.tracking import find_runs, mlflow_client, tag_names
-from surefoot.tracking.page import SHOWN, differing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -159,8 +159,8 @@ def page() -> str:
         UserError: there is no store, or it can't be read.
     """
     with find_runs.reading() as client:
-        experiment = find_runs.experiment(client)
-        runs, filtered = find_runs.latest(client)
+        experiment = find_runs.experiment_id(client)
+        runs, filtered = find_runs.latest_runs(client)
         if not experiment or not runs:
             return EXPERIMENTS
         if len(runs) == 1:
@@ -204,7 +204,7 @@ def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
         name for run in runs for name in run.data.metrics if not name.startswith("system/")
     }  # those have a section of MLflow's own
     measure = next((name for name in MEASURES if name in metrics), None)
-    params = differing([run.data.params for run in runs])
+    params = differing_params([run.data.params for run in runs])
     numbers = [name for name in params if all(_is_number(run.data.params.get(name, "")) for run in runs)]
     cards: list[dict[str, Any]] = []
 

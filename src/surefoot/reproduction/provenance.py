@@ -14,12 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from surefoot.base import digests, paths, reading, writing
+from surefoot.base.documents import Document
 
 UNTRACKED_BYTES = 1 << 20
 # Whatever the user's own settings are: `git apply` must take it.
@@ -278,6 +280,12 @@ def _changed_submodules(top: Path) -> list[str]:
 def packages() -> str:
     """Every installed distribution as `name==version`, a line each, sorted."""
     return "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions() if found.name}))
+
+
+class Machine(Document):
+    """`environment/machine.json`, as far as it is looked into."""
+
+    python: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}(\.\d{1,3}[a-z0-9+]{0,8})?$")] | None = None
 
 
 def machine() -> dict[str, str]:

@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import ValidationError
-
-from surefoot.base import digests, documents, paths, reading
+from surefoot.base import digests, paths, reading
+from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import UserError
 from surefoot.base.paths import MODEL, root
 from surefoot.base.user_code import FUNCTION
@@ -30,7 +29,9 @@ from surefoot.params.prepare_section import PrepareParams
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.run import new_rows
-from surefoot.run.start_from import KEY, PREVIOUS, SEEN, Note, Start, places, read
+from surefoot.run.record import Select
+from surefoot.run.start_from import KEY, PREVIOUS, SEEN, Start, places, read
+from surefoot.run.start_note import Seen, StartNote
 from surefoot.tracking import find_runs, tag_names
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def settle(params: Params, store: "TrajectoryStore") -> Start:
     """
     wanted = params.train.start_from
     if wanted is None:
-        return Start(Note(), None)
+        return Start(StartNote(), None)
     key = digests.sha256(digests.canonical_json([wanted, _data(params.prepare) if wanted == PREVIOUS else None]))
     noted = _noted()
     if noted and noted.note.wanted == wanted and (noted.note.fixed or (wanted == PREVIOUS and noted.note.key == key)):
@@ -96,7 +97,7 @@ def _noted() -> Start | None:
 
 
 def _start(weights: bytes | None, name: str | None, preparation: Kept | None = None, **more: Any) -> Start:
-    note = Note(name=name, weights=digests.sha256(weights) if weights is not None else None, **more)
+    note = StartNote(name=name, weights=digests.sha256(weights) if weights is not None else None, **more)
     return Start(note, weights, preparation)
 
 
@@ -142,17 +143,13 @@ def _weights(path: Path, name: str = "") -> bytes:
 def _known(weights: bytes, name: str, store: "TrajectoryStore") -> Start:
     """Weights, and what the store knows of the run that made them."""
     made = digests.sha256(weights)
-    runs = {identity: run for identity, run in store.runs().items() if run.get("last") and run.get("weights") == made}
+    runs = [run for run in store.runs().values() if run.last and run.weights == made]
     if not runs:
         return _start(weights, name)
-    identity = max(runs, key=lambda identity: (store.run_path(identity).stat().st_mtime_ns, identity))
-    run = runs[identity]
+    # Of several the longest: which one it is depends on no file's time, as it is written to start.json.
+    run = max(runs, key=lambda run: (len(run.epoch_keys), run.identity))
     return _start(
-        weights,
-        f"the run {run['description']['name']}",
-        kept_preparation.parse(run.get("model")),
-        run=identity,
-        seen=_seen(run.get("seen")),
+        weights, f"the run {run.description.name}", kept_preparation.parse(run.network), run=run.identity, seen=run.seen
     )
 
 
@@ -170,17 +167,10 @@ def _as_trained_here(found: Start, noted: Start | None) -> Start:
     )
     try:
         index = json.loads(reading.read_file(path, kept_preparation.BYTES)) if path else {}
-        seen = _seen(new_rows.seen(index, noted.said["seen"] if noted else None)) if index else None
+        seen = new_rows.seen(index, noted.note.seen if noted else None) if index else None
     except (OSError, ValueError, KeyError, TypeError):
         return found
     return Start(found.note.model_copy(update={"seen": seen}), found.weights, kept_preparation.parse(index))
-
-
-def _seen(given: Any) -> documents.Seen | None:
-    try:
-        return documents.Seen.model_validate(given)
-    except ValidationError:
-        return None
 
 
 # --- what has a name ------------------------------------------------------------------------------
@@ -198,16 +188,16 @@ def _named(wanted: str, store: "TrajectoryStore") -> Start:
 def _of_run(wanted: str, store: "TrajectoryStore") -> Start:
     with _reaching_mlflow() as client:
         try:
-            run = find_runs.run(client, wanted)
+            run = find_runs.find_run(client, wanted)
         except UserError as error:
             *before, last = error.args
             raise UserError(*before, f"{KEY}: {last}, models:/NAME@ALIAS, PATH.safetensors, or {PREVIOUS}") from None
         select = run.data.params.get("train.select")
         name, path = (
             f"the run {run.info.run_name}",
-            f"checkpoints/{select if select in get_args(documents.Select) else 'best'}.safetensors",
+            f"checkpoints/{select if select in get_args(Select) else 'best'}.safetensors",
         )
-        weights = find_runs.artifact(client, run, path, reading.LARGEST_WEIGHTS)
+        weights = find_runs.read_artifact(client, run, path, reading.LARGEST_WEIGHTS)
         if weights is None:
             raise UserError(
                 f"{KEY}: {name} ({run.info.run_id}, {run.info.status}) has no artifact {path}, so no model to start"
@@ -249,11 +239,10 @@ def _model(uri: str) -> Iterator[Path]:
 
 def _run_id(path: Path, wanted: str) -> str | None:
     try:
-        found: str | None = documents.parse_mlmodel(reading.read_file(path, documents.LARGEST_YAML))["run_id"]
-        return found
+        return find_runs.run_of_model(reading.read_file(path, find_runs.LARGEST_MLMODEL))
     except FileNotFoundError:
         return None
-    except documents.Malformed as error:
+    except Malformed as error:
         raise UserError(f"{KEY}: {wanted}: its MLmodel is damaged: {error}") from None
 
 
@@ -272,11 +261,11 @@ def _about(client: "MlflowClient", run: "Run", store: "TrajectoryStore") -> tupl
     identity = identity if identity and re.fullmatch("[0-9a-f]{64}", identity) else None
     known = store.run(identity) if identity else None
     if known:
-        return kept_preparation.parse(known.get("model")), {"run": identity, "seen": _seen(known.get("seen"))}
-    data = find_runs.artifact(client, run, SEEN)
+        return kept_preparation.parse(known.network), {"run": identity, "seen": known.seen}
+    data = find_runs.read_artifact(client, run, SEEN)
     try:
-        seen = documents.Seen.model_validate(documents.parse(documents.Seen, data)) if data is not None else None
-    except documents.Malformed as error:
+        seen = parse_document(Seen, data) if data is not None else None
+    except Malformed as error:
         raise UserError(f"{KEY}: {SEEN} of the run {run.info.run_id} is damaged: {error}") from None
     return None, {"run": identity, "run_id": None if identity else run.info.run_id, "seen": seen}
 

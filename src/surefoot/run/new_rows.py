@@ -10,48 +10,39 @@ from typing import TYPE_CHECKING, Any
 from surefoot.base.errors import UserError
 from surefoot.data.batch_store import Store
 from surefoot.data.part_files import count, ranges
+from surefoot.run.start_note import Seen, StartNote
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def seen(index: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a model has seen, as `documents.Seen`, that is trained on these batches, and started from one that had seen
-    what `before` says.
-    """
+def seen(index: Mapping[str, Any], before: Seen | None) -> Seen:
+    """What a model has seen that is trained on these batches, and started from one that had seen what `before` says."""
     preparation = index["preparation"]
     source = Path(preparation["source"])
     parts = [[part["path"], part["digest"]] for part in index["parts"] if Path(part["path"]).is_relative_to(source)]
-    others = {part["digest"] for part in index["parts"]} | (_digests(before) if before else set())
-    return {
-        "parts": parts,
-        "others": sorted(others - {digest for _, digest in parts}),
-        "split": preparation["split"],
-    }
+    others = {part["digest"] for part in index["parts"]} | (before.digests() if before else set())
+    return Seen(parts=parts, others=sorted(others - {digest for _, digest in parts}), split=preparation["split"])
 
 
-def _digests(known: Mapping[str, Any]) -> set[str]:
-    return {digest for _, digest in known["parts"]} | set(known["others"])
-
-
-def is_new(known: Mapping[str, Any] | None) -> Callable[[dict[str, Any]], bool]:
+def is_new(known: Seen | None) -> Callable[[dict[str, Any]], bool]:
     """Whether a part is none of those that are known."""
-    digests = _digests(known) if known else set()
+    digests = known.digests() if known else set()
     return lambda part: part["digest"] not in digests
 
 
-def select(which: str, batches: Store, start: Mapping[str, Any] | None) -> Store:
+def select(which: str, batches: Store, start: StartNote | None) -> Store:
     """The batches with the rows that are trained on: `which` is `train.rows`, `start` what is said of the start.
 
     Raises:
         UserError: rows that the start was trained on are among those of another split now; there is no new row, or it
         can't be known.
     """
-    if start is None or start["weights"] is None:  # from fresh weights: every row is new
+    if start is None or start.weights is None:  # from fresh weights: every row is new
         return batches
     parts, source = batches.index["parts"], batches.index["preparation"]["source"]
-    if start["seen"]:
-        _check_split(start["seen"], seen(batches.index, None), start["name"])
+    if start.seen:
+        _check_split(start.seen, seen(batches.index, None), str(start.name))
     if which == "all":
         return batches
     if not parts:
@@ -59,15 +50,15 @@ def select(which: str, batches: Store, start: Mapping[str, Any] | None) -> Store
             f"train.rows: new: {source} has no part files, so which rows are new can't be told; make it a directory of"
             " CSV or Parquet files"
         )
-    if not start["seen"]:
+    if not start.seen:
         raise UserError(
-            f"train.rows: new: which rows {start['name']} has seen isn't known; start from a run, or set rows: all"
+            f"train.rows: new: which rows {start.name} has seen isn't known; start from a run, or set rows: all"
         )
-    only = ranges(parts, "train", is_new(start["seen"]))
+    only = ranges(parts, "train", is_new(start.seen))
     chosen = replace(batches, only=only)
     if not only:
         raise UserError(
-            f"train.rows: new: {start['name']} has seen every part file of {source}; add one, or set rows: all"
+            f"train.rows: new: {start.name} has seen every part file of {source}; add one, or set rows: all"
         )
     if not chosen.rows_per_epoch:
         raise UserError(
@@ -77,38 +68,38 @@ def select(which: str, batches: Store, start: Mapping[str, Any] | None) -> Store
     return chosen
 
 
-def _check_split(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+def _check_split(before: Seen, now: Seen, name: str) -> None:
     """See whether rows that the start has seen are in the splits in which they were.
 
     Raises:
         UserError: they aren't, so that it would be tested on rows that it was trained on.
     """
     key = "train.start_from"
-    known = [digest for _, digest in before["parts"]]
-    shared = [number for number, (_, digest) in enumerate(now["parts"]) if digest in known]
+    known = [digest for _, digest in before.parts]
+    shared = [number for number, (_, digest) in enumerate(now.parts) if digest in known]
     if not shared:
         return
     moved = f"so rows that {name} was trained on could be among the test rows now"
     was = ", ".join(
-        f"{param} was {before['split'][param]}"
-        for param, value in now["split"].items()
-        if _differs(before["split"].get(param, value), value)
+        f"{param} was {before.split[param]}"
+        for param, value in now.split.items()
+        if _differs(before.split.get(param, value), value)
     )
     if was:
         raise UserError(f"{key}: {was}, {moved}; put that back, or start from null")
-    if now["split"]["prepare.split"]["by"] in (
+    if now.split["prepare.split"]["by"] in (
         "group",
         "time",
     ):  # by a row's own group; or it moves with time, as it should
         return
     for number in range(shared[-1] + 1):
-        path, digest = now["parts"][number]
+        path, digest = now.parts[number]
         if number >= len(known) or known[number] != digest:
-            new = digest not in known and path not in {path for path, _ in before["parts"]}
+            new = digest not in known and path not in {path for path, _ in before.parts}
             other = (
-                f"{path} is new, and its name sorts before {now['parts'][shared[-1]][0]}"
+                f"{path} is new, and its name sorts before {now.parts[shared[-1]][0]}"
                 if new
-                else f"{before['parts'][number][0]} isn't there as it was"
+                else f"{before.parts[number][0]} isn't there as it was"
             )
             mend = "rename it so that it sorts last" if new else "put it back"
             raise UserError(
@@ -125,7 +116,7 @@ def _differs(before: Any, now: Any) -> bool:
 
 
 def old_and_new(
-    start: Mapping[str, Any] | None, batches: Store, actual: "np.ndarray", predicted: "np.ndarray"
+    start: StartNote | None, batches: Store, actual: "np.ndarray", predicted: "np.ndarray"
 ) -> dict[str, float]:
     """Accuracy (in regression the mean absolute error) on the test rows of part files that the start had seen, and on
     the new ones.
@@ -134,10 +125,10 @@ def old_and_new(
     """
     import numpy as np
 
-    if start is None or not start["seen"] or not batches.index["parts"]:
+    if start is None or not start.seen or not batches.index["parts"]:
         return {}
     new = np.zeros(len(actual), np.bool_)
-    for first, stop in ranges(batches.index["parts"], "test", is_new(start["seen"])):
+    for first, stop in ranges(batches.index["parts"], "test", is_new(start.seen)):
         new[first:stop] = True
     what, each = (
         ("mae", np.abs(predicted - actual.astype(np.float64)))

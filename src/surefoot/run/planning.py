@@ -10,6 +10,7 @@ from surefoot.data.batch_store import Store
 from surefoot.data.part_files import Range
 from surefoot.params.sections import Params
 from surefoot.run import new_rows, start_from
+from surefoot.run.start_note import StartNote
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Plan:
     steps_per_epoch: int
     schedule: "Callable[[], Schedule]"
     make: "Callable[[], Trainer]"
-    start: dict[str, Any] | None  # what is said of the model that it starts from
+    start: StartNote | None  # what is said of the model that it starts from
     weights: bytes | None  # of that model
     only: tuple[Range, ...] | None  # the training rows that are trained on, if not all
 
@@ -64,7 +65,7 @@ def plan(params: Params, batches: Store) -> Plan:
     from surefoot.training.weight_average import Average
 
     begin = start_from.load(params, TrajectoryStore(paths.trajectory()))
-    batches = new_rows.select(params.train.rows, batches, begin.said if begin else None)
+    batches = new_rows.select(params.train.rows, batches, begin.note if begin else None)
     weights = networks.saved(begin.weights, str(begin.note.name)) if begin and begin.weights is not None else None
     train, device = params.train, params.device
     index = batches.index
@@ -186,7 +187,8 @@ def plan(params: Params, batches: Store) -> Plan:
     theirs = [sources(*scheduled)] if scheduled else []
     identity = digests.sha256(digests.canonical_json([first, lr, ends, batches.index["digest"], *theirs]))
     # Whether the preparation of the model was kept, too (`surefoot.data.kept_preparation`).
-    said = begin.said | {"keeps": begin.preparation is not None and not params.prepare.refit} if begin else None
+    keeps = {"keeps": begin is not None and begin.preparation is not None and not params.prepare.refit}
+    said = StartNote.model_validate(begin.note.said() | keeps) if begin else None
     return Plan(
         identity, first, lr, steps_per_epoch, schedule, make, said, begin.weights if begin else None, batches.only
     )

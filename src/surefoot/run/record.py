@@ -1,155 +1,219 @@
-"""All that is known of a run."""
+"""All that is known of a run, and what is made of it: its mark in the trajectory store, its account for
+`surefoot verify`.
+"""
 
-import getpass
-import json
-import os
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from surefoot.base import digests, paths
-from surefoot.data.batch_store import Store
-from surefoot.data.cleaning import describe_dropped
-from surefoot.params.dotted_keys import flatten
-from surefoot.params.sections import Params
-from surefoot.reproduction import dvc_lock, provenance
-from surefoot.run import naming, new_rows
-from surefoot.run.planning import Plan
-from surefoot.tracking import tag_names, tracker
+from pydantic import Field, model_validator
+
+from surefoot.base import digests
+from surefoot.base.documents import Count, Digest, Document, Malformed, Number, Positive, parse_document
+from surefoot.run.start_note import Seen, StartNote
+from surefoot.tracking.description import Description
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import TrajectoryStore
 
 ACCOUNT = "trajectory.json"  # the artifact that `surefoot verify` compares with
+VERSION: Literal[2] = 2  # of a mark; those of before have none, which is 1
+
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+Select = Literal["best", "last", "best_average", "last_average"]
 
 
-def describe(params: Params, batches: Store, plan: Plan) -> tracker.Description:
-    """What the run in MLflow says of itself."""
-    experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
-    group = naming.sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
-    source = provenance.source(provenance.raw_places(flatten(params.model_dump(mode="json"))))
-    preparation = batches.index["preparation"]
-    git = {tag_names.NO_GIT: source.trouble}
-    if source.commit:
-        git |= {"mlflow.source.git.commit": source.commit, **_uncommitted(source)}
-    return tracker.Description(
-        name=naming.name(params, trial or experiment),
-        params=flatten(params.model_dump(mode="json")),
-        dataset={
-            "path": preparation["source"],
-            "dvc_path": str(paths.BATCHES),
-            "digest": _data_digest(batches),
-            "batches": batches.index["digest"],
-            "rows": {split: described["rows"] for split, described in batches.index["splits"].items()},
-            "dropped": preparation["dropped"],
-        },
-        tags={
-            "mlflow.source.name": "src/surefoot/stages/train.py",
-            "mlflow.source.type": "LOCAL",
-            "mlflow.user": _user(),
-            **git,
-            **({"DVC_EXP_NAME": experiment} if experiment else {}),
-            **({tag_names.SWEEP: group} if group else {}),
-            "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
-            "surefoot.data.digest": _data_digest(batches),
-            "surefoot.data.dropped": describe_dropped(preparation["dropped"]) if preparation["dropped"] else "",
-        },
-        texts={
-            "environment/requirements.txt": provenance.packages(),
-            "environment/machine.json": json.dumps(provenance.machine(), indent=2) + "\n",
-        },
-    )
+class ArrayDigests(Document):
+    """Digests of a split's arrays."""
+
+    inputs: Digest
+    targets: Digest
 
 
-def _data_digest(batches: Store) -> str:
-    """The digest of what was prepared of which data, whatever batches were made of it."""
-    index = batches.index
-    read = [part["digest"] for part in index["parts"]] or {
-        split: described["targets"]["sha256"] for split, described in index["splits"].items()
-    }
-    return digests.sha256(
-        digests.canonical_json([read, index["features"], index["classes"], index["preparation"]["split"]])
-    )
+class RawData(Document):
+    """Where the raw data lie, and their MD5 where DVC has noted it."""
+
+    path: str
+    md5: Md5 | None
 
 
-def _uncommitted(source: provenance.Source) -> dict[str, str]:
-    """Tags of what isn't committed; the patch itself goes to the trajectory store, and from there to MLflow."""
-    # Each of them in any case: a run that is made again, from a clean tree, takes the tags over.
-    return {
-        "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(),
-        tag_names.PATCH_DIGEST: provenance.keep_patch(source.patch),
-        "surefoot.git.left_out": ", ".join(source.left_out),
-        "surefoot.git.data": provenance.data_digest(source.data),
-    }
+class DataDigests(Document):
+    """The digests of all data of a run."""
+
+    source: RawData
+    digest: Digest
+    train: ArrayDigests
+    validation: ArrayDigests
+    test: ArrayDigests
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no name
-        return str(os.getuid())
+class HowComputed(Document):
+    """How the machine computed."""
+
+    profile: str
+    threads: Positive
+    fingerprint: Digest
 
 
-def mark(params: Params, batches: Store, plan: Plan) -> dict[str, Any]:
-    """What the store remembers of a run: enough to write all of its view in MLflow anew.
+class Scheduled(Document):
+    """What is scheduled; of it here the metric that the schedule follows."""
 
-    `epoch_keys`, `last`, `best`, `chosen` and `weights` (the digest of the chosen model) come when it is finished,
-    `results` when it is evaluated.
+    follows: str | None = None
+
+
+class SourceDigests(Document):
+    """Of the network here the digests of its modules."""
+
+    source: dict[str, str] = Field(default={})
+
+
+class Origin(Document):
+    """What the first key is the digest of (`surefoot.run.origin`), as far as it is looked into."""
+
+    seed: int
+    numerics: HowComputed
+    versions: dict[str, str]
+    model: SourceDigests = SourceDigests()
+    schedule: Scheduled = Scheduled()
+
+
+class RunNetwork(Document):
+    """A run's network, and what it needs to know of its inputs and outputs: what a model in MLflow carries of it."""
+
+    factory: str
+    task: str | None = None
+    classes: list[Any] | None = None
+
+
+class RunRecord(Document):
+    """All that is known of a run.
+
+    `last`, `best`, `chosen` (keys of its epochs) and `weights` (the digest of the chosen model) come when it is
+    finished, `results` when it is evaluated. A mark of version 1 may lack parts: `lacks` says so.
     """
-    preparation, splits = batches.index["preparation"], batches.index["splits"]
-    return {
-        "description": asdict(describe(params, batches, plan)),
-        "origin": plan.origin,
-        "data": {
-            "source": {"path": preparation["source"], "md5": dvc_lock.md5("prepare", "deps", paths.RAW)},
-            "digest": batches.index["digest"],
-            **{
-                split: {name: described[name]["sha256"] for name in ("inputs", "targets")}
-                for split, described in splits.items()
-            },
-        },
-        "epochs": params.train.epochs,
-        "epoch_keys": plan.epoch_keys(),
-        "incomplete": None,
-        "select": params.train.select,
-        "save_every": params.train.save_every,
-        "register": params.train.register,
-        "onnx": params.train.onnx,
-        "model": {
-            "factory": params.train.model.factory,
-            "arguments": params.train.model.arguments,
-            **batches.preparation,
-        },
-        "examples": preparation["examples"],
-        "start": plan.start,
-        "seen": new_rows.seen(batches.index, (plan.start or {}).get("seen")),
-        "continues": [],
-        "last": None,
-        "best": None,
-        "chosen": None,
-        "weights": None,
-    }
 
+    version: Literal[1, 2] = 1
+    identity: str = ""
+    description: Description
+    origin: Origin | None = None
+    data: DataDigests | None = None
+    epochs: Count = 0
+    epoch_keys: list[str]
+    """As far as they are known."""
+    incomplete: str | None = None
+    """Why it ended before its last epoch."""
+    select: Select = "best"
+    save_every: Count = 0
+    register_as: str | None = Field(default=None, alias="register")
+    onnx: bool = False
+    model: RunNetwork | None = None
+    examples: list[Any] = Field(default=[])
+    """Raw rows."""
+    start: StartNote | None = None
+    seen: Seen | None = None
+    continues: list[tuple[str, int]] = Field(default=[])
+    """The identity of the run that it goes on from, if there is one, and the epoch at which that ended."""
+    last: str | None = None
+    best: str | None = None
+    chosen: str | None = None
+    weights: str | None = None
+    results: dict[str, float] = Field(default={})
 
-def account(identity: str, run: dict[str, Any], store: "TrajectoryStore") -> dict[str, Any] | None:
-    """All that was determined in a finished run, as digests and numbers; None where the store lacks records of it."""
-    records = [store.record(key) for key in run["epoch_keys"]]
-    if not run["last"] or not all(records):
+    @model_validator(mode="after")
+    def _is_whole(self) -> "RunRecord":
+        lacks = self.lacks() if self.version > 1 else None
+        if lacks:
+            raise ValueError(lacks)
+        return self
+
+    def lacks(self) -> str | None:
+        """What its mark doesn't say, though its view in MLflow is made of it; None where it says all."""
+        needed = ("origin", "data", "epochs", "incomplete", "select", "save_every", "model", "examples", "continues")
+        parts: dict[str, Any] = {"origin": self.origin, "data": self.data, "model": self.model}
+        parts |= {"description.dataset.rows": self.description.dataset.rows}
+        parts |= {"model.task": self.model and self.model.task}
+        missing = [name for name in (*needed, "last", "best", "chosen", "weights") if name not in self.model_fields_set]
+        missing += [name for name, part in parts.items() if part is None]
+        if missing:
+            return f"{missing[0]} is missing"
+        if self.best and not {self.best, self.chosen} <= set(self.epoch_keys):
+            return "its best state isn't one of its epochs'"
         return None
-    return {
-        "identity": identity,
-        "params": run["description"]["params"],  # whole: MLflow cuts long ones
-        "origin": run["origin"],
-        "data": run["data"],
-        "epochs": [
-            {name: record[name] for name in ("epoch", "step", "key", "state", "metrics")}
-            for record in records
-            if record
-        ],
-        "select": run["select"],
-        "chosen": run.get("chosen"),
-        "incomplete": run.get(
-            "incomplete"
-        ),  # a mark of an older Surefoot, whose code `surefoot verify` runs, has neither
-        "start": {name: value for name, value in (run.get("start") or {}).items() if name != "seen"},
-        "model": run["weights"],
-    }
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What a model in MLflow carries of the network: its factory, arguments and preparation."""
+        return self.model.plain() if self.model else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to its end, by a Surefoot that says which model was chosen."""
+        return bool(self.last and self.chosen)
+
+    @property
+    def needed(self) -> set[str]:
+        """The keys of the states that it needs, once it is finished."""
+        return {key for key in (self.last, self.best, self.chosen) if key}
+
+    def mark(self) -> bytes:
+        """As the trajectory store keeps it: the same record gives the same bytes."""
+        return digests.canonical_json(self.plain())
+
+
+def read_mark(identity: str, data: bytes) -> RunRecord:
+    """What a mark says of the run of this identity; also one that an older Surefoot wrote.
+
+    Raises:
+        Malformed: it is no mark, or that of another run.
+    """
+    found = parse_document(RunRecord, data)
+    if found.version > 1 and found.identity != identity:
+        raise Malformed("it is the mark of another run")
+    return found.model_copy(update={"identity": identity, "version": 1 if found.lacks() else VERSION})
+
+
+class Epoch(Document):
+    """An epoch's end, as an account tells of it."""
+
+    epoch: Positive
+    step: Positive
+    key: Digest
+    state: Digest
+    metrics: Annotated[dict[str, Number], Field(min_length=1)]
+
+
+class Account(Document):
+    """`trajectory.json`: all that was determined in a run, as digests and numbers.
+
+    One of an older Surefoot lacks what has a default here.
+    """
+
+    identity: Digest
+    params: dict[str, Any] = Field(default={})
+    """Whole: MLflow cuts long ones."""
+    origin: Origin
+    data: DataDigests
+    epochs: Annotated[list[Epoch], Field(min_length=1)]
+    select: Select
+    chosen: Digest | None = None
+    incomplete: str | None = None
+    start: StartNote = StartNote()
+    model: Digest
+
+
+def account(run: RunRecord, store: "TrajectoryStore") -> Account | None:
+    """The account of a finished run; None where the store lacks records of it, or an older Surefoot's mark the rest."""
+    records = [store.record(key) for key in run.epoch_keys]
+    if not run.last or not all(records) or run.origin is None or run.data is None or run.weights is None:
+        return None
+    start = run.start.plain() if run.start else {}
+    return Account(
+        identity=run.identity,
+        params=run.description.params,
+        origin=run.origin,
+        data=run.data,
+        epochs=[Epoch(**{name: record[name] for name in Epoch.model_fields}) for record in records if record],
+        select=run.select,
+        chosen=run.chosen,
+        incomplete=run.incomplete,
+        start=StartNote.model_validate({name: value for name, value in start.items() if name != "seen"}),
+        model=run.weights,
+    )

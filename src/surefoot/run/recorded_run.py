@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from surefoot.base import digests, documents, paths, reading
-from surefoot.base.documents import Document
+from surefoot.base import digests, paths, reading
+from surefoot.base.documents import Kind, Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
@@ -78,7 +78,7 @@ class Recorded:
     def _patch_of(self, run_id: str) -> bytes | None:
         try:
             return (
-                find_runs.artifact(self.client, self.client.get_run(run_id), tracker.PATCH)
+                find_runs.read_artifact(self.client, self.client.get_run(run_id), tracker.PATCH)
                 if re.fullmatch("[0-9a-f]{32}", run_id)
                 else None
             )
@@ -128,14 +128,14 @@ class Recorded:
             CannotSay: they aren't what they should be, or MLflow can't be reached any more.
         """
         try:
-            return find_runs.intervals(self.client, self.run)
+            return find_runs.recorded_intervals(self.client, self.run)
         except Failure as error:
             raise CannotSay(f"MLflow can't be read: {error}") from None
-        except documents.Malformed as error:
+        except Malformed as error:
             raise CannotSay(f"its {find_runs.INTERVALS} in MLflow is damaged: {error}") from None
 
     def account(self) -> bytes:
-        """`trajectory.json`, as it is (`account.read`).
+        """`trajectory.json`, as it is (`account.read_account`).
 
         Raises:
             CannotSay: the run isn't complete.
@@ -163,11 +163,11 @@ class Recorded:
             CannotSay: it can't be had.
         """
         try:
-            return find_runs.artifact(self.client, self.run, path, largest)
+            return find_runs.read_artifact(self.client, self.run, path, largest)
         except Failure as error:
             raise CannotSay(f"MLflow can't be read: {error}") from None
 
-    def document(self, kind: type[Document], path: str) -> dict[str, Any] | None:
+    def document(self, kind: type[Kind], path: str) -> Kind | None:
         """An artifact that is a JSON document, or None if there is none.
 
         Raises:
@@ -175,8 +175,8 @@ class Recorded:
         """
         data = self.artifact(path)
         try:
-            return None if data is None else documents.parse(kind, data)
-        except documents.Malformed as error:
+            return None if data is None else parse_document(kind, data)
+        except Malformed as error:
             raise CannotSay(f"its {path} in MLflow is damaged: {error}") from None
 
     def tag(self, verdict: str, scope: str, reason: str) -> None:
@@ -187,14 +187,14 @@ class Recorded:
         self.client.log_batch(self.run.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def find(wanted: str | None) -> Recorded:
-    """The run that is meant (`lookup.run`); the workspace's last one for None.
+def find_recorded(wanted: str | None) -> Recorded:
+    """The run that is meant (`find_runs.find_run`); the workspace's last one for None.
 
     Raises:
         UserError: there is none, or there are several of that name; or MLflow can't be reached.
     """
     with find_runs.reading() as client:
-        found = find_runs.run(client, wanted) if wanted else _last(client)
+        found = find_runs.find_run(client, wanted) if wanted else _last(client)
         return Recorded(found, client)
 
 
@@ -208,10 +208,10 @@ def _last(client: "MlflowClient") -> "Run":
     model = digests.sha256_file(paths.MODEL) if paths.MODEL.is_file() else None
     params = flatten(load(paths.PARAMS).model_dump(mode="json"))
     known = store.runs()
-    present = [mark for mark in marks if model and known.get(mark.stem, {}).get("weights") == model]
-    same = [mark for mark in present if known[mark.stem]["description"]["params"] == params]
+    present = [mark for mark in marks if model and mark.stem in known and known[mark.stem].weights == model]
+    same = [mark for mark in present if known[mark.stem].description.params == params]
     last = (same or present or marks)[-1].stem
-    found = find_runs.search(client, f"tags.`{tag_names.IDENTITY}` = '{last}'")
+    found = find_runs.search_runs(client, f"tags.`{tag_names.IDENTITY}` = '{last}'")
     if not found:
         raise UserError("this workspace's last run isn't in MLflow; `surefoot sync` brings it there")
     return found[0]

@@ -2,7 +2,7 @@
 
 The stage start_from looks up what that is and writes it to `data/start_from`, which prepare and train depend on:
 
-start.json             what is said of it, as `Note` has it
+start.json             what is said of it, as `StartNote` has it
 weights.safetensors    its weights; empty where there are none
 preparation.json       how its inputs are prepared (`surefoot.data.kept_preparation`); null where that isn't known
 """
@@ -10,18 +10,19 @@ preparation.json       how its inputs are prepared (`surefoot.data.kept_preparat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from surefoot.base import digests, paths, reading
-from surefoot.base.documents import Seen
 from surefoot.base.errors import UserError
 from surefoot.data import kept_preparation
 from surefoot.data.batch_store import Store
 from surefoot.data.part_files import Range, count
 from surefoot.params.sections import Params
 from surefoot.run import new_rows
+from surefoot.run.record import RunRecord
+from surefoot.run.start_note import StartNote
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import TrajectoryStore
@@ -33,52 +34,20 @@ ARTIFACTS = "start"  # the directory in MLflow that has these of the run that wa
 SEEN = "data/parts.json"  # beside it: which part files the run has seen itself
 
 
-class Note(BaseModel):
-    """What is said of a start."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
-
-    wanted: str | None = Field(default=None, alias="from")
-    """The param."""
-    key: str | None = None
-    """A digest of the param and, for `previous`, of the raw data: what `previous` means stays for these."""
-    name: str | None = None
-    """For messages."""
-    run: str | None = None
-    """The identity of the run that made it, as far as it is known."""
-    run_id: str | None = None
-    """The same in MLflow, where it has no identity."""
-    weights: str | None = None
-    """The digest of the weights; None: fresh ones."""
-    seen: Seen | None = None
-    """The part files that it has seen, where they are known."""
-    fixed: bool = False
-    """Whether it was brought here by `surefoot verify`: then it isn't looked up."""
-
-    def said(self) -> dict[str, Any]:
-        """As a dict."""
-        return self.model_dump(by_alias=True, exclude={"fixed"} if not self.fixed else None)
-
-
 @dataclass(frozen=True)
 class Start:
     """A start: `weights` as safetensors, None for fresh ones; what is said of it; and its preparation, where it is
     known.
     """
 
-    note: Note
+    note: StartNote
     weights: bytes | None
     preparation: kept_preparation.Kept | None = None
-
-    @property
-    def said(self) -> dict[str, Any]:
-        """The note as a dict."""
-        return self.note.said()
 
     def contents(self) -> dict[str, bytes]:
         """The files of `data/start_from`."""
         return {
-            NOTE: digests.canonical_json(self.said),
+            NOTE: digests.canonical_json(self.note.said()),
             WEIGHTS: self.weights or b"",
             PREPARATION: digests.canonical_json(self.preparation.plain() if self.preparation else None),
         }
@@ -87,7 +56,7 @@ class Start:
 def read(places: Mapping[str, Path]) -> Start | None:
     """A start from its files; None where one of them isn't there, or isn't what it was written as."""
     try:
-        note = Note.model_validate_json(reading.read_file(places[NOTE]))
+        note = StartNote.model_validate_json(reading.read_file(places[NOTE]))
         weights = reading.read_weights(places[WEIGHTS]) if note.weights else None
         preparation = reading.read_file(places[PREPARATION], kept_preparation.BYTES)
         if weights is not None and digests.sha256(weights) != note.weights:
@@ -118,10 +87,10 @@ def load(params: Params, store: "TrajectoryStore") -> Start | None:
     found = read(places())
     if found is None and (paths.START_FROM / NOTE).exists():  # damaged: the store has the weights, too
         try:
-            note = Note.model_validate_json(reading.read_file(paths.START_FROM / NOTE))
+            note = StartNote.model_validate_json(reading.read_file(paths.START_FROM / NOTE))
             weights = store.start_weights(note.weights) if note.weights else None
         except (OSError, ValidationError):
-            note, weights = Note(), None
+            note, weights = StartNote(), None
         if weights is None:
             raise UserError(f"{KEY}: {paths.START_FROM} is damaged; `dvc checkout {paths.START_FROM}` brings it back")
         found = Start(note, weights)
@@ -130,30 +99,26 @@ def load(params: Params, store: "TrajectoryStore") -> Start | None:
     return found
 
 
-def artifacts(run: Mapping[str, Any], store: "TrajectoryStore") -> dict[str, bytes]:
+def artifacts(run: RunRecord, store: "TrajectoryStore") -> dict[str, bytes]:
     """What an MLflow run has of the start of a run of the store, and for those that are to start from it."""
-    said, found = run.get("start"), {}
-    if run.get("seen", {}).get("parts"):
-        found[SEEN] = digests.canonical_json(run["seen"])
-    if said and said["weights"]:
-        weights = store.start_weights(said["weights"])
-        found[f"{ARTIFACTS}/{NOTE}"] = digests.canonical_json(said)
+    said, found = run.start, {}
+    if run.seen and run.seen.parts:
+        found[SEEN] = digests.canonical_json(run.seen.plain())
+    if said and said.weights:
+        weights = store.start_weights(said.weights)
+        found[f"{ARTIFACTS}/{NOTE}"] = digests.canonical_json(said.plain())
         found |= {f"{ARTIFACTS}/{WEIGHTS}": weights} if weights is not None else {}
         # What was kept is what the run's own model has.
-        preparation = kept_preparation.parse(run["model"]) if said.get("keeps") else None
+        preparation = kept_preparation.parse(run.network) if said.keeps else None
         found |= {f"{ARTIFACTS}/{PREPARATION}": digests.canonical_json(preparation.plain())} if preparation else {}
     return found
 
 
-def describe(start: Mapping[str, Any], batches: Store, only: tuple[Range, ...] | None) -> str:
+def describe(start: StartNote, batches: Store, only: tuple[Range, ...] | None) -> str:
     """A line for the terminal."""
-    if start["weights"] is None:
-        return f"{KEY}: {start['from']}: there is no run before this one, so training starts from fresh weights"
-    new = (
-        [part["path"] for part in batches.index["parts"] if new_rows.is_new(start["seen"])(part)]
-        if start["seen"]
-        else []
-    )
+    if start.weights is None:
+        return f"{KEY}: {start.wanted}: there is no run before this one, so training starts from fresh weights"
+    new = [part["path"] for part in batches.index["parts"] if new_rows.is_new(start.seen)(part)] if start.seen else []
     parts = f"; new: {', '.join(new[:3])}{f' and {len(new) - 3} more' if len(new) > 3 else ''}" if new else ""
     trained = "" if only is None else f"; training on {count(only):,} new rows of {len(batches.train.targets):,}"
-    return f"training starts from {start['name']} (weights {start['weights'][:12]}){parts}{trained}"
+    return f"training starts from {start.name} (weights {start.weights[:12]}){parts}{trained}"

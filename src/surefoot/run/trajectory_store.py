@@ -2,7 +2,7 @@
 
     .surefoot/chain/KEY.json           a line with the digest of the rest, then the record as JSON
     .surefoot/chain/KEY.safetensors    the state; its digest is in the record
-    .surefoot/runs/IDENTITY.json       what a run is: its epochs' keys, its best and last one, its view in MLflow
+    .surefoot/runs/IDENTITY.json       all that is known of a run (`surefoot.run.record`)
     .surefoot/patches/DIGEST.patch     what differed from the commit that runs were made at
     .surefoot/starts/DIGEST.safetensors    weights that a training started from (train.start_from), for its run in
     MLflow
@@ -13,14 +13,37 @@ A digest is checked before anything is parsed: what is damaged counts as missing
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from surefoot.base import digests, documents, errors, reading, writing
+from pydantic import Field
+
+from surefoot.base import digests, errors, reading, writing
+from surefoot.base.documents import Count, Document, Malformed, Number, Positive, parse_document
+from surefoot.run.record import RunRecord, read_mark
 
 Record = dict[str, Any]
+Parsed = TypeVar("Parsed")
+
+
+class StateRecord(Document):
+    """The record of a state; an account's epochs have but the first five."""
+
+    key: str
+    state: str
+    metrics: dict[str, Number] = Field(default={})
+    epoch: Positive = 1
+    step: Count = 0
+    steps: Count = 0
+    rows: Count = 0
+    parent: str = ""
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    peak_memory: Annotated[float, Field(allow_inf_nan=False)] = 0
+    ended: Number = 0.0
 
 
 class TrajectoryStore:
@@ -35,7 +58,7 @@ class TrajectoryStore:
 
     def record(self, key: str) -> Record | None:
         """The record under a key, or None if it is missing or damaged."""
-        record = self._sealed(self.record_path(key), documents.Record)
+        record = self._sealed(self.record_path(key), lambda body: parse_document(StateRecord, body).plain())
         if record and record["key"] != key:
             self._warn(self.record_path(key))
             return None
@@ -58,24 +81,26 @@ class TrajectoryStore:
         """
         with _clear_errors():
             state_path, record_path = self.state_path(record["key"]), self.record_path(record["key"])
-            writing.write_durably(state_path.parent, {state_path.name: state, record_path.name: _seal(record)})
+            writing.write_durably(
+                state_path.parent, {state_path.name: state, record_path.name: _seal(digests.canonical_json(record))}
+            )
 
     def write_record(self, record: Record) -> None:
         """Write a record whose state isn't at hand."""
         with _clear_errors():
             path = self.record_path(record["key"])
-            writing.write_durably(path.parent, {path.name: _seal(record)})
+            writing.write_durably(path.parent, {path.name: _seal(digests.canonical_json(record))})
 
     def drop_state(self, key: str) -> None:
         """Delete a state; its record stays."""
         self.state_path(key).unlink(missing_ok=True)
 
-    def mark_run(self, identity: str, run: dict[str, Any]) -> None:
+    def mark_run(self, run: RunRecord) -> None:
         """Remember a run: its `epoch_keys`, and once it is finished `last` and `best`, whose states are kept from then
         on.
         """
         with _clear_errors():
-            writing.write_durably(self.path / "runs", {f"{identity}.json": _seal(run)})
+            writing.write_durably(self.path / "runs", {f"{run.identity}.json": _seal(run.mark())})
 
     def keep_start(self, digest: str, weights: bytes) -> None:
         """Keep the weights of this digest, which a training starts from."""
@@ -87,7 +112,7 @@ class TrajectoryStore:
     def note_start(self, key: str, start: dict[str, Any]) -> None:
         """Note what a training starts from as an older Surefoot looks for it, whose code `surefoot verify` may run."""
         with _clear_errors():
-            writing.write_durably(self.path / "starts", {f"{key}.json": _seal(start)})
+            writing.write_durably(self.path / "starts", {f"{key}.json": _seal(digests.canonical_json(start))})
 
     def start_weights(self, digest: str) -> bytes | None:
         """The weights of this digest that a training started from, or None if they are missing or damaged."""
@@ -106,23 +131,23 @@ class TrajectoryStore:
         """Where a run is remembered."""
         return self.path / "runs" / f"{identity}.json"
 
-    def run(self, identity: str) -> dict[str, Any] | None:
+    def run(self, identity: str) -> RunRecord | None:
         """What is remembered of a run, or None if that is missing or damaged."""
-        return self._sealed(self.run_path(identity), documents.Mark)
+        return self._run(self.run_path(identity))
 
-    def runs(self) -> dict[str, dict[str, Any]]:
+    def runs(self) -> dict[str, RunRecord]:
         """All runs by identity; `run` reads one alone."""
-        return {
-            path.stem: run
-            for path, _ in _files(self.path / "runs", "*.json")
-            if (run := self._sealed(path, documents.Mark))
-        }
+        return {path.stem: run for path, _ in _files(self.path / "runs", "*.json") if (run := self._run(path))}
+
+    def _run(self, path: Path) -> RunRecord | None:
+        return self._sealed(path, lambda body: read_mark(path.stem, body))
 
     def needed(self) -> set[str]:
         """The keys of the states that all finished runs need."""
         for path, about in _files(self.path / "runs", "*.json"):
             if self._needed.get(path, (0,))[0] != about.st_mtime_ns:
-                self._needed[path] = (about.st_mtime_ns, needed(self._sealed(path, documents.Mark) or {}))
+                run = self._run(path)
+                self._needed[path] = (about.st_mtime_ns, run.needed if run else set())
         return set().union(*(keys for path, (_, keys) in self._needed.items() if path.exists()))
 
     def state_sizes(self) -> dict[str, int]:
@@ -142,15 +167,15 @@ class TrajectoryStore:
         """Where the state under a key lies."""
         return self.path / "chain" / f"{key}.safetensors"
 
-    def _sealed(self, path: Path, kind: type[documents.Document]) -> dict[str, Any] | None:
+    def _sealed(self, path: Path, parse: Callable[[bytes], Parsed]) -> Parsed | None:
         data = _read(path)
         if data is None:
             return None
         digest, _, body = data.partition(b"\n")
         try:
             if digests.sha256(body).encode() == digest:
-                return documents.parse(kind, body)
-        except documents.Malformed:
+                return parse(body)
+        except Malformed:
             pass
         self._warn(path)
         return None
@@ -161,13 +186,7 @@ class TrajectoryStore:
             errors.say("warning", f"{path} is damaged; it isn't used")
 
 
-def needed(run: dict[str, Any]) -> set[str]:
-    """The keys of the states that a finished run needs."""
-    return {run[name] for name in ("last", "best", "chosen") if run.get(name)}
-
-
-def _seal(value: dict[str, Any]) -> bytes:
-    body = digests.canonical_json(value)
+def _seal(body: bytes) -> bytes:
     return digests.sha256(body).encode() + b"\n" + body
 
 

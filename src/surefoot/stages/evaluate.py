@@ -16,7 +16,7 @@ from surefoot.params import dvc_yaml
 from surefoot.params.reading import load
 from surefoot.params.sections import Params
 from surefoot.reproduction import provenance
-from surefoot.run import naming, new_rows, planning, publish, record, start_from
+from surefoot.run import naming, new_record, new_rows, planning, publish, start_from
 from surefoot.tracking import find_runs, mlflow_client, tracker
 from surefoot.training import numerics
 
@@ -78,7 +78,7 @@ def main() -> None:
     tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
     found = {"loss": value, **metrics.measure(tested)}
     begin = start_from.load(params, TrajectoryStore(paths.trajectory()))
-    found |= new_rows.old_and_new(begin.said if begin else None, store, tested.actual, tested.predicted)
+    found |= new_rows.old_and_new(begin.note if begin else None, store, tested.actual, tested.predicted)
     ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
     history = _history()
     chosen = _chosen(history, params.train.select)
@@ -213,9 +213,10 @@ def _track(
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = trajectories.run(plan.identity)
     results = {f"test/{name}": value for name, value in metrics.items()} | find_runs.interval_ends(intervals)
-    run = (known or record.mark(params, batches, plan)) | {"results": results}
+    known = None if known and known.lacks() else known
+    run = (known or new_record.new_record(params, batches, plan)).model_copy(update={"results": results})
     if known:
-        trajectories.mark_run(plan.identity, run)  # if MLflow is out of reach now, `surefoot sync` writes them
+        trajectories.mark_run(run)  # if MLflow is out of reach now, `surefoot sync` writes them
     # As it was: a schedule that follows a metric isn't known before, and a run may end early.
     schedule, epochs = plan.schedule(), len(history["epoch"])
     before = [None, *({name: values[epoch] for name, values in history.items()} for epoch in range(epochs - 1))]
@@ -229,7 +230,7 @@ def _track(
         naming.schedule_title(params),
     )
     publish.keep_plots(plan.identity, pictures | {"schedule.png": drawn}, trajectories)
-    return publish.publish(plan.identity, run, trajectories, locks.Locks(trajectories.path / "lock")).run_id
+    return publish.publish(run, trajectories, locks.Locks(trajectories.path / "lock")).run_id
 
 
 def _last_commits() -> tuple[str, dict[str, float]] | None:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from surefoot.base import digests, errors, locks, paths, terminal, writing
 from surefoot.base.errors import Stopped, UserError
@@ -17,10 +17,10 @@ from surefoot.params import dvc_yaml
 from surefoot.params.reading import load
 from surefoot.params.sections import Params
 from surefoot.params.train_section import TrainParams
-from surefoot.run import planning, publish, record, start_from
+from surefoot.run import new_record, planning, publish, start_from
 from surefoot.serving import onnx_export
 from surefoot.tracking import tag_names, tracker
-from surefoot.tracking.tracker import Description, Tracker
+from surefoot.tracking.tracker import Tracker
 from surefoot.training import numerics
 
 if TYPE_CHECKING:
@@ -58,59 +58,55 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
     store = TrajectoryStore(paths.trajectory())
     if plan.start and plan.weights is not None:  # for the run in MLflow, now or by `surefoot sync`
-        store.keep_start(plan.start["weights"], plan.weights)
+        store.keep_start(str(plan.start.weights), plan.weights)
     locks = Locks(store.path / "lock")
-    run = record.mark(params, batches, plan)
-    run["continues"] = _continued(store, run["epoch_keys"])
-    if why := run["description"]["tags"].get(tag_names.NO_GIT):
+    run = new_record.new_record(params, batches, plan)
+    run = run.model_copy(update={"continues": _continued(store, run.epoch_keys)})
+    if why := run.description.tags.get(tag_names.NO_GIT):
         errors.say(
             "warning",
             f"this run is recorded without its commit and changes, so `surefoot verify` can't make it again: {why}",
         )
     if params.train.onnx:  # before hours of training: can it be exported?
-        onnx_export.export(network_of(to_bytes(plan.make().state())), run["model"], run["examples"])
-    tracker = Tracker(plan.identity, Description(**run["description"]), locks)
-    known = store.run(plan.identity) or run
-    run["results"] = known.get("results", {})
-    store.mark_run(plan.identity, known)
+        onnx_export.export(network_of(to_bytes(plan.make().state())), run.network, run.examples)
+    tracker = Tracker(run.identity, run.description, locks)
+    before = store.run(run.identity)
+    run = run.model_copy(update={"results": before.results if before else {}})
+    known = run if before is None or before.lacks() else before
+    store.mark_run(known)
     check = _time_check(check, params.train.max_minutes)
     try:
         tracker.open("RUNNING")
-        publish.describe_in_mlflow(tracker, known | {"continues": run["continues"], "start": run["start"]})
+        begun = known.model_copy(update={"continues": run.continues, "start": run.start})
+        publish.describe_in_mlflow(tracker, begun)
         with _chain(params, batches, plan, store, locks, check, tracker.sample_system) as chain:
             follows = plan.origin["schedule"][
                 "follows"
             ]  # then the mark comes to know each epoch's key as it is reached
             reached = (
-                (lambda keys: store.mark_run(plan.identity, run | {"epoch_keys": keys}))
-                if follows and not known["last"]
+                (lambda keys: store.mark_run(run.model_copy(update={"epoch_keys": keys})))
+                if follows and not known.last
                 else lambda keys: None
             )
-            history, run["incomplete"] = _follow(
+            history, incomplete = _follow(
                 chain, tracker, params.train, reached, judge, planning.remedies(params, batches)
             )
             chosen = planning.choose(params.train.select, history)
             best = min(history, key=lambda record: record["metrics"][LOSSES[0]])
-            run |= {
-                "last": history[-1]["key"],
-                "best": best["key"],
-                "chosen": chosen["key"],
-                "epoch_keys": [record["key"] for record in history],
-            }
-            run["continues"] = _continued(store, run["epoch_keys"])
             weights = chain.weights(chosen["key"], params.train.select.endswith("_average"))
-            run["weights"] = digests.sha256(weights)
+            keys = [record["key"] for record in history]
+            of_end = {"last": keys[-1], "best": best["key"], "chosen": chosen["key"], "epoch_keys": keys}
+            of_end |= {"weights": digests.sha256(weights), "incomplete": incomplete}
+            finished = run.model_copy(update={**of_end, "continues": _continued(store, keys)})
             writing.write_bytes(paths.MODEL, weights)
         writing.write_bytes(paths.HISTORY, _table(history))
-        store.mark_run(plan.identity, run)
+        store.mark_run(finished)
         tracker.open()  # once more, if MLflow was out of reach
-        publish.complete(tracker, run, store)
+        publish.publish_training(tracker, finished, store)
     except Pruned as pruned:
-        if not known["last"]:
+        if not known.last:
             tracker.tag({tag_names.INCOMPLETE: str(pruned)})
-        tracker.end(
-            "FINISHED" if known["last"] else "KILLED"
-        )  # one that was once finished, before the search, stays so
+        tracker.end("FINISHED" if known.last else "KILLED")  # one that was once finished, before the search, stays so
         raise
     except BaseException as error:
         tracker.end("KILLED" if isinstance(error, Stopped) else "FAILED")
@@ -249,14 +245,12 @@ def _parent_check() -> Callable[[], None]:
     return check
 
 
-def _continued(store: "TrajectoryStore", epoch_keys: list[str]) -> list[list[Any]]:
+def _continued(store: "TrajectoryStore", epoch_keys: list[str]) -> list[tuple[str, int]]:
     """The longest finished run that one with these keys goes on from, if there is one, and the epoch at which that
     ended.
     """
     keys = {key: epoch for epoch, key in enumerate(epoch_keys[:-1], 1)}
-    shorter: list[list[Any]] = [
-        [identity, keys[run["last"]]] for identity, run in store.runs().items() if run["last"] in keys
-    ]
+    shorter = [(run.identity, keys[run.last]) for run in store.runs().values() if run.last in keys]
     return sorted(shorter, key=lambda found: found[1])[-1:]
 
 

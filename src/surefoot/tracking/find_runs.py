@@ -5,9 +5,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from surefoot.base import documents, paths
+from pydantic import Field
+
+from surefoot.base import paths
+from surefoot.base.documents import Document, Malformed, Number, parse_document, where
 from surefoot.base.errors import UserError
 from surefoot.base.reading import LARGEST_WHOLE, read_file
 from surefoot.tracking import mlflow_client, parent_run, tag_names, tracker
@@ -21,7 +24,27 @@ if TYPE_CHECKING:
 INTERVALS = "intervals.json"
 INTERVAL = "test_interval/"
 ID = re.compile("[0-9a-f]{1,64}")  # or the start of one
+LARGEST_MLMODEL = 2 << 20  # bytes: YAML is slow to read
 LATEST = 20  # runs that are compared where no sweep says which
+
+
+class Interval(Document):
+    """The ends of an interval."""
+
+    low: Number
+    high: Number
+
+
+class Intervals(Document):
+    """`intervals.json`: the intervals of a run's test metrics, by name."""
+
+    test: dict[str, Interval]
+
+
+class MLmodel(Document):
+    """What is read of a model's `MLmodel`."""
+
+    run_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
 
 
 @contextmanager
@@ -41,9 +64,9 @@ def reading() -> "Iterator[MlflowClient]":
         raise UserError(f"MLflow at {mlflow_client.without_password(uri)} can't be read: {error}") from None
 
 
-def search(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "list[Run]":
+def search_runs(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "list[Run]":
     """The runs that a filter of MLflow's leaves, the latest first."""
-    found = experiment(client)
+    found = experiment_id(client)
     return (
         [
             _checked(run)
@@ -60,13 +83,13 @@ def _checked(run: "Run") -> "Run":
     return run
 
 
-def experiment(client: "MlflowClient") -> str | None:
-    """The id of the experiment, or None where there is none yet. (`tracking.experiment` would make it.)"""
+def experiment_id(client: "MlflowClient") -> str | None:
+    """The id of the experiment, or None where there is none yet. (`tracker.ensure_experiment` would make it.)"""
     found = mlflow_client.active_experiment(client)
     return str(found.experiment_id) if found else None
 
 
-def run(client: "MlflowClient", wanted: str) -> "Run":
+def find_run(client: "MlflowClient", wanted: str) -> "Run":
     """The run of a name, of an id, or of the DVC experiment of that name. An id is MLflow's or the run's identity,
     which `surefoot store` lists; or its start.
 
@@ -86,7 +109,7 @@ def run(client: "MlflowClient", wanted: str) -> "Run":
             f"{len(found)} runs {how} {wanted!r}; give the id of one: {ids}" + (", ..." if len(found) > 5 else "")
         )
     if not found:
-        known = identities(wanted)
+        known = known_identities(wanted)
         if known:
             raise UserError(
                 f"the run {wanted} is in {paths.trajectory()}, but not in MLflow; `surefoot sync` brings it there, once"
@@ -106,7 +129,7 @@ def _is_parent(run: "Run") -> bool:
     return bool(run.data.tags.get(tag_names.KIND) == tag_names.PARENT_KIND)
 
 
-def identities(wanted: str) -> list[str]:
+def known_identities(wanted: str) -> list[str]:
     """The runs of the trajectory store whose identity starts so."""
     return sorted(
         path.stem
@@ -115,16 +138,16 @@ def identities(wanted: str) -> list[str]:
     )
 
 
-def latest(client: "MlflowClient") -> "tuple[list[Run], str]":
+def latest_runs(client: "MlflowClient") -> "tuple[list[Run], str]":
     """The runs to compare, the latest first, and the filter that finds them: those of the sweep that the latest run is
     of, or else the latest 20.
     """
-    runs = [run for run in search(client, limit=10 * LATEST) if tag_names.KIND not in run.data.tags][:LATEST]
+    runs = [run for run in search_runs(client, limit=10 * LATEST) if tag_names.KIND not in run.data.tags][:LATEST]
     sweep = runs[0].data.tags.get(tag_names.SWEEP) if runs else None
     quoted = parent_run.quote(sweep) if sweep else None
     if quoted:
         filtered = f"tags.`{tag_names.SWEEP}` = {quoted}"
-        return search(client, filtered), filtered
+        return search_runs(client, filtered), filtered
     return runs, f"attributes.run_id IN ({', '.join(repr(run.info.run_id) for run in runs)})"
 
 
@@ -152,10 +175,10 @@ def _by_id(client: "MlflowClient", wanted: str) -> "list[Run]":
 
 
 def _all(client: "MlflowClient", *filters: str) -> "list[Run]":
-    return list({run.info.run_id: run for filtered in filters for run in search(client, filtered)}.values())
+    return list({run.info.run_id: run for filtered in filters for run in search_runs(client, filtered)}.values())
 
 
-def intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
+def recorded_intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
     """The ends of the intervals of a run's test metrics, as `test_interval/accuracy_low`.
 
     Raises:
@@ -165,8 +188,12 @@ def intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
     as_metrics = {
         name: value for name, value in run.data.metrics.items() if name.startswith(INTERVAL)
     }  # by an older Surefoot
-    data = None if as_metrics else artifact(client, run, INTERVALS)
-    return as_metrics if data is None else interval_ends(documents.parse(documents.Intervals, data)["test"])
+    data = None if as_metrics else read_artifact(client, run, INTERVALS)
+    if data is None:
+        return as_metrics
+    return interval_ends(
+        {name: {"low": ends.low, "high": ends.high} for name, ends in parse_document(Intervals, data).test.items()}
+    )
 
 
 def interval_ends(ranges: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -174,7 +201,7 @@ def interval_ends(ranges: dict[str, dict[str, float]]) -> dict[str, float]:
     return {f"{INTERVAL}{name}_{end}": value for name, ends in ranges.items() for end, value in ends.items()}
 
 
-def artifact(client: "MlflowClient", run: "Run", path: str, largest: int = LARGEST_WHOLE) -> bytes | None:
+def read_artifact(client: "MlflowClient", run: "Run", path: str, largest: int = LARGEST_WHOLE) -> bytes | None:
     """The bytes of an artifact, or None if there is none.
 
     Raises:
@@ -204,3 +231,22 @@ def fetch_model(uri: str, into: Path) -> Path:
             lambda: download_artifacts(artifact_uri=uri, dst_path=str(into)), into=into, requests=tracker.MODEL_REQUESTS
         )
     )
+
+
+def run_of_model(mlmodel: bytes) -> str | None:
+    """The id of the run that a model is of, from its file `MLmodel`; None where that names none.
+
+    Raises:
+        Malformed: it isn't such a file.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if len(mlmodel) > LARGEST_MLMODEL:
+        raise Malformed(f"it has {len(mlmodel):,} bytes")
+    try:
+        return MLmodel.model_validate(YAML(typ="safe", pure=True).load(mlmodel.decode())).run_id
+    except YAMLError:
+        raise Malformed("it isn't YAML") from None
+    except Exception as error:  # ruamel.yaml raises many a kind
+        raise Malformed(where(error)) from None

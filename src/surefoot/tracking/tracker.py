@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from surefoot.base import digests, errors, locks, paths, terminal
 from surefoot.reproduction import provenance
 from surefoot.tracking import mlflow_client, parent_run
+from surefoot.tracking.description import Description
 from surefoot.tracking.mlflow_client import (
     OutOfReach,
     Refused,
@@ -42,17 +43,6 @@ PATCH = "source/uncommitted.patch"
 SECONDS_BETWEEN_WRITES = 1.0
 BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
 MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a run in MLflow says of itself."""
-
-    name: str
-    params: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    tags: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)  # small artifacts, by path
 
 
 @dataclass(frozen=True)
@@ -137,8 +127,8 @@ class Tracker:
                 mlflow_client.check_file(uri)
                 _build_tables(uri)
                 client = mlflow_client.connect()
-                found = find(client, self.identity)
-                gone = None if found or anew else find(client, self.identity, deleted=True)
+                found = find_by_identity(client, self.identity)
+                gone = None if found or anew else find_by_identity(client, self.identity, deleted=True)
                 if gone:
                     self.deleted = gone.info.run_id
                     return
@@ -157,7 +147,9 @@ class Tracker:
         if KIND not in self._description.tags:
             self._above(
                 "its parent",
-                lambda client: parent_run.join(client, experiment(client), client.get_run(self._id), self._sweep),
+                lambda client: parent_run.join(
+                    client, ensure_experiment(client), client.get_run(self._id), self._sweep
+                ),
             )
 
     def _above(self, what: str, write: Callable[["MlflowClient"], None]) -> None:
@@ -201,7 +193,7 @@ class Tracker:
         found: list[Run] = []
 
         def write(client: "MlflowClient") -> None:
-            other = find(client, identity)
+            other = find_by_identity(client, identity)
             if other:
                 self.tag({"surefoot.continues": other.info.run_id})
                 found.append(other)
@@ -219,8 +211,9 @@ class Tracker:
 
         self._try("its description", write)
 
-    def started(self, start: Mapping[str, Any]) -> str:
-        """Say by tags which model this run started from: `from`, and where known `run`, its identity, and `run_id`.
+    def started(self, wanted: str, weights: str, *, run: str | None, run_id: str | None) -> str:
+        """Say by tags which model this run started from: what params.yaml names, the digest of its weights, and where
+        known the run that made it, by its identity `run` or its id `run_id`.
 
         Returns a link, in Markdown.
         """
@@ -228,25 +221,20 @@ class Tracker:
 
         def write(client: "MlflowClient") -> None:
             try:
-                other = (
-                    client.get_run(start["run_id"])
-                    if start["run_id"]
-                    else find(client, start["run"])
-                    if start["run"]
-                    else None
-                )
+                by_identity = find_by_identity(client, run) if run and not run_id else None
+                other = client.get_run(run_id) if run_id else by_identity
             except Refused:  # it was deleted since
                 other = None
             self.tag(
                 {
-                    "surefoot.start": other.info.run_id if other else start["from"],
-                    "surefoot.start.weights": start["weights"],
+                    "surefoot.start": other.info.run_id if other else wanted,
+                    "surefoot.start.weights": weights,
                 }
             )
             others.extend([other] if other else [])
 
         self._try("its tags", write)
-        return f"Started from {_link(others[0]) if others else '`' + start['from'] + '`'}."
+        return f"Started from {_link(others[0]) if others else f'`{wanted}`'}."
 
     def add(self, points: Iterable[Point]) -> None:
         """Take in metrics. They are written about once a second, less often where that takes long, and by `flush`."""
@@ -411,12 +399,12 @@ class Tracker:
         self.flush()
         self._try("its end", lambda client: client.set_terminated(self._id, status))
         self._above(
-            "the status of its parent", lambda client: parent_run.settle(client, experiment(client), self._sweep)
+            "the status of its parent", lambda client: parent_run.settle(client, ensure_experiment(client), self._sweep)
         )
 
     def _create(self, client: "MlflowClient") -> "Run":
         return client.create_run(
-            experiment(client),
+            ensure_experiment(client),
             run_name=self._description.name,
             tags=_short({**self._description.tags, IDENTITY: self.identity}),
         )
@@ -529,11 +517,11 @@ def _dataset(said: Description) -> "Dataset":
     from mlflow.entities import Dataset
 
     return Dataset(
-        name=said.dataset["path"],
-        digest=said.dataset["digest"][:36],  # MLflow takes no more: the whole one is in the profile and in a tag
+        name=said.dataset.path,
+        digest=said.dataset.digest[:36],  # MLflow takes no more: the whole one is in the profile and in a tag
         source_type="local",
-        source=digests.canonical_json({"uri": said.dataset["path"]}).decode(),
-        profile=digests.canonical_json(dict(said.dataset)).decode(),
+        source=digests.canonical_json({"uri": said.dataset.path}).decode(),
+        profile=digests.canonical_json(said.dataset.plain()).decode(),
     )
 
 
@@ -558,13 +546,13 @@ def _build_tables(uri: str) -> None:
         beside.rename(path)
 
 
-def find(client: "MlflowClient", identity: str, deleted: bool = False) -> "Run | None":
+def find_by_identity(client: "MlflowClient", identity: str, deleted: bool = False) -> "Run | None":
     """The run of an identity, the latest if there should be several; or of those that were deleted."""
     from mlflow.entities import ViewType
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     filtered, order = f"tags.`{IDENTITY}` = '{identity}'", ["attributes.start_time DESC"]
-    runs = client.search_runs([experiment(client)], filtered, run_view_type=view, max_results=1, order_by=order)
+    runs = client.search_runs([ensure_experiment(client)], filtered, run_view_type=view, max_results=1, order_by=order)
     return runs[0] if runs else None
 
 
@@ -572,7 +560,7 @@ def _link(run: "Run") -> str:
     return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
 
 
-def experiment(client: "MlflowClient") -> str:
+def ensure_experiment(client: "MlflowClient") -> str:
     """The id of the experiment, which is made if it isn't there.
 
     Raises:

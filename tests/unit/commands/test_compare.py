@@ -140,7 +140,7 @@ def test_a_start_of_two_ids(monkeypatch):
     with pytest.raises(
         find_runs.UserError, match=r"^2 runs have an id that starts with 'abcd'; give the id of one: abcd1, abcd2$"
     ):
-        find_runs.run(None, "abcd")
+        find_runs.find_run(None, "abcd")
 
 
 def test_the_same_run_twice(tracked, surefoot):

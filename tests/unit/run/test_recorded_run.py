@@ -4,7 +4,7 @@ import pytest
 
 from surefoot.base import paths
 from surefoot.base.errors import UserError
-from surefoot.run.recorded_run import find
+from surefoot.run.recorded_run import find_recorded
 from surefoot.serving import mlflow_model
 
 
@@ -25,7 +25,7 @@ def trained(tracked, monkeypatch):
 
 
 def meant():
-    return find(None).run.data.params["train.lr"]
+    return find_recorded(None).run.data.params["train.lr"]
 
 
 def test_without_a_name_the_run_is_meant_whose_model_lies_here(trained):
@@ -42,4 +42,4 @@ def test_without_a_name_the_run_is_meant_whose_model_lies_here(trained):
 def test_a_damaged_store_is_told_of(here):
     (here / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match=r"MLflow at sqlite:.* can't be read: "):
-        find("some run")
+        find_recorded("some run")

@@ -26,7 +26,7 @@ def runs(tracked):
 
 def found(wanted):
     with find_runs.reading() as client:
-        return find_runs.run(client, wanted).info.run_id
+        return find_runs.find_run(client, wanted).info.run_id
 
 
 def test_ids_of_both_kinds_and_their_starts(runs):

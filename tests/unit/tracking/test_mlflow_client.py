@@ -99,7 +99,7 @@ def reached(monkeypatch):
     """Reads from a server, in a hurry; what came of it."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
 
-    def reach(answer, what=lambda client: find_runs.run(client, RUN)):
+    def reach(answer, what=lambda client: find_runs.find_run(client, RUN)):
         with server(answer) as address:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//somebody:secret@"))
             with pytest.raises(UserError) as error, find_runs.reading() as client:
@@ -113,17 +113,19 @@ def reached(monkeypatch):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 413, 418, 429, 500, 501, 502, 503, 504, 599])
 def test_each_status_is_told(reached, status):
-    assert "can't be read: " in reached(says(status), lambda client: find_runs.search(client))
+    assert "can't be read: " in reached(says(status), lambda client: find_runs.search_runs(client))
 
 
 @pytest.mark.parametrize("answer", [never, drips, drips_headers, turns_in_a_circle, hangs_up])
 def test_a_server_that_gives_no_answer(reached, answer):
-    assert "can't be read: " in reached(answer, lambda client: find_runs.search(client))
+    assert "can't be read: " in reached(answer, lambda client: find_runs.search_runs(client))
 
 
 def test_an_answer_without_an_end_is_not_kept_in_memory(reached, monkeypatch):
     monkeypatch.setattr(mlflow_client, "LARGEST_ANSWER", 1_000_000)
-    assert "an answer has more than 1,000,000 bytes" in reached(never_ends, lambda client: find_runs.search(client))
+    assert "an answer has more than 1,000,000 bytes" in reached(
+        never_ends, lambda client: find_runs.search_runs(client)
+    )
 
 
 @pytest.mark.parametrize("answer", [says(503), drips])
@@ -150,7 +152,7 @@ def test_artifacts_have_no_other_patience(reached, tmp_path, answer):
     for act in (
         lambda client: client.download_artifacts(RUN, "file", str(tmp_path)),
         lambda client: client.log_artifact(RUN, str(file)),
-        lambda client: find_runs.artifact(client, client.get_run(RUN), "a/file"),
+        lambda client: find_runs.read_artifact(client, client.get_run(RUN), "a/file"),
     ):
         assert "can't be read: " in reached(only_artifacts_fail, act)
 
@@ -173,7 +175,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize("body", ANSWERS, ids=range(len(ANSWERS)))
 def test_answers_of_other_types_are_told(reached, body):
-    assert reached(lambda handler, gone: send(handler, body), lambda client: find_runs.run(client, "a name"))
+    assert reached(lambda handler, gone: send(handler, body), lambda client: find_runs.find_run(client, "a name"))
 
 
 def test_a_refusal_is_no_outage(monkeypatch):

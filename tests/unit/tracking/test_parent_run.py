@@ -140,11 +140,11 @@ def test_no_command_takes_it_for_a_run(tracked, tmp_path):
     told = "'lr' trained nothing: it is the parent of the runs of lr; name one of those"
     for name in ("lr", parent.info.run_id, parent.info.run_id[:8]):
         with pytest.raises(UserError, match="trained nothing: it is the parent"):
-            recorded_run.find(name)
+            recorded_run.find_recorded(name)
     with pytest.raises(UserError, match=told):
         compare.lines_beside(["run 1", "lr"], tmp_path / "x.png")
     with find_runs.reading() as client:
-        runs, _ = find_runs.latest(client)
+        runs, _ = find_runs.latest_runs(client)
     assert {run.info.run_name for run in runs} == {"run 1", "run 2"}
     assert "/runs?" in ui.page()
     # A run of the same name is meant.
@@ -153,7 +153,7 @@ def test_no_command_takes_it_for_a_run(tracked, tmp_path):
         "DVC_EXP_NAME",
         "lr",
     )
-    assert recorded_run.find("lr").run.info.run_name == "run 1"
+    assert recorded_run.find_recorded("lr").run.info.run_name == "run 1"
 
 
 def test_a_name_with_quotes_of_both_kinds(tracked):

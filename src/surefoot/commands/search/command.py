@@ -16,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from surefoot.base import digests, documents, paths, reading, terminal, writing
+from surefoot.base import digests, paths, reading, terminal, writing
+from surefoot.base.documents import Digest, Document, Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.base.locks import Locks
 from surefoot.commands import option
@@ -30,9 +31,36 @@ from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
 from surefoot.reproduction import checkout, provenance
 
+FORMAT: Literal[1] = 1
 FAILURES = 5  # so many first trials may fail before the search gives up
 BEST = 5  # trials in the table at the end
-FORMAT = 1
+
+
+class Answer(Document):
+    """What a trial's process leaves."""
+
+    state: Literal["complete", "pruned"]
+    value: float | None
+    epochs: list[float | None]
+    why: str
+    metrics: list[str]
+
+
+class SearchStart(Document):
+    """The code that a search started with."""
+
+    commit: str | None
+    patch: Digest
+
+
+class Journal(Document):
+    """`.surefoot/search/NAME.json`."""
+
+    format: Literal[1]
+    settings: dict[str, Any]
+    start: SearchStart
+    base: str
+    trials: list[Trial]
 
 
 @option(
@@ -120,9 +148,9 @@ def _run(
 
     source, journal = provenance.source(), home.with_suffix(".json")
     found = _known_or_new(journal, settings, base, source)
-    place = _check_out(home, source, found["start"])
-    writing.write_json(journal, found)
-    done: list[Trial] = found["trials"]
+    place = _check_out(home, source, found.start)
+    writing.write_json(journal, found.plain())
+    done = found.trials
     terminal.say(
         f"search {name}: {min(len(done), wanted)} of {wanted} trials are there"
         if done
@@ -132,43 +160,43 @@ def _run(
     data = True  # whether the batches may be others than those that are there
     while len(done) < wanted:
         values = study.suggest(space, done, settings["seed"], up)
-        same = next((number for number, trial in enumerate(done, 1) if trial["values"] == values), None)
+        same = next((number for number, trial in enumerate(done, 1) if trial.values == values), None)
         if same:
-            trial = done[same - 1] | {"why": f"as trial {same}"}
+            trial = done[same - 1].model_copy(update={"why": f"as trial {same}"})
         else:
             question = {
                 "metric": settings["metric"],
                 "rises": up,
                 "bars": study.bars(done) if settings["prune"] == "median" else [],
             }
-            trial = _try(home, place, f"{name}-{len(done) + 1}", found["base"], values, question, data)
-            data = trial["state"] == "failed" or any(
+            trial = _try(home, place, f"{name}-{len(done) + 1}", found.base, values, question, data)
+            data = trial.state == "failed" or any(
                 not key.startswith("train.") or key == "train.start_from" for key in space
             )
-        done.append(trial)
-        writing.write_json(journal, found)
+        done = [*done, trial]
+        writing.write_json(journal, found.model_copy(update={"trials": done}).plain())
         terminal.say(f"trial {len(done)}/{wanted}  {_spell(values)}  {_outcome(trial, settings['metric'])}")
-        if len(done) >= FAILURES and all(trial["state"] == "failed" for trial in done):
+        if len(done) >= FAILURES and all(trial.state == "failed" for trial in done):
             raise UserError(
-                f"all of {len(done)} trials failed, the last one with: {trial['why']}",
+                f"all of {len(done)} trials failed, the last one with: {trial.why}",
                 f"what they printed is in {home}",
             )
     _say_best(name, done, up, settings["metric"])
 
 
-def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: provenance.Source) -> dict[str, Any]:
+def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: provenance.Source) -> Journal:
     """The search as its journal has it, or one that starts now; where the code isn't that of its start, it is told."""
     known, start = _read(journal, settings), _start(source)
-    if known and known["start"] != start:
+    if known and known.start != start:
         terminal.say(
-            f"note: {journal.stem} goes on with the code of its start, commit {str(known['start']['commit'])[:7]};"
+            f"note: {journal.stem} goes on with the code of its start, commit {str(known.start.commit)[:7]};"
             " --name starts another one with that of now"
         )
-    return known or {"format": FORMAT, "settings": settings, "start": start, "base": base, "trials": []}
+    return known or Journal(format=FORMAT, settings=settings, start=start, base=base, trials=[])
 
 
-def _start(source: provenance.Source) -> dict[str, Any]:
-    return {"commit": source.commit, "patch": digests.sha256(source.patch)}
+def _start(source: provenance.Source) -> SearchStart:
+    return SearchStart(commit=source.commit, patch=digests.sha256(source.patch))
 
 
 def _check_name(name: str | None) -> None:
@@ -192,18 +220,18 @@ def _check_keys(space: dict[str, Distribution], base: str) -> None:
                         raise UserError(f"-S {fault}") from None
 
 
-def _read(journal: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def _read(journal: Path, settings: dict[str, Any]) -> Journal | None:
     """What is known of a search.
 
     Raises:
         UserError: it can't be read, or it is another search.
     """
     try:
-        found = documents.parse(documents.Journal, reading.read_file(journal))
-        before = found["settings"]
+        found = parse_document(Journal, reading.read_file(journal))
+        before = found.settings
     except FileNotFoundError:
         return None
-    except (OSError, documents.Malformed):
+    except (OSError, Malformed):
         raise UserError(
             f"{journal} can't be read; delete it to start the search anew: what was trained is kept"
         ) from None
@@ -217,7 +245,7 @@ def _read(journal: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def _check_out(home: Path, source: provenance.Source, start: dict[str, Any]) -> Path:
+def _check_out(home: Path, source: provenance.Source, start: SearchStart) -> Path:
     """The checkout that the trials run in: that of the search's start, where it is there; else one of now."""
     if source.commit is None:
         raise UserError("surefoot search needs the project in Git, with a commit: each trial has a checkout of it")
@@ -291,12 +319,15 @@ def _try(
 ) -> Trial:
     """Run a trial; what it came to."""
     asked = home / f"trial-{name.rpartition('-')[2]}.json"
-    nothing: Trial = {"values": values, "state": "failed", "value": None, "epochs": []}
+
+    def failed(why: str) -> Trial:
+        return Trial(values=values, state="failed", value=None, epochs=[], why=why)
+
     writing.write_bytes(place / paths.PARAMS, spaces.put(base, values).encode())
     try:
         load(place / paths.PARAMS)
     except UserError as error:
-        return nothing | {"why": str(error).splitlines()[0].removeprefix(f"{place}/")}
+        return failed(str(error).splitlines()[0].removeprefix(f"{place}/"))
     writing.write_json(asked, question)
     commands = [[sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "batch"]] if data else []
     for command in [*commands, [sys.executable, "-m", "surefoot.commands.search.trial", str(asked.resolve())]]:
@@ -304,16 +335,19 @@ def _try(
         variables = {"DVC_STAGE": "train", "SUREFOOT_TRIAL": name} if command[2] != "dvc" else {}
         code, why = _run_logged(command, place, asked.with_suffix(".log"), _environment(**variables))
         if code:
-            return nothing | {"why": why or f"exit code {code}; {asked.with_suffix('.log')} has what it printed"}
-    answer = json.loads(asked.read_bytes())
+            return failed(why or f"exit code {code}; {asked.with_suffix('.log')} has what it printed")
+    try:
+        answer = parse_document(Answer, reading.read_file(asked))
+    except (OSError, Malformed) as error:
+        raise UserError(f"{asked} isn't what a trial leaves: {error}") from None
     metric = question["metric"]
-    if metric not in answer["metrics"]:
+    if metric not in answer.metrics:
         raise UserError(
-            f"--metric {metric}: no such metric is logged in an epoch; there are {', '.join(answer['metrics'])}"
+            f"--metric {metric}: no such metric is logged in an epoch; there are {', '.join(answer.metrics)}"
         )
-    if answer["state"] == "complete" and answer["value"] is None:
-        return nothing | {"why": f"{metric} isn't measured in the epoch whose model is kept"}
-    return {"values": values, **{key: answer[key] for key in ("state", "value", "epochs", "why")}}
+    if answer.state == "complete" and answer.value is None:
+        return failed(f"{metric} isn't measured in the epoch whose model is kept")
+    return Trial(values=values, state=answer.state, value=answer.value, epochs=answer.epochs, why=answer.why)
 
 
 def _run_logged(command: list[str], place: Path, log: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -350,19 +384,21 @@ def _spell(values: dict[str, Any]) -> str:
 
 
 def _outcome(trial: Trial, metric: str) -> str:
-    repeated = f"  ({trial['why']})" if trial["why"].startswith("as trial ") else ""
+    repeated = f"  ({trial.why})" if trial.why.startswith("as trial ") else ""
     return (
-        f"{metric} {trial['value']:.4g}{repeated}"
-        if trial["state"] == "complete"
-        else f"{trial['state']}: {trial['why'].removeprefix('pruned ')}"
+        f"{metric} {trial.value:.4g}{repeated}"
+        if trial.state == "complete"
+        else f"{trial.state}: {trial.why.removeprefix('pruned ')}"
     )
 
 
 def _say_best(name: str, trials: list[Trial], rises: bool, metric: str) -> None:
     """The best trials, and how to make the best one in the workspace."""
-    states = [trial["state"] for trial in trials]
+    states = [trial.state for trial in trials]
     complete = [
-        (number, trial) for number, trial in enumerate(trials, 1) if trial["state"] == "complete" and not trial["why"]
+        (trial.value, number, trial.values)
+        for number, trial in enumerate(trials, 1)
+        if trial.state == "complete" and trial.value is not None and not trial.why
     ]
     terminal.say(
         "",
@@ -371,16 +407,14 @@ def _say_best(name: str, trials: list[Trial], rises: bool, metric: str) -> None:
     )
     if not complete:
         return
-    best = sorted(complete, key=lambda found: -found[1]["value"] if rises else found[1]["value"])[:BEST]
-    rows = [["TRIAL", metric, *trials[0]["values"]]]
+    best = sorted(complete, key=lambda found: -found[0] if rises else found[0])[:BEST]
+    rows = [["TRIAL", metric, *trials[0].values]]
     rows += [
-        [str(number), f"{trial['value']:.4g}", *(json.dumps(value).strip('"') for value in trial["values"].values())]
-        for number, trial in best
+        [str(number), f"{reached:.4g}", *(json.dumps(value).strip('"') for value in values.values())]
+        for reached, number, values in best
     ]
     terminal.say(*terminal.table(rows))
-    overrides = [
-        part for key, value in best[0][1]["values"].items() for part in ("-S", shlex.quote(spaces.override(key, value)))
-    ]
+    overrides = [part for key, value in best[0][2].items() for part in ("-S", shlex.quote(spaces.override(key, value)))]
     terminal.say(
         "",
         f"in MLflow: tags.`surefoot.sweep` = '{name}'",

@@ -5,14 +5,25 @@ search goes on alike.
 import json
 import statistics
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 from surefoot.base import digests
+from surefoot.base.documents import Document
 from surefoot.commands.search.space import Distribution
 
-Trial = dict[
-    str, Any
-]  # values: by key; state: complete, pruned or failed; value: of the metric; epochs: its value at each one; why
+
+class Trial(Document):
+    """A trial: the values by key, what came of it, the metric's value at the end and in each epoch, and why it ended
+    early, or is as another.
+    """
+
+    values: dict[str, Any]
+    state: Literal["complete", "pruned", "failed"]
+    value: float | None
+    epochs: list[float | None]
+    why: str
+
+
 FIRST = 5  # complete trials before any is pruned
 
 
@@ -46,18 +57,18 @@ def _optunas(kinds: Any, given: Distribution) -> Any:
 
 
 def _known(optuna: Any, space: dict[str, Distribution], distributions: dict[str, Any], trial: Trial) -> Any:
-    complete = trial["state"] == "complete"
+    complete = trial.state == "complete"
     # One that failed counts as pruned before its first epoch: worse than all others, so that its like isn't tried again
     # and again.
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,
         params={
-            key: json.dumps(value) if space[key].kind == "choice" else value for key, value in trial["values"].items()
+            key: json.dumps(value) if space[key].kind == "choice" else value for key, value in trial.values.items()
         },
         distributions=distributions,
-        value=trial["value"] if complete else None,
-        intermediate_values={epoch: value for epoch, value in enumerate(trial["epochs"], 1) if value is not None}
-        if trial["state"] != "failed"
+        value=trial.value if complete else None,
+        intermediate_values={epoch: value for epoch, value in enumerate(trial.epochs, 1) if value is not None}
+        if trial.state != "failed"
         else {},
     )
 
@@ -67,7 +78,7 @@ def bars(trials: list[Trial]) -> list[float | None]:
 
     Empty until there are five.
     """
-    complete = [trial["epochs"] for trial in trials if trial["state"] == "complete"]
+    complete = [trial.epochs for trial in trials if trial.state == "complete"]
     if len(complete) < FIRST:
         return []
     # As long as most trials are: beyond that too few say anything. Epochs before there is a value, as of averaged

@@ -5,23 +5,24 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from surefoot.base import documents
+from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
-from surefoot.run import planning, record
+from surefoot.run import planning
+from surefoot.run.record import ACCOUNT, Account
 from surefoot.tracking import tag_names
 
 
-def read(data: bytes, tags: Mapping[str, str]) -> dict[str, Any]:
+def read_account(data: bytes, tags: Mapping[str, str]) -> Account:
     """The account, which goes with the run's tags.
 
     Raises:
         CannotSay: it doesn't.
     """
     try:
-        account = documents.parse(documents.Account, data)
-    except documents.Malformed as error:
-        raise CannotSay(f"its {record.ACCOUNT} in MLflow is damaged: {error}") from None
-    said = {"identity": (tag_names.IDENTITY, account["identity"]), "model": (tag_names.WEIGHTS, account["model"])}
+        account = parse_document(Account, data)
+    except Malformed as error:
+        raise CannotSay(f"its {ACCOUNT} in MLflow is damaged: {error}") from None
+    said = {"identity": (tag_names.IDENTITY, account.identity), "model": (tag_names.WEIGHTS, account.model)}
     others = [
         f"its {what} isn't that of the run's tag {tag}"
         for what, (tag, value) in said.items()
@@ -29,33 +30,33 @@ def read(data: bytes, tags: Mapping[str, str]) -> dict[str, Any]:
     ]
     why = _at_odds(account) or next(iter(others), None)
     if why:
-        raise CannotSay(f"its {record.ACCOUNT} in MLflow doesn't hold together: {why}")
+        raise CannotSay(f"its {ACCOUNT} in MLflow doesn't hold together: {why}")
     return account
 
 
-def _at_odds(account: dict[str, Any]) -> str | None:
+def _at_odds(account: Account) -> str | None:
     """What in an account contradicts the rest of it."""
-    epochs, origin = account["epochs"], account["origin"]
-    keys = [epoch["key"] for epoch in epochs]
-    if [epoch["epoch"] for epoch in epochs] != list(range(1, len(epochs) + 1)):
+    epochs, origin = account.epochs, account.origin.plain()
+    keys = [epoch.key for epoch in epochs]
+    if [epoch.epoch for epoch in epochs] != list(range(1, len(epochs) + 1)):
         return "its epochs aren't 1, 2, 3, ..."
-    if any(after["step"] <= before["step"] for before, after in itertools.pairwise(epochs)):
+    if any(after.step <= before.step for before, after in itertools.pairwise(epochs)):
         return "its steps don't rise from epoch to epoch"
     if len(set(keys)) < len(keys):
         return "two epochs have one key"
-    if account.get("chosen"):
+    if account.chosen:
         try:
-            chosen = planning.choose(account["select"], epochs)["key"]
+            chosen = planning.choose(account.select, [epoch.plain() for epoch in epochs])["key"]
         except (KeyError, UserError):  # no validation loss
             chosen = None
-        if account["chosen"] != chosen:
-            return f"the epoch that it calls chosen isn't the one that is chosen by {account['select']}"
-    for split in ("train", "validation"):
-        for name in ("inputs", "targets"):
+        if account.chosen != chosen:
+            return f"the epoch that it calls chosen isn't the one that is chosen by {account.select}"
+    for split, digests in (("train", account.data.train), ("validation", account.data.validation)):
+        for name, said in (("inputs", digests.inputs), ("targets", digests.targets)):
             determined = _within(origin, "data", split, name, "sha256")
-            if determined is not None and determined != account["data"][split][name]:
+            if determined is not None and determined != said:
                 return f"the {split} rows' {name} are others in its data than in its origin"
-    if _within(origin, "start", "weights") != account.get("start", {}).get("weights"):
+    if _within(origin, "start", "weights") != account.start.weights:
         return "the weights that it started from are others than in its origin"
     return None
 
@@ -66,7 +67,7 @@ def _within(value: Any, *path: str) -> Any:
     return value
 
 
-def check_keys(account: dict[str, Any], made: Sequence[Mapping[str, Any]], origin: dict[str, Any]) -> None:
+def check_keys(account: Account, made: Sequence[Mapping[str, Any]], origin: dict[str, Any]) -> None:
     """See whether an account's keys follow from its origin, as far as what was made again shows: equal keys come of
     equal origins alone.
 
@@ -78,14 +79,14 @@ def check_keys(account: dict[str, Any], made: Sequence[Mapping[str, Any]], origi
     Raises:
         CannotSay: they don't.
     """
-    said = {epoch["epoch"]: epoch for epoch in account["epochs"]}
+    said = {epoch.epoch: epoch for epoch in account.epochs}
     both = [(said[record["epoch"]], record) for record in made if record["epoch"] in said]
-    same_keys = [one["key"] == other["key"] for one, other in both]
+    same_keys = [one.key == other["key"] for one, other in both]
     # As they are digested: 0 and 0.0 are two origins.
-    same_origin = json.dumps(account["origin"], sort_keys=True) == json.dumps(origin, sort_keys=True)
-    same_states = all(one["state"] == other["state"] for one, other in both)
+    same_origin = json.dumps(account.origin.plain(), sort_keys=True) == json.dumps(origin, sort_keys=True)
+    same_states = all(one.state == other["state"] for one, other in both)
     # Other values that are scheduled make other keys, too, but then other states.
     if (any(same_keys) and not same_origin) or (same_origin and same_states and not all(same_keys)):
-        raise CannotSay(f"its {record.ACCOUNT} in MLflow doesn't hold together: its keys aren't those of its origin")
-    if any(one["key"] == other["key"] and one["step"] != other["step"] for one, other in both):
-        raise CannotSay(f"its {record.ACCOUNT} in MLflow doesn't hold together: its steps aren't those of its keys")
+        raise CannotSay(f"its {ACCOUNT} in MLflow doesn't hold together: its keys aren't those of its origin")
+    if any(one.key == other["key"] and one.step != other["step"] for one, other in both):
+        raise CannotSay(f"its {ACCOUNT} in MLflow doesn't hold together: its steps aren't those of its keys")

@@ -14,13 +14,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from surefoot.base import digests, errors, paths, reading, terminal, writing
-from surefoot.base.documents import Machine
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.commands import A_RUN, option
 from surefoot.commands.verify import trust, verdict
 from surefoot.commands.verify import verdict as verdict_module
-from surefoot.commands.verify.account import check_keys
-from surefoot.commands.verify.account import read as read_account
+from surefoot.commands.verify.account import check_keys, read_account
 from surefoot.commands.verify.remake import Remake
 from surefoot.commands.verify.verdict import (
     CANNOT_SAY,
@@ -35,9 +33,12 @@ from surefoot.commands.verify.verdict import (
 )
 from surefoot.data import kept_preparation
 from surefoot.reproduction import checkout, packages
+from surefoot.reproduction.provenance import Machine
 from surefoot.reproduction.scratch import Scratch
 from surefoot.run import publish, record, start_from
-from surefoot.run.recorded_run import Recorded, find
+from surefoot.run.record import Account, HowComputed
+from surefoot.run.recorded_run import Recorded, find_recorded
+from surefoot.run.start_note import StartNote
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tracker
 from surefoot.tracking.mlflow_client import Failure
@@ -110,16 +111,14 @@ def verify(
         raise UserError("--epochs and --sample: give one of them")
     try:
         with Scratch() as scratch:
-            recorded = find(wanted)
+            recorded = find_recorded(wanted)
             terminal.say(f"verifying {recorded.title}")
             scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
             try:
                 account = read_account(recorded.account(), recorded.run.data.tags)
-                if account.get("incomplete") and not epochs and sample is None:
-                    last = len(account["epochs"])
-                    raise CannotSay(
-                        f"it isn't complete: {account['incomplete']}; `--epochs 1-{last}` makes those again"
-                    )
+                if account.incomplete and not epochs and sample is None:
+                    last = len(account.epochs)
+                    raise CannotSay(f"it isn't complete: {account.incomplete}; `--epochs 1-{last}` makes those again")
                 ranges = _ranges(epochs, sample, account)
                 scope = (
                     scope
@@ -147,7 +146,7 @@ def verify(
 def _make_again(
     remake: Remake,
     recorded: Recorded,
-    account: dict[str, Any],
+    account: Account,
     ranges: list[tuple[int, int]] | None,
     anyway: bool,
     build: bool,
@@ -162,7 +161,7 @@ def _make_again(
     )
     doubts += _settle_environment(remake, recorded, account, build, trusted)
     if ranges is None and not doubts:  # with `ranges` the origin that comes of it says so, sooner
-        doubts += _other_rounding(remake, account["origin"]["numerics"])
+        doubts += _other_rounding(remake, account.origin.numerics)
     if doubts and not anyway:
         more = (
             "; --environment builds its packages first"
@@ -170,11 +169,11 @@ def _make_again(
             else ""
         )
         raise CannotSay(*doubts, f"--anyway makes it again and shows the differences{more}")
-    params, other_params = params_row(account.get("params") or recorded.run.data.params, remake.params)
+    params, other_params = params_row(account.params or recorded.run.data.params, remake.params)
     found = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)
     rows = [params, *found.rows]
     terminal.say("", *table(rows), "")
-    causes = verdict_module.causes(account["origin"], found.origin)
+    causes = verdict_module.causes(account.origin.plain(), found.origin)
     verdict = verdict_module.verdict(rows, causes)
     check_keys(account, found.made, found.origin)
     if verdict == IDENTICAL:
@@ -195,9 +194,9 @@ def _foreign(commit: str, patch: bytes) -> list[str]:
     )
 
 
-def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> list[tuple[int, int]] | None:
+def _ranges(epochs: str | None, sample: int | None, account: Account) -> list[tuple[int, int]] | None:
     """The epochs to look at, as (first, last); None for the whole run."""
-    last = len(account["epochs"])
+    last = len(account.epochs)
     if epochs:
         one, _, other = epochs.partition("-")
         if not (
@@ -212,7 +211,7 @@ def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> 
     if sample < 1:
         raise UserError(f"--sample {sample}: must be at least 1")
     stored = TrajectoryStore(paths.trajectory()).state_sizes()
-    possible = [epoch for epoch in range(1, last + 1) if epoch == 1 or account["epochs"][epoch - 2]["key"] in stored]
+    possible = [epoch for epoch in range(1, last + 1) if epoch == 1 or account.epochs[epoch - 2].key in stored]
     if len(possible) < last:
         terminal.say(
             f"the state before an epoch is kept for {len(possible)} of {last} epochs (train.keep_states): drawing from"
@@ -221,23 +220,20 @@ def _ranges(epochs: str | None, sample: int | None, account: dict[str, Any]) -> 
     return [(epoch, epoch) for epoch in sorted(random.SystemRandom().sample(possible, min(sample, len(possible))))]
 
 
-def _settle_environment(
-    remake: Remake, recorded: Recorded, account: dict[str, Any], build: bool, trusted: bool
-) -> list[str]:
+def _settle_environment(remake: Remake, recorded: Recorded, account: Account, build: bool, trusted: bool) -> list[str]:
     """Choose the environment to run in; returns what speaks against getting the same bits there."""
     wanted = (recorded.artifact(REQUIREMENTS) or b"").decode(errors="replace")
-    python = (recorded.document(Machine, "environment/machine.json") or {}).get("python")
+    python = (recorded.document(Machine, "environment/machine.json") or Machine()).python
     pinned, others_than_pins = packages.pins(wanted)
     if build and others_than_pins:
         raise CannotSay(
             f"{REQUIREMENTS} in MLflow has lines that aren't name==version, which are never handed to pip:"
             f" {terminal.some(others_than_pins)}"
         )
-    versions: dict[str, str] = account["origin"]["versions"]
 
     def others(environment: Path, now: str | None) -> list[str]:
         return packages.other_python(python, now) + packages.other_packages(
-            wanted, packages.installed_in(environment), versions
+            wanted, packages.installed_in(environment), account.origin.versions
         )
 
     environment = Path(sys.prefix)
@@ -268,10 +264,10 @@ def _settle_environment(
     return odd + [f"another version of {package}" for package in doubts]
 
 
-def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
+def _other_rounding(remake: Remake, numerics: HowComputed) -> list[str]:
     """Whether this machine rounds otherwise than the one that made the run, before anything is trained."""
     profile, threads = (remake.params.get(key, default) for key, default in (("numerics", "portable"), ("threads", 1)))
-    if (profile, threads) != (numerics["profile"], numerics["threads"]):
+    if (profile, threads) != (numerics.profile, numerics.threads):
         return []  # other params: no wonder
     out = remake.scratch.path / "fingerprint"
     # Under the profile and threads of the run's own params.yaml.
@@ -279,7 +275,7 @@ def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
         if remake.scratch.finish([remake.python("-m", "surefoot", "fingerprint", out=file)]):
             raise CannotSay("the numerics fingerprint can't be computed at its commit; what went wrong is above")
     now = out.read_text().strip()
-    recorded: str = numerics["fingerprint"]
+    recorded = numerics.fingerprint
     return (
         []
         if now == recorded
@@ -289,87 +285,85 @@ def _other_rounding(remake: Remake, numerics: dict[str, Any]) -> list[str]:
     )
 
 
-def _whole(remake: Remake, recorded: Recorded, account: dict[str, Any]) -> Findings:
+def _whole(remake: Remake, recorded: Recorded, account: Account) -> Findings:
     """All stages, from the raw data to the test metrics."""
     store = TrajectoryStore(remake.scratch.path / "store")
     _bring_start(remake, store, recorded, account)
     remake.reproduce("evaluate", store=store.path)
-    made = next((record.account(identity, run, store) for identity, run in store.runs().items() if run["last"]), None)
+    made = next((record.account(run, store) for run in store.runs().values() if run.last), None)
     if made is None:
         raise CannotSay("the stages ran again, but left no record of it")
-    if made["incomplete"]:
+    if made.incomplete:
         raise CannotSay(
-            f"made again, it came to no end: {made['incomplete']}; `--epochs 1-{len(account['epochs'])}` knows no such"
-            " limit"
+            f"made again, it came to no end: {made.incomplete}; `--epochs 1-{len(account.epochs)}` knows no such limit"
         )
     metrics = json.loads((remake.path / paths.METRICS).read_text())["test"]
     ranges = remake.path / paths.INTERVALS  # which an older Surefoot doesn't make
     intervals = find_runs.interval_ends(json.loads(ranges.read_text())["test"]) if ranges.is_file() else {}
-    data, symptoms = verdict.data_row(account["data"], made["data"])
-    epochs, first = verdict.epochs_row(
-        account["epochs"], made["epochs"], 1, max(len(account["epochs"]), len(made["epochs"]))
-    )
-    curves, other_curve = verdict.curves_row(account["epochs"], recorded.curves())
-    published = recorded.artifact(f"checkpoints/{account['select']}.safetensors", reading.LARGEST_WEIGHTS)
+    data, symptoms = verdict.data_row(account.data.plain(), made.data.plain())
+    said, again = ([epoch.plain() for epoch in epochs] for epochs in (account.epochs, made.epochs))
+    epochs, first = verdict.epochs_row(said, again, 1, max(len(said), len(again)))
+    curves, other_curve = verdict.curves_row(said, recorded.curves())
+    published = recorded.artifact(f"checkpoints/{account.select}.safetensors", reading.LARGEST_WEIGHTS)
     rows = [
         data,
         epochs,
         curves,
-        verdict.model_row("model", account["model"], made["model"]),
-        verdict.model_row("model in MLflow", digests.sha256(published) if published else None, made["model"]),
+        verdict.model_row("model", account.model, made.model),
+        verdict.model_row("model in MLflow", digests.sha256(published) if published else None, made.model),
         *verdict.metric_rows(recorded.results, {f"test/{name}": value for name, value in metrics.items()}),
         *verdict.interval_rows(recorded.intervals, intervals),
     ]
     if first:
-        symptoms.append(_where(recorded, account["epochs"], store, made["epochs"], first))
-    return Findings(rows, made["origin"], [*symptoms, *([other_curve] if other_curve else [])], made["epochs"])
+        symptoms.append(_where(recorded, said, store, again, first))
+    return Findings(rows, made.origin.plain(), [*symptoms, *([other_curve] if other_curve else [])], again)
 
 
-def _parts(remake: Remake, recorded: Recorded, account: dict[str, Any], ranges: list[tuple[int, int]]) -> Findings:
+def _parts(remake: Remake, recorded: Recorded, account: Account, ranges: list[tuple[int, int]]) -> Findings:
     """Some epochs, each range of them from the stored state before it, in parallel processes."""
     _bring_start(remake, TrajectoryStore(remake.path / ".surefoot"), recorded, account)
     _bring_data(remake, account)
     tasks = [_seed(remake.scratch.path / f"epochs-{first}-{last}", account, first, last) for first, last in ranges]
-    _retrain(remake, tasks, account["origin"]["numerics"]["threads"])
+    _retrain(remake, tasks, account.origin.numerics.threads)
     shown = recorded.curves()
     found = Findings([], {})
+    recorded_epochs = [epoch.plain() for epoch in account.epochs]
     for first, last, path in sorted(tasks):
         store = TrajectoryStore(path)
-        said = account["epochs"][first - 1 : last]
+        said = recorded_epochs[first - 1 : last]
         made = [record for record in (store.record(epoch["key"]) for epoch in said) if record]
         found.origin = json.loads((path / "origin.json").read_text())
         found.made += made
-        row, differs = verdict.epochs_row(account["epochs"], made, first, last)
+        row, differs = verdict.epochs_row(recorded_epochs, made, first, last)
         curves, other_curve = verdict.curves_row(said, shown[first - 1 : last])
         found.rows += [row] if curves.same else [row, curves]
-        found.symptoms += [_where(recorded, account["epochs"], store, made, differs)] if differs and made else []
+        found.symptoms += [_where(recorded, recorded_epochs, store, made, differs)] if differs and made else []
         found.symptoms += [other_curve] if other_curve else []
     return found
 
 
-def _bring_start(remake: Remake, store: TrajectoryStore, recorded: Recorded, account: dict[str, Any]) -> None:
+def _bring_start(remake: Remake, store: TrajectoryStore, recorded: Recorded, account: Account) -> None:
     """The model that it started from (`train.start_from`), where its stages look for it: the runs and files of this
     workspace aren't there.
     """
-    noted = account.get("start")
-    if not noted:
+    noted = account.start
+    if not noted.wanted:
         return
     weights = (
         recorded.artifact(f"{start_from.ARTIFACTS}/{start_from.WEIGHTS}", reading.LARGEST_WEIGHTS)
-        if noted["weights"]
+        if noted.weights
         else None
     )
-    if noted["weights"] and (weights is None or digests.sha256(weights) != noted["weights"]):
+    if noted.weights and (weights is None or digests.sha256(weights) != noted.weights):
         what = "isn't in MLflow" if weights is None else "is damaged in MLflow"
         raise CannotSay(f"the model that it started from, {start_from.ARTIFACTS}/{start_from.WEIGHTS}, {what}")
     try:
         said = recorded.artifact(f"{start_from.ARTIFACTS}/{start_from.NOTE}")
-        note = (
-            start_from.Note.model_validate_json(said) if said else start_from.Note.model_validate(noted)
-        ).model_copy(update={"fixed": True})
+        note = StartNote.model_validate_json(said) if said else noted
+        note = note.model_copy(update={"fixed": True, "keeps": None})
         given = (
             recorded.artifact(f"{start_from.ARTIFACTS}/{start_from.PREPARATION}", kept_preparation.BYTES)
-            if noted.get("keeps")
+            if noted.keeps
             else None
         )
         preparation = kept_preparation.Kept.model_validate_json(given) if given else None
@@ -377,15 +371,15 @@ def _bring_start(remake: Remake, store: TrajectoryStore, recorded: Recorded, acc
         raise CannotSay(
             f"what MLflow has of the model that it started from, {start_from.ARTIFACTS}/, is damaged"
         ) from None
-    if noted.get("keeps") and not preparation:
+    if noted.keeps and not preparation:
         raise CannotSay(
             "how the inputs of the model that it started from were prepared,"
             f" {start_from.ARTIFACTS}/{start_from.PREPARATION}, isn't in MLflow"
         )
-    if "keeps" not in noted:  # a run of an older Surefoot, which looks for it in the store
-        store.note_start(noted["key"], note.said())
+    if noted.keeps is None:  # a run of an older Surefoot, which looks for it in the store
+        store.note_start(str(noted.key), note.said())
         if weights is not None:
-            store.keep_start(noted["weights"], weights)
+            store.keep_start(str(noted.weights), weights)
         return
     with writing.new_directory(remake.path / paths.START_FROM) as out:
         for name, data in start_from.Start(note, weights, preparation).contents().items():
@@ -408,14 +402,14 @@ def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -
         raise CannotSay("these epochs can't be trained again at its commit; what went wrong is above")
 
 
-def _bring_data(remake: Remake, account: dict[str, Any]) -> None:
+def _bring_data(remake: Remake, account: Account) -> None:
     """The batches: this workspace's, if they are the recorded ones, or else made again."""
     try:
         index = json.loads((paths.BATCHES / "index.json").read_text())
-        same = index["digest"] == account["data"]["digest"] and all(
-            digests.sha256_file(paths.BATCHES / split / f"{name}.npy") == account["data"][split][name]
-            for split in ("train", "validation")
-            for name in ("inputs", "targets")
+        same = index["digest"] == account.data.digest and all(
+            digests.sha256_file(paths.BATCHES / split / f"{name}.npy") == digest
+            for split, arrays in (("train", account.data.train), ("validation", account.data.validation))
+            for name, digest in (("inputs", arrays.inputs), ("targets", arrays.targets))
         )
     except (OSError, ValueError, KeyError):
         same = False
@@ -424,31 +418,31 @@ def _bring_data(remake: Remake, account: dict[str, Any]) -> None:
         return
     remake.reproduce("batch", store=remake.scratch.path / "store")
     index = json.loads((remake.path / paths.BATCHES / "index.json").read_text())
-    if index["digest"] != account["data"]["digest"]:
+    if index["digest"] != account.data.digest:
         raise CannotSay(
             "the batches that come of its data are others than were recorded; verify the whole run to see where"
         )
 
 
-def _seed(path: Path, account: dict[str, Any], first: int, last: int) -> tuple[int, int, Path]:
+def _seed(path: Path, account: Account, first: int, last: int) -> tuple[int, int, Path]:
     """A store for some epochs, with the state before them."""
     store = TrajectoryStore(path)
     path.mkdir()
     if first > 1:
-        ours, before = TrajectoryStore(paths.trajectory()), account["epochs"][first - 2]
-        record = ours.record(before["key"])
+        ours, before = TrajectoryStore(paths.trajectory()), account.epochs[first - 2]
+        record = ours.record(before.key)
         state = ours.state(record) if record else None
         if not record or state is None:
             raise CannotSay(
                 f"the state before epoch {first} isn't stored here; `surefoot verify` without --epochs trains from the"
                 " start"
             )
-        if record["state"] != before["state"]:
+        if record["state"] != before.state:
             raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
         store.write(record, state)
-        if account["origin"].get("schedule", {}).get("follows"):  # a metric of each epoch before
-            for said in account["epochs"][: first - 2]:
-                store.write_record(said)
+        if account.origin.schedule.follows:  # a metric of each epoch before
+            for said in account.epochs[: first - 2]:
+                store.write_record(said.plain())
     return first, last, path
 
 

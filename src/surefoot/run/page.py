@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from surefoot.params.sections import NO_RESULT, default_values
+from surefoot.run.record import RunRecord
 
 SHOWN = (
     "train.model",
@@ -15,31 +16,28 @@ SHOWN = (
 )  # also where they are the defaults
 
 
-def markdown(run: Mapping[str, Any], run_id: str, before: str = "") -> str:
-    """The description of a run in MLflow.
-
-    Args:
-        run: what the store remembers of it (`runs.mark`).
-        run_id: its id in MLflow.
-        before: a line on the run that it goes on from.
+def page_markdown(run: RunRecord, run_id: str, before: str = "") -> str:
+    """The description of a run in MLflow, whose id there is `run_id`; `before`: a line on the run that it goes on
+    from.
     """
-    said, model = run["description"], run["model"]
-    rows = ", ".join(f"{said['dataset']['rows'][split]:,} {split}" for split in ("train", "validation", "test"))
-    classes = f", {len(model['classes'])} classes" if model["classes"] else ""
-    source, target = (said["params"].get(f"prepare.{name}") for name in ("source", "target"))
-    done, epochs = len(run["epoch_keys"]), run["epochs"]
+    rows, network, params = run.description.dataset.rows, run.model, run.description.params
+    assert rows and network, "the mark is whole"
+    counts = f"{rows.train:,} train, {rows.validation:,} validation, {rows.test:,} test"
+    classes = f", {len(network.classes)} classes" if network.classes else ""
+    source, target = (params.get(f"prepare.{name}") for name in ("source", "target"))
+    done = len(run.epoch_keys)
     state = (
-        (f"{done} epochs" if done == epochs else f"{done} of {epochs} epochs")
-        if run["last"]
-        else f"of {epochs} epochs, not all are trained"
+        (f"{done} epochs" if done == run.epochs else f"{done} of {run.epochs} epochs")
+        if run.last
+        else f"of {run.epochs} epochs, not all are trained"
     )
-    state += f", not complete: {run['incomplete']}" if run["incomplete"] else ""
-    results = figures(run.get("results", {}), "test/")
+    state += f", not complete: {run.incomplete}" if run.incomplete else ""
+    results = figures(run.results, "test/")
     # The first lines are seen at once, the tables below on a click.
     first = [
         (
-            f"{_code(model['factory'])} on {_code(source)}, to predict {_code(target)} ({model['task']}{classes}; rows:"
-            f" {rows}); {state}."
+            f"{_code(network.factory)} on {_code(source)}, to predict {_code(target)} ({network.task}{classes}; rows:"
+            f" {counts}); {state}."
         ),
         (
             f"Test: {', '.join(f'{name} **{value}**' for name, value in list(results.items())[:2])}."
@@ -59,7 +57,7 @@ def markdown(run: Mapping[str, Any], run_id: str, before: str = "") -> str:
             results,
         ),
         "What it was trained by, other defaults left out:",
-        _table(("Param", "Value"), {name: _code(value) for name, value in params_that_matter(said["params"]).items()}),
+        _table(("Param", "Value"), {name: _code(value) for name, value in params_that_matter(params).items()}),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -94,7 +92,7 @@ def params_that_matter(params: Mapping[str, Any]) -> dict[str, Any]:
     return asked | other
 
 
-def differing(params: list[dict[str, str]]) -> list[str]:
+def differing_params(params: list[dict[str, str]]) -> list[str]:
     """The names of the params that aren't the same in all the runs, but for those that change no result."""
     names = sorted({name for run in params for name in run} - set(NO_RESULT))
     return [name for name in names if len({run.get(name) for run in params}) > 1]
