@@ -11,9 +11,31 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from surefoot.base import errors
+from surefoot.base import digests, errors
+from surefoot.run.record import RunRecord
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.tracking.description import DescribedData, Description
 
 PROJECT = Path(__file__).parent.parent
+
+
+def description(name="a run", params=None, tags=None) -> Description:
+    """What a run in MLflow says of itself, of some data."""
+    return Description(
+        name=name, params=params or {}, dataset=DescribedData(path="raw.csv", digest="0" * 64), tags=tags or {}
+    )
+
+
+def some_run(identity: str, *, epoch_keys=(), **more) -> RunRecord:
+    """A record that says little, as one of an older Surefoot."""
+    return RunRecord(**{"description": description(), "identity": identity, "epoch_keys": list(epoch_keys), **more})
+
+
+def write_mark(store: TrajectoryStore, identity: str, mark: dict) -> None:
+    """Write a mark of any kind, sealed as the store's own."""
+    body = digests.canonical_json(mark)
+    store.run_path(identity).parent.mkdir(parents=True, exist_ok=True)
+    store.run_path(identity).write_bytes(digests.sha256(body).encode() + b"\n" + body)
 
 
 class Done:

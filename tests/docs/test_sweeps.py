@@ -72,7 +72,7 @@ def test_what_two_schedules_share_is_trained_once(workspace):
     assert run_queue(workspace, jobs=2).count("Success") == 2
     assert {run.data.tags["surefoot.sweep"] for run in workspace.runs()} == {"drop"}
     store = TrajectoryStore(workspace / ".surefoot")
-    one, other = (run["epoch_keys"] for run in store.runs().values())
+    one, other = (run.epoch_keys for run in store.runs().values())
     assert one[:2] == other[:2]
     assert one[2] != other[2]
     assert (

@@ -13,8 +13,8 @@ import pytest
 from surefoot import cli
 from surefoot.base import locks
 from surefoot.tracking import tracker as tracker_module
-from surefoot.tracking.tracker import Description, Tracker
-from tests.helpers import PROJECT
+from surefoot.tracking.tracker import Tracker
+from tests.helpers import PROJECT, description
 
 ENVIRON = {
     **os.environ,
@@ -85,9 +85,7 @@ def test_a_second_writer_of_a_run_waits_for_the_first(tmp_path, monkeypatch, cap
     assert first.stdout.readline() == b"held\n"
     opened = threading.Event()
     monkeypatch.setattr(tracker_module, "configure", lambda: opened.set() or "no-such-scheme://")
-    tracker = Tracker(
-        "a", Description("name", {}, {"path": "raw.csv", "digest": "0" * 64}), locks.Locks(tmp_path / "lock")
-    )
+    tracker = Tracker("a", description("name"), locks.Locks(tmp_path / "lock"))
     second = threading.Thread(target=tracker.open)
     second.start()
     assert not opened.wait(0.5)

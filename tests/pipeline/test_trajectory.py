@@ -446,4 +446,4 @@ def test_experiments_share_the_store_of_the_repository_they_came_from(workspace)
         check_history(workspace.path, found[name], 3)
         assert "test/accuracy" in found[name].data.metrics
     store = TrajectoryStore(workspace / ".surefoot")
-    assert {run["description"]["name"] for run in store.runs().values()} == set(found)
+    assert {run.description.name for run in store.runs().values()} == set(found)

@@ -16,6 +16,7 @@ import pytest
 from surefoot import cli
 from surefoot.base import digests
 from surefoot.run import record
+from surefoot.run.record import read_mark
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import Done, Workspace, make_workspace
 
@@ -334,13 +335,10 @@ def test_the_account_of_an_older_surefoot(project):
     path.write_bytes(written)
     assert (done.code, "identical" in done.out) == (0, True), done
     (run,) = TrajectoryStore(project.workspace / ".surefoot").runs().values()
-    older = {
-        name: value
-        for name, value in run.items()
-        if name in account or name in ("description", "weights", "epoch_keys", "last", "best")
-    }
-    made = record.account("identity", older, TrajectoryStore(project.workspace / ".surefoot"))
-    assert (made["epochs"], made["incomplete"]) == (account["epochs"], None)
+    kept = {*account, "description", "weights", "epoch_keys", "last", "best"}
+    older = read_mark(run.identity, digests.canonical_json({n: v for n, v in run.plain().items() if n in kept}))
+    made = record.account(older, TrajectoryStore(project.workspace / ".surefoot"))
+    assert ([epoch.plain() for epoch in made.epochs], made.incomplete) == (account["epochs"], None)
 
 
 def test_a_budget_of_minutes_that_is_over_before_it_was_made_again(project, tampered):

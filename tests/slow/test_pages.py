@@ -13,8 +13,8 @@ from shutil import which
 import pytest
 
 from surefoot.base.locks import Locks
-from surefoot.tracking.tracker import Description, Point, Tracker
-from tests.helpers import PROJECT
+from surefoot.tracking.tracker import Point, Tracker
+from tests.helpers import PROJECT, description
 
 pytestmark = pytest.mark.slow
 
@@ -106,13 +106,12 @@ def sweep(here, tag):
     locks = Locks(here / "lock")
     for lr in LRS:
         for size in SIZES:
-            description = Description(
+            described = description(
                 name=f"mlp lr={lr:g} batch={size}",
                 params={"train.lr": lr, "batch.size": size, "train.epochs": 5, "train.save_every": size},
-                dataset={"path": "raw.csv", "digest": "0" * 64},
                 tags={"surefoot.sweep": tag},
             )
-            tracker = Tracker(f"{lr}-{size}", description, locks)
+            tracker = Tracker(f"{lr}-{size}", described, locks)
             tracker.open("RUNNING")
             for epoch in range(1, 6):
                 values = {

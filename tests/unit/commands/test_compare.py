@@ -12,7 +12,8 @@ from surefoot import cli
 from surefoot.base import locks
 from surefoot.commands import ui
 from surefoot.tracking import find_runs
-from surefoot.tracking.tracker import Description, Point, Tracker
+from surefoot.tracking.tracker import Point, Tracker
+from tests.helpers import description
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def write(here, name, lr, accuracy=None, epochs=3, **tags):
     params = {"train.lr": lr, "batch.size": 4, "train.save_every": int(lr * 100)}
     tracker = Tracker(
         f"{name} {lr} {accuracy}",
-        Description(name, params, {"path": "raw.csv", "digest": "0" * 64}, tags),
+        description(name, params, tags),
         locks.Locks(here / "lock"),
     )
     tracker.open("RUNNING")

@@ -7,6 +7,7 @@ from surefoot.base import digests
 from surefoot.base.errors import UserError
 from surefoot.commands.store import forget_run, prune_states, runs_table, total_size
 from surefoot.run.trajectory_store import TrajectoryStore
+from tests.helpers import description, some_run
 from tests.unit.run.chains import STEPS, cut, walk
 
 
@@ -25,7 +26,7 @@ def mark(store, parts, name, *, finished=True):
     losses = {key: store.record(key)["metrics"]["validation/loss"] for key in keys if store.record(key)}
     done = {"last": keys[-1], "best": min(losses, key=losses.get)} if finished else {"last": None, "best": None}
     identity = digests.sha256(name.encode())
-    store.mark_run(identity, {"epoch_keys": keys, "description": {"name": name, "params": {}, "dataset": {}}, **done})
+    store.mark_run(some_run(identity, epoch_keys=keys, description=description(name), **done))
     return identity
 
 

@@ -6,6 +6,7 @@ import pytest
 from surefoot import cli
 from surefoot.params.reference import json_schema
 from surefoot.run.trajectory_store import TrajectoryStore
+from tests.helpers import description, some_run
 from tests.unit.run.chains import cut, walk
 
 
@@ -31,15 +32,8 @@ def mark(path, parts, name):
     walk(store, parts)
     identity = f"{name}" * 64
     keys = [part.key for part in parts]
-    store.mark_run(
-        identity[:64],
-        {
-            "epoch_keys": keys,
-            "last": keys[-1],
-            "best": keys[0],
-            "description": {"name": f"run {name}", "params": {}, "dataset": {}},
-        },
-    )
+    said = description(f"run {name}")
+    store.mark_run(some_run(identity[:64], epoch_keys=keys, last=keys[-1], best=keys[0], description=said))
 
 
 NEEDED = {"compare": ["a", "b"], "predict": ["rows.csv"]}  # what a command isn't even parsed without

@@ -11,6 +11,7 @@ from surefoot.commands.sync import sync
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from surefoot.tracking.mlflow_client import OutOfReach
+from tests.helpers import write_mark
 
 NETWORK = """
 from torch import nn
@@ -159,9 +160,8 @@ def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
     trained.train("0.1", **AWAY)
     trained.train("0.2", **AWAY)
     store = TrajectoryStore(paths.trajectory())
-    identity, whole = next(
-        (identity, run) for identity, run in store.runs().items() if run["description"]["params"]["train.lr"] == 0.1
-    )
+    run = next(run for run in store.runs().values() if run.description.params["train.lr"] == 0.1)
+    identity, whole = run.identity, run.plain() | {"version": 1}
     needed = (
         "best",
         "weights",
@@ -178,11 +178,11 @@ def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
     broken = [{name: value for name, value in whole.items() if name != left_out} for left_out in needed]
     broken += [
         whole | {"best": "x"},
-        whole | {"model": {}},
+        whole | {"model": {"factory": "networks.mlp:mlp"}},
         whole | {"description": whole["description"] | {"dataset": {}}},
     ]
     for mark in broken:
-        store.mark_run(identity, mark)
+        write_mark(store, identity, mark)
         lines, error = said(capfd)
         assert (
             [line.partition(" of it isn't whole")[0] for line in lines if line.startswith("left as it is")],
@@ -192,7 +192,10 @@ def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
             "",
         )
     assert by_lr(trained).keys() == {"0.2"}
-    store.mark_run(identity, whole)
+    write_mark(store, identity, whole | {"model": {}})
+    lines, error = said(capfd)
+    assert (len(lines), error) == (1, ""), "a damaged one counts as none"
+    store.mark_run(run)
     assert said(capfd)[1] == ""
     assert by_lr(trained).keys() == {"0.1", "0.2"}
 

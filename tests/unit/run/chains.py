@@ -18,6 +18,7 @@ from surefoot.training.loop import Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.network import to_bytes
 from surefoot.training.numerics import seed_step
+from tests.helpers import some_run
 
 SEED, ROWS, SIZE, CLASSES = 3, 45, 8, 3
 STEPS = math.ceil(ROWS / SIZE)  # of an epoch: 6
@@ -135,13 +136,8 @@ def walk(path, parts, *, stop=None, make=make, mark=False, **options):
             if mark:
                 best = min(outcome.records, key=lambda record: record["metrics"]["validation/loss"])
                 keys = [part.key for part in parts if part.ends_epoch]
-                about = {
-                    "epoch_keys": keys,
-                    "last": keys[-1],
-                    "best": best["key"],
-                    "description": {"name": f"{len(keys)} epochs", "params": {}, "dataset": {}},
-                }
-                store.mark_run(digests.sha256(parts[-1].key.encode()), about)
+                identity = digests.sha256(parts[-1].key.encode())
+                store.mark_run(some_run(identity, epoch_keys=keys, last=keys[-1], best=best["key"]))
         finally:
             outcome.steps = max(outcome.steps, links.steps_trained)
     return outcome

@@ -433,7 +433,7 @@ def test_what_other_runs_need_stays(tmp_path):
         number
         for run in TrajectoryStore(tmp_path).runs().values()
         for number, part in enumerate(long, 1)
-        if part.key in (run["last"], run["best"])
+        if part.key in (run.last, run.best)
     }
     assert 2 in needed
     losses = [TrajectoryStore(tmp_path).record(part.key)["metrics"]["validation/loss"] for part in long]

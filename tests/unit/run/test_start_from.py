@@ -125,7 +125,7 @@ def test_goes_on_from_the_previous_run(come):
     assert "; new: raw/2.csv\n" in done.out
     ran(come, "evaluate")
     run, before = come.runs()
-    origin = mark()["origin"]
+    origin = mark().origin.plain()
     assert origin["start"] == {"weights": digests.sha256(first)}
     assert run.data.tags["surefoot.start"] == before.info.run_id
     assert (
@@ -169,7 +169,9 @@ def test_new_rows_alone(come):
     assert sorted(store.train.inputs[first, 0]) == sorted(store.train.inputs[store.train.inputs[:, 0] >= OLD / 64, 0])
     assert sorted(first) == sorted(second)
     assert first.tolist() != second.tolist()
-    assert mark()["origin"]["data"]["only"] == [[store.index["parts"][0]["rows"]["train"], len(store.train.targets)]]
+    assert mark().origin.plain()["data"]["only"] == [
+        [store.index["parts"][0]["rows"]["train"], len(store.train.targets)]
+    ]
 
 
 def halt_after(monkeypatch, segments):
@@ -216,12 +218,12 @@ def test_one_that_is_finished_does_not_go_on_from_itself(come):
     assert len(come.runs()) == there
     come.edit("train.lr", "0.02")  # another run on the same data starts from the same model
     ran(come, "train", "evaluate")
-    assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
+    assert mark().origin.plain()["start"] == {"weights": digests.sha256(first)}
     part(come, "3.csv", NEW, OLD + NEW)
     last = weights()
     ran(come)
-    assert mark()["origin"]["start"] == {"weights": digests.sha256(last)}
-    assert mark()["seen"]["parts"][2][0] == "raw/3.csv"
+    assert mark().origin.plain()["start"] == {"weights": digests.sha256(last)}
+    assert mark().seen.parts[2][0] == "raw/3.csv"
 
 
 def test_previous_without_a_run_before(tracked):
@@ -266,12 +268,12 @@ def test_starts_that_mlflow_and_files_have(come):
     for wanted in [*known, "kept.safetensors"]:
         come.edit("train.start_from", wanted)
         done = ran(come, "start_from", "train", "evaluate")
-        assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
+        assert mark().origin.plain()["start"] == {"weights": digests.sha256(first)}
         assert ("; new: raw/2.csv" in done.out) is False  # evaluate says nothing of it
         assert ("old/accuracy" in json.loads(paths.METRICS.read_text())["test"]) is (wanted != "kept.safetensors")
     # One run, whatever the start was called.
     assert len(come.runs()) == 2
-    assert mark()["start"]["seen"] is None
+    assert mark().start.seen is None
 
 
 # --- what is wrong
@@ -420,12 +422,12 @@ def test_the_preparation_of_the_start_is_kept(coming):
     assert schema()["features"] == before["features"]
     assert schema()["rows"] != before["rows"]
     ran(coming, "batch", "train", "evaluate")
-    assert mark()["start"]["keeps"] is True
+    assert mark().start.keeps is True
     coming.edit("prepare", "{source: raw, target: kind, refit: true}")
     done = ran(coming, "prepare", "batch", "train")
     assert "is kept" not in done.out
     assert schema()["features"] != before["features"]
-    assert mark()["start"]["keeps"] is False
+    assert mark().start.keeps is False
 
 
 TOWNS = "{source: raw, target: kind, categories: %s, missing: {numeric: mean, category: constant}}"
@@ -533,7 +535,7 @@ def test_a_class_that_is_gone_keeps_its_output(coming):
     )
     ran(coming)
     assert schema()["classes"] == ["x", "y", "z"]
-    assert mark()["weights"] == digests.sha256(weights())
+    assert mark().weights == digests.sha256(weights())
 
 
 @pytest.mark.parametrize(
@@ -607,8 +609,8 @@ def test_previous_is_the_model_that_lies_here(coming):
     part(coming, "2.csv", NEW, OLD)
     coming.edit("train.start_from", "previous")
     ran(coming)
-    assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
-    assert mark()["start"]["seen"]["parts"] == [["raw/1.csv", mark()["seen"]["parts"][0][1]]]
+    assert mark().origin.plain()["start"] == {"weights": digests.sha256(first)}
+    assert mark().start.seen.parts == [["raw/1.csv", mark().seen.parts[0][1]]]
 
 
 def test_a_model_that_a_failed_training_took_away_is_the_one_that_dvc_lock_names(coming):
@@ -629,7 +631,7 @@ def test_a_model_that_a_failed_training_took_away_is_the_one_that_dvc_lock_names
     cached.parent.mkdir(parents=True)
     cached.write_bytes(first)
     ran(coming)
-    assert mark()["origin"]["start"] == {"weights": digests.sha256(first)}
+    assert mark().origin.plain()["start"] == {"weights": digests.sha256(first)}
 
 
 def test_a_model_that_only_dvc_knows_of(coming):
@@ -671,7 +673,7 @@ def test_another_start_in_between_leaves_nothing(come):
     fresh = weights()
     come.edit("train.start_from", "previous")
     ran(come)
-    assert mark()["origin"]["start"] == {"weights": digests.sha256(fresh)}
+    assert mark().origin.plain()["start"] == {"weights": digests.sha256(fresh)}
 
 
 def test_rows_new_without_a_start(come):
@@ -780,7 +782,7 @@ def weekly(workspace, *weeks):
 
 def starts(workspace):
     return [
-        run["origin"].get("start") for run in TrajectoryStore(workspace / ".surefoot").runs().values() if run["last"]
+        run.origin.plain().get("start") for run in TrajectoryStore(workspace / ".surefoot").runs().values() if run.last
     ]
 
 

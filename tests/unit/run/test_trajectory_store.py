@@ -10,6 +10,7 @@ import pytest
 from surefoot.base import digests
 from surefoot.base.errors import UserError
 from surefoot.run.trajectory_store import TrajectoryStore
+from tests.helpers import some_run
 
 KEY, OTHER = "a" * 64, "b" * 64
 STATE = bytes(range(256)) * 40
@@ -26,10 +27,6 @@ def store(tmp_path):
 
 def names(store):
     return sorted(path.relative_to(store.path).as_posix() for path in store.path.rglob("*") if path.is_file())
-
-
-def mark(**more):
-    return {"description": {"name": "a run", "params": {}, "dataset": {}}, "epoch_keys": [], **more}
 
 
 def test_what_is_written_is_read(store):
@@ -71,7 +68,7 @@ def test_a_state_that_is_dropped_leaves_its_record(store):
 def test_each_flipped_byte_and_each_truncation_is_found(store, what, capsys):
     state = STATE[:300]
     store.write(record(state=state), state)
-    store.mark_run("c" * 64, mark(last=KEY))
+    store.mark_run(some_run("c" * 64, last=KEY))
     path = {
         "record": store.record_path(KEY),
         "state": store.state_path(KEY),
@@ -206,7 +203,7 @@ def test_a_mark_that_cannot_be_written(store):
     store.path.mkdir()
     (store.path / "runs").touch()
     with pytest.raises(UserError, match="runs can't be written: "):
-        store.mark_run(KEY, {})
+        store.mark_run(some_run(KEY))
 
 
 FILLS = """
@@ -250,8 +247,8 @@ def test_what_a_killed_writer_left_is_no_state(store):
 def test_a_state_that_another_process_deletes_meanwhile_is_left_out(store, monkeypatch):
     store.write(record(), STATE)
     store.write(record(OTHER), STATE)
-    store.mark_run(KEY, mark())
-    store.mark_run(OTHER, mark())
+    store.mark_run(some_run(KEY))
+    store.mark_run(some_run(OTHER))
     real = Path.glob
 
     def glob(self, pattern):
@@ -268,11 +265,11 @@ def test_a_state_that_another_process_deletes_meanwhile_is_left_out(store, monke
 
 def test_runs_are_read_again_when_they_change(store):
     one, other = TrajectoryStore(store.path), TrajectoryStore(store.path)
-    one.mark_run(KEY, mark(last=None))
-    assert other.runs() == {KEY: mark(last=None)}
-    one.mark_run(KEY, mark(last=OTHER))
-    one.mark_run(OTHER, mark(last=None))
-    assert other.runs() == {KEY: mark(last=OTHER), OTHER: mark(last=None)}
+    one.mark_run(some_run(KEY, last=None))
+    assert other.runs() == {KEY: some_run(KEY, version=1, last=None)}
+    one.mark_run(some_run(KEY, last=OTHER))
+    one.mark_run(some_run(OTHER, last=None))
+    assert {identity: run.last for identity, run in other.runs().items()} == {KEY: OTHER, OTHER: None}
     (store.path / "runs" / f"{KEY}.json").unlink()
     assert list(other.runs()) == [OTHER]
 

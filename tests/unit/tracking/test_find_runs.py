@@ -3,13 +3,14 @@
 import pytest
 
 from surefoot.base import paths
+from surefoot.base.documents import Malformed
 from surefoot.base.errors import UserError
 from surefoot.commands.store import forget_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tag_names
+from tests.helpers import description, some_run
 
 ONE, TWO, THREE = "a" * 64, "abcd" + "1" * 60, "abcd" + "2" * 60
-RUN = {"epoch_keys": [], "last": None, "description": {"name": "kept", "params": {}, "dataset": {}}}
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_runs_of_one_identity_are_one(runs, tracked):
 
 
 def test_a_run_that_mlflow_lacks(runs):
-    TrajectoryStore(paths.trajectory()).mark_run("ef" * 32, RUN)
+    TrajectoryStore(paths.trajectory()).mark_run(some_run("ef" * 32))
     with pytest.raises(
         UserError,
         match=r"^the run efef is in .*, but not in MLflow; `surefoot sync` brings it there, once it is finished$",
@@ -72,9 +73,52 @@ def test_a_run_that_mlflow_lacks(runs):
 def test_the_store_forgets_by_either(runs):
     store = TrajectoryStore(paths.trajectory())
     for identity in runs:
-        store.mark_run(identity, RUN)
+        store.mark_run(some_run(identity, description=description("kept")))
     assert forget_run(store, runs[ONE][:8]) == "kept"
     assert forget_run(store, TWO[:8]) == "kept"
     assert list(store.runs()) == [THREE]
     with pytest.raises(UserError, match=r"lists them$"):
         forget_run(store, runs[ONE])
+
+
+MLMODEL = (
+    b"artifact_path: x\nrun_id: 0123456789abcdef0123456789abcdef\nflavors:\n  python_function:\n    loader_module:"
+    b" surefoot.serving\n"
+)
+
+
+def test_an_mlmodel():
+    assert find_runs.run_of_model(MLMODEL) == "0123456789abcdef" * 2
+    assert find_runs.run_of_model(b"flavors: {}\n") is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(
+            b"",
+            b"- a\n",
+            b"5\n",
+            b"run_id: 5\n",
+            b"run_id: ../x\n",
+            b"run_id: [a]\n",
+            b"run_id: {a: b}\n",
+            b"run_id: !!python/object/apply:os.system [ls]\n",
+        ),
+        *(
+            b"a: b: c\n",
+            b"\xff\xfe\xff",
+            b"\x00",
+            b"[" * 50_000,
+            b"{a: " * 50_000,
+            b"- " * 50_000,
+            b"run_id: *nothing\n",
+            b"&a [*a]",
+            b"x" * (3 << 20),
+        ),
+        b"run_id: 2001-99-99\n",
+    ],
+)
+def test_malformed_mlmodels(data):
+    with pytest.raises(Malformed, match=r"^[^\n]+$"):
+        find_runs.run_of_model(data)

@@ -11,15 +11,15 @@ from surefoot.base.errors import UserError
 from surefoot.commands import compare, ui
 from surefoot.run import recorded_run
 from surefoot.tracking import find_runs, parent_run
-from surefoot.tracking.tracker import Description, Point, Tracker
-from tests.helpers import PROJECT
+from surefoot.tracking.tracker import Point, Tracker
+from tests.helpers import PROJECT, description
 
 
 def tracker(here, number, sweep="it's a sweep", **tags):
     tags |= {"surefoot.sweep": sweep} if sweep else {}
     return Tracker(
         f"identity {number}",
-        Description(f"run {number}", {"train.lr": number}, {"path": "raw.csv", "digest": "0" * 64}, tags),
+        description(f"run {number}", {"train.lr": number}, tags),
         locks.Locks(here / "lock"),
     )
 

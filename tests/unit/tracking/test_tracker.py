@@ -16,7 +16,7 @@ from surefoot.base import locks
 from surefoot.params.reading import load
 from surefoot.run import naming, planning
 from surefoot.tracking import mlflow_client, tracker
-from tests.helpers import PARAMS
+from tests.helpers import PARAMS, description
 
 NETWORKS = "tests.unit.training.networks_for_tests"
 
@@ -72,7 +72,7 @@ def test_the_param_of_any_column_has_a_name_that_mlflow_takes(column):
     ],
 )
 def test_a_runs_name_begins_with_the_data_and_what_differs(here, monkeypatch, edits, label, name):
-    monkeypatch.setattr(planning.provenance, "committed", lambda path: PARAMS.encode())
+    monkeypatch.setattr(naming.provenance, "committed", lambda path: PARAMS.encode())
     for key, value in edits.items():
         here.edit(key, value)
     assert naming.name(load(here / "params.yaml"), label) == name
@@ -346,7 +346,7 @@ def test_the_load_of_the_machine_by_mlflows_own_sampler(tracked, monkeypatch, sw
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", switch)
     one = tracker.Tracker(
         "identity",
-        tracker.Description("a run", {}, {"path": "raw.csv", "digest": "0" * 64}),
+        description(),
         locks.Locks(tracked / "lock"),
     )
     one.open("RUNNING")
@@ -363,9 +363,7 @@ def test_the_load_of_the_machine_by_mlflows_own_sampler(tracked, monkeypatch, sw
 
 
 def test_tags_are_short_and_none_is_empty(tracked):
-    said = tracker.Description(
-        "a run", {}, {"path": "raw.csv", "digest": "0" * 64}, {"surefoot.git.left_out": "", "long": "x" * 4000}
-    )
+    said = description(tags={"surefoot.git.left_out": "", "long": "x" * 4000})
     one = tracker.Tracker("identity", said, locks.Locks(tracked / "lock"))
     one.open("RUNNING")
     one.tag({"surefoot.incomplete": "after 1 of 2 epochs", "more": "y" * 4000})
@@ -377,3 +375,55 @@ def test_tags_are_short_and_none_is_empty(tracked):
     assert not {"surefoot.git.left_out", "surefoot.incomplete", "never.there"} & run.data.tags.keys()
     assert [name for name, value in run.data.tags.items() if len(value) > 250] == ["mlflow.note.content"]
     assert not one.lacks
+
+
+def some_tracker(here):
+    return tracker.Tracker("identity", description(), locks.Locks(here / "lock"))
+
+
+def test_a_description_that_a_person_wrote_stays(tracked):
+    first = some_tracker(tracked)
+    first.open()
+    for text in ("one\n", "two\n"):
+        first.note(text)
+        note = tracked.runs()[0].data.tags["mlflow.note.content"]
+        assert note.startswith(f"{text}\n<!-- written by surefoot")
+    tracked.client().set_tag(first.run_id, "mlflow.note.content", note.replace("two", "mine"))
+    first.note("three\n")
+    assert "mine" in tracked.runs()[0].data.tags["mlflow.note.content"]
+    tracked.client().set_tag(first.run_id, "mlflow.note.content", "")
+    first.note("three\n")
+    assert "three" in tracked.runs()[0].data.tags["mlflow.note.content"]
+
+
+def test_metrics_are_shown_with_the_model_once(tracked):
+    first = some_tracker(tracked)
+    first.open()
+    client = tracked.client()
+    epochs = [tracker.Point("validation/loss", 0.5, epoch, 1_700_000_000.1237) for epoch in (1, 2)]
+    first.add(epochs)
+    first.results({"test/loss": 0.25})
+    first.link(epochs)  # without a model: nothing
+    model = client.create_logged_model(tracked.runs()[0].info.experiment_id, source_run_id=first.run_id).model_id
+    client.set_tag(first.run_id, "surefoot.model_id", model)
+    for _ in range(2):
+        first.link(epochs[1:])
+        first.results({"test/loss": 0.25, "test/accuracy": 0.9})
+    linked = client.get_logged_model(model).metrics
+    assert sorted((metric.key, metric.step, metric.value, metric.dataset_name) for metric in linked) == [
+        ("test/accuracy", 0, 0.9, "raw.csv"),
+        ("test/loss", 0, 0.25, "raw.csv"),
+        ("validation/loss", 2, 0.5, "raw.csv"),
+    ]
+    assert len(client.get_metric_history(first.run_id, "test/loss")) == 1, "the run has it once"
+    assert len(client.get_metric_history(first.run_id, "validation/loss")) == 2
+
+
+def test_a_model_that_somebody_deleted_holds_nothing_up(tracked, capfd):
+    first = some_tracker(tracked)
+    first.open()
+    tracked.client().set_tag(first.run_id, "surefoot.model_id", "m-gone")
+    first.results({"test/loss": 0.25})
+    first.link([tracker.Point("validation/loss", 0.5, 1, 1_700_000_000.0)])
+    assert first.run_id, capfd.readouterr()
+    assert tracked.runs()[0].data.metrics == {"test/loss": 0.25}

@@ -1,7 +1,7 @@
 import pytest
 
 from surefoot.commands.search.space import parse
-from surefoot.commands.search.study import bars, suggest
+from surefoot.commands.search.study import Trial, bars, suggest
 
 SPACE = parse(
     ["train.lr=log(1e-3,1)", "batch.size=choice(32,64)", "train.epochs=int(1,9)", "train.momentum=uniform(0,0.99)"]
@@ -9,13 +9,8 @@ SPACE = parse(
 
 
 def trial(values=None, state="complete", value=1.0, epochs=()):
-    return {
-        "values": values,
-        "state": state,
-        "value": value if state == "complete" else None,
-        "epochs": list(epochs),
-        "why": "",
-    }
+    reached = value if state == "complete" else None
+    return Trial(values=values or {}, state=state, value=reached, epochs=list(epochs), why="")
 
 
 def quality(values):
@@ -41,12 +36,12 @@ def test_a_suggestion_depends_on_the_seed_and_the_trials_before_alone():
     assert searched(25, trials=whole[:13]) == whole  # as after a kill
     assert searched(25)[24] == whole[24]
     assert searched(1, seed=1) != whole[:1]
-    assert len({str(found["values"]) for found in whole}) > 20
+    assert len({str(found.values) for found in whole}) > 20
 
 
 def test_suggestions_lie_in_the_space():
     for found in searched(25):
-        values = found["values"]
+        values = found.values
         assert 0.001 <= values["train.lr"] <= 1
         assert values["batch.size"] in (32, 64)
         assert values["train.epochs"] in range(1, 10)
@@ -59,7 +54,7 @@ def test_it_finds_better_than_chance():
     while len(done) < 40:
         values = suggest(SPACE, done, 0, rises=False)
         done.append(trial(values, value=quality(values)))
-    before, after = ([found["value"] for found in part] for part in (done[:10], done[10:]))
+    before, after = ([found.value for found in part] for part in (done[:10], done[10:]))
     assert sum(after) / 30 < sum(before) / 10
 
 

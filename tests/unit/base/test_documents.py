@@ -1,0 +1,50 @@
+"""Documents, mutated: a line in any case, never a traceback."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from surefoot.base import digests
+from surefoot.base.documents import Malformed, parse_document
+from surefoot.commands.search.command import Answer, Journal
+from surefoot.reproduction.provenance import Machine
+from surefoot.run.record import Account, RunRecord
+from surefoot.run.start_note import Seen, StartNote
+from surefoot.run.trajectory_store import StateRecord
+from surefoot.tracking.find_runs import Intervals
+from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
+
+SEEN = {
+    "parts": [["data/raw/a.csv", "0" * 64], ["data/raw/b.csv", "1" * 64]],
+    "others": ["2" * 64],
+    "split": {"prepare.split": {"by": "row"}, "seed": 0},
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Seen, StartNote, Machine, RunRecord, StateRecord, Account, Journal, Answer, Intervals],
+)
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_documents(kind, how):
+    with pytest.raises(Malformed, match=r"^[^\n]+$"):
+        parse_document(kind, BROKEN[how](digests.canonical_json(SEEN)))
+
+
+@given(
+    st.sampled_from(list(places_of(SEEN))),
+    st.sampled_from(["replace", "drop", "wrap", "twice"]),
+    st.sampled_from(WRONG),
+)
+def test_part_files_are_what_they_should_be_or_refused(place, how, new):
+    try:
+        read = parse_document(Seen, json.dumps(mutated(SEEN, place, how, new)).encode())
+    except Malformed as error:
+        assert "\n" not in str(error)
+        return
+    assert all(isinstance(text, str) for part in read.parts for text in part)
+    assert all(len(part) == 2 for part in read.parts)
+    assert all(isinstance(text, str) for text in read.others)
+    assert isinstance(read.split, dict)
