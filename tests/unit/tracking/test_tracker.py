@@ -14,7 +14,7 @@ import pytest
 
 from surefoot.base import locks
 from surefoot.params.reading import load
-from surefoot.run import naming, planning
+from surefoot.run import naming
 from surefoot.tracking import mlflow_client, tracker
 from tests.helpers import PARAMS, description
 
