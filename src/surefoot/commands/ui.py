@@ -2,9 +2,7 @@
 it.
 """
 
-import base64
 import errno
-import json
 import os
 import signal
 import socket
@@ -13,37 +11,18 @@ import sys
 import time
 import urllib.parse
 import webbrowser
-import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from surefoot.base import digests, paths, terminal
+from surefoot.base import paths, terminal
 from surefoot.base.errors import Stopped, UserError
 from surefoot.commands import option, sync
+from surefoot.commands.ui_page_state import WORKFLOW, compare_page_query
 from surefoot.reproduction.scratch import Scratch
-from surefoot.run.page import SHOWN, differing_params
-from surefoot.tracking import find_runs, mlflow_client, tag_names
+from surefoot.tracking import find_runs, mlflow_client
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-
-# an experiment's tag: charts and filter, as "Saved views" in MLflow's own page writes them
-VIEW = "mlflow.sharedViewState."
-# By which runs are compared: the first that they have.
-MEASURES = ("test/accuracy", "test/r2", "test/rmse", "test/mae", "test/loss", "validation/accuracy", "validation/loss")
-CURVES = {
-    "validation/loss": "log",
-    "train/loss": "log",
-    "validation/accuracy": "linear",
-    "lr": "linear",
-    "gradient_norm": "log",
-}  # over epochs, and the axis
-WORKFLOW = {"workflowType": "machine_learning"}  # without it MLflow opens its pages for language models
 EXPERIMENTS = f"/#/experiments?{urllib.parse.urlencode(WORKFLOW)}"
 SECONDS_TO_START = 60
-COLUMNS = 12  # params in MLflow's list
 HOST = "127.0.0.1"
 SERVER = [sys.executable, "-m", "mlflow", "server"]
 
@@ -165,150 +144,8 @@ def page() -> str:
             return EXPERIMENTS
         if len(runs) == 1:
             return f"/#/experiments/{experiment}/runs/{runs[0].info.run_id}?{urllib.parse.urlencode(WORKFLOW)}"
-        return f"/#/experiments/{experiment}/runs?{urllib.parse.urlencode(_view(client, experiment, runs, filtered))}"
-
-
-def _view(client: "MlflowClient", experiment: str, runs: "list[Run]", filtered: str) -> dict[str, str]:
-    """The query that opens the charts of these runs; they are saved as a tag of the experiment."""
-    sweep = runs[0].data.tags.get(tag_names.SWEEP)
-    state = charts(runs, filtered)
-    key = f"surefoot-{digests.sha256((sweep or 'latest').encode())[:16]}"
-    text = f"deflate;{base64.b64encode(zlib.compress(digests.canonical_json(state))).decode()}"
-    now = time.time_ns() // 1_000_000
-    shown = {"compareRunsMode": "CHART", **WORKFLOW}
-    try:
-        if _saved(client.get_experiment(experiment).tags.get(VIEW + key, "")) != text:
-            name = f"Sweep {sweep}" if sweep else "Latest runs"
-            client.set_experiment_tag(
-                experiment, VIEW + key, json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": text})
-            )
-    except mlflow_client.Refused:  # a server on which one may read alone: MLflow's own choice of charts
-        return shown | {"searchFilter": filtered}
-    return shown | {"viewStateShareKey": key}
-
-
-def _saved(view: str) -> Any:
-    """The state in a saved view; None where that is none."""
-    try:
-        found = json.loads(view)
-    except (ValueError, RecursionError):
-        return None
-    return found.get("state") if isinstance(found, dict) else None
-
-
-def charts(runs: "list[Run]", filtered: str) -> dict[str, Any]:
-    """The state of MLflow's page for these runs: what differs, what came of it, and the curves; the other metrics in
-    folded sections.
-    """
-    metrics = {
-        name for run in runs for name in run.data.metrics if not name.startswith("system/")
-    }  # those have a section of MLflow's own
-    measure = next((name for name in MEASURES if name in metrics), None)
-    params = differing_params([run.data.params for run in runs])
-    numbers = [name for name in params if all(_is_number(run.data.params.get(name, "")) for run in runs)]
-    cards: list[dict[str, Any]] = []
-
-    def card(section: str, kind: str, title: str, **settings: Any) -> None:
-        common = {
-            "type": kind,
-            "uuid": f"{section}-{len(cards)}",
-            "metricSectionId": section,
-            "displayName": title,
-            "deleted": False,
-            "isGenerated": False,
-        }
-        cards.append(common | {"runsCountToCompare": len(runs)} | settings)
-
-    if measure and params:
-        card(
-            "result",
-            "PARALLEL",
-            f"{measure} by {', '.join(params)}",
-            selectedParams=params,
-            selectedMetrics=[measure],
-            showAllRuns=True,
-        )
-        for name in numbers[:3]:
-            card(
-                "result",
-                "SCATTER",
-                f"{measure} over {name}",
-                xaxis={"key": name, "type": "PARAM"},
-                yaxis={"key": measure, "type": "METRIC"},
-            )
-        if len(numbers) > 1:
-            axes = {
-                "xaxis": {"key": numbers[0], "type": "PARAM"},
-                "yaxis": {"key": numbers[1], "type": "PARAM"},
-                "zaxis": {"key": measure, "type": "METRIC"},
-            }
-            card("result", "CONTOUR", f"{measure} over {numbers[0]} and {numbers[1]}", **axes)
-    if measure:
-        card("result", "BAR", measure, metricKey=measure)
-    for name, axis in CURVES.items():
-        if name in metrics:
-            card(
-                "curves",
-                "LINE",
-                f"{name} over epochs",
-                metricKey=name,
-                selectedMetricKeys=[name],
-                scaleType=axis,
-                xAxisKey="step",
-                lineSmoothness=0,
-            )
-    card(
-        "table",
-        "DIFFERENCE",
-        "What differs",
-        compareGroups=["Parameters", "Model metrics"],
-        showDifferencesOnly=True,
-        showChangeFromBaseline=False,
-    )
-    folded = [*sorted({name.rpartition("/")[0] for name in metrics} - {""}), "Model metrics", "System metrics"]
-    sections = {"result": ("Result", 2), "curves": ("Curves", 2), "table": ("Table", 1)} | {
-        name: (name, 2) for name in folded
-    }
-    settled = {"isReordered": True, "deleted": False, "isGenerated": False}
-    return {
-        "searchFilter": filtered,
-        "orderByKey": f"metrics.`{measure}`" if measure else "attributes.start_time",
-        "orderByAsc": bool(measure and measure.endswith(("loss", "rmse", "mae"))),
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": _columns(runs, params, [measure, "test/loss", "validation/loss"], metrics),
-        "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": cards,
-        "compareRunSections": [
-            settled | {"uuid": key, "name": name, "display": key not in folded, "columns": columns}
-            for key, (name, columns) in sections.items()
-        ],
-        "isAccordionReordered": True,
-        "hideEmptyCharts": True,
-        "autoRefreshEnabled": True,
-    }
-
-
-def _columns(runs: "list[Run]", params: list[str], figures: list[str | None], metrics: set[str]) -> list[str]:
-    """The columns of MLflow's list: what the runs were trained by that differs, what everybody asks for first, and what
-    came of it.
-    """
-    known = sorted(params, key=lambda name: not name.startswith(SHOWN))[:COLUMNS]
-    data = {
-        (given.dataset.name, given.dataset.digest) for run in runs if run.inputs for given in run.inputs.dataset_inputs
-    }
-    found = [f"metrics.`{name}`" for name in dict.fromkeys(figures) if name in metrics]
-    return ["attributes.`Dataset`"] * (len(data) > 1) + [f"params.`{name}`" for name in known] + found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        query = compare_page_query(client, experiment, runs, filtered)
+        return f"/#/experiments/{experiment}/runs?{urllib.parse.urlencode(query)}"
 
 
 def open_later(address: str) -> None:

@@ -5,12 +5,13 @@ import json
 import sys
 import urllib.parse
 import zlib
+from importlib.metadata import version
 
 import pytest
 
 from surefoot import cli
 from surefoot.base import locks
-from surefoot.commands import ui
+from surefoot.commands import ui, ui_page_state
 from surefoot.tracking import find_runs
 from surefoot.tracking.tracker import Point, Tracker
 from tests.helpers import description
@@ -239,3 +240,24 @@ def test_the_page_compares_the_latest_runs_where_there_is_no_sweep(tracked):
 def test_the_page_of_a_single_run(tracked):
     run_id = write(tracked, "one", 0.1)
     assert ui.page().partition("?")[0].endswith(f"/runs/{run_id}")
+
+
+@pytest.mark.parametrize("other", ["3.17.1", "4.0.0"])
+def test_the_page_of_another_mlflow_has_no_charts_of_ours(tracked, monkeypatch, other):
+    """Their form is private to the page: nothing of it is written."""
+    for lr in (0.1, 0.2):
+        write(tracked, "run", lr, 0.9, **{"surefoot.sweep": "a sweep"})
+    monkeypatch.setattr(ui_page_state, "version", lambda package: other)
+    address, _, query = ui.page().partition("?")
+    assert address.endswith("/runs")
+    assert dict(urllib.parse.parse_qsl(query)) == {
+        "workflowType": "machine_learning",
+        "searchFilter": "tags.`surefoot.sweep` = 'a sweep'",
+    }
+    tags = tracked.client().get_experiment_by_name("surefoot").tags
+    assert not any(name.startswith(ui_page_state.VIEW) for name in tags)
+
+
+def test_the_version_is_that_which_is_installed():
+    """Whoever updates MLflow looks at `make ui` and `make test-slow`, and writes down the version."""
+    assert version("mlflow") == ui_page_state.SEEN_WITH

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from surefoot.base.errors import UserError
+from surefoot.commands import ui_page_state
 from surefoot.tracking import find_runs, mlflow_client
 from surefoot.tracking.mlflow_client import OutOfReach, Refused
 
@@ -230,3 +231,13 @@ def test_a_relative_store_is_at_the_root_that_dvc_names(monkeypatch, tmp_path, u
     monkeypatch.chdir(tmp_path)
     assert mlflow_client.store_uri() == meant.replace("ROOT", str(root))
     assert mlflow_client.configure() == mlflow_client.store_uri() == os.environ["MLFLOW_TRACKING_URI"]
+
+
+@pytest.mark.parametrize(("status", "seen"), [(200, "3.18.0"), (404, None), (503, None)])
+def test_the_version_that_serves_a_page_is_the_servers(monkeypatch, status, seen):
+    def answer(handler, gone):
+        send(handler, b"3.18.0", status if handler.path == "/version" else 200)
+
+    with server(answer) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert ui_page_state._serving_version() == seen
