@@ -247,7 +247,7 @@ class Here:
         self._capfd.readouterr()
         code = 0
         try:
-            errors.run(main)
+            errors.run_process(main)
         except SystemExit as stop:
             code = stop.code
         return Done(code, *self._capfd.readouterr())

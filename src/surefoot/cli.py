@@ -47,14 +47,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message; exit code 2."""
-        terminal.say(*self.format_usage().splitlines(), f"{self.prog}: error: {message}", error=True)
+        terminal.print_lines(*self.format_usage().splitlines(), f"{self.prog}: error: {message}", error=True)
         sys.exit(2)
 
 
 def main() -> None:
     """Entry point of the `surefoot` command."""
-    errors.begin()
-    errors.run(_call)
+    errors.begin_process()
+    errors.run_process(_call)
 
 
 def _call() -> None:

@@ -39,7 +39,7 @@ def drawn(here, monkeypatch, capfd):
         for stage in ("prepare", "batch"):
             done = here.stage(stage)
             assert done.code == 0, done
-        errors.run(lambda: main(None))
+        errors.run_process(lambda: main(None))
         assert (here / ".surefoot/schedule.png").stat().st_size > 1000
         return capfd.readouterr().out
 

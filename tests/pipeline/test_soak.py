@@ -39,7 +39,7 @@ def test_a_short_soak_ends_right(cases):
 
 def test_an_output_that_no_space_is_left_for_is_named(tmp_path):
     code = (
-        "from surefoot.base import errors, writing; from pathlib import Path; errors.run(lambda:"
+        "from surefoot.base import errors, writing; from pathlib import Path; errors.run_process(lambda:"
         " writing.write_bytes(Path('reports/out'), b'-' * 9000))"
     )
     limit = (8192, 8192)

@@ -1,6 +1,4 @@
-"""What must not be missed: errors and warnings at the terminal; and how a process of ours ends, by a user's mistake or
-a signal.
-"""
+"""How a process of ours ends: by a mistake of the user's, a signal, or as the system gives no more."""
 
 import atexit
 import ctypes
@@ -22,19 +20,14 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        return "\n".join(terminal.plain(line) for line in self.args)
-
-
-def say(kind: str, *lines: object) -> None:
-    """Print `error: line`, or `warning: line`, and further lines to standard error."""
-    terminal.say(*lines, kind=kind)
+        return "\n".join(terminal.one_line(line) for line in self.args)
 
 
 class CannotSay(Exception):
     """Nothing can be said of a run, and why: each argument is a line."""
 
     def __str__(self) -> str:
-        return "\n".join(terminal.plain(line) for line in self.args)
+        return "\n".join(terminal.one_line(line) for line in self.args)
 
 
 class Stopped(BaseException):
@@ -52,7 +45,7 @@ def _stop(signum: int, _frame: FrameType | None) -> None:
     raise Stopped(signum)
 
 
-def run(main: Callable[[], None]) -> None:
+def run_process(main: Callable[[], None]) -> None:
     """Run `main` as a whole process: exit code 0, 2 for a `UserError` and where the system gives no more, 128 + signal
     when stopped.
     """
@@ -63,20 +56,20 @@ def run(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except UserError as error:
-        say("error", *error.args)
+        terminal.print_error(*error.args)
         sys.exit(2)
     except Stopped as stopped:
-        terminal.say(f"stopped by {stopped}", error=True)
+        terminal.print_lines(f"stopped by {stopped}", error=True)
         sys.exit(128 + stopped.signum)
     except BrokenPipeError:
         # `surefoot ... | head` closed our output: not a fault. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        line = limits.told(error)
+        line = limits.explain(error)
         if line is None:
             raise
-        say("error", line)
+        terminal.print_error(line)
         sys.exit(2)
 
 
@@ -85,25 +78,25 @@ ABORTED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
 # --- before `run`, while modules are imported -----------------------------------------------------
 
 
-def begin() -> None:
+def begin_process() -> None:
     """Take care of how this process ends before anything else is imported, as that alone may be more than the system
     gives.
     """
     sys.excepthook = _end
     short = limits.too_little()
     if short:
-        say("error", limits.shortage(short))
+        terminal.print_error(limits.shortage(short))
         sys.exit(2)
-    if limits.memory() is not None and sys.platform == "linux":
+    if limits.memory_limit() is not None and sys.platform == "linux":
         _watch_over_a_child()
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    line = limits.told(error)
+    line = limits.explain(error)
     if line is None:
         sys.__excepthook__(kind, error, trace)
         return
-    say("error", line)
+    terminal.print_error(line)
     sys.stdout.flush()
     os._exit(2)  # an exception's exit code is 1
 
@@ -131,6 +124,6 @@ def _watch_over_a_child() -> None:
     # OpenBLAS ends the process with 1 where it gets no memory, and sends Ctrl-C where it can't start its threads.
     by_library = (code == 1 and not orderly[0]) or (code == 128 + signal.SIGINT and signal.SIGINT not in received)
     if code - 128 in ABORTED or by_library:
-        say("error", limits.shortage("memory"))
+        terminal.print_error(limits.shortage("memory"))
         code = 2
     os._exit(code)

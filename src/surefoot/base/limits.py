@@ -33,7 +33,7 @@ TEXTS = {
 NO_TEMPORARY = "No usable temporary directory"
 
 
-def told(error: BaseException) -> str | None:
+def explain(error: BaseException) -> str | None:
     """A line for an error that the system is behind, such as no memory or a file that can't be read; None for any
     other.
     """
@@ -42,10 +42,10 @@ def told(error: BaseException) -> str | None:
     place = f"{named}: " if isinstance(named, str | os.PathLike) else ""
     if what:  # a file that couldn't be opened as too many were is no matter
         return (place if what == "the size of a file" else "") + shortage(what)
-    return place + cause(error) if isinstance(error, OSError) and error.errno else None
+    return place + reason(error) if isinstance(error, OSError) and error.errno else None
 
 
-def cause(error: OSError) -> str:
+def reason(error: OSError) -> str:
     """Why a file can't be read or written: the limit that was reached, or what the system says."""
     what = _ran_out(error)
     if what:
@@ -58,7 +58,7 @@ def cause(error: OSError) -> str:
     )  # Arrow's own text is a long one
 
 
-def memory() -> int | None:
+def memory_limit() -> int | None:
     """The bytes that this process may have, where they are limited."""
     return min(
         (limit for number, _, _ in LIMITS["memory"] if (limit := resource.getrlimit(number)[0]) != UNLIMITED),
@@ -68,7 +68,7 @@ def memory() -> int | None:
 
 def too_little() -> str | None:
     """What this process may have so little of that no stage gets through its imports."""
-    files, memory_bytes = resource.getrlimit(resource.RLIMIT_NOFILE)[0], memory()
+    files, memory_bytes = resource.getrlimit(resource.RLIMIT_NOFILE)[0], memory_limit()
     if memory_bytes is not None and memory_bytes < LEAST_MEMORY:
         return "memory"
     return "open files" if files != UNLIMITED and files < LEAST_FILES else None

@@ -18,11 +18,11 @@ PLOTS = Path("reports/plots")
 MEASURED = (METRICS, INTERVALS, PREDICTIONS, CLASSES, PLOTS)  # what evaluate says of a model and its data
 
 
-def trajectory() -> Path:
+def trajectory_store() -> Path:
     """The trajectory store: SUREFOOT_STORE, or `.surefoot/` at the repository's root."""
-    return Path(os.environ.get("SUREFOOT_STORE") or root() / ".surefoot")
+    return Path(os.environ.get("SUREFOOT_STORE") or repository_root() / ".surefoot")
 
 
-def root() -> Path:
+def repository_root() -> Path:
     """The repository's root, absolute; in DVC's temporary copies the root of the one they came from."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -22,7 +22,7 @@ INVISIBLE = re.compile(
 KEPT = "\n\t"  # of what a library prints
 
 
-def plain(text: object, longest: int = LONGEST) -> str:
+def one_line(text: object, longest: int = LONGEST) -> str:
     r"""A text as it can be shown on one line: what isn't to be seen is spelt as in Python (`\x1b`, `\n`, `\u202e`), the
     middle of a long one is left out.
     """
@@ -36,7 +36,7 @@ def plain(text: object, longest: int = LONGEST) -> str:
     return f"{shown[: longest - len(between) - end]}{between}{shown[-end:]}"
 
 
-def say(*lines: object, kind: str = "", error: bool = False, longest: int = LONGEST) -> None:
+def print_lines(*lines: object, kind: str = "", error: bool = False, longest: int = LONGEST) -> None:
     """Print lines, each as `plain` shows it: a line's end within one is shown as text, so it can't pass for a line of
     ours.
 
@@ -48,7 +48,7 @@ def say(*lines: object, kind: str = "", error: bool = False, longest: int = LONG
         longest: characters of a line that are shown.
     """
     stream = _unwrapped(sys.stderr if kind or error else sys.stdout)
-    text = "\n".join(plain(line, longest) for line in lines)
+    text = "\n".join(one_line(line, longest) for line in lines)
     coloured = (
         kind in COLOURS and is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
@@ -57,7 +57,17 @@ def say(*lines: object, kind: str = "", error: bool = False, longest: int = LONG
     print((before + text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def table(rows: Sequence[Sequence[object]], right: Collection[int] = (), widest: int = CELL) -> list[str]:
+def print_error(*lines: object) -> None:
+    """Print `error: line`, and further lines, to standard error."""
+    print_lines(*lines, kind="error")
+
+
+def warn(*lines: object) -> None:
+    """Print `warning: line`, and further lines, to standard error."""
+    print_lines(*lines, kind="warning")
+
+
+def table_lines(rows: Sequence[Sequence[object]], right: Collection[int] = (), widest: int = CELL) -> list[str]:
     """Rows as lines, their columns one below the other.
 
     Args:
@@ -65,7 +75,7 @@ def table(rows: Sequence[Sequence[object]], right: Collection[int] = (), widest:
         right: the numbers of columns that end one below the other.
         widest: characters of a cell that are shown.
     """
-    cells = [[plain(cell, widest) for cell in row] for row in rows]
+    cells = [[one_line(cell, widest) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (
         [
@@ -77,7 +87,7 @@ def table(rows: Sequence[Sequence[object]], right: Collection[int] = (), widest:
     return ["  ".join(line).rstrip() for line in lines]
 
 
-def some(texts: Iterable[str], most: int = 8) -> str:
+def first_few(texts: Iterable[str], most: int = 8) -> str:
     """The first few texts, and how many more there are."""
     every = list(texts)
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
@@ -93,18 +103,18 @@ def watched() -> bool:
     return is_terminal(sys.stderr)
 
 
-def bar(iterable: Iterable[Any] | None = None, *, name: object, **settings: Any) -> Any:
+def progress_bar(iterable: Iterable[Any] | None = None, *, name: object, **settings: Any) -> Any:
     """A progress bar (tqdm) of this name, over an iterable where one is given."""
     from tqdm import tqdm
 
-    return tqdm(iterable, desc=plain(name, CELL), file=_unwrapped(sys.stderr), **settings)
+    return tqdm(iterable, desc=one_line(name, CELL), file=_unwrapped(sys.stderr), **settings)
 
 
 def pass_on(pipe: IO[bytes], error: bool = False) -> None:
     """Print what another process prints, line by line, until it ends."""
     for line in iter(lambda: pipe.readline(LONGEST), b""):
         with suppress(BrokenPipeError):  # nobody reads any more: the other process isn't to notice
-            say(line.decode(errors="backslashreplace").rstrip("\r\n"), error=error)
+            print_lines(line.decode(errors="backslashreplace").rstrip("\r\n"), error=error)
     pipe.close()
 
 

@@ -15,7 +15,7 @@ HERE = str(Path(__file__).parents[1])
 LONG = 500  # characters of an error; some of torch's list all that it has kernels for
 
 
-def find(key: str, path: str) -> Callable[..., Any]:
+def find_function(key: str, path: str) -> Callable[..., Any]:
     """The function of a `module:function`.
 
     Raises:
@@ -25,7 +25,7 @@ def find(key: str, path: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # SystemExit: a script that isn't meant to be imported
-        raise UserError(f"{key}: {path}: can't import {module_name}: {where(error)}") from None
+        raise UserError(f"{key}: {path}: can't import {module_name}: {describe_error(error)}") from None
     function = getattr(module, name, None)
     if function is None:
         raise UserError(f"{key}: {path}: module {module_name} has no {name!r}")
@@ -34,7 +34,7 @@ def find(key: str, path: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def where(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
     operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
     theirs = [
@@ -51,12 +51,12 @@ def where(error: BaseException) -> str:
             " may then differ"
         )
     said = " ".join(str(error).split())
-    if system := limits.told(error):
+    if system := limits.explain(error):
         return f"{system}{at}"
     return f"{type(error).__name__}: {said if len(said) <= LONG else f'{said[:LONG]} ...'}{at}"
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest_name(name: str, known: Sequence[str]) -> str:
     """A hint for a name that there isn't: the nearest one, or all of them."""
     near = {key.lower(): key for key in known}
     found = difflib.get_close_matches(name.lower(), near, n=1)

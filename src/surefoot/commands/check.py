@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from surefoot.base import code_digests, errors, paths, reading, terminal
+from surefoot.base import code_digests, paths, reading, terminal
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import FUNCTION, nearest
+from surefoot.base.user_code import FUNCTION, nearest_name
 from surefoot.data import formats
 from surefoot.params import dvc_yaml
 from surefoot.params.reading import lines_of, load
@@ -32,10 +32,9 @@ def main() -> None:
     """Check params.yaml; bring what DVC must know to it and to dvc.yaml."""
     check_names(load(paths.PARAMS))
     for line in dvc_yaml.add_what_dvc_needs():
-        terminal.say(line)
+        terminal.print_lines(line)
     if dvc_yaml.PIPELINE.is_file() and (why := provenance.trouble()):
-        errors.say(
-            "warning",
+        terminal.warn(
             "Git is out of reach, so a run would be recorded without its commit, and `surefoot verify` couldn't make"
             f" it again: {why}",
         )
@@ -83,7 +82,9 @@ def _faults(params: Params) -> Iterator[tuple[str, str]]:
         else:
             known = [found for found in _torchs(module) if module != "nn" or found.endswith("Loss")]
             wrong = (
-                f"torch.{module} has no {what} {name!r}; {nearest(name, known)}" if known and name not in known else ""
+                f"torch.{module} has no {what} {name!r}; {nearest_name(name, known)}"
+                if known and name not in known
+                else ""
             )
         if wrong:
             yield key, wrong
@@ -122,7 +123,7 @@ def _no_function(path: str) -> str:
     }
     if name in defined | imported or "*" in imported or not plain:
         return ""
-    return f"{path}: module {module} has no {name!r}; {nearest(name, sorted(defined))}"
+    return f"{path}: module {module} has no {name!r}; {nearest_name(name, sorted(defined))}"
 
 
 @cache

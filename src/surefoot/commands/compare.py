@@ -41,7 +41,7 @@ def main(runs: list[str], out: Path | None) -> None:
             "compare takes two runs or more: surefoot compare RUN RUN; RUN is an MLflow run's id or name, or a DVC"
             " experiment's name"
         )
-    terminal.say(*lines_beside(runs, out))
+    terminal.print_lines(*lines_beside(runs, out))
 
 
 def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
@@ -68,7 +68,7 @@ def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
     if any(curves):
         from surefoot.evaluation.plots.runs_overlaid import overlaid
 
-        path = out or paths.trajectory() / "compare.png"
+        path = out or paths.trajectory_store() / "compare.png"
         measured = sorted(name for name in names if name.startswith("validation/") and name not in PANELS)
         writing.write_bytes(
             path, overlaid(list(zip(_labels(runs, params), curves, strict=True)), [*PANELS, *measured, *LAST_PANELS])
@@ -132,7 +132,7 @@ def _rows(
 
 def _blocks(rows: list[list[str]], width: int) -> list[str]:
     """The table as lines; where it is wider than the terminal, the runs are told in several blocks."""
-    cut = [[terminal.plain(cell, WIDTH) for cell in row] for row in rows]
+    cut = [[terminal.one_line(cell, WIDTH) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
     blocks: list[list[int]] = [[]]
     for column in range(1, len(widths)):

@@ -9,4 +9,4 @@ def main() -> None:
     """Print the numerics fingerprint of this machine, under the profile of params.yaml."""
     params = load(paths.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    terminal.say(numerics.fingerprint(params.device, params.train.precision))
+    terminal.print_lines(numerics.fingerprint(params.device, params.train.precision))

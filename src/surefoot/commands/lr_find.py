@@ -84,11 +84,11 @@ def main(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     found = {"steepest": curve.steepest, "tenth_of_diverging": curve.tenth, "suggested": curve.suggested}
     suggestions = {name: lr / scale for name, lr in found.items() if lr}
     contents = {"lr-find.csv": _table(curve), "lr-find.png": _plot(curve)}
-    directory = out or paths.trajectory() / "lr-find"
+    directory = out or paths.trajectory_store() / "lr-find"
     for name, data in contents.items():
         writing.write_bytes(directory / name, data)
     _say(params, curve, suggestions, scale, highest)
-    terminal.say(f"curve: {' and '.join(str(shown(directory / name)) for name in contents)}")
+    terminal.print_lines(f"curve: {' and '.join(str(shown(directory / name)) for name in contents)}")
     _track(params, batches, plan, {"min": lowest, "max": highest, "steps": steps}, suggestions, contents)
 
 
@@ -122,22 +122,22 @@ def _say(params: Params, curve: "Curve", suggestions: dict[str, float], scale: f
         if curve.diverging
         else f"the loss didn't explode up to lr {highest:g}; a larger --max shows where"
     )
-    terminal.say(f"{len(curve.lrs)} steps: {end}")
-    terminal.say(f"steepest descent        train.lr {suggestions['steepest']:.2g}")
+    terminal.print_lines(f"{len(curve.lrs)} steps: {end}")
+    terminal.print_lines(f"steepest descent        train.lr {suggestions['steepest']:.2g}")
     if curve.tenth:
-        terminal.say(f"a tenth of diverging    train.lr {suggestions['tenth_of_diverging']:.2g}")
-        terminal.say(f"between them            train.lr {suggestions['suggested']:.2g}")
+        terminal.print_lines(f"a tenth of diverging    train.lr {suggestions['tenth_of_diverging']:.2g}")
+        terminal.print_lines(f"between them            train.lr {suggestions['suggested']:.2g}")
     if scale != 1:
-        terminal.say(
+        terminal.print_lines(
             f"(each is multiplied by {scale:g} for {params.train.lr_reference_batch} rows: train.lr_reference_batch;"
             " the curve shows what that comes to)"
         )
     if any("lr" in group.arguments for group in params.train.optimizer.groups):
-        terminal.say(
+        terminal.print_lines(
             f"(groups with an lr of their own kept its ratio to train.lr, {params.train.lr:g}: change theirs by the"
             " same factor)"
         )
-    terminal.say(
+    terminal.print_lines(
         f"to train with it: `lr: {suggestions['suggested']:.2g}` under `train` in params.yaml, or  dvc exp run -S"
         f" train.lr={suggestions['suggested']:.2g}"
     )
@@ -187,7 +187,7 @@ def _track(
         update={"name": f"{said.name[:190]} lr-find", "tags": tags, "params": said.params | asked}
     )
     identity = digests.sha256(digests.canonical_json(["lr-find", plan.identity, settings]))
-    tracker = Tracker(identity, described, locks.Locks(paths.trajectory() / "lock"))
+    tracker = Tracker(identity, described, locks.Locks(paths.trajectory_store() / "lock"))
     tracker.open("RUNNING")
     tracker.results({f"lr_find/{name}": lr for name, lr in suggestions.items()})
     for name, data in contents.items():
@@ -198,4 +198,6 @@ def _track(
 
 def _progress(lrs: list[float], steps: int) -> Iterable[float]:
     """A bar over the steps where a terminal is attached; it vanishes when they are done."""
-    return terminal.bar(lrs, name="lr-find", total=steps, unit="step", leave=False) if terminal.watched() else lrs
+    return (
+        terminal.progress_bar(lrs, name="lr-find", total=steps, unit="step", leave=False) if terminal.watched() else lrs
+    )

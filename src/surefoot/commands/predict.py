@@ -98,7 +98,7 @@ def write_predictions(source: Path, out: Path | None, model: str | None = None, 
         )
         rows = _write(stack, _batches(loaded, opened, source, params.prepare), out)
     if out:
-        terminal.say(f"{out}: {many(rows, 'row')} with the predictions of {loaded.name}")
+        terminal.print_lines(f"{out}: {many(rows, 'row')} with the predictions of {loaded.name}")
 
 
 def _check_out(source: Path, out: Path | None) -> None:
@@ -325,7 +325,7 @@ def _write(stack: ExitStack, batches: Iterator[pa.RecordBatch], out: Path | None
         spool.seek(0)
         sys.stdout.flush()
         if terminal.is_terminal(sys.stdout):
-            terminal.say(
+            terminal.print_lines(
                 *(line.rstrip("\n") for line in io.TextIOWrapper(spool, encoding="utf-8", newline="\n")),
                 longest=sys.maxsize,
             )

@@ -29,9 +29,11 @@ def main() -> None:
         store = TrajectoryStore(Path(path))
         with planning.chain(params, batches, plan, store, keep_states=last) as chain:
             for reached in chain.follow(first, last):
-                terminal.say(f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)")
+                terminal.print_lines(
+                    f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)"
+                )
         writing.write_json(Path(path) / "origin.json", plan.origin)
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_process(main)

@@ -38,14 +38,14 @@ def main(out: Path | None) -> None:
     data = learning_rate.schedule(
         known, schedule.columns, groups, plan.steps_per_epoch, params.train.epochs, naming.schedule_title(params)
     )
-    path = out or paths.trajectory() / "schedule.png"
+    path = out or paths.trajectory_store() / "schedule.png"
     writing.write_bytes(path, data)
     for (group, name), values in zip(schedule.columns, summary.rows(), strict=True):
         of = f" of {groups[group]}" if len(groups) > 1 else ""
-        terminal.say(f"{'momentum' if name == 'betas' else name}{of}: {values}")
-    terminal.say(f"{summary.steps} steps in {summary.epochs} epochs of {plan.steps_per_epoch}: {shown(path)}")
+        terminal.print_lines(f"{'momentum' if name == 'betas' else name}{of}: {values}")
+    terminal.print_lines(f"{summary.steps} steps in {summary.epochs} epochs of {plan.steps_per_epoch}: {shown(path)}")
     if schedule.metric and summary.epochs < params.train.epochs:
-        terminal.say(
+        terminal.print_lines(
             f"what follows isn't known before: it depends on {schedule.metric}, as the epochs before it turn out; after"
             " `dvc repro` this shows all"
         )
@@ -123,7 +123,7 @@ def _history(plan: planning.Plan) -> "list[Metrics]":
     """The metrics of each epoch of this run that was trained."""
     from surefoot.run.trajectory_store import TrajectoryStore
 
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     run = store.run(plan.identity)
     records = [store.record(key) for key in (run.epoch_keys if run else [])]
     return [record["metrics"] for record in records if record]
@@ -131,7 +131,7 @@ def _history(plan: planning.Plan) -> "list[Metrics]":
 
 def _progress(epochs: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
     return (
-        iter(terminal.bar(epochs, name="schedule", total=total, unit="epoch", leave=False))
+        iter(terminal.progress_bar(epochs, name="schedule", total=total, unit="epoch", leave=False))
         if terminal.watched()
         else epochs
     )

@@ -14,4 +14,6 @@ from surefoot.params.reference import json_schema, params_page
 )
 def main(markdown: bool) -> None:
     """Print the JSON schema of params.yaml, or its reference for people."""
-    terminal.say(*(params_page() if markdown else json.dumps(json_schema(), indent=2)).splitlines(), longest=100_000)
+    terminal.print_lines(
+        *(params_page() if markdown else json.dumps(json_schema(), indent=2)).splitlines(), longest=100_000
+    )

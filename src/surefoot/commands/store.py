@@ -23,14 +23,14 @@ from surefoot.tracking import find_runs, tag_names
 )
 def main(prune: bool, forget: list[str] | None) -> None:
     """List, prune or forget what lies in the trajectory store."""
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     for run in forget or []:
-        terminal.say(f"forgotten: {forget_run(store, run)}")
+        terminal.print_lines(f"forgotten: {forget_run(store, run)}")
     if prune:
         states, size = prune_states(store)
-        terminal.say(f"{states} states deleted, {size / 1e6:,.1f} MB freed")
+        terminal.print_lines(f"{states} states deleted, {size / 1e6:,.1f} MB freed")
     if not (prune or forget):
-        terminal.say(*terminal.table(runs_table(store)), total_size(store))
+        terminal.print_lines(*terminal.table_lines(runs_table(store)), total_size(store))
 
 
 def runs_table(store: TrajectoryStore) -> list[list[str]]:

@@ -31,7 +31,7 @@ def sync(only: Collection[str] | None = None) -> None:
     """
     params = load(paths.PARAMS)
     numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     locks = Locks(store.path / "lock")
     chosen = [run for identity, run in store.runs().items() if only is None or identity in only]
     found = sorted(chosen, key=lambda run: len(run.epoch_keys))
@@ -49,7 +49,7 @@ def lacking() -> set[str]:
     Raises:
         UserError: MLflow can't be read.
     """
-    runs = TrajectoryStore(paths.trajectory()).runs()
+    runs = TrajectoryStore(paths.trajectory_store()).runs()
     finished = {identity for identity, run in runs.items() if run.finished}
     path = mlflow_client.sqlite_file(mlflow_client.configure())
     if not finished or (path and not path.exists()):
@@ -76,11 +76,11 @@ def _bring(run: RunRecord, store: TrajectoryStore, locks: locks.Locks) -> bool:
     """Bring a run to MLflow; returns whether it lacks something."""
     name = run.description.name
     if not run.finished:
-        terminal.say(f"{'of an older Surefoot' if run.last else 'unfinished'}, left as it is: {name}")
+        terminal.print_lines(f"{'of an older Surefoot' if run.last else 'unfinished'}, left as it is: {name}")
         return False
     lacks = run.lacks()
     if lacks:
-        terminal.say(
+        terminal.print_lines(
             f"left as it is, since what {store.run_path(run.identity)} says of it isn't whole: {name}: {lacks}"
         )
         return False
@@ -88,12 +88,12 @@ def _bring(run: RunRecord, store: TrajectoryStore, locks: locks.Locks) -> bool:
     if tracker.deleted:
         uri = mlflow_client.without_password(mlflow_client.store_uri())
         restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"
-        terminal.say(f"was deleted in MLflow, left so: {name}; `{restore}` brings it back")
+        terminal.print_lines(f"was deleted in MLflow, left so: {name}; `{restore}` brings it back")
         return False
     if tracker.run_id is None and not tracker.lacks:
         raise UserError("MLflow can't be reached; nothing is lost: run `surefoot sync` again once it is back")
     if not tracker.lacks:
-        terminal.say(f"up to date: {name} ({tracker.run_id})")
+        terminal.print_lines(f"up to date: {name} ({tracker.run_id})")
     for what, why in tracker.lacks.items():
-        terminal.say(f"lacks {what}: {name} ({tracker.run_id or run.identity[:8]}): {why}")
+        terminal.print_lines(f"lacks {what}: {name} ({tracker.run_id or run.identity[:8]}): {why}")
     return bool(tracker.lacks)

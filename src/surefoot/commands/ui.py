@@ -46,7 +46,7 @@ def serve(port: int, *, browser: bool = True) -> None:
     """
     uri = mlflow_client.configure()
     if uri.startswith("databricks"):
-        terminal.say(f"the runs are on the server at {uri}: open it in a browser")
+        terminal.print_lines(f"the runs are on the server at {uri}: open it in a browser")
         return
     served = uri.startswith(("http:", "https:"))
     if not served:
@@ -55,7 +55,7 @@ def serve(port: int, *, browser: bool = True) -> None:
     address = (mlflow_client.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(
         uri
     )
-    terminal.say(
+    terminal.print_lines(
         f"the runs are on the server: {address}"
         if served
         else f"MLflow UI: {address}  (up in a few seconds; Ctrl-C stops it)"
@@ -71,13 +71,13 @@ def _bring_lacking() -> None:
     try:
         lacking = sync.lacking()
         if lacking:
-            terminal.say(
+            terminal.print_lines(
                 f"MLflow lacks {len(lacking)} run{'s' if len(lacking) > 1 else ''}, or parts of"
                 f" {'them' if len(lacking) > 1 else 'it'}: these first"
             )
             sync.sync(lacking)
     except UserError as error:
-        terminal.say(*error.args, kind="note")
+        terminal.print_lines(*error.args, kind="note")
 
 
 def _check_port(port: int) -> None:
@@ -112,7 +112,7 @@ def _run_server(uri: str, port: int) -> None:
         "--workers",
         "1",
         "--default-artifact-root",
-        (paths.root() / "mlartifacts").as_uri(),
+        (paths.repository_root() / "mlartifacts").as_uri(),
         "--uvicorn-opts",
         "--log-level warning",
     ]
@@ -192,7 +192,7 @@ def latest_page(uri: str) -> str:
         path = mlflow_client.sqlite_file(uri)
         if path and path.exists():
             raise
-        terminal.say(*error.args, kind="note")
+        terminal.print_lines(*error.args, kind="note")
         return EXPERIMENTS
 
 

@@ -263,9 +263,9 @@ def shown(name: str) -> str:
 
 def quoted(names: Iterable[str], most: int = 8) -> str:
     """The first few of the names, in quotes."""
-    return terminal.some(map(repr, names), most)
+    return terminal.first_few(map(repr, names), most)
 
 
 def some(names: Iterable[str], most: int = 8) -> str:
     """The first few of the names."""
-    return terminal.some(map(shown, names), most)
+    return terminal.first_few(map(shown, names), most)

@@ -131,10 +131,10 @@ def lines(schema: dict[str, Any]) -> list[str]:
         of_kind = [feature for feature in features if feature["kind"] == kind]
         if of_kind:
             names = [f"{feature['column']!r}{_how(feature)}" for feature in of_kind]
-            found.append(f"{kind}: {terminal.some(names)}")
+            found.append(f"{kind}: {terminal.first_few(names)}")
     missing = [f"{sum(texts.values()):,} in {name!r}{_as_what(texts)}" for name, texts in schema["missing"].items()]
     if missing:
-        found.append(f"missing values: {terminal.some(missing)}")
+        found.append(f"missing values: {terminal.first_few(missing)}")
     return found
 
 

@@ -28,7 +28,7 @@ def table(
         cells.append(
             (name, number(value), ends, (change(value - before[name]) if name in before else "new") if since else "")
         )
-    return terminal.table(cells, right=(1, 2, 3))
+    return terminal.table_lines(cells, right=(1, 2, 3))
 
 
 def number(value: float) -> str:

@@ -88,7 +88,7 @@ def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
             )
         text = data.decode("utf-8")
     except OSError as error:
-        raise UserError(f"{path}: can't be read: {limits.cause(error)}") from None
+        raise UserError(f"{path}: can't be read: {limits.reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     return _parse_yaml(path, text)

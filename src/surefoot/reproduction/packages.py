@@ -74,7 +74,7 @@ def build_environment(scratch: Scratch, recorded: str, python: str) -> Path:
             f"{name}=={_public(version)}\n" for name, version in pins(recorded)[0].items() if name not in NEVER_BUILT
         )
     )
-    terminal.say(f"building an environment of {len(wanted.read_text().splitlines())} packages")
+    terminal.print_lines(f"building an environment of {len(wanted.read_text().splitlines())} packages")
     pip = [
         str(environment / "bin/python"),
         "-m",

@@ -201,7 +201,7 @@ def data_digest(names: Sequence[str], remember: bool = True) -> str:
     """
     if not names:
         return ""
-    cache, place = paths.trajectory() / "digests.json", top()
+    cache, place = paths.trajectory_store() / "digests.json", top()
     try:
         known = json.loads(reading.read_file(cache))
     except (OSError, ValueError):
@@ -244,7 +244,7 @@ def kept_patch(digest: str) -> bytes | None:
 
 
 def _patch_path(digest: str) -> Path:
-    return paths.trajectory() / "patches" / f"{digest}.patch"
+    return paths.trajectory_store() / "patches" / f"{digest}.patch"
 
 
 def _names(listed: bytes) -> list[str]:

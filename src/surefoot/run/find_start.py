@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from surefoot.base import digests, paths, reading
 from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import UserError
-from surefoot.base.paths import MODEL, root
+from surefoot.base.paths import MODEL, repository_root
 from surefoot.base.user_code import FUNCTION
 from surefoot.data import kept_preparation
 from surefoot.data.kept_preparation import Kept
@@ -121,7 +121,7 @@ def _in_workspace() -> bytes | None:
     """
     named = dvc_lock.md5("train", "outs", MODEL)
     # In a checkout that a search works in, the model is in the repository that it was made from.
-    paths = (MODEL, dvc_lock.cached(named), root() / MODEL)
+    paths = (MODEL, dvc_lock.cached(named), repository_root() / MODEL)
     path = next((path for path in paths if path and os.path.lexists(path)), None)
     if path is not None:
         return _weights(path)
@@ -181,7 +181,9 @@ def _named(wanted: str, store: "TrajectoryStore") -> Start:
         return _of_model(wanted, store)
     if wanted.endswith(".safetensors"):
         # In a temporary copy that DVC works in, what Git ignores is in the repository that it was made from.
-        return _known(_weights(Path(wanted) if Path(wanted).exists() else paths.root() / wanted, wanted), wanted, store)
+        return _known(
+            _weights(Path(wanted) if Path(wanted).exists() else paths.repository_root() / wanted, wanted), wanted, store
+        )
     return _of_run(wanted, store)
 
 

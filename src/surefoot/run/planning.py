@@ -64,7 +64,7 @@ def plan(params: Params, batches: Store) -> Plan:
     from surefoot.training.schedule import Schedule
     from surefoot.training.weight_average import Average
 
-    begin = start_from.load(params, TrajectoryStore(paths.trajectory()))
+    begin = start_from.load(params, TrajectoryStore(paths.trajectory_store()))
     batches = new_rows.select(params.train.rows, batches, begin.note if begin else None)
     weights = networks.saved(begin.weights, str(begin.note.name)) if begin and begin.weights is not None else None
     train, device = params.train, params.device

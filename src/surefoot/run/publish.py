@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot.base import digests, errors, locks, writing
+from surefoot.base import digests, locks, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.params.train_section import registered_as
 from surefoot.run import page, start_from
@@ -196,7 +196,7 @@ def _publish_onnx(tracker: Tracker, run: RunRecord, chosen: bytes) -> None:
     try:
         exported = onnx_export.export(chosen, run.network, run.examples)
     except UserError as error:  # it could be exported before the training: no reason to lose what comes after
-        errors.say("warning", *error.args)
+        terminal.warn(*error.args)
         tracker.lack("its ONNX export", str(error.args[0]))
         return
     for path, data_of in exported.items():

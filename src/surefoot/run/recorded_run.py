@@ -199,7 +199,7 @@ def find_recorded(wanted: str | None) -> Recorded:
 
 
 def _last(client: "MlflowClient") -> "Run":
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     marks = sorted((store.path / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     if not marks:
         raise UserError("no run was made here yet")

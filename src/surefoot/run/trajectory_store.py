@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from surefoot.base import digests, errors, reading, writing
+from surefoot.base import digests, reading, terminal, writing
 from surefoot.base.documents import Count, Document, Malformed, Number, Positive, parse_document
 from surefoot.run.record import RunRecord, read_mark
 
@@ -183,7 +183,7 @@ class TrajectoryStore:
     def _warn(self, path: Path) -> None:
         if path not in self._warned:
             self._warned.add(path)
-            errors.say("warning", f"{path} is damaged; it isn't used")
+            terminal.warn(f"{path} is damaged; it isn't used")
 
 
 def _seal(body: bytes) -> bytes:
@@ -202,7 +202,7 @@ def _read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        errors.say("warning", f"{path} can't be read ({error.strerror}); it isn't used")
+        terminal.warn(f"{path} can't be read ({error.strerror}); it isn't used")
         return None
 
 

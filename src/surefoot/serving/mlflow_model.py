@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from surefoot.base import code_digests, limits, reading, writing
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import where
+from surefoot.base.user_code import describe_error
 from surefoot.data import kept_preparation
 from surefoot.data.arrow import text_array
 from surefoot.data.cleaning import Cleaner
@@ -196,7 +196,7 @@ def as_trained(features: list[dict[str, Any]], notation: Notation, prepare: Prep
     return prepare.model_copy(update={"target": "", "missing": missing, "csv": csv})
 
 
-def finite(inputs: np.ndarray, features: list[dict[str, Any]], where: Callable[[int], str]) -> np.ndarray:
+def finite(inputs: np.ndarray, features: list[dict[str, Any]], named: Callable[[int], str]) -> np.ndarray:
     """Prepared rows, (rows, width), in which every number is one.
 
     Raises:
@@ -212,7 +212,7 @@ def finite(inputs: np.ndarray, features: list[dict[str, Any]], where: Callable[[
             if np.isnan(inputs[row, place])
             else "scaled, the value is more than float32 can hold"
         )
-        raise UserError(f"{where(row)}, column {name!r}: {why}")
+        raise UserError(f"{named(row)}, column {name!r}: {why}")
     return inputs
 
 
@@ -236,7 +236,7 @@ def answers(model: Any, description: dict[str, Any], inputs: np.ndarray) -> dict
             else torch.empty(0, max(1, len(description["classes"])))
         )
     except Exception as error:  # a token that an embedding has no place for
-        raise UserError(f"the network fails on these rows: {where(error)}") from None
+        raise UserError(f"the network fails on these rows: {describe_error(error)}") from None
     if description["task"] == "regression":
         scale = description.get("target_scale")  # older models have none
         given = outputs[:, 0].numpy()
@@ -385,7 +385,7 @@ def read_description(directory: Path) -> dict[str, Any]:
         text = reading.read_file(path, kept_preparation.BYTES)
     except OSError as error:
         raise UserError(
-            f"{path}: can't be read: {limits.cause(error)}; is this a model that Surefoot logged?"
+            f"{path}: can't be read: {limits.reason(error)}; is this a model that Surefoot logged?"
         ) from None
     try:
         checked: dict[str, Any] = Description.model_validate_json(text).model_dump(exclude_unset=True)
@@ -430,7 +430,7 @@ def network(description: dict[str, Any], weights: Path) -> Any:
     try:
         networks.load(built, reading.read_weights(weights))
     except OSError as error:
-        raise UserError(f"{weights}: can't be read: {limits.cause(error)}") from None
+        raise UserError(f"{weights}: can't be read: {limits.reason(error)}") from None
     except safetensors.SafetensorError as error:
         raise UserError(f"{weights}: isn't a safetensors file, or is cut short or damaged: {error}") from None
     except RuntimeError as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 from surefoot.base import errors, writing
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import where
+from surefoot.base.user_code import describe_error
 from surefoot.data.features import transform
 from surefoot.serving import mlflow_model
 
@@ -96,7 +96,7 @@ def main() -> None:
             )
     except Exception as error:
         cause = error.__cause__ or error  # the outer one is instructions of twenty lines
-        raise UserError(f"train.onnx: torch can't export this network: {where(cause)[:400]}") from None
+        raise UserError(f"train.onnx: torch can't export this network: {describe_error(cause)[:400]}") from None
     assert program is not None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # paths of this machine, and lines of its code
@@ -166,4 +166,4 @@ def _check(path: Path, inputs: np.ndarray, expected: np.ndarray, scale: dict[str
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_process(main)

@@ -5,4 +5,4 @@ import sys
 from surefoot.base import errors
 
 if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for the module that it is to run
-    errors.begin()
+    errors.begin_process()

@@ -65,7 +65,7 @@ def main() -> None:
             parts=schema["parts"],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
-    terminal.say(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
+    terminal.print_lines(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
 
 
 def _scale(
@@ -88,9 +88,9 @@ def progress_bar(split: str, rows: int) -> Iterator[Callable[[int], object]]:
     if not terminal.watched():
         yield lambda rows: None
         return
-    with terminal.bar(name=f"batch {split}", total=rows, unit="row", unit_scale=True, leave=False) as bar:
+    with terminal.progress_bar(name=f"batch {split}", total=rows, unit="row", unit_scale=True, leave=False) as bar:
         yield bar.update
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_process(main)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from surefoot.base import errors, locks, paths, reading, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import where
+from surefoot.base.user_code import describe_error
 from surefoot.data.batch_store import Store, open_store
 from surefoot.data.normalization import in_own_unit
 from surefoot.params import dvc_yaml
@@ -65,7 +65,7 @@ def main() -> None:
         outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
         targets = targets.to(outputs.device)
     except (Exception, SystemExit) as error:
-        raise UserError(f"train.model: the network fails on the test rows: {where(error)}") from None
+        raise UserError(f"train.model: the network fails on the test rows: {describe_error(error)}") from None
     value = aim.loss(outputs, targets).item()
     outputs, targets = outputs.cpu(), targets.cpu()
     if not math.isfinite(value) or not outputs.isfinite().all():
@@ -77,7 +77,7 @@ def main() -> None:
         )
     tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
     found = {"loss": value, **metrics.measure(tested)}
-    begin = start_from.load(params, TrajectoryStore(paths.trajectory()))
+    begin = start_from.load(params, TrajectoryStore(paths.trajectory_store()))
     found |= new_rows.old_and_new(begin.note if begin else None, store, tested.actual, tested.predicted)
     ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
     history = _history()
@@ -96,7 +96,7 @@ def main() -> None:
         for name, picture in pictures.items():
             writing.write_bytes(out / name, picture)
     run_id = _track(params, store, found, ends, pictures, history)
-    terminal.say("", *summary.table(len(targets), found, ranges, _last_commits()), *_places(run_id))
+    terminal.print_lines("", *summary.table(len(targets), found, ranges, _last_commits()), *_places(run_id))
 
 
 def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weights: "np.ndarray | None") -> "Scored":
@@ -208,7 +208,7 @@ def _track(
     from surefoot.evaluation.plots import learning_rate
     from surefoot.run.trajectory_store import TrajectoryStore
 
-    trajectories = TrajectoryStore(paths.trajectory())
+    trajectories = TrajectoryStore(paths.trajectory_store())
     plan = planning.plan(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = trajectories.run(plan.identity)
@@ -266,4 +266,4 @@ def _places(run_id: str | None) -> list[str]:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_process(main)

@@ -44,21 +44,23 @@ def main() -> None:
         writing.remove_measured()  # while the data that it was measured on are in place
     for source in dict.fromkeys(filter(None, (prepare.source, prepare.validation_source, prepare.test_source))):
         if beside := passed_over(source):
-            terminal.say(
+            terminal.print_lines(
                 f"note: {source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no"
                 f" data: {some(beside)}"
             )
     if twice := copies(prepare.source):
-        terminal.say(
+        terminal.print_lines(
             f"note: {prepare.source}: the same as another part, byte for byte: {some(twice)}; its rows may be in"
             " training and in the test"
         )
     for doubt in doubtful:
-        terminal.say(f"note: {prepare.source}: {doubt}")
+        terminal.print_lines(f"note: {prepare.source}: {doubt}")
     for line in taken_as.lines(schema):
-        terminal.say(line)
+        terminal.print_lines(line)
     if schema["dropped"]:
-        terminal.say(f"dropped {many(sum(schema['dropped'].values()), 'row')}: {describe_dropped(schema['dropped'])}")
+        terminal.print_lines(
+            f"dropped {many(sum(schema['dropped'].values()), 'row')}: {describe_dropped(schema['dropped'])}"
+        )
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
     what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
@@ -67,9 +69,9 @@ def main() -> None:
             f" (mean {_written(scale['subtract'][0])}, deviation {_written(scale['divide'][0])}, by which it is scaled"
             " in training)"
         )
-    terminal.say(f"prepared {prepare.source}: {many(inputs, 'input')}, {what}; rows: {counts}")
+    terminal.print_lines(f"prepared {prepare.source}: {many(inputs, 'input')}, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
-        terminal.say(
+        terminal.print_lines(
             f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the"
             f" file into {paths.RAW}, fetch it with `dvc import-url`, or name it in dvc.yaml under prepare's deps"
         )
@@ -141,7 +143,7 @@ def shown(source: Source, name: str) -> Source:
 
 def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
     rows = 0
-    with terminal.bar(name=name, total=source.bytes_total, unit="B", unit_scale=True) as bar:
+    with terminal.progress_bar(name=name, total=source.bytes_total, unit="B", unit_scale=True) as bar:
         for batch in source.batches:
             rows += batch.num_rows
             elapsed = bar.format_dict["elapsed"]
@@ -153,7 +155,7 @@ def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
 def process() -> None:
     """Run `main` as a whole process."""
     try:
-        errors.run(main)
+        errors.run_process(main)
     except SystemExit as stop:
         # A thread of Arrow's may be in the middle of a file, and Python would abort when it comes back to an
         # interpreter that is being taken down.

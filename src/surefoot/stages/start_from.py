@@ -10,17 +10,19 @@ from surefoot.run.trajectory_store import TrajectoryStore
 def main() -> None:
     """Write `data/start_from/`."""
     params = load(paths.PARAMS)
-    found = settle(params, TrajectoryStore(paths.trajectory()))
+    found = settle(params, TrajectoryStore(paths.trajectory_store()))
     with writing.new_directory(paths.START_FROM) as out:
         for name, data in found.contents().items():
             writing.write_bytes(out / name, data)
     if found.weights is not None:
-        terminal.say(f"{KEY}: {params.train.start_from}: {found.note.name} (weights {str(found.note.weights)[:12]})")
+        terminal.print_lines(
+            f"{KEY}: {params.train.start_from}: {found.note.name} (weights {str(found.note.weights)[:12]})"
+        )
         if found.preparation is None and not params.prepare.refit:
-            terminal.say("how its inputs were prepared isn't known, so the preparation is fitted anew")
+            terminal.print_lines("how its inputs were prepared isn't known, so the preparation is fitted anew")
     elif params.train.start_from is None:  # of `previous` without a model train tells
-        terminal.say(f"{KEY}: no model, so training starts from fresh weights")
+        terminal.print_lines(f"{KEY}: no model, so training starts from fresh weights")
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_process(main)

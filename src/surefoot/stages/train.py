@@ -54,17 +54,16 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     batches = open_store(paths.BATCHES)
     plan = planning.plan(params, batches)
     if plan.start:
-        terminal.say(start_from.describe(plan.start, batches, plan.only))
+        terminal.print_lines(start_from.describe(plan.start, batches, plan.only))
     _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     if plan.start and plan.weights is not None:  # for the run in MLflow, now or by `surefoot sync`
         store.keep_start(str(plan.start.weights), plan.weights)
     locks = Locks(store.path / "lock")
     run = new_record.new_record(params, batches, plan)
     run = run.model_copy(update={"continues": _continued(store, run.epoch_keys)})
     if why := run.description.tags.get(tag_names.NO_GIT):
-        errors.say(
-            "warning",
+        terminal.warn(
             f"this run is recorded without its commit and changes, so `surefoot verify` can't make it again: {why}",
         )
     if params.train.onnx:  # before hours of training: can it be exported?
@@ -157,7 +156,7 @@ def _follow(
                 f"train.max_minutes: {train.max_minutes:g} minutes were too short for an epoch; {kept}"
             ) from None
         incomplete = f"after {len(history)} of {train.epochs} epochs train.max_minutes ({train.max_minutes:g}) was over"
-        terminal.say(f"not complete: {incomplete}; `dvc repro --force train` goes on from there")
+        terminal.print_lines(f"not complete: {incomplete}; `dvc repro --force train` goes on from there")
         return history, incomplete
     except (Diverged, Stopped) as stopped:
         weights = chain.stored_weights(history[-1]["key"]) if history else None
@@ -198,7 +197,7 @@ def _time_check(check: Callable[[], None], minutes: float | None) -> Callable[[]
 
 def _say_lr(train: TrainParams, lr: float, rows: int) -> None:
     if train.lr_reference_batch:
-        terminal.say(
+        terminal.print_lines(
             f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {lr:g} for {rows}"
             " (train.lr_reference_batch)"
         )
@@ -214,7 +213,9 @@ def _chain(
     sample: Callable[[], None],
 ) -> "Chain":
     def lock(key: str) -> AbstractContextManager[None]:
-        return locks.held(key, lambda pid: terminal.say(f"waiting: process {pid or 'unknown'} is training these steps"))
+        return locks.held(
+            key, lambda pid: terminal.print_lines(f"waiting: process {pid or 'unknown'} is training these steps")
+        )
 
     def watch(minibatches: "Batches", segment: "Segment") -> "Batches":
         sample()
@@ -229,7 +230,7 @@ def _chain(
         lock=lock,
         check=check,
         watch=watch,
-        say=terminal.say,
+        say=terminal.print_lines,
     )
 
 
@@ -239,7 +240,7 @@ def _parent_check() -> Callable[[], None]:
 
     def check() -> None:
         if parent and os.getppid() != parent:
-            terminal.say("the dvc process that started this training is gone", error=True)
+            terminal.print_lines("the dvc process that started this training is gone", error=True)
             raise Stopped(signal.SIGHUP)
 
     return check
@@ -257,7 +258,7 @@ def _continued(store: "TrajectoryStore", epoch_keys: list[str]) -> list[tuple[st
 def _report(record: "Record", epochs: int) -> None:
     metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in publish.metric_names(record)[:-2])
     seconds, rows = record["seconds"], record["rows"]
-    terminal.say(
+    terminal.print_lines(
         f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f}"
         " rows/s)"
     )
@@ -267,7 +268,7 @@ def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int, accum
     """A bar over the minibatches where a terminal is attached; it vanishes when they are done."""
     name, total = f"epoch {segment.epoch}/{epochs}", len(segment.values) * accumulate
     return (
-        terminal.bar(minibatches, name=name, total=total, unit="batch", leave=False)
+        terminal.progress_bar(minibatches, name=name, total=total, unit="batch", leave=False)
         if terminal.watched()
         else minibatches
     )
@@ -284,4 +285,4 @@ def _table(history: "list[Record]") -> bytes:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_process(main)

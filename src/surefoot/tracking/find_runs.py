@@ -112,8 +112,8 @@ def find_run(client: "MlflowClient", wanted: str) -> "Run":
         known = known_identities(wanted)
         if known:
             raise UserError(
-                f"the run {wanted} is in {paths.trajectory()}, but not in MLflow; `surefoot sync` brings it there, once"
-                " it is finished"
+                f"the run {wanted} is in {paths.trajectory_store()}, but not in MLflow; `surefoot sync` brings it"
+                " there, once it is finished"
             )
         raise UserError(f"there is no run {wanted!r} in MLflow; give a run's id or name, or a DVC experiment's")
     if _is_parent(found[0]):
@@ -133,7 +133,7 @@ def known_identities(wanted: str) -> list[str]:
     """The runs of the trajectory store whose identity starts so."""
     return sorted(
         path.stem
-        for path in (paths.trajectory() / "runs").glob("*.json")
+        for path in (paths.trajectory_store() / "runs").glob("*.json")
         if ID.fullmatch(wanted) and path.stem.startswith(wanted)
     )
 

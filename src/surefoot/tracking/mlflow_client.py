@@ -88,7 +88,7 @@ def _at_root(uri: str) -> str:
     too.
     """
     found = RELATIVE.fullmatch(uri)
-    return f"{found[1]}{paths.root() / found[2]}" if found else uri
+    return f"{found[1]}{paths.repository_root() / found[2]}" if found else uri
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -140,7 +140,7 @@ def check_file(uri: str) -> None:
         try:
             reading.check_regular(path, path.stat())
         except OSError as error:
-            raise OutOfReach(f"{path}: {limits.cause(error)}") from None
+            raise OutOfReach(f"{path}: {limits.reason(error)}") from None
 
 
 class _Client:
@@ -329,7 +329,7 @@ def _failure(error: Exception) -> Exception:
 
 def reason(error: BaseException) -> str:
     """What an exception says, in a line, without a password."""
-    if isinstance(error, Exception) and (by_system := limits.told(error)):
+    if isinstance(error, Exception) and (by_system := limits.explain(error)):
         return without_password(by_system)
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     path = sqlite_file(store_uri())

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from surefoot.base import digests, errors, locks, paths, terminal
+from surefoot.base import digests, locks, paths, terminal
 from surefoot.reproduction import provenance
 from surefoot.tracking import mlflow_client, parent_run
 from surefoot.tracking.description import Description
@@ -373,7 +373,7 @@ class Tracker:
         def write(client: "MlflowClient") -> None:
             tags = client.get_run(self._id).data.tags
             if MODEL not in tags:
-                errors.say("warning", f"the run has no model in MLflow, so none is registered as {name!r}")
+                terminal.warn(f"the run has no model in MLflow, so none is registered as {name!r}")
                 self.lack(f"its model in the registry as {name}", "it has no model")
                 return
             if tags.get(REGISTERED) == f"{name}@{alias} {tags[MODEL]}":
@@ -492,12 +492,12 @@ class Tracker:
     def _warn_once(self, what: str, text: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
-            errors.say("warning", f"MLflow at {without_password(store_uri())} {text}")
+            terminal.warn(f"MLflow at {without_password(store_uri())} {text}")
 
 
 def _short(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags as a page has room for them; without the empty ones."""
-    return {name: value if name == NOTE else terminal.plain(value, TAG) for name, value in tags.items() if value}
+    return {name: value if name == NOTE else terminal.one_line(value, TAG) for name, value in tags.items() if value}
 
 
 def param_name(name: str) -> str:
@@ -526,7 +526,7 @@ def _dataset(said: Description) -> "Dataset":
 
 
 def _say_who(pid: int) -> None:
-    terminal.say(f"waiting: process {pid or 'unknown'} is at work on the same run")
+    terminal.print_lines(f"waiting: process {pid or 'unknown'} is at work on the same run")
 
 
 def _build_tables(uri: str) -> None:
@@ -569,7 +569,7 @@ def ensure_experiment(client: "MlflowClient") -> str:
     found = active_experiment(client)
     if found is None:
         # A server has its own place for artifacts; the default store's are beside it.
-        beside = (paths.root() / "mlartifacts").as_uri() if store_uri().startswith("sqlite:") else None
+        beside = (paths.repository_root() / "mlartifacts").as_uri() if store_uri().startswith("sqlite:") else None
         try:
             return str(client.create_experiment(experiment_name(), artifact_location=beside))
         except Refused:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import where
+from surefoot.base.user_code import describe_error
 from surefoot.training.divergence import began, began_backward
 from surefoot.training.minibatches import Order, Rows, minibatches
 from surefoot.training.network import device_of, predict
@@ -153,7 +153,8 @@ class Trainer:
                     raise
                 except (Exception, SystemExit) as error:
                     raise UserError(
-                        f"train.model: the network fails in training, at step {steps + 1} of the epoch: {where(error)}"
+                        f"train.model: the network fails in training, at step {steps + 1} of the epoch:"
+                        f" {describe_error(error)}"
                     ) from None
                 loss_sum += value * counted
             try:
@@ -166,7 +167,7 @@ class Trainer:
                     raise
                 raise UserError(
                     f"train.optimizer: {type(optimizer).__name__} fails at step {steps + 1} of the epoch:"
-                    f" {where(error)}"
+                    f" {describe_error(error)}"
                 ) from None
             norm_sum += norm
             if average:
@@ -212,7 +213,7 @@ class Trainer:
         try:
             outputs = predict(model, self.validation.inputs)
         except (Exception, SystemExit) as error:
-            raise UserError(f"train.model: the network fails on the validation rows: {where(error)}") from None
+            raise UserError(f"train.model: the network fails on the validation rows: {describe_error(error)}") from None
         loss = self.objective.loss(outputs, targets).item()
         if not math.isfinite(loss):
             lr = self.optimizer.param_groups[0]["lr"]

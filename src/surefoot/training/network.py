@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import find, where
+from surefoot.base.user_code import describe_error, find_function
 from surefoot.training.minibatches import Stored
 from surefoot.training.numerics import seed_step, settings
 
@@ -46,7 +46,7 @@ def build(
         UserError: if it can't be imported or called, or doesn't return an nn.Module.
     """
     before = settings()
-    function = find("train.model.factory", factory)
+    function = find_function("train.model.factory", factory)
     seed_step(seed, 0)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -59,7 +59,7 @@ def build(
             + "".join(f", {k}={v!r}" for k, v in arguments.items())
             + ")"
         )
-        raise UserError(f"train.model: {called} failed: {where(error)}") from None
+        raise UserError(f"train.model: {called} failed: {describe_error(error)}") from None
     for name, value in settings().items():
         if value != before[name]:
             raise UserError(
@@ -103,7 +103,7 @@ def check_output(model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
         output = predict(model, inputs)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {where(error)}"
+            f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {describe_error(error)}"
         ) from None
     wanted = (len(inputs), outputs)
     if not isinstance(output, Tensor) or output.shape != wanted or not output.is_floating_point():

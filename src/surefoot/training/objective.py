@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import find, where
+from surefoot.base.user_code import describe_error, find_function
 
 AUTO = {"classification": "CrossEntropyLoss", "binary": "BCEWithLogitsLoss", "regression": "MSELoss"}
 # The argument of a loss of torch.nn that takes class weights.
@@ -168,7 +168,7 @@ def _share(criterion: Any, classes: int) -> Callable[[Sequence[Tensor]], Sequenc
 
 
 def _make(name: str, arguments: dict[str, Any]) -> Any:
-    factory: Any = find("train.loss.name", name) if ":" in name else getattr(nn, name, None)
+    factory: Any = find_function("train.loss.name", name) if ":" in name else getattr(nn, name, None)
     if ":" not in name and not (isinstance(factory, type) and name.endswith("Loss")):
         known = ", ".join(sorted(known for known in dir(nn) if known.endswith("Loss")))
         raise UserError(f"train.loss.name: torch.nn has no loss {name!r}; it has {known}")
@@ -176,7 +176,7 @@ def _make(name: str, arguments: dict[str, Any]) -> Any:
         return factory(**arguments)
     except Exception as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise UserError(f"train.loss: {name}({shown}) fails: {where(error)}") from None
+        raise UserError(f"train.loss: {name}({shown}) fails: {describe_error(error)}") from None
 
 
 def check_loss(objective: Objective, outputs: Tensor, targets: Tensor) -> None:
@@ -194,7 +194,7 @@ def check_loss(objective: Objective, outputs: Tensor, targets: Tensor) -> None:
             warnings.simplefilter("always")
             loss = objective.loss(outputs, targets)
     except Exception as error:
-        raise UserError(f"train.loss: it fails on {shapes}: {where(error)}") from None
+        raise UserError(f"train.loss: it fails on {shapes}: {describe_error(error)}") from None
     # With as many rows as outputs torch spreads the targets out over them, and only warns.
     if any("Using a target size" in str(warning.message) for warning in said):
         raise UserError(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import nearest, where
+from surefoot.base.user_code import describe_error, nearest_name
 
 # Arguments that are params of their own: train.momentum, ...; an optimizer that doesn't know one must not be given
 # another value than this.
@@ -46,7 +46,7 @@ def optimizer(
     if kind is None or kind is torch.optim.Optimizer:
         raise UserError(
             f"train.optimizer.name: torch.optim has no optimizer {name!r};"
-            f" {nearest(name, sorted(kinds.keys() - {'Optimizer'}))}"
+            f" {nearest_name(name, sorted(kinds.keys() - {'Optimizer'}))}"
         )
     if kind is torch.optim.LBFGS:
         raise UserError(
@@ -67,7 +67,7 @@ def optimizer(
     for number, group in enumerate(given):
         for key, value in group["arguments"].items():
             if key not in known or key == "params":
-                hint = nearest(key, sorted(known.keys() - {"params"}))
+                hint = nearest_name(key, sorted(known.keys() - {"params"}))
                 raise UserError(
                     f"train.optimizer.groups: {name} has no argument {key!r} for a group, given to"
                     f" {group['parameters']!r}; {hint}"
@@ -89,14 +89,16 @@ def optimizer(
         made: torch.optim.Optimizer = kind(trained, lr=lr, **taken, **arguments)
     except Exception as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in {"lr": lr, **taken, **arguments}.items())
-        raise UserError(f"train.optimizer: {name}({shown}) fails: {where(error)}") from None
+        raise UserError(f"train.optimizer: {name}({shown}) fails: {describe_error(error)}") from None
     for number, (group, parameters) in enumerate(zip(given, matched, strict=False)):
         if group["frozen"]:  # it never comes to the optimizer, which may not take it: Muon takes no biases
             continue
         try:  # torch looks at the values of all groups together alone
             kind(parameters, **{"lr": lr, **taken, **arguments, **group["arguments"]})
         except Exception as error:
-            raise UserError(f"train.optimizer.groups.{number}.arguments: {name} refuses them: {where(error)}") from None
+            raise UserError(
+                f"train.optimizer.groups.{number}.arguments: {name} refuses them: {describe_error(error)}"
+            ) from None
     return made
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import find, nearest, where
+from surefoot.base.user_code import describe_error, find_function, nearest_name
 
 CONSTANT = "constant"
 PLATEAU = "ReduceLROnPlateau"
@@ -124,7 +124,7 @@ class Schedule:
                 warnings.simplefilter("ignore")  # of a step of the scheduler before one of the optimizer
                 self._scheduler.step(*metric)
         except (Exception, SystemExit) as error:
-            raise UserError(f"train.schedule: {self._name} fails: {where(error)}") from None
+            raise UserError(f"train.schedule: {self._name} fails: {describe_error(error)}") from None
 
     def _make(self) -> Any:
         if len(self._parts) == 1:
@@ -161,14 +161,14 @@ class Schedule:
                 raise UserError(f"{key}.arguments: `{CONSTANT}` takes none")
             return self._call(key, lr_scheduler.LambdaLR, lambda _: 1.0) if len(self._parts) > 1 else None
         if ":" in name:
-            function = find(f"{key}.name", name)
+            function = find_function(f"{key}.name", name)
             return self._call(key, lr_scheduler.LambdaLR, lambda n: float(function(n, **arguments)))
         kinds = {kind.__name__: kind for kind in vars(lr_scheduler).values() if _is_scheduler(kind)}
         kind = kinds.get(name)
         if kind is None:
             raise UserError(
                 f"{key}.name: torch.optim.lr_scheduler has no schedule {name!r};"
-                f" {nearest(name, [*own, *sorted(kinds)])}"
+                f" {nearest_name(name, [*own, *sorted(kinds)])}"
             )
         if name in LENGTH and not {"T_max", "total_steps", "epochs", "steps_per_epoch"} & arguments.keys():
             arguments[LENGTH[name]] = length
@@ -205,7 +205,7 @@ class Schedule:
                 return kind(*([self._optimizer] if first else []), *positional, **arguments)
         except (Exception, SystemExit) as error:
             shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if name != "optimizer")
-            raise UserError(f"{key}: {kind.__name__}({shown}) fails: {where(error)}") from None
+            raise UserError(f"{key}: {kind.__name__}({shown}) fails: {describe_error(error)}") from None
 
 
 def rises(metric: str) -> bool:
@@ -225,7 +225,7 @@ def _function(key: str, given: Any) -> Any:
         return [_function(f"{key}.{number}", one) for number, one in enumerate(given)]
     if not isinstance(given, str) or ":" not in given:
         raise UserError(f"{key}: {given!r}: `module:function` is needed")
-    return find(key, given)
+    return find_function(key, given)
 
 
 def _inner(key: str, given: Any) -> dict[str, Any]:

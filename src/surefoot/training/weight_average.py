@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import where
+from surefoot.base.user_code import describe_error
 from surefoot.training.numerics import seed_step
 
 
@@ -34,7 +34,7 @@ class Average:
             self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay) if self.each_step else None)
         except Exception as error:  # it keeps what was computed, as old weight_norm does
             raise UserError(
-                f"train.average: the network can't be copied, which an average needs: {where(error)}"
+                f"train.average: the network can't be copied, which an average needs: {describe_error(error)}"
             ) from None
 
     @property
@@ -61,7 +61,7 @@ class Average:
         except (Exception, SystemExit) as error:
             raise UserError(
                 "train.average: the network fails when BatchNorm's mean and variance are measured on the training"
-                f" rows: {where(error)}"
+                f" rows: {describe_error(error)}"
             ) from None
 
     def state(self) -> dict[str, Tensor]:

@@ -13,14 +13,14 @@ from surefoot import cli
 from surefoot.params.dotted_keys import flatten
 from tests.helpers import PROJECT, Done
 
-PREAMBLE = "import signal, sys, time\nfrom surefoot.base.errors import Stopped, UserError, run\n"
+PREAMBLE = "import signal, sys, time\nfrom surefoot.base.errors import Stopped, UserError, run_process\n"
 
 
 @contextmanager
 def process(main):
-    """A process that runs the function `main` by `errors.run`."""
+    """A process that runs the function `main` by `errors.run_process`."""
     with subprocess.Popen(
-        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun(main)\nprint('after')"],
+        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun_process(main)\nprint('after')"],
         env={**os.environ, "PYTHONPATH": "src"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -52,7 +52,10 @@ def at_a_terminal(code, **environment):
         **environment,
     }
     subprocess.run(
-        [sys.executable, "-c", f"from surefoot.base import errors\n{code}"], env=environment, stderr=theirs, check=True
+        [sys.executable, "-c", f"from surefoot.base import terminal\n{code}"],
+        env=environment,
+        stderr=theirs,
+        check=True,
     )
     os.close(theirs)
     with os.fdopen(ours, "rb") as terminal:
@@ -60,7 +63,7 @@ def at_a_terminal(code, **environment):
 
 
 def test_errors_and_warnings_are_seen_at_a_terminal():
-    code = "errors.say('error', 'one'); errors.say('warning', 'two')"
+    code = "terminal.print_error('one'); terminal.warn('two')"
     assert at_a_terminal(code, TERM="xterm") == "\033[1;31merror:\033[0m one\n\033[1;33mwarning:\033[0m two\n"
     for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert at_a_terminal(code, **plain) == "error: one\nwarning: two\n"

@@ -106,14 +106,14 @@ def test_a_process_whose_memory_is_limited_ends_as_it_would_without_a_limit():
 
 
 def test_what_is_no_matter_of_the_systems():
-    assert limits.told(ValueError("a bug")) is None
-    assert limits.told(RuntimeError("mat1 and mat2 do not fit")) is None
-    assert limits.told(OSError("a library's own")) is None
+    assert limits.explain(ValueError("a bug")) is None
+    assert limits.explain(RuntimeError("mat1 and mat2 do not fit")) is None
+    assert limits.explain(OSError("a library's own")) is None
 
 
 def test_an_error_that_came_from_another():
     wrapped = ImportError("libx.so: cannot open shared object file: Too many open files")
-    assert "the limit on open files is reached: `ulimit -n` is " in limits.told(wrapped)
+    assert "the limit on open files is reached: `ulimit -n` is " in limits.explain(wrapped)
     outer = ValueError("can't be built")
     outer.__cause__ = OSError(errno.EMFILE, "Too many open files")
-    assert "`ulimit -n`" in limits.told(outer)
+    assert "`ulimit -n`" in limits.explain(outer)

@@ -31,29 +31,29 @@ NASTY = {
 
 @pytest.mark.parametrize(("given", "shown"), NASTY.items(), ids=ascii)
 def test_what_is_not_to_be_seen_is_spelt(given, shown, capsys):
-    assert terminal.plain(given) == shown
-    terminal.say(given, f"x {given}", kind="note")
+    assert terminal.one_line(given) == shown
+    terminal.print_lines(given, f"x {given}", kind="note")
     assert capsys.readouterr().err == f"note: {shown}\nx {shown}\n"
     assert str(UserError(f"{given}: is wrong", "so and so")) == f"{shown}: is wrong\nso and so"
 
 
 def test_no_character_of_unicode_commands_a_terminal():
     every = "".join(map(chr, range(sys.maxunicode + 1)))
-    shown = "".join(terminal.plain(every[start : start + 500]) for start in range(0, len(every), 500))
+    shown = "".join(terminal.one_line(every[start : start + 500]) for start in range(0, len(every), 500))
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
     assert "中" in shown
 
 
 def test_the_middle_of_a_long_text_is_left_out():
-    text = terminal.plain(f"data.csv: {'x' * 10_000_000}: must be shorter")
+    text = terminal.one_line(f"data.csv: {'x' * 10_000_000}: must be shorter")
     assert len(text) <= terminal.LONGEST
     assert re.fullmatch(r"data\.csv: x+ \.\.\.\(10,000,027 characters\)\.\.\. x+: must be shorter", text), text
-    assert len(terminal.plain("\x1b" * 900)) <= terminal.LONGEST, "spelt, it is longer"
-    assert terminal.plain("abcdefghij" * 3, 12) == "abcdefghi"[:6] + "...hij", "a cell"
+    assert len(terminal.one_line("\x1b" * 900)) <= terminal.LONGEST, "spelt, it is longer"
+    assert terminal.one_line("abcdefghij" * 3, 12) == "abcdefghi"[:6] + "...hij", "a cell"
 
 
 def test_a_table_of_any_texts():
-    assert terminal.table([["name", "rows"], ["a\nb", 7], ["x" * 100, 1234]], right=[1], widest=8) == [
+    assert terminal.table_lines([["name", "rows"], ["a\nb", 7], ["x" * 100, 1234]], right=[1], widest=8) == [
         "name      rows",
         r"a\nb         7",
         "xxxx...x  1234",
@@ -65,7 +65,7 @@ def test_in_an_encoding_that_lacks_them():
         [
             sys.executable,
             "-c",
-            "from surefoot.base import terminal; terminal.say('Grüße \\x1b'); terminal.protect(); print('日')",
+            "from surefoot.base import terminal; terminal.print_lines('Grüße \\x1b'); terminal.protect(); print('日')",
         ],
         env={**os.environ, "PYTHONPATH": str(PROJECT / "src"), "PYTHONIOENCODING": "ascii:strict"},
         capture_output=True,
@@ -82,10 +82,10 @@ def main():
     evil = "\\x1b[31m\\u202e"
     print("printed", evil); sys.stdout.write(f"written{evil}\\n"); warnings.warn(f"warned {evil}")
     logging.warning("logged %s", evil)
-    list(terminal.bar([1], name=f"bar {evil}\\n"))
+    list(terminal.progress_bar([1], name=f"bar {evil}\\n"))
     assert not sys.stdout.isatty()
     raise {raised}
-errors.run(main)
+errors.run_process(main)
 """
 
 

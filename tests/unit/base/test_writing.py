@@ -13,11 +13,11 @@ from surefoot.base.errors import UserError
 
 def test_the_root_is_where_dvc_says_or_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert paths.root() == tmp_path
+    assert paths.repository_root() == tmp_path
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "parent"))
-    assert paths.root() == tmp_path / "parent"
+    assert paths.repository_root() == tmp_path / "parent"
     monkeypatch.setenv("DVC_ROOT", "")
-    assert paths.root() == tmp_path
+    assert paths.repository_root() == tmp_path
 
 
 def test_canonical_json_has_one_spelling():

@@ -145,7 +145,7 @@ def test_an_outage_stops_at_once(trained, capfd, monkeypatch):
 def test_what_the_store_lost_is_told(trained, capfd):
     trained.edit("train.epochs", "3")
     trained.train("0.1", **AWAY)
-    for path in (paths.trajectory() / "chain").glob("*.safetensors"):
+    for path in (paths.trajectory_store() / "chain").glob("*.safetensors"):
         path.unlink()
     lines, error = said(capfd)
     assert [line.partition(":")[0] for line in lines] == [
@@ -159,7 +159,7 @@ def test_what_the_store_lost_is_told(trained, capfd):
 def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
     trained.train("0.1", **AWAY)
     trained.train("0.2", **AWAY)
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     run = next(run for run in store.runs().values() if run.description.params["train.lr"] == 0.1)
     identity, whole = run.identity, run.plain() | {"version": 1}
     needed = (

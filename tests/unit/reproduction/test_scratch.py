@@ -26,7 +26,7 @@ def main():
         tree = [sys.executable, "-c", "import subprocess, sys, time; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); time.sleep(600)"]
         scratch.finish([scratch.start(tree, scratch.path, {"PATH": "/usr/bin:/bin"})])
 
-errors.run(main)
+errors.run_process(main)
 """
 
 

@@ -15,7 +15,7 @@ import torch
 
 from surefoot.base import digests, paths
 from surefoot.base.errors import Stopped
-from surefoot.base.paths import trajectory
+from surefoot.base.paths import trajectory_store
 from surefoot.data.batch_store import open_store
 from surefoot.data.part_files import ranges
 from surefoot.params.reading import load
@@ -94,8 +94,8 @@ def weights():
 
 def mark():
     """The run of the store that was marked last."""
-    paths = (trajectory() / "runs").glob("*.json")
-    return TrajectoryStore(trajectory()).runs()[max(paths, key=lambda path: path.stat().st_mtime_ns).stem]
+    paths = (trajectory_store() / "runs").glob("*.json")
+    return TrajectoryStore(trajectory_store()).runs()[max(paths, key=lambda path: path.stat().st_mtime_ns).stem]
 
 
 def test_a_new_part_moves_no_old_row_to_another_split(coming):

@@ -269,7 +269,7 @@ def test_runs_are_read_again_when_they_change(store):
     assert other.runs() == {KEY: some_run(KEY, version=1, last=None)}
     one.mark_run(some_run(KEY, last=OTHER))
     one.mark_run(some_run(OTHER, last=None))
-    assert {identity: run.last for identity, run in other.runs().items()} == {KEY: OTHER, OTHER: None}
+    assert {identity: run_process.last for identity, run_process in other.runs().items()} == {KEY: OTHER, OTHER: None}
     (store.path / "runs" / f"{KEY}.json").unlink()
     assert list(other.runs()) == [OTHER]
 

@@ -62,7 +62,7 @@ def test_runs_of_one_identity_are_one(runs, tracked):
 
 
 def test_a_run_that_mlflow_lacks(runs):
-    TrajectoryStore(paths.trajectory()).mark_run(some_run("ef" * 32))
+    TrajectoryStore(paths.trajectory_store()).mark_run(some_run("ef" * 32))
     with pytest.raises(
         UserError,
         match=r"^the run efef is in .*, but not in MLflow; `surefoot sync` brings it there, once it is finished$",
@@ -71,7 +71,7 @@ def test_a_run_that_mlflow_lacks(runs):
 
 
 def test_the_store_forgets_by_either(runs):
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     for identity in runs:
         store.mark_run(some_run(identity, description=description("kept")))
     assert forget_run(store, runs[ONE][:8]) == "kept"

@@ -124,8 +124,8 @@ def main(texts: list[str], trials: int, metric: str, prune: str, name: str | Non
         },
     }
     name = name or f"search-{digests.sha256(digests.canonical_json(settings))[:6]}"
-    home = paths.trajectory() / "search"
-    locks = Locks(paths.trajectory() / "lock")
+    home = paths.trajectory_store() / "search"
+    locks = Locks(paths.trajectory_store() / "lock")
     with locks.held(
         f"search {name}", lambda pid: _refuse(f"process {pid or 'unknown'} is at work on the search {name}")
     ):
@@ -151,7 +151,7 @@ def _run(
     place = _check_out(home, source, found.start)
     writing.write_json(journal, found.plain())
     done = found.trials
-    terminal.say(
+    terminal.print_lines(
         f"search {name}: {min(len(done), wanted)} of {wanted} trials are there"
         if done
         else f"search {name}: {wanted} trials"
@@ -175,7 +175,7 @@ def _run(
             )
         done = [*done, trial]
         writing.write_json(journal, found.model_copy(update={"trials": done}).plain())
-        terminal.say(f"trial {len(done)}/{wanted}  {_spell(values)}  {_outcome(trial, settings['metric'])}")
+        terminal.print_lines(f"trial {len(done)}/{wanted}  {_spell(values)}  {_outcome(trial, settings['metric'])}")
         if len(done) >= FAILURES and all(trial.state == "failed" for trial in done):
             raise UserError(
                 f"all of {len(done)} trials failed, the last one with: {trial.why}",
@@ -188,7 +188,7 @@ def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: pr
     """The search as its journal has it, or one that starts now; where the code isn't that of its start, it is told."""
     known, start = _read(journal, settings), _start(source)
     if known and known.start != start:
-        terminal.say(
+        terminal.print_lines(
             f"note: {journal.stem} goes on with the code of its start, commit {str(known.start.commit)[:7]};"
             " --name starts another one with that of now"
         )
@@ -301,9 +301,9 @@ def _environment(**more: str) -> dict[str, str]:
         if name not in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE")
     }
     here = {
-        "DVC_ROOT": str(paths.root()),
+        "DVC_ROOT": str(paths.repository_root()),
         "DVC_NO_ANALYTICS": "true",
-        "SUREFOOT_STORE": str(paths.trajectory().resolve()),
+        "SUREFOOT_STORE": str(paths.trajectory_store().resolve()),
         "PYTHONPATH": _python_path(),
     }
     return {**kept, **here, **more}
@@ -400,7 +400,7 @@ def _say_best(name: str, trials: list[Trial], rises: bool, metric: str) -> None:
         for number, trial in enumerate(trials, 1)
         if trial.state == "complete" and trial.value is not None and not trial.why
     ]
-    terminal.say(
+    terminal.print_lines(
         "",
         f"{len(trials)} trials: {states.count('complete')} complete, {states.count('pruned')} pruned,"
         f" {states.count('failed')} failed",
@@ -413,9 +413,9 @@ def _say_best(name: str, trials: list[Trial], rises: bool, metric: str) -> None:
         [str(number), f"{reached:.4g}", *(json.dumps(value).strip('"') for value in values.values())]
         for reached, number, values in best
     ]
-    terminal.say(*terminal.table(rows))
+    terminal.print_lines(*terminal.table_lines(rows))
     overrides = [part for key, value in best[0][2].items() for part in ("-S", shlex.quote(spaces.override(key, value)))]
-    terminal.say(
+    terminal.print_lines(
         "",
         f"in MLflow: tags.`surefoot.sweep` = '{name}'",
         f"the best one, in the workspace: dvc exp run {' '.join(overrides)}",

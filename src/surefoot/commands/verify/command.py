@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from surefoot.base import digests, errors, paths, reading, terminal, writing
+from surefoot.base import digests, paths, reading, terminal, writing
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.commands import A_RUN, option
 from surefoot.commands.verify import trust, verdict
@@ -112,7 +112,7 @@ def verify(
     try:
         with Scratch() as scratch:
             recorded = find_recorded(wanted)
-            terminal.say(f"verifying {recorded.title}")
+            terminal.print_lines(f"verifying {recorded.title}")
             scope = f"epochs {epochs}" if epochs else f"a sample of {sample} epochs" if sample is not None else "run"
             try:
                 account = read_account(recorded.account(), recorded.run.data.tags)
@@ -129,7 +129,7 @@ def verify(
                 verdict, reasons = _make_again(Remake(scratch), recorded, account, ranges, anyway, environment, trusted)
             except CannotSay as reason:
                 verdict, reasons = CANNOT_SAY, list(reason.args)
-            terminal.say(f"{verdict}: {reasons[0]}", *reasons[1:])
+            terminal.print_lines(f"{verdict}: {reasons[0]}", *reasons[1:])
             _tag(recorded, verdict, scope, reasons)
             return EXIT_CODES[verdict]
     except BrokenPipeError:
@@ -172,7 +172,7 @@ def _make_again(
     params, other_params = params_row(account.params or recorded.run.data.params, remake.params)
     found = _whole(remake, recorded, account) if ranges is None else _parts(remake, recorded, account, ranges)
     rows = [params, *found.rows]
-    terminal.say("", *table(rows), "")
+    terminal.print_lines("", *table(rows), "")
     causes = verdict_module.causes(account.origin.plain(), found.origin)
     verdict = verdict_module.verdict(rows, causes)
     check_keys(account, found.made, found.origin)
@@ -188,7 +188,9 @@ def _foreign(commit: str, patch: bytes) -> list[str]:
     found = [] if checkout.in_history(here, commit) else [f"its commit {commit}, which no branch or tag here holds"]
     changed = checkout.patched(here, patch) if patch else []
     return found + (
-        [f"its uncommitted changes, {tracker.PATCH} in MLflow, to {terminal.some(changed) or 'what git can not read'}"]
+        [
+            f"its uncommitted changes, {tracker.PATCH} in MLflow, to {terminal.first_few(changed) or 'what git can not read'}"
+        ]
         if patch
         else []
     )
@@ -210,10 +212,10 @@ def _ranges(epochs: str | None, sample: int | None, account: Account) -> list[tu
         return None
     if sample < 1:
         raise UserError(f"--sample {sample}: must be at least 1")
-    stored = TrajectoryStore(paths.trajectory()).state_sizes()
+    stored = TrajectoryStore(paths.trajectory_store()).state_sizes()
     possible = [epoch for epoch in range(1, last + 1) if epoch == 1 or account.epochs[epoch - 2].key in stored]
     if len(possible) < last:
-        terminal.say(
+        terminal.print_lines(
             f"the state before an epoch is kept for {len(possible)} of {last} epochs (train.keep_states): drawing from"
             " those"
         )
@@ -228,7 +230,7 @@ def _settle_environment(remake: Remake, recorded: Recorded, account: Account, bu
     if build and others_than_pins:
         raise CannotSay(
             f"{REQUIREMENTS} in MLflow has lines that aren't name==version, which are never handed to pip:"
-            f" {terminal.some(others_than_pins)}"
+            f" {terminal.first_few(others_than_pins)}"
         )
 
     def others(environment: Path, now: str | None) -> list[str]:
@@ -246,7 +248,7 @@ def _settle_environment(remake: Remake, recorded: Recorded, account: Account, bu
             (
                 [
                     f"packages that aren't installed here, but named in {REQUIREMENTS} in MLflow:"
-                    f" {terminal.some(unknown)}"
+                    f" {terminal.first_few(unknown)}"
                 ]
                 if unknown
                 else []
@@ -257,7 +259,7 @@ def _settle_environment(remake: Remake, recorded: Recorded, account: Account, bu
         doubts = others(environment, python)
     remake.use_environment(environment)
     odd = (
-        [f"{REQUIREMENTS} in MLflow has lines that aren't name==version: {terminal.some(others_than_pins)}"]
+        [f"{REQUIREMENTS} in MLflow has lines that aren't name==version: {terminal.first_few(others_than_pins)}"]
         if others_than_pins
         else []
     )
@@ -429,7 +431,7 @@ def _seed(path: Path, account: Account, first: int, last: int) -> tuple[int, int
     store = TrajectoryStore(path)
     path.mkdir()
     if first > 1:
-        ours, before = TrajectoryStore(paths.trajectory()), account.epochs[first - 2]
+        ours, before = TrajectoryStore(paths.trajectory_store()), account.epochs[first - 2]
         record = ours.record(before.key)
         state = ours.state(record) if record else None
         if not record or state is None:
@@ -452,7 +454,7 @@ def _where(
     """The first epoch that differs, and the first tensor in it, as far as both states are kept."""
     from surefoot.run.chain import network_of
 
-    ours = TrajectoryStore(paths.trajectory())
+    ours = TrajectoryStore(paths.trajectory_store())
     keys = {record["epoch"]: record["key"] for record in made}
     for epoch in range(first, len(said) + 1):
         there = store.record(keys[epoch]) if epoch in keys else None
@@ -483,4 +485,4 @@ def _tag(recorded: Recorded, verdict: str, scope: str, reasons: list[str]) -> No
     try:
         recorded.tag(verdict, scope, "\n".join(reasons))
     except Failure as error:
-        errors.say("warning", f"the verdict can't be written to MLflow: {error}")
+        terminal.warn(f"the verdict can't be written to MLflow: {error}")

@@ -21,10 +21,10 @@ def allow(foreign: Sequence[str], trusted: bool) -> None:
         "to make it again, code would run that this repository's history doesn't hold, and it could do all that you can"
     )
     if trusted:
-        terminal.say("note: this runs code that this repository's history doesn't hold:", *foreign)
+        terminal.print_lines("note: this runs code that this repository's history doesn't hold:", *foreign)
         return
     if sys.stdin.isatty() and terminal.is_terminal(sys.stdout):
-        terminal.say(f"{said}:", *foreign, "Run it? yes or no:")
+        terminal.print_lines(f"{said}:", *foreign, "Run it? yes or no:")
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
     raise CannotSay(

@@ -236,7 +236,7 @@ def table(rows: list[Row]) -> list[str]:
         ("", "recorded", "made again", ""),
         *((row.what, row.recorded, row.again, words[row.same]) for row in rows),
     ]
-    return terminal.table(cells)
+    return terminal.table_lines(cells)
 
 
 def first_tensor(recorded: bytes, again: bytes) -> str | None:

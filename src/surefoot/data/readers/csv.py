@@ -198,7 +198,7 @@ def _numbers_but(prepare: PrepareParams, files: list[Path], name: str, texts: pa
     )
     return UserError(
         f"{place}, {mend}{header}",
-        f"texts among its numbers, with their count: {terminal.some(strays, 5)}: mend them, or add to"
+        f"texts among its numbers, with their count: {terminal.first_few(strays, 5)}: mend them, or add to"
         f" prepare.missing.values what stands for a missing value{values}; or {category}",
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from surefoot.base.errors import UserError
-from surefoot.base.user_code import find, where
+from surefoot.base.user_code import describe_error, find_function
 from surefoot.data.readers.source import (
     INPUT,
     Progress,
@@ -36,12 +36,12 @@ def open_function(prepare: PrepareParams, key: str, path: str) -> Source:
         UserError: it can't be imported or called, or fails, with the file and line; it gives something else, or columns
         other than at first.
     """
-    function = find(key, path)
+    function = find_function(key, path)
     progress = Progress()
     try:
         given = function()
     except (Exception, SystemExit) as error:
-        raise UserError(f"{key}: {path}() failed: {where(error)}") from None
+        raise UserError(f"{key}: {path}() failed: {describe_error(error)}") from None
     single = isinstance(given, (pa.RecordBatch, pa.Table, Mapping))
     pieces = _pieces(prepare, key, path, iter([given]) if single else _iterator(key, path, given))
     first = next(pieces, None)
@@ -96,7 +96,7 @@ def _pieces(prepare: PrepareParams, key: str, path: str, given: Iterator[Any]) -
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            raise UserError(f"{key}: {path}() failed: {where(error)}") from None
+            raise UserError(f"{key}: {path}() failed: {describe_error(error)}") from None
         if not isinstance(piece, (pa.RecordBatch, pa.Table)):
             raise UserError(f"{key}: {path}() gives a {type(piece).__name__}; {GIVES} is needed")
         for batch in piece.to_batches() if isinstance(piece, pa.Table) else [piece]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from surefoot.base import digests
 from surefoot.base.errors import CannotSay
-from surefoot.base.paths import trajectory
+from surefoot.base.paths import trajectory_store
 from surefoot.commands.verify import account as accounts
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -42,7 +42,7 @@ def made(tmp_path_factory):
         for stage in ("prepare", "batch", "train"):
             assert place.stage(stage).code == 0
         (run,) = place.runs()
-        store = TrajectoryStore(trajectory().resolve())
+        store = TrajectoryStore(trajectory_store().resolve())
         (known,) = store.runs().values()
         return record.account(known, store).plain(), dict(run.data.tags)
 
