@@ -106,7 +106,7 @@ def main():
         print('cleaned up')
 """
     with subprocess.Popen(
-        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun(main)"],
+        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun_process(main)"],
         env={**os.environ, "PYTHONPATH": "src"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -139,7 +139,7 @@ def main():
 def test_a_reader_that_goes_away_before_what_is_held_back_is_written():
     main = "def main():\n    print('first', flush=True)\n    sys.stdin.readline()\n    print('held back')"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun(main)"],
+        [sys.executable, "-c", f"{PREAMBLE}{main}\nrun_process(main)"],
         env={**os.environ, "PYTHONPATH": "src"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
