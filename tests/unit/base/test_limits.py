@@ -41,7 +41,7 @@ def test_too_little_for_any_stage(stage, which, much, said):
     assert end(["-m", f"surefoot.stages.{stage}"], (which, much)) == (2, "", f"error: the limit on {said}; raise it\n")
 
 
-RUN = "from surefoot.base import errors\nerrors.begin()\n"
+RUN = "from surefoot.base import errors\nerrors.begin_process()\n"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_limit_that_is_reached_is_named(tmp_path, monkeypatch, main, said, w
     """By `run`, and before it, where modules are imported."""
     monkeypatch.setenv("PYTHONPATH", os.path.abspath("src"))  # noqa: PTH100
     code = f"{RUN}import os\nos.chdir({str(tmp_path)!r})\n" + (
-        main if while_importing else f"def main():\n    {main}\nerrors.run(main)"
+        main if while_importing else f"def main():\n    {main}\nerrors.run_process(main)"
     )
     code, _, err = end(
         ["-c", code], (resource.RLIMIT_AS, 2048 * MB), (resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_FSIZE, 512 * 1024)
@@ -100,7 +100,7 @@ def test_a_process_whose_memory_is_limited_ends_as_it_would_without_a_limit():
     assert "limit" not in err
     stop = (
         "import os, signal, time\ndef main():\n    os.kill(os.getppid(), signal.SIGTERM)\n   "
-        " time.sleep(60)\nerrors.run(main)"
+        " time.sleep(60)\nerrors.run_process(main)"
     )
     assert end(["-c", RUN + stop], limit) == (128 + 15, "", "stopped by SIGTERM\n")
 
