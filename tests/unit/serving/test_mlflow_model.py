@@ -399,7 +399,7 @@ CHANGES = {
         "no module 'surefoot' of the user's",
     ),
     "a path": ({"factory": "../../evil:build"}, "factory: String should match pattern"),
-    "no function": ({"factory": "networks.mlp:nothing"}, "module network.mlp has no 'nothing'"),
+    "no function": ({"factory": "networks.mlp:nothing"}, "module networks.mlp has no 'nothing'"),
     "no factory": ({"factory": None}, "factory"),
     "a shape of texts": ({"input_shape": ["touch", MARK]}, "input_shape.0"),
     "a shape without end": ({"input_shape": [10**30]}, "input_shape.0"),
