@@ -189,7 +189,8 @@ def _foreign(commit: str, patch: bytes) -> list[str]:
     changed = checkout.patched(here, patch) if patch else []
     return found + (
         [
-            f"its uncommitted changes, {tracker.PATCH} in MLflow, to {terminal.first_few(changed) or 'what git can not read'}"
+            f"its uncommitted changes, {tracker.PATCH} in MLflow, to"
+            f" {terminal.first_few(changed) or 'what git can not read'}"
         ]
         if patch
         else []
