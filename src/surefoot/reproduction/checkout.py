@@ -24,16 +24,18 @@ GIT = ("git", *(part for setting in SETTINGS for part in ("-c", setting)))
 SUBMODULE = "160000"
 
 
-def below_top(workspace: Path) -> str:
-    """Where the project is below the top of its Git repository: `''`, or as `ml/digits/`.
+def place_in_repository(workspace: Path) -> tuple[Path, str]:
+    """The top of the Git repository that the project is in, and where the project is below it: `''`, or as
+    `ml/digits/`.
 
     Raises:
         CannotSay: it isn't in one.
     """
-    found = _git(["rev-parse", "--show-prefix"], workspace)
+    found = _git(["rev-parse", "--show-cdup", "--show-prefix"], workspace)
     if found is None:
         raise CannotSay(f"Git is out of reach here, so the run's code can't be had: {provenance.trouble()}")
-    return found
+    up, _, below = found.partition("\n")
+    return workspace / up, below
 
 
 def in_history(workspace: Path, commit: str) -> bool:

@@ -201,13 +201,13 @@ def test_outside_of_git(tmp_path, monkeypatch):
     with pytest.raises(
         CannotSay, match="Git is out of reach here, so the run's code can't be had: not a git repository"
     ):
-        checkout.below_top(tmp_path)
+        checkout.place_in_repository(tmp_path)
 
 
 def test_without_git(repository, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CannotSay, match="git can't be run: No such file or directory"):
-        checkout.below_top(repository)
+        checkout.place_in_repository(repository)
 
 
 def test_a_project_below_the_top_of_its_repository(repository, monkeypatch):
@@ -219,6 +219,9 @@ def test_a_project_below_the_top_of_its_repository(repository, monkeypatch):
     monkeypatch.chdir(project)
     (project / "params.yaml").write_text("train: {lr: 0.1}\n")
     (repository / "kept").write_text("changed above it\n")
+    top, below = checkout.place_in_repository(project)
+    assert (top.resolve(), below) == (repository.resolve(), "ml/digits/")
+    assert checkout.place_in_repository(repository) == (repository, "")
     source = provenance.source()
     with Scratch() as scratch:
         remake = Remake(scratch)

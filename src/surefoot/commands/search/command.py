@@ -251,7 +251,7 @@ def _check_out(home: Path, source: provenance.Source, start: SearchStart) -> Pat
         raise UserError("surefoot search needs the project in Git, with a commit: each trial has a checkout of it")
     repository, workspace = home / "repository", Path.cwd()
     try:
-        below = checkout.below_top(workspace)
+        top, below = checkout.place_in_repository(workspace)
         place = repository / below
         if not repository.is_dir():
             if start != _start(source):
@@ -259,7 +259,6 @@ def _check_out(home: Path, source: provenance.Source, start: SearchStart) -> Pat
                     f"{repository} is gone, and the code isn't that of the search's start any more; give --name a new"
                     " name"
                 )
-            top = workspace / "/".join([".."] * len(Path(below).parts))
             with writing.new_directory(repository) as beside:
                 checkout.check_out(top, beside, source.commit, source.patch)
                 for name in (*source.left_out, *source.data):  # which the patch doesn't have

@@ -26,7 +26,8 @@ class Remake:
     def __init__(self, scratch: Scratch) -> None:
         self.scratch = scratch
         self.workspace = Path.cwd()
-        self.path = scratch.path / "repository" / checkout.below_top(self.workspace)
+        self._top, below = checkout.place_in_repository(self.workspace)
+        self.path = scratch.path / "repository" / below
 
     def check_out(self, commit: str, patch: bytes, data: str = "") -> None:
         """Bring in the code of a commit, with uncommitted changes; `data` is the digest of the raw data that neither
@@ -35,8 +36,7 @@ class Remake:
         Raises:
             CannotSay: the commit isn't in this repository, or has no pipeline.
         """
-        top = self.workspace / "/".join([".."] * len(Path(checkout.below_top(self.workspace)).parts))
-        checkout.check_out(top, self.scratch.path / "repository", commit, patch)
+        checkout.check_out(self._top, self.scratch.path / "repository", commit, patch)
         for name in ("dvc.yaml", "params.yaml"):
             if not (self.path / name).is_file():
                 raise CannotSay(f"at its commit {commit} there is no {name}")

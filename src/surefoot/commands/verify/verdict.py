@@ -58,7 +58,7 @@ class Row:
     same: bool | None
 
 
-def causes(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, str]:
+def differing_origins(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two origins: dotted key to a line that names it with both values."""
     one, other = flatten(dict(recorded)), flatten(dict(again))
     if any(one.get(key) != other.get(key) for key in ("numerics.profile", "numerics.threads")):
@@ -192,7 +192,7 @@ def model_row(what: str, recorded: str | None, again: str | None) -> Row:
     return Row(what, _short(recorded), _short(again), None if recorded is None else recorded == again)
 
 
-def verdict(rows: list[Row], origin: Mapping[str, str]) -> str:
+def give_verdict(rows: list[Row], origin: Mapping[str, str]) -> str:
     """Identical if all that was compared is; *cannot say* if it isn't, on other numerics or other packages."""
     compared = [row.same for row in rows if row.same is not None]
     if compared and all(compared):
@@ -200,11 +200,11 @@ def verdict(rows: list[Row], origin: Mapping[str, str]) -> str:
     return CANNOT_SAY if any(key.startswith(SURROUNDINGS) for key in origin) else DIFFERS
 
 
-def told(causes: Mapping[str, str], other_params: bool, symptoms: Sequence[str]) -> list[str]:
+def causes_to_tell(causes: Mapping[str, str], other_params: bool, symptoms: Sequence[str]) -> list[str]:
     """Of the causes those that don't follow from another one.
 
     Args:
-        causes: from `causes`.
+        causes: from `differing_origins`.
         other_params: whether params differ, which are named beside this.
         symptoms: what else is known to differ; in the data, it was named there.
     """
@@ -229,7 +229,7 @@ def unexplained(rows: Sequence[Row]) -> list[str]:
     return [f"{differing}: other bits, from the same code, data and params"]
 
 
-def table(rows: list[Row]) -> list[str]:
+def lines_of_rows(rows: list[Row]) -> list[str]:
     """The rows as lines, in columns."""
     words = {True: "same", False: "DIFFERS", None: "-"}
     cells = [

@@ -63,8 +63,7 @@ def test_broken_accounts(made, how):
 
 def verdict(account, made_again, tags):
     """What `surefoot verify` would say of an account where `made_again` came out, whose bits are all as they were."""
-    from surefoot.commands.verify import verdict as verdict_module
-    from surefoot.commands.verify.verdict import causes, data_row, epochs_row, model_row
+    from surefoot.commands.verify.verdict import data_row, differing_origins, epochs_row, give_verdict, model_row
 
     try:
         checked = accounts.read_account(json.dumps(account).encode(), tags)
@@ -73,7 +72,7 @@ def verdict(account, made_again, tags):
         last = max(len(read["epochs"]), len(made_again["epochs"]))
         epochs, _ = epochs_row(read["epochs"], made_again["epochs"], 1, last)
         rows = [data, epochs, model_row("model", read["model"], made_again["model"])]
-        found = verdict_module.verdict(rows, causes(read["origin"], made_again["origin"]))
+        found = give_verdict(rows, differing_origins(read["origin"], made_again["origin"]))
         accounts.check_keys(checked, made_again["epochs"], made_again["origin"])
         return found
     except CannotSay as reason:

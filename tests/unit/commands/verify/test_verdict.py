@@ -6,8 +6,7 @@ import torch
 from safetensors.torch import save
 
 from surefoot.commands.verify import verdict
-from surefoot.commands.verify import verdict as verdict_module
-from surefoot.commands.verify.verdict import CANNOT_SAY, DIFFERS, EXIT_CODES, IDENTICAL, Row
+from surefoot.commands.verify.verdict import CANNOT_SAY, DIFFERS, EXIT_CODES, IDENTICAL, Row, give_verdict
 
 ORIGIN = {
     "format": 1,
@@ -76,39 +75,42 @@ def changed(**changes):
     ],
 )
 def test_each_cause_is_named_with_both_values(changes, line):
-    assert list(verdict.causes(ORIGIN, changed(**changes)).values()) == [line]
+    assert list(verdict.differing_origins(ORIGIN, changed(**changes)).values()) == [line]
 
 
 def test_the_same_origin_has_no_causes():
-    assert verdict.causes(ORIGIN, changed()) == {}
+    assert verdict.differing_origins(ORIGIN, changed()) == {}
 
 
 def test_another_fingerprint_follows_from_other_threads():
-    causes = verdict.causes(ORIGIN, changed(numerics__threads=2, numerics__fingerprint="f" * 64))
+    causes = verdict.differing_origins(ORIGIN, changed(numerics__threads=2, numerics__fingerprint="f" * 64))
     assert list(causes) == ["numerics.threads"]
-    assert verdict.verdict([Row("model", "1", "2", False)], causes) == DIFFERS
+    assert verdict.give_verdict([Row("model", "1", "2", False)], causes) == DIFFERS
 
 
 def test_causes_come_without_what_follows_from_them():
     source = changed(model__source__networks_mlp="f" * 64, first_state="f" * 64)
     data = changed(data__train={"inputs": {"sha256": "f" * 64}}, first_state="f" * 64)
-    assert [line.split(" (")[0] for line in verdict.told(verdict.causes(ORIGIN, source), False, [])] == [
-        "the model's code, networks_mlp"
-    ]
-    assert [line.split(" (")[0] for line in verdict.told(verdict.causes(ORIGIN, data), False, [])] == [
-        "the data that is trained on, train.inputs.sha256"
-    ]
-    assert verdict.told(verdict.causes(ORIGIN, data), False, ["the raw data"]) == []
-    assert verdict.told(verdict.causes(ORIGIN, changed(numerics__threads=2)), True, []) == []
+    assert [
+        line.split(" (")[0] for line in verdict.causes_to_tell(verdict.differing_origins(ORIGIN, source), False, [])
+    ] == ["the model's code, networks_mlp"]
+    assert [
+        line.split(" (")[0] for line in verdict.causes_to_tell(verdict.differing_origins(ORIGIN, data), False, [])
+    ] == ["the data that is trained on, train.inputs.sha256"]
+    assert verdict.causes_to_tell(verdict.differing_origins(ORIGIN, data), False, ["the raw data"]) == []
+    assert verdict.causes_to_tell(verdict.differing_origins(ORIGIN, changed(numerics__threads=2)), True, []) == []
     assert (
-        verdict.told(verdict.causes(ORIGIN, changed(loss__name="auto", numerics__deterministic=False)), True, []) == []
+        verdict.causes_to_tell(
+            verdict.differing_origins(ORIGIN, changed(loss__name="auto", numerics__deterministic=False)), True, []
+        )
+        == []
     )
-    loss = verdict.causes(ORIGIN, changed(loss__source={"losses.mine": "f" * 64}))
-    assert [line.split(" (")[0] for line in verdict.told(loss, True, [])] == ["the loss's code, losses.mine"]
-    both = verdict.causes(ORIGIN, changed(numerics__threads=2, code__more="f" * 64))
-    assert [line.split(" (")[0] for line in verdict.told(both, True, [])] == ["Surefoot's own code, more"]
-    only = verdict.causes(ORIGIN, changed(first_state="f" * 64))
-    assert verdict.told(only, False, []) == list(only.values()), "the last thing that is known isn't dropped"
+    loss = verdict.differing_origins(ORIGIN, changed(loss__source={"losses.mine": "f" * 64}))
+    assert [line.split(" (")[0] for line in verdict.causes_to_tell(loss, True, [])] == ["the loss's code, losses.mine"]
+    both = verdict.differing_origins(ORIGIN, changed(numerics__threads=2, code__more="f" * 64))
+    assert [line.split(" (")[0] for line in verdict.causes_to_tell(both, True, [])] == ["Surefoot's own code, more"]
+    only = verdict.differing_origins(ORIGIN, changed(first_state="f" * 64))
+    assert verdict.causes_to_tell(only, False, []) == list(only.values()), "the last thing that is known isn't dropped"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_causes_come_without_what_follows_from_them():
     ],
 )
 def test_verdict(same, origin, verdict):
-    assert verdict_module.verdict([Row("x", "", "", one) for one in same], origin) == verdict
+    assert give_verdict([Row("x", "", "", one) for one in same], origin) == verdict
     assert set(EXIT_CODES) == {IDENTICAL, DIFFERS, CANNOT_SAY}
 
 
@@ -292,7 +294,7 @@ def test_mlflow_has_another_model_or_metric():
 
 
 def test_table():
-    text = verdict.table(
+    text = verdict.lines_of_rows(
         [Row("data", "a", "a", True), Row("epochs 1-3", "2: b", "2: c", False), Row("test/loss", "missing", "1", None)]
     )
     assert text == [
