@@ -47,7 +47,7 @@ def changed(**changes):
         ),
         ({"versions__torch": "2.12.0"}, "the version of torch (recorded 2.13.0, now 2.12.0)"),
         (
-            {"code__surefoot.training.sgd": "f" * 64},
+            {"code__surefoot.training.loop": "f" * 64},
             f"Surefoot's own code, surefoot.training.loop (recorded {'b' * 12}, now {'f' * 12})",
         ),
         (
