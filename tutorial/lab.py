@@ -19,8 +19,7 @@ from surefoot.base import paths
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params.reading import load
 from surefoot.params.sections import Params
-from surefoot.run import planning
-from surefoot.training import numerics
+from surefoot.run.pinned_params import pin_by
 
 Epoch = dict[str, float]  # its metrics, by the names that they have in MLflow
 
@@ -39,7 +38,7 @@ def params(**changes: Any) -> Params:
 
 def pinned(params: Params) -> None:
     """Choose the kernels that compute, as a stage does before it trains."""
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    pin_by(params)
 
 
 def batches(params: Params) -> Store:
@@ -82,11 +81,12 @@ def epochs(params: Params) -> Iterator[tuple[Epoch, Any]]:
         Diverged: the loss became NaN or infinite.
     """
     pinned(params)
+    from surefoot.run.plan.planning import plan_run
     from surefoot.training.loop import Progress
 
     data = batches(params)
-    plan = planning.plan(params, data)
-    trainer, schedule = plan.make(), plan.schedule()
+    plan = plan_run(params, data)
+    trainer, schedule = plan.trainer(), plan.schedule()
     metrics, epoch, steps = None, 0, 0
     while len(scheduled := schedule.next_epoch(metrics)):
         epoch += 1
@@ -110,7 +110,9 @@ def train(**changes: Any) -> list[Epoch]:
 def trainer(params: Params, count: int = 0) -> Any:
     """The network, its optimizer and its data (`surefoot.training.loop.Trainer`) after so many epochs."""
     pinned(params)
+    from surefoot.run.plan.planning import plan_run
+
     if not count:
-        return planning.plan(params, batches(params)).make()
+        return plan_run(params, batches(params)).trainer()
     *_, (_, last) = islice(epochs(params), count)
     return last

@@ -11,7 +11,8 @@ import pytest
 
 from surefoot import cli
 from surefoot.base import paths
-from surefoot.run import planning
+from surefoot.run import publish
+from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from surefoot.stages import train
@@ -190,7 +191,7 @@ def test_a_finished_run_that_is_killed_when_it_is_looked_at_again_is_put_right(p
     """The run is marked as complete, but its status says KILLED: whoever comes next ends it as FINISHED."""
     ok(project.stage("train"))
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "complete", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(publish, "complete", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert project.stage("train").code == 143
     assert project.runs()[0].info.status == "KILLED"
     sync(monkeypatch)
@@ -236,7 +237,7 @@ def steps_per_epoch():
     from surefoot.data.batch_store import open_store
     from surefoot.params.reading import load
 
-    return planning.plan(load(paths.PARAMS), open_store(paths.BATCHES)).steps_per_epoch
+    return plan_run(load(paths.PARAMS), open_store(paths.BATCHES)).inputs.steps_per_epoch
 
 
 def test_an_mlflow_that_is_away_is_caught_up(project, monkeypatch, tmp_path):

@@ -14,11 +14,12 @@ from surefoot.commands import option
 from surefoot.commands.schedule import load_all, shown
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
-from surefoot.run import new_record, planning
+from surefoot.run import new_record
 from surefoot.tracking import tag_names
 from surefoot.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
+    from surefoot.run.plan.planning import Plan
     from surefoot.training.range_test import Curve
 
 MOST = 100_000  # steps
@@ -66,21 +67,22 @@ def main(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     """
     _check(lowest, highest, steps)
     params, batches = load_all()
+    from surefoot.run.plan.planning import plan_run
     from surefoot.training import range_test as test
 
-    plan = planning.plan(params, batches)
-    trainer = plan.make()
+    plan = plan_run(params, batches)
+    inputs, trainer = plan.inputs, plan.trainer()
     steps = steps or test.steps_needed(trainer)
     lrs = _progress(test.learning_rates(lowest, highest, steps), steps)
-    remedies = planning.remedies(params, batches)
+    remedies = inputs.remedies()
     try:
         curve = test.range_test(
-            trainer, plan.lr, lrs, steps, lambda epoch: batches.order(params.seed, epoch), plan.steps_per_epoch
+            trainer, inputs.lr, lrs, steps, lambda epoch: batches.order(params.seed, epoch), inputs.steps_per_epoch
         )
     except test.NeverFinite as error:
         raise UserError(f"{error}{remedies.replace(', or ', '; try ', 1)}") from None
     _check_curve(curve, lowest, highest, steps, remedies)
-    scale = plan.lr / params.train.lr  # train.lr_reference_batch
+    scale = inputs.lr / params.train.lr  # train.lr_reference_batch
     found = {"steepest": curve.steepest, "tenth_of_diverging": curve.tenth, "suggested": curve.suggested}
     suggestions = {name: lr / scale for name, lr in found.items() if lr}
     contents = {"lr-find.csv": _table(curve), "lr-find.png": _plot(curve)}
@@ -168,7 +170,7 @@ def _plot(curve: "Curve") -> bytes:
 def _track(
     params: Params,
     batches: Store,
-    plan: planning.Plan,
+    plan: "Plan",
     settings: dict[str, float],
     suggestions: dict[str, float],
     contents: dict[str, bytes],

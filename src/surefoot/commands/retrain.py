@@ -11,23 +11,20 @@ from pathlib import Path
 
 from surefoot.base import errors, paths, terminal, writing
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
-from surefoot.run import planning
-from surefoot.training import numerics
+from surefoot.run.pinned_params import load_and_pin
 
 
 def main() -> None:
     """Read `params.yaml` and `data/batches/`; write to the stores."""
-    params = load(paths.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    params = load_and_pin()
+    from surefoot.run.plan.planning import plan_run
     from surefoot.run.trajectory_store import TrajectoryStore
 
-    batches = open_store(paths.BATCHES)
-    plan = planning.plan(params, batches)
+    plan = plan_run(params, open_store(paths.BATCHES))
     for epochs, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         first, last = map(int, epochs.split("-"))
         store = TrajectoryStore(Path(path))
-        with planning.chain(params, batches, plan, store, keep_states=last) as chain:
+        with plan.chain(store, keep_states=last) as chain:
             for reached in chain.follow(first, last):
                 terminal.print_lines(
                     f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)"

@@ -10,12 +10,12 @@ from surefoot.base import paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.commands import option
 from surefoot.data.batch_store import Store, open_store
-from surefoot.params.reading import load
 from surefoot.params.sections import Params
-from surefoot.run import naming, planning
-from surefoot.training import numerics
+from surefoot.run import naming
+from surefoot.run.pinned_params import load_and_pin
 
 if TYPE_CHECKING:
+    from surefoot.run.plan.planning import Plan
     from surefoot.training.schedule import Metrics, Schedule
 
 
@@ -27,7 +27,9 @@ def main(out: Path | None) -> None:
         UserError: data/batches isn't there, or was made for other params; the network or the schedule can't be made.
     """
     params, batches = load_all()
-    plan = planning.plan(params, batches)
+    from surefoot.run.plan.planning import plan_run
+
+    plan = plan_run(params, batches)
     schedule = plan.schedule()
     history = _history(plan) if schedule.metric else []
     summary = Summary(len(schedule.columns))
@@ -36,14 +38,16 @@ def main(out: Path | None) -> None:
     groups = naming.group_names(params)
     known = summary.watch(_progress(_values(schedule, history, params.train.epochs), params.train.epochs))
     data = learning_rate.schedule(
-        known, schedule.columns, groups, plan.steps_per_epoch, params.train.epochs, naming.schedule_title(params)
+        known, schedule.columns, groups, plan.inputs.steps_per_epoch, params.train.epochs, naming.schedule_title(params)
     )
     path = out or paths.trajectory_store() / "schedule.png"
     writing.write_bytes(path, data)
     for (group, name), values in zip(schedule.columns, summary.rows(), strict=True):
         of = f" of {groups[group]}" if len(groups) > 1 else ""
         terminal.print_lines(f"{'momentum' if name == 'betas' else name}{of}: {values}")
-    terminal.print_lines(f"{summary.steps} steps in {summary.epochs} epochs of {plan.steps_per_epoch}: {shown(path)}")
+    terminal.print_lines(
+        f"{summary.steps} steps in {summary.epochs} epochs of {plan.inputs.steps_per_epoch}: {shown(path)}"
+    )
     if schedule.metric and summary.epochs < params.train.epochs:
         terminal.print_lines(
             f"what follows isn't known before: it depends on {schedule.metric}, as the epochs before it turn out; after"
@@ -57,8 +61,7 @@ def load_all() -> tuple[Params, Store]:
     Raises:
         UserError: the batch store isn't there, or was made by others.
     """
-    params = load(paths.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    params = load_and_pin()
     try:
         batches = open_store(paths.BATCHES)
     except FileNotFoundError:
@@ -119,7 +122,7 @@ def _values(schedule: "Schedule", history: "list[Metrics]", epochs: int) -> Iter
             yield values
 
 
-def _history(plan: planning.Plan) -> "list[Metrics]":
+def _history(plan: "Plan") -> "list[Metrics]":
     """The metrics of each epoch of this run that was trained."""
     from surefoot.run.trajectory_store import TrajectoryStore
 

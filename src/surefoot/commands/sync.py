@@ -7,12 +7,11 @@ from collections.abc import Collection
 from surefoot.base import locks, paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
-from surefoot.params.reading import load
 from surefoot.run import publish
+from surefoot.run.pinned_params import load_and_pin
 from surefoot.run.record import RunRecord
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, mlflow_client, tag_names
-from surefoot.training import numerics
 
 
 def main() -> None:
@@ -29,8 +28,7 @@ def sync(only: Collection[str] | None = None) -> None:
     Raises:
         UserError: MLflow is out of reach; or a run still lacks something.
     """
-    params = load(paths.PARAMS)
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    load_and_pin()
     store = TrajectoryStore(paths.trajectory_store())
     locks = Locks(store.path / "lock")
     chosen = [run for identity, run in store.runs().items() if only is None or identity in only]

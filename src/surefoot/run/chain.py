@@ -27,7 +27,7 @@ from surefoot.base.errors import UserError
 from surefoot.run.trajectory_store import Record, TrajectoryStore
 from surefoot.training.loop import Batches, Diverged, Progress, Trainer
 from surefoot.training.minibatches import Order
-from surefoot.training.network import to_bytes
+from surefoot.training.network import network_of, to_bytes
 
 # The share of the free disk that the states of one run may take.
 DISK_SHARE = 0.1
@@ -238,10 +238,9 @@ class Chain:
         self._finish_writing()
         index = next(index for index, segment in enumerate(self.segments) if segment.key == key)
         if not (self._trainer and self._at == index):
-            record = self._store.record(key)
-            state = self._store.state(record) if record else None
-            if state is not None:
-                return network_of(state, averaged)
+            stored = self._store.weights(key, averaged)
+            if stored is not None:
+                return stored
             self._bring_to(index)
         assert self._trainer
         return network_of(to_bytes(self._trainer.state()), averaged)
@@ -249,9 +248,7 @@ class Chain:
     def stored_weights(self, key: str) -> bytes | None:
         """The network after the segment of this key, as safetensors, if its state is stored."""
         self._finish_writing()
-        record = self._store.record(key)
-        state = self._store.state(record) if record else None
-        return network_of(state) if state is not None else None
+        return self._store.weights(key)
 
     def _announce(self, first: Segment) -> None:
         """Say what is restored, where something is, when `first` is the first segment to be trained."""
@@ -277,8 +274,7 @@ class Chain:
             self._trainer, self._at = self._make(), -1
         self._finish_writing()
         for earlier in range(index, self._at, -1):
-            record = self._store.record(self.segments[earlier].key)
-            state = self._store.state(record) if record else None
+            state = self._store.state_of(self.segments[earlier].key)
             if state is not None:
                 self._trainer.load(safetensors.torch.load(state))
                 self._at = earlier
@@ -425,13 +421,6 @@ def early_stopping(metric: str, patience: int | None, min_delta: float, rises: b
         return f"{metric} has not improved for {patience} epochs (train.early_stopping)" if since >= patience else None
 
     return ends
-
-
-def network_of(state: bytes, averaged: bool = False) -> bytes:
-    """The network's part of a state, as safetensors: with the weights that are trained, or with their average."""
-    tensors = safetensors.torch.load(state)
-    prefix = "average." if averaged else "model."
-    return to_bytes({name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
 
 
 def _peak_memory() -> int:

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+from typing import TYPE_CHECKING
 
 from surefoot.base import digests, paths
 from surefoot.data.batch_store import Store
@@ -11,14 +12,16 @@ from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock, provenance
 from surefoot.run import naming, new_rows
-from surefoot.run.planning import Plan
 from surefoot.run.record import VERSION, DataDigests, Origin, RunNetwork, RunRecord
 from surefoot.run.start_note import StartNote
 from surefoot.tracking import tag_names
 from surefoot.tracking.description import DescribedData, Description
 
+if TYPE_CHECKING:
+    from surefoot.run.plan.planning import Plan
 
-def description(params: Params, batches: Store, plan: Plan) -> Description:
+
+def description(params: Params, batches: Store, plan: "Plan") -> Description:
     """What the run in MLflow says of itself."""
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     group = naming.sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
@@ -87,10 +90,10 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def new_record(params: Params, batches: Store, plan: Plan) -> RunRecord:
+def new_record(params: Params, batches: Store, plan: "Plan") -> RunRecord:
     """What is known of a run before it is trained."""
     preparation, splits = batches.index["preparation"], batches.index["splits"]
-    start = StartNote.model_validate(plan.start) if plan.start else None
+    start = StartNote.model_validate(plan.inputs.start_note) if plan.inputs.start_note else None
     arrays = {split: {name: given[name]["sha256"] for name in ("inputs", "targets")} for split, given in splits.items()}
     source = {"path": preparation["source"], "md5": dvc_lock.md5("prepare", "deps", paths.RAW)}
     network = {"factory": params.train.model.factory, "arguments": params.train.model.arguments}

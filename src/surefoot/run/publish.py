@@ -103,7 +103,7 @@ def publish_training(tracker: Tracker, run: RunRecord, store: "TrajectoryStore")
         epoch_of = {key: epoch for epoch, key in enumerate(run.epoch_keys, 1)}
         tracker.results({"best_epoch": epoch_of[run.best], "chosen_epoch": epoch_of[run.chosen]})
         tracker.tag({tag_names.INCOMPLETE: run.incomplete or ""})
-    chosen = _weights(store, run.chosen, run.select.endswith("_average")) if run.chosen else None
+    chosen = store.weights(run.chosen, run.select.endswith("_average")) if run.chosen else None
     _publish_checkpoints(tracker, run, store, chosen)
     for path, given in start_from.artifacts(run, store).items():
         if path not in tracker.artifacts(str(Path(path).parent)):
@@ -128,15 +128,6 @@ def _publish_history(tracker: Tracker, run: RunRecord, store: "TrajectoryStore")
         tracker.lack("its whole history", f"records of it are gone from {store.path}")
 
 
-def _weights(store: "TrajectoryStore", key: str, averaged: bool = False) -> bytes | None:
-    """The network of a stored state, as safetensors; None where the state is gone."""
-    from surefoot.run.chain import network_of
-
-    record = store.record(key)
-    state = store.state(record) if record else None
-    return network_of(state, averaged) if state else None
-
-
 def _publish_checkpoints(tracker: Tracker, run: RunRecord, store: "TrajectoryStore", chosen: bytes | None) -> None:
     """The networks of the epochs that are to be kept, where they lack; those of the best, last and chosen one anew."""
     there = tracker.artifacts("checkpoints")
@@ -145,9 +136,9 @@ def _publish_checkpoints(tracker: Tracker, run: RunRecord, store: "TrajectorySto
         for epoch, key in enumerate(run.epoch_keys, 1)
         if run.save_every and epoch % run.save_every == 0
     }
-    networks = {path: _weights(store, key) for path, key in saved.items() if path not in there}
+    networks = {path: store.weights(key) for path, key in saved.items() if path not in there}
     named = {"best": run.best, "last": run.last}
-    networks |= {f"checkpoints/{which}.safetensors": _weights(store, key) for which, key in named.items() if key}
+    networks |= {f"checkpoints/{which}.safetensors": store.weights(key) for which, key in named.items() if key}
     if run.chosen:
         networks[f"checkpoints/{run.select}.safetensors"] = chosen
     for path, network in networks.items():

@@ -13,12 +13,11 @@ from surefoot.base.user_code import describe_error
 from surefoot.data.batch_store import Store, open_store
 from surefoot.data.normalization import in_own_unit
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import load
 from surefoot.params.sections import Params
 from surefoot.reproduction import provenance
-from surefoot.run import naming, new_record, new_rows, planning, publish, start_from
+from surefoot.run import naming, new_record, new_rows, publish, start_from
+from surefoot.run.pinned_params import load_and_pin
 from surefoot.tracking import find_runs, mlflow_client, tracker
-from surefoot.training import numerics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,31 +33,26 @@ def main() -> None:
     """Read the model, the history and `data/batches/`; write test metrics, tables and plots; add them to the MLflow
     run; print a summary.
     """
-    params = load(paths.PARAMS)
+    params = load_and_pin()
     writing.remove_measured()
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     dvc_yaml.require_watched(params, "evaluate")
     from safetensors import SafetensorError
 
     from surefoot.evaluation import intervals, metrics, reports, summary
+    from surefoot.run.from_params import network_from_params, objective_from_params
     from surefoot.run.trajectory_store import TrajectoryStore
     from surefoot.training import network as networks
     from surefoot.training.minibatches import Stored
-    from surefoot.training.objective import objective
 
     store = open_store(paths.BATCHES)
-    network, loss = params.train.model, params.train.loss
-    model = networks.build(
-        network.factory, network.arguments, store.input_shape, store.outputs, params.seed, store.schema, params.device
-    )
+    model = network_from_params(params, store)
     try:
         networks.load(model, reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS))
     except (RuntimeError, ValueError, KeyError, SafetensorError):
         raise UserError(
             f"{paths.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again"
         ) from None
-    of_data = {"class_counts": store.index["splits"]["train"]["class_counts"], "unit": store.target_unit}
-    aim = objective(store.task, **loss.model_dump(), **of_data, device=params.device)
+    aim = objective_from_params(params, store)
 
     targets = Stored(store.test.targets, store.target_scale)[:]
     try:
@@ -130,12 +124,10 @@ def _losses(
     """
     import torch
 
-    from surefoot.training.objective import objective
+    from surefoot.run.from_params import objective_from_params
 
-    loss = params.train.loss.model_dump()
-    loss["arguments"] = loss["arguments"] | {"reduction": "none"}
     try:
-        each = objective(store.task, **loss, class_counts=store.index["splits"]["train"]["class_counts"])
+        each = objective_from_params(params, store, "cpu", reduction="none")
         parts = [
             each.loss(*some).double()
             for some in zip(outputs.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)
@@ -206,10 +198,11 @@ def _track(
     None where MLflow is out of reach.
     """
     from surefoot.evaluation.plots import learning_rate
+    from surefoot.run.plan.planning import plan_run
     from surefoot.run.trajectory_store import TrajectoryStore
 
     trajectories = TrajectoryStore(paths.trajectory_store())
-    plan = planning.plan(params, batches)
+    plan = plan_run(params, batches)
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = trajectories.run(plan.identity)
     results = {f"test/{name}": value for name, value in metrics.items()} | find_runs.interval_ends(intervals)
@@ -225,7 +218,7 @@ def _track(
         values,
         schedule.columns,
         naming.group_names(params),
-        plan.steps_per_epoch,
+        plan.inputs.steps_per_epoch,
         epochs,
         naming.schedule_title(params),
     )

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from surefoot.base import digests, errors, locks, paths, terminal, writing
 from surefoot.base.errors import Stopped, UserError
 from surefoot.base.locks import Locks
-from surefoot.data.batch_store import Store, open_store
+from surefoot.data.batch_store import open_store
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import load
-from surefoot.params.sections import Params
 from surefoot.params.train_section import TrainParams
-from surefoot.run import new_record, planning, publish, start_from
+from surefoot.run import new_record, publish, start_from
+from surefoot.run.choose_epoch import choose_epoch
+from surefoot.run.pinned_params import load_and_pin
 from surefoot.serving import onnx_export
 from surefoot.tracking import tag_names, tracker
 from surefoot.tracking.tracker import Tracker
-from surefoot.training import numerics
 
 if TYPE_CHECKING:
     from surefoot.run.chain import Chain, Segment
+    from surefoot.run.plan.planning import Plan
     from surefoot.run.trajectory_store import Record, TrajectoryStore
     from surefoot.training.loop import Batches
 
@@ -43,22 +43,22 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         Pruned: for that reason.
     """
     check = _parent_check()  # before the imports, which take seconds
-    params = load(paths.PARAMS)
+    params = load_and_pin()
     writing.remove_measured()
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
     dvc_yaml.require_watched(params, "train")
-    from surefoot.run.chain import LOSSES, network_of
+    from surefoot.run.chain import LOSSES
+    from surefoot.run.plan.planning import plan_run
     from surefoot.run.trajectory_store import TrajectoryStore
-    from surefoot.training.network import to_bytes
 
     batches = open_store(paths.BATCHES)
-    plan = planning.plan(params, batches)
-    if plan.start:
-        terminal.print_lines(start_from.describe(plan.start, batches, plan.only))
-    _say_lr(params.train, plan.lr, batches.batch_size * params.train.accumulate)
+    plan = plan_run(params, batches)
+    start = plan.inputs.start
+    if start:
+        terminal.print_lines(start_from.describe(start.note, batches, plan.inputs.batches.only))
+    _say_lr(params.train, plan.inputs.lr, plan.inputs.rows_per_step)
     store = TrajectoryStore(paths.trajectory_store())
-    if plan.start and plan.weights is not None:  # for the run in MLflow, now or by `surefoot sync`
-        store.keep_start(str(plan.start.weights), plan.weights)
+    if start and start.weights is not None:  # for the run in MLflow, now or by `surefoot sync`
+        store.keep_start(str(start.note.weights), start.weights)
     locks = Locks(store.path / "lock")
     run = new_record.new_record(params, batches, plan)
     run = run.model_copy(update={"continues": _continued(store, run.epoch_keys)})
@@ -67,7 +67,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
             f"this run is recorded without its commit and changes, so `surefoot verify` can't make it again: {why}",
         )
     if params.train.onnx:  # before hours of training: can it be exported?
-        onnx_export.export(network_of(to_bytes(plan.make().state())), run.network, run.examples)
+        onnx_export.export(plan.first_network(), run.network, run.examples)
     tracker = Tracker(run.identity, run.description, locks)
     before = store.run(run.identity)
     run = run.model_copy(update={"results": before.results if before else {}})
@@ -78,7 +78,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         tracker.open("RUNNING")
         begun = known.model_copy(update={"continues": run.continues, "start": run.start})
         publish.describe_in_mlflow(tracker, begun)
-        with _chain(params, batches, plan, store, locks, check, tracker.sample_system) as chain:
+        with _chain(plan, store, locks, check, tracker.sample_system) as chain:
             follows = plan.origin["schedule"][
                 "follows"
             ]  # then the mark comes to know each epoch's key as it is reached
@@ -87,10 +87,8 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
                 if follows and not known.last
                 else lambda keys: None
             )
-            history, incomplete = _follow(
-                chain, tracker, params.train, reached, judge, planning.remedies(params, batches)
-            )
-            chosen = planning.choose(params.train.select, history)
+            history, incomplete = _follow(chain, tracker, params.train, reached, judge, plan.inputs.remedies())
+            chosen = choose_epoch(params.train.select, history)
             best = min(history, key=lambda record: record["metrics"][LOSSES[0]])
             weights = chain.weights(chosen["key"], params.train.select.endswith("_average"))
             keys = [record["key"] for record in history]
@@ -204,9 +202,7 @@ def _say_lr(train: TrainParams, lr: float, rows: int) -> None:
 
 
 def _chain(
-    params: Params,
-    batches: Store,
-    plan: planning.Plan,
+    plan: "Plan",
     store: "TrajectoryStore",
     locks: locks.Locks,
     check: Callable[[], None],
@@ -219,14 +215,12 @@ def _chain(
 
     def watch(minibatches: "Batches", segment: "Segment") -> "Batches":
         sample()
-        return _progress_bar(minibatches, segment, params.train.epochs, params.train.accumulate)
+        return _progress_bar(minibatches, segment, train.epochs, train.accumulate)
 
-    return planning.chain(
-        params,
-        batches,
-        plan,
+    train = plan.inputs.params.train
+    return plan.chain(
         store,
-        keep_states=params.train.keep_states,
+        keep_states=train.keep_states,
         lock=lock,
         check=check,
         watch=watch,

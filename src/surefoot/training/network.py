@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -50,7 +50,7 @@ def build(
     seed_step(seed, 0)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    told = {"schema": schema()} if _takes(function, "schema") else {}
+    told = {"schema": schema()} if takes_schema(factory) else {}
     try:
         model = function(input_shape, outputs, **told, **arguments)
     except (Exception, SystemExit) as error:
@@ -86,9 +86,14 @@ def _check_parameters(model: nn.Module, factory: str) -> None:
             )
 
 
-def _takes(function: Callable[..., Any], name: str) -> bool:
+def takes_schema(factory: str) -> bool:
+    """Whether a factory has a parameter `schema`.
+
+    Raises:
+        UserError: it can't be imported.
+    """
     try:
-        return name in inspect.signature(function).parameters
+        return "schema" in inspect.signature(find_function("train.model.factory", factory)).parameters
     except (TypeError, ValueError):  # written in C
         return False
 
@@ -147,6 +152,15 @@ def to_bytes(tensors: dict[str, Tensor]) -> bytes:
     )
 
 
+def network_of(state: bytes, averaged: bool = False) -> bytes:
+    """The network's part of a trainer's state, both as safetensors: with the weights that are trained, or with their
+    average.
+    """
+    tensors = safetensors.torch.load(state)
+    prefix = "average." if averaged else "model."
+    return to_bytes({name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
+
+
 def saved(data: bytes, name: str) -> dict[str, Tensor]:
     """The tensors of a network that training is to start from; nothing is unpickled.
 
@@ -169,7 +183,7 @@ def saved(data: bytes, name: str) -> dict[str, Tensor]:
     return tensors
 
 
-def start_from(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+def start_from(model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Bring the weights and buffers of another training into a network.
 
     Raises:
@@ -187,8 +201,9 @@ def start_from(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UserError(
-            f"train.start_from: {name} doesn't fit train.model: {'; '.join(faults[:3])}{more}\na class or category that"
-            " is new in the data changes outputs or inputs, as does another train.model; then start from null"
+            f"train.start_from: {name} doesn't fit train.model: {'; '.join(faults[:3])}{more}",
+            "a class or category that is new in the data changes outputs or inputs, as does another train.model; then"
+            " start from null",
         )
     model.load_state_dict(tensors)
 

@@ -14,7 +14,8 @@ import torch
 from surefoot.base import code_digests, digests, paths
 from surefoot.data.batch_store import open_store
 from surefoot.params.reading import load
-from surefoot.run import origin, planning
+from surefoot.run import origin
+from surefoot.run.plan.planning import plan_run
 from surefoot.training import numerics
 from tests.helpers import PROJECT
 
@@ -30,7 +31,7 @@ def batched(here):
 
 
 def keys():
-    plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+    plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
     return digests.sha256(digests.canonical_json(plan.origin)), plan.epoch_keys()
 
 
@@ -139,7 +140,7 @@ def test_blocks_and_windows_count_where_rows_are_shuffled_so_and_only_there(batc
         text = (batched / "params.yaml").read_text()
         change(batched, f"{{size: 4{batch}}}", "{size: 4}")
         assert batched.stage("batch").code == 0
-        plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+        plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
         (batched / "params.yaml").write_text(text)
         return digests.sha256(digests.canonical_json(plan.origin)), plan.identity
 
@@ -191,22 +192,22 @@ def test_the_version_of_a_package_that_makes_the_loss_counts(batched, monkeypatc
 def test_test_rows_do_not_count_but_make_another_run(batched):
     """A run in MLflow shows test metrics, so two of them can't be one run; nothing is trained twice, though."""
     params = load(paths.PARAMS)
-    before = planning.plan(params, open_store(paths.BATCHES))
+    before = plan_run(params, open_store(paths.BATCHES))
     array = np.load(paths.BATCHES / "test/inputs.npy")
     np.save(paths.BATCHES / "test/inputs.npy", array + 1)
     rewrite_index()
-    after = planning.plan(params, open_store(paths.BATCHES))
+    after = plan_run(params, open_store(paths.BATCHES))
     assert after.epoch_keys() == before.epoch_keys()
     assert after.identity != before.identity
 
 
 def test_names_of_columns_and_classes_do_not_count_but_make_another_run(batched):
     """The model in MLflow takes columns by name and answers with a class's name."""
-    before = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+    before = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
     (batched / "raw.csv").write_text((batched / "raw.csv").read_text().replace("a,b,kind", "length,width,kind"))
     for stage in ("prepare", "batch"):
         assert batched.stage(stage).code == 0
-    after = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+    after = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
     assert after.epoch_keys() == before.epoch_keys()
     assert after.identity != before.identity
 
@@ -283,8 +284,8 @@ numerics.pin("portable", 1)
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
 from surefoot.params.reading import load
-from surefoot.run import planning
-plan = planning.plan(load(paths.PARAMS), open_store(paths.BATCHES))
+from surefoot.run.plan.planning import plan_run
+plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
 print(plan.identity, *plan.epoch_keys())
 """
 
@@ -509,7 +510,7 @@ def test_the_source_of_a_schedule_of_the_users_is_part_of_the_run(batched, monke
         text = (batched / "params.yaml").read_text()
         (batched / "params.yaml").write_text(f"{text}  schedule: {schedule}\n")
         try:
-            return planning.plan(load(paths.PARAMS), open_store(paths.BATCHES)).identity
+            return plan_run(load(paths.PARAMS), open_store(paths.BATCHES)).identity
         finally:
             (batched / "params.yaml").write_text(text)
 

@@ -1,6 +1,7 @@
 """Killed, lengthened, shortened, cut otherwise: each feature ends in the same bits as in one go."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from surefoot.base import code_digests
 from surefoot.base.errors import UserError
-from surefoot.run import planning
+from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.unit.run.chains import Scratch, walk
 from tests.unit.training.by_hand import NETWORKS, NO_DECAY, OF_THEIR_OWN, OPTIMIZERS, data, params
@@ -56,7 +57,7 @@ def _quick():
 
 @cache
 def planned(text):
-    return planning.plan(params(json.loads(text)), data())
+    return plan_run(params(json.loads(text)), data())
 
 
 def links(train, **more):
@@ -64,7 +65,8 @@ def links(train, **more):
     train = {"epochs": EPOCHS} | train | more
     kept = {name: value for name, value in train.items() if name != "checkpoint_every"}
     plan = planned(json.dumps(kept))
-    return lambda store, **hooks: planning.chain(params(train), data(), plan, store, **hooks)
+    plan = replace(plan, inputs=replace(plan.inputs, params=params(train)))  # with its `checkpoint_every`
+    return lambda store, **hooks: plan.chain(store, **hooks)
 
 
 def told(outcome):
@@ -239,8 +241,8 @@ def test_a_row_that_is_left_over_does_not_hinder_the_measuring_of_batch_norm(tmp
     """Training leaves it out by `batch.drop_last`; of one row there is no variance."""
     batches = data(rows=41, drop_last=True)
     chosen = params({"average": {"name": "ema"}})
-    plan = planning.plan(chosen, batches)
-    outcome = walk(tmp_path, lambda store, **hooks: planning.chain(chosen, batches, plan, store, **hooks))
+    plan = plan_run(chosen, batches)
+    outcome = walk(tmp_path, lambda store, **hooks: plan.chain(store, **hooks))
     assert [record["steps"] for record in outcome.records] == [5, 5, 5]
     assert all("validation/average_loss" in record["metrics"] for record in outcome.records)
 

@@ -19,7 +19,8 @@ from surefoot.base.paths import trajectory_store
 from surefoot.data.batch_store import open_store
 from surefoot.data.part_files import ranges
 from surefoot.params.reading import load
-from surefoot.run import planning, start_from
+from surefoot.run import start_from
+from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from surefoot.stages import train
@@ -162,9 +163,9 @@ def test_new_rows_alone(come):
     new = store.index["parts"][1]["rows"]["train"]
     assert f"; training on {new} new rows of {len(store.train.targets)}\n" in done.out
     params = load(paths.PARAMS)
-    plan = planning.plan(params, store)
-    assert plan.steps_per_epoch == -(-new // 8)
-    trained = planning.replace(store, only=plan.only)
+    plan = plan_run(params, store)
+    assert plan.inputs.steps_per_epoch == -(-new // 8)
+    trained = plan.inputs.batches
     first, second = (trained.order(0, epoch).indices() for epoch in (1, 2))
     assert sorted(store.train.inputs[first, 0]) == sorted(store.train.inputs[store.train.inputs[:, 0] >= OLD / 64, 0])
     assert sorted(first) == sorted(second)

@@ -23,7 +23,7 @@ from torch.optim import lr_scheduler, swa_utils
 from surefoot.data.batch_store import Split, Store
 from surefoot.data.order import epoch_order
 from surefoot.params.sections import Params
-from surefoot.run import planning
+from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.network import to_bytes
 from surefoot.training.numerics import seed_step
@@ -109,8 +109,8 @@ class Setting:
 def ours(setting, path):
     """The state after the training, as safetensors, and the losses of each epoch."""
     store, given = data(**setting.store), params(setting.train, numerics=setting.numerics)
-    plan = planning.plan(given, store)
-    with planning.chain(given, store, plan, TrajectoryStore(path)) as chain:
+    plan = plan_run(given, store)
+    with plan.chain(TrajectoryStore(path)) as chain:
         history = [reached.record["metrics"] for reached in chain.follow()]
         assert chain._trainer
         state = to_bytes(chain._trainer.state())

@@ -10,7 +10,7 @@ import torch
 
 from surefoot.base import code_digests
 from surefoot.base.errors import UserError
-from surefoot.run import planning
+from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import PROJECT
 from tests.unit.training import by_hand
@@ -51,7 +51,7 @@ def test_there_is_no_optimizer_that_is_not_tried_here():
 
 def refused(train):
     with pytest.raises(UserError) as caught:
-        planning.plan(params(train), data())
+        plan_run(params(train), data())
     return str(caught.value)
 
 
@@ -105,9 +105,9 @@ def test_an_optimizer_that_cannot_be_is_refused(train, message):
     ],
 )
 def test_an_optimizer_that_fails_in_a_step_is_refused(train, message, tmp_path):
-    plan = planning.plan(params(train), data())
+    plan = plan_run(params(train), data())
     with (
-        planning.chain(params(train), data(), plan, TrajectoryStore(tmp_path)) as chain,
+        plan.chain(TrajectoryStore(tmp_path)) as chain,
         pytest.raises(UserError) as caught,
     ):
         list(chain.follow())

@@ -13,7 +13,7 @@ from typing import Any
 
 from surefoot.base import errors, paths, writing
 from surefoot.params.reading import load
-from surefoot.run import planning
+from surefoot.run.choose_epoch import choose_epoch
 from surefoot.stages import train
 
 LATER = "validation/average_"  # metrics that begin with train.average.start
@@ -44,7 +44,7 @@ def main() -> None:
     state, value, why = "complete", None, ""
     try:
         train.main(judge)
-        value = planning.choose(load(paths.PARAMS).train.select, records)["metrics"].get(metric)
+        value = choose_epoch(load(paths.PARAMS).train.select, records)["metrics"].get(metric)
     except train.Pruned as pruned:
         state, why = "pruned", str(pruned)
     metrics = sorted({name for record in records for name in record["metrics"]})

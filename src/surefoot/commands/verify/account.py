@@ -7,7 +7,7 @@ from typing import Any
 
 from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
-from surefoot.run import planning
+from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.record import ACCOUNT, Account
 from surefoot.tracking import tag_names
 
@@ -46,7 +46,7 @@ def _at_odds(account: Account) -> str | None:
         return "two epochs have one key"
     if account.chosen:
         try:
-            chosen = planning.choose(account.select, [epoch.plain() for epoch in epochs])["key"]
+            chosen = choose_epoch(account.select, [epoch.plain() for epoch in epochs])["key"]
         except (KeyError, UserError):  # no validation loss
             chosen = None
         if account.chosen != chosen:

@@ -202,7 +202,7 @@ def _first_difference(
     recorded: Recorded, said: list[dict[str, Any]], store: TrajectoryStore, made: list[dict[str, Any]], first: int
 ) -> str:
     """The first epoch that differs, and the first tensor in it, as far as both states are kept."""
-    from surefoot.run.chain import network_of
+    from surefoot.training.network import network_of
 
     ours = TrajectoryStore(paths.trajectory_store())
     keys = {record["epoch"]: record["key"] for record in made}

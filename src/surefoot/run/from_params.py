@@ -1,0 +1,39 @@
+"""The network and the objective that params.yaml and the data ask for: to train, and to evaluate what was trained."""
+
+from typing import Any
+
+from torch import nn
+
+from surefoot.data.batch_store import Store
+from surefoot.params.sections import Params
+from surefoot.training import network
+from surefoot.training.objective import Objective, objective
+
+
+def network_from_params(params: Params, batches: Store) -> nn.Module:
+    """The network, with its first weights, on the device that trains it.
+
+    Raises:
+        UserError: it can't be built.
+    """
+    model = params.train.model
+    shape, outputs = batches.input_shape, batches.outputs
+    return network.build(model.factory, model.arguments, shape, outputs, params.seed, batches.schema, params.device)
+
+
+def objective_from_params(params: Params, batches: Store, device: str | None = None, **arguments: Any) -> Objective:
+    """The loss and what is measured beside it; `device` and `arguments` of the loss go before those of params.yaml.
+
+    Raises:
+        UserError: there is no such loss; it can't be made; weights that don't fit.
+    """
+    loss = params.train.loss
+    return objective(
+        batches.task,
+        loss.name,
+        loss.arguments | arguments,
+        loss.class_weights,
+        batches.index["splits"]["train"]["class_counts"],
+        device or params.device,
+        batches.target_unit,
+    )

@@ -1,0 +1,26 @@
+"""The params of this workspace, and numerics as they say."""
+
+from surefoot.base import paths
+from surefoot.params.reading import load
+from surefoot.params.sections import Params
+from surefoot.training import numerics
+
+
+def load_and_pin() -> Params:
+    """Read `params.yaml`, and pin numerics by it: call this before anything imports torch.
+
+    Raises:
+        UserError: a param is wrong; this machine can't compute so.
+    """
+    params = load(paths.PARAMS)
+    pin_by(params)
+    return params
+
+
+def pin_by(params: Params) -> None:
+    """Pin numerics as these params say.
+
+    Raises:
+        UserError: this machine can't compute so.
+    """
+    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)

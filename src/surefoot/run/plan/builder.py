@@ -1,0 +1,93 @@
+"""All that trains, built from a training's inputs: the network, its optimizer, the schedule, the average."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from surefoot.params.train_section import TrainParams
+from surefoot.run.from_params import network_from_params, objective_from_params
+from surefoot.run.plan.inputs import Inputs
+from surefoot.training import network, numerics
+from surefoot.training.loop import Step, Trainer
+from surefoot.training.objective import Objective
+from surefoot.training.optimizer import OWN, optimizer
+from surefoot.training.schedule import Schedule
+from surefoot.training.weight_average import Average
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds trainers, each in the run's first state."""
+
+    inputs: Inputs
+    objective: Objective
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "Builder":
+        """The builder for these inputs.
+
+        Raises:
+            UserError: the loss can't be made.
+        """
+        numerics.seed_step(inputs.params.seed, 0)  # a loss of the user's may draw
+        return cls(inputs, objective_from_params(inputs.params, inputs.batches))
+
+    def trainer(self) -> Trainer:
+        """A trainer in the first state; its network is built anew.
+
+        Raises:
+            UserError: the network, the optimizer, the average or the schedule can't be made; the model that it starts
+            from doesn't fit.
+        """
+        inputs, train = self.inputs, self.inputs.params.train
+        model = network_from_params(inputs.params, inputs.batches)
+        if inputs.weights is not None:
+            assert inputs.start
+            network.start_from(model, inputs.weights, str(inputs.start.note.name))
+        of_model = self._optimizer(model)
+        return Trainer(
+            model,
+            of_model,
+            inputs.training,
+            inputs.validation,
+            inputs.batches.batch_size,
+            inputs.params.seed,
+            self.objective,
+            Step(**step_settings(train)),
+            Average(model, **average_settings(train)) if average_settings(train) else None,
+            self.schedules(of_model)().columns,
+        )
+
+    def schedules(self, of_model: torch.optim.Optimizer) -> Callable[[], Schedule]:
+        """What makes the schedule for an optimizer, from its first step, whatever that optimizer does meanwhile."""
+        train = self.inputs.params.train
+        parts = [part.model_dump() for part in train.schedule]
+        groups = [{**group, "params": [nn.Parameter(torch.zeros(1, 1))]} for group in of_model.param_groups]
+        idle = type(of_model)(groups)  # type: ignore[call-arg]
+        return partial(Schedule, parts, idle, train.epochs, self.inputs.steps_per_epoch, train.max_steps)
+
+    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        train, settings = self.inputs.params.train, self.inputs.params.train.optimizer.model_dump()
+        for group in settings["groups"]:
+            if "lr" in group["arguments"]:
+                group["arguments"]["lr"] = self.inputs.scaled(group["arguments"]["lr"])
+        return optimizer(model, lr=self.inputs.lr, own=optimizer_settings(train), **settings)
+
+
+def optimizer_settings(train: TrainParams) -> dict[str, Any]:
+    """Settings of the optimizer that are params of their own."""
+    return train.model_dump(include=set(OWN))
+
+
+def step_settings(train: TrainParams) -> dict[str, Any]:
+    """What goes into a step beside the optimizer."""
+    return train.model_dump(include={"accumulate", "clip_norm", "clip_value", "precision"})
+
+
+def average_settings(train: TrainParams) -> dict[str, Any]:
+    """How weights are averaged; {} if they aren't."""
+    return train.average.model_dump() if train.average.name != "none" else {}

@@ -1,0 +1,80 @@
+"""What can be seen to be wrong before the first step."""
+
+from typing import Any
+
+from torch import Tensor
+
+from surefoot.base.errors import UserError
+from surefoot.params.sections import Params
+from surefoot.run.plan.inputs import Inputs
+from surefoot.training import network
+from surefoot.training.loop import Trainer
+from surefoot.training.objective import check_loss
+
+
+def check_same_first_state(factory: str, first: bytes, again: bytes) -> None:
+    """See whether two networks that a factory made are the same.
+
+    Raises:
+        UserError: they aren't.
+    """
+    if first != again:
+        raise UserError(
+            f"train.model.factory: {factory} gives other weights at each call, so no run could be made again; draw them"
+            " from torch's generator"
+        )
+
+
+def check_codes(factory: str, features: list[dict[str, Any]], knows_schema: bool) -> None:
+    """See whether a network that is given the codes of categories asks for the schema, which says where they are: as
+    mere numbers they mean nothing.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    coded = [feature for feature in features if feature.get("encode") == "codes"]
+    if coded and not knows_schema:
+        widest = max(coded, key=lambda feature: len(feature["values"]))
+        raise UserError(
+            f"train.model.factory: {factory} would take the codes of categories as amounts, of column"
+            f" {widest['column']!r} from 0 to {len(widest['values']):,} (prepare.categories: codes); take"
+            " networks.table:table, which embeds them, or give your factory a parameter `schema`, which says where"
+            " they are, or set prepare.categories: onehot"
+        )
+
+
+def check_one_batch(inputs: Inputs, trainer: Trainer) -> list[str]:
+    """Try network and loss on one batch; returns the names of the metrics that are measured on the validation rows.
+
+    The network may not be as it was afterwards: one that keeps something of each call isn't in its first state.
+
+    Raises:
+        UserError: one of them fails, or gives what it mustn't.
+    """
+    size = inputs.batches.batch_size
+    outputs = network.check_output(trainer.model, inputs.training.inputs[:size], inputs.batches.outputs)
+    targets: Tensor = inputs.training.targets[:size]
+    check_loss(trainer.objective, outputs, targets.to(outputs.device))
+    return [f"validation/{name}" for name in ("loss", *trainer.objective.measure(outputs, targets))]
+
+
+def check_followed_metrics(params: Params, validated: list[str], followed_by_schedule: str | None) -> None:
+    """See whether the metrics that are followed are measured in each epoch.
+
+    Raises:
+        UserError: one isn't.
+    """
+    averaged = [name.replace("/", "/average_", 1) for name in validated] if params.train.average.name != "none" else []
+    logged = ["train/loss", *validated, *averaged, "gradient_norm"]
+    early = params.train.early_stopping
+    for key, metric in (
+        ("schedule.metric", followed_by_schedule),
+        ("early_stopping.metric", early.metric if early.patience else None),
+    ):
+        if metric is not None and metric not in logged:
+            raise UserError(f"train.{key}: no metric {metric!r} is logged; there are {', '.join(logged)}")
+        if key == "schedule.metric" and metric in averaged and params.train.average.start > 1:
+            raise UserError(
+                f"train.{key}: {metric} is first there after epoch {params.train.average.start} (train.average.start);"
+                " set that to 1"
+            )

@@ -1,0 +1,85 @@
+"""What is to be trained: the chain that params.yaml and the data make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from surefoot.base import paths
+from surefoot.data.batch_store import Store
+from surefoot.params.sections import Params
+from surefoot.run.chain import Chain, early_stopping, planner, segments
+from surefoot.run.plan import checks
+from surefoot.run.plan.builder import Builder
+from surefoot.run.plan.identity import identity_of, origin_of
+from surefoot.run.plan.inputs import Inputs, gather_inputs
+from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.training import numerics
+from surefoot.training.loop import Trainer
+from surefoot.training.network import network_of, takes_schema, to_bytes
+from surefoot.training.schedule import Schedule, epochs, rises
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained."""
+
+    identity: str
+    origin: dict[str, Any]
+    inputs: Inputs
+    builder: Builder
+    schedule: Callable[[], Schedule]
+    """Gives the schedule from its first step."""
+    _ready: list[Trainer]  # the one that was built already, until it is taken
+
+    def trainer(self) -> Trainer:
+        """A trainer in the first state: the one that was built already, after that a new one."""
+        return self._ready.pop() if self._ready else self.builder.trainer()
+
+    def first_network(self) -> bytes:
+        """The network before the first step, as safetensors."""
+        trainer = self.trainer()
+        self._ready.append(trainer)
+        return network_of(to_bytes(trainer.state()))
+
+    def epoch_keys(self) -> list[str]:
+        """The key at the end of each epoch, as far as they are known before anything is trained: none where the
+        schedule follows a metric.
+        """
+        schedule = self.schedule()
+        if schedule.metric:
+            return []
+        return [segment.key for segment in segments(self.origin, epochs(schedule), 0, self.inputs.steps_per_epoch)]
+
+    def chain(self, store: TrajectoryStore, **hooks: Any) -> Chain:
+        """The chain of the run; `hooks` go to `Chain`."""
+        params, steps = self.inputs.params, self.inputs.steps_per_epoch
+        early = params.train.early_stopping
+        planned = planner(self.origin, self.schedule().next_epoch, params.train.checkpoint_every, steps)
+        ends = early_stopping(**early.model_dump(), rises=rises(early.metric))
+
+        def order(epoch: int) -> Any:
+            return self.inputs.batches.order(params.seed, epoch)
+
+        return Chain(planned, self.inputs.epochs, store, self.trainer, order, ends=ends, **hooks)
+
+
+def plan_run(params: Params, batches: Store) -> Plan:
+    """Plan the run of these params. Numerics must be pinned; the network is built twice, and tried on one batch.
+
+    Raises:
+        UserError: the network can't be built, or doesn't fit the data; the model that it is to start from isn't there,
+        or doesn't fit it.
+    """
+    inputs = gather_inputs(params, batches, TrajectoryStore(paths.trajectory_store()))
+    numerics.check_precision(params.train.precision, params.numerics, params.device)
+    builder, factory = Builder.of(inputs), params.train.model.factory
+    trainer = builder.trainer()
+    knows_schema = takes_schema(factory)
+    checks.check_codes(factory, batches.index["features"] or [], knows_schema)
+    first_state, other = to_bytes(trainer.state()), builder.trainer()
+    checks.check_same_first_state(factory, first_state, to_bytes(other.state()))
+    schedules = builder.schedules(other.optimizer)
+    validated = checks.check_one_batch(inputs, other)
+    checks.check_followed_metrics(params, validated, schedules().metric)
+    origin = origin_of(inputs, first_state, schedules(), knows_schema)
+    return Plan(identity_of(inputs, origin), origin, inputs, builder, schedules, [trainer])
