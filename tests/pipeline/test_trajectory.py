@@ -191,7 +191,7 @@ def test_a_finished_run_that_is_killed_when_it_is_looked_at_again_is_put_right(p
     """The run is marked as complete, but its status says KILLED: whoever comes next ends it as FINISHED."""
     ok(project.stage("train"))
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "complete", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(publish, "publish_training", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert project.stage("train").code == 143
     assert project.runs()[0].info.status == "KILLED"
     sync(monkeypatch)
