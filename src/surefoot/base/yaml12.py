@@ -98,18 +98,31 @@ SCALARS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def load(text: str) -> Any:
+def from_yaml(text: str) -> Any:
     """The value of a YAML document; None of an empty one.
 
     Raises:
         UnreadableYaml: it isn't one, or has what isn't read here.
     """
-    node = compose(text)
-    return None if node is None else construct(node)
+    node = yaml_nodes(text)
+    return None if node is None else _construct(node)
 
 
-def compose(text: str) -> Node | None:
-    """The nodes of a YAML document, which know their places; None of an empty one.
+def from_yaml_with_lines(text: str) -> tuple[Any, dict[str, int]]:
+    """The value of a YAML document, and the line, from 1 on, of each dotted key of mappings in mappings.
+
+    Raises:
+        UnreadableYaml: as `from_yaml`; or a dotted key is given twice, also as `a: {b: 1}` and `a.b: 1`.
+    """
+    node = yaml_nodes(text)
+    lines: dict[str, int] = {}
+    value = None if node is None else _construct(node)
+    _collect_lines(node, "", lines)
+    return value, lines
+
+
+def yaml_nodes(text: str) -> Node | None:
+    """The nodes of a YAML document, which know their places behind a byte order mark; None of an empty one.
 
     Raises:
         UnreadableYaml: it isn't one, or is nested too deep, or has what could be read in two ways.
@@ -137,7 +150,7 @@ def compose(text: str) -> Node | None:
     return node
 
 
-def construct(node: Node, key: str = "") -> Any:
+def _construct(node: Node, key: str = "") -> Any:
     """The value of a node, whose own dotted key is `key`.
 
     Raises:
@@ -145,7 +158,7 @@ def construct(node: Node, key: str = "") -> Any:
     """
     line = node.start_mark.line + 1
     if isinstance(node, SequenceNode) and node.tag == f"{TAG}seq":
-        return [construct(item, _dotted(key, number)) for number, item in enumerate(node.value)]
+        return [_construct(item, _dotted(key, number)) for number, item in enumerate(node.value)]
     if isinstance(node, MappingNode) and node.tag == f"{TAG}map":
         return _mapping(node, key)
     if node.tag in (MERGE, VALUE):
@@ -157,17 +170,6 @@ def construct(node: Node, key: str = "") -> Any:
     except (ValueError, LookupError):
         wrong = f"not valid YAML: {node.value[:40]!r} can't be read as {node.tag.removeprefix(TAG)}"
         raise UnreadableYaml(wrong, line, key) from None
-
-
-def lines(node: Node) -> dict[str, int]:
-    """The line, from 1 on, of each dotted key of mappings in mappings.
-
-    Raises:
-        UnreadableYaml: one is given twice, also as `a: {b: 1}` and `a.b: 1`.
-    """
-    found: dict[str, int] = {}
-    _collect_lines(node, "", found)
-    return found
 
 
 def _look_over(text: str) -> bool:
@@ -245,14 +247,14 @@ def _mapping(node: MappingNode, key: str) -> dict[Any, Any]:
         if not isinstance(name, ScalarNode):
             raise UnreadableYaml("a list or a mapping can't be a key here", line, key)
         dotted = _dotted(key, name.value)
-        given = name.value if is_merge or name.tag == VALUE else construct(name, dotted)
+        given = name.value if is_merge or name.tag == VALUE else _construct(name, dotted)
         if (is_merge, given) in at:
             raise UnreadableYaml(f"given twice, first in line {at[is_merge, given]}; keep one", line, dotted)
         at[is_merge, given] = line
         if is_merge:
             merged = _merged(value, dotted)
         else:
-            own[given] = construct(value, dotted)
+            own[given] = _construct(value, dotted)
     return merged | own
 
 
@@ -262,11 +264,11 @@ def _merged(node: Node, key: str) -> dict[Any, Any]:
     for source in reversed(node.value) if isinstance(node, SequenceNode) else [node]:
         if not isinstance(source, MappingNode):
             raise UnreadableYaml("<< takes a mapping, or a list of mappings", source.start_mark.line + 1, key)
-        found |= construct(source, key)
+        found |= _construct(source, key)
     return found
 
 
-def _collect_lines(node: Node, prefix: str, found: dict[str, int]) -> None:
+def _collect_lines(node: Node | None, prefix: str, found: dict[str, int]) -> None:
     for name, value in node.value if isinstance(node, MappingNode) else ():
         dotted, line = _dotted(prefix, name.value), name.start_mark.line + 1
         if dotted in found:

@@ -2,17 +2,17 @@
 that have a default.
 """
 
-import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode
+from yaml import MappingNode, SequenceNode
 
 from surefoot.base import code_digests, paths, writing
 from surefoot.base.errors import UserError
+from surefoot.base.reading import read_file
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml, yaml_nodes
 from surefoot.params.reading import load, parse, values_of
 from surefoot.params.sections import Params
 
@@ -35,7 +35,7 @@ def add_what_dvc_needs() -> list[str]:
     if not PIPELINE.is_file():
         return said
     if lacking := _lacking():
-        text = _with_defaults(paths.PARAMS.read_bytes().decode(), lacking)
+        text = _with_defaults(paths.PARAMS.read_bytes().decode("utf-8-sig"), lacking)
         # A value may stand there in a way that no text can be put before, such as an alias.
         if parse(text.encode()) != params:
             raise UserError(
@@ -52,9 +52,9 @@ def add_what_dvc_needs() -> list[str]:
 
 def unwatched_code(params: Params, *stages: str) -> dict[str, list[str]]:
     """The files of this project whose code these stages call, and that they don't depend on in dvc.yaml, by stage."""
-    pipeline, functions, found = _pipeline(), _functions(params), {}
+    text, functions, found = _text(), _functions(params), {}
     for stage in stages:
-        deps = _dependencies(pipeline, stage)
+        deps = _dependencies(text, stage)
         own, _ = code_digests.modules(functions[stage])
         paths = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
         found[stage] = sorted(
@@ -92,32 +92,51 @@ def _functions(params: Params) -> dict[str, list[str]]:
     }
 
 
-def _pipeline() -> Any:
-    """What dvc.yaml says; None where there is none."""
+def _text() -> str:
+    """What dvc.yaml holds; nothing where it can't be read."""
     try:
-        return YAML(typ="safe").load(PIPELINE)
-    except (OSError, YAMLError):
-        return None
+        return read_file(PIPELINE).decode("utf-8-sig")  # places in it are counted without the mark
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
-def _dependencies(pipeline: Any, stage: str) -> list[str] | None:
-    """The paths that a stage depends on; None where no pipeline says so."""
+def _dependencies(text: str, stage: str) -> list[str] | None:
+    """The paths that a stage depends on by the text of dvc.yaml; None where it doesn't say."""
     try:
-        return [str(next(iter(dep)) if isinstance(dep, dict) else dep) for dep in pipeline["stages"][stage]["deps"]]
-    except (KeyError, TypeError):
+        deps = from_yaml(text)["stages"][stage]["deps"]
+        return [str(next(iter(dep)) if isinstance(dep, dict) else dep) for dep in deps]
+    except (UnreadableYaml, KeyError, TypeError):
         return None
 
 
 def _add_dependencies(found: dict[str, list[str]]) -> None:
-    yaml = YAML()  # which keeps comments
-    yaml.width = 10_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    pipeline: Any = yaml.load(PIPELINE)
+    text = _text()
     for stage, lacking in found.items():
-        pipeline["stages"][stage]["deps"].extend(lacking)
-    text = io.BytesIO()
-    yaml.dump(pipeline, text)
-    writing.write_bytes(PIPELINE.resolve(), text.getvalue())
+        for path in lacking:
+            node = _node(yaml_nodes(text), "stages", stage, "deps")
+            # Two stages may share a list, by an alias; one may stand there in a way that nothing can be put into.
+            if path not in (_dependencies(text, stage) or []) and isinstance(node, SequenceNode) and node.value:
+                text = _with_item(text, node, path)
+        if not {*lacking} <= {*(_dependencies(text, stage) or [])}:
+            raise UserError(f"{PIPELINE}: {stage} must depend on {', '.join(lacking)}; name it in its deps")
+    writing.write_bytes(PIPELINE.resolve(), text.encode())
+
+
+def _node(top: Any, *keys: str) -> Any:
+    """What stands under keys in a mapping; None where nothing does."""
+    for key in keys:
+        top = next((value for named, value in top.value if named.value == key), None) if top else None
+    return top
+
+
+def _with_item(text: str, node: SequenceNode, item: str) -> str:
+    """The text with another item in a list that has some."""
+    item = item if re.fullmatch(r"\w[\w./-]*", item) else json.dumps(item, ensure_ascii=False)
+    if node.flow_style:
+        at = node.value[-1].end_mark.index
+        return f"{text[:at]}, {item}{text[at:]}"
+    at = text.rindex("-", 0, node.value[0].start_mark.index)
+    return f"{text[:at]}- {item}\n{' ' * (at - text.rfind(chr(10), 0, at) - 1)}{text[at:]}"
 
 
 def _lacking() -> list[str]:
@@ -146,8 +165,8 @@ def _with_defaults(text: str, keys: list[str]) -> str:
     """
     for key in keys:
         section, _, name = key.rpartition(".")
-        top: Any = YAML(typ="safe").compose(text)
-        node = next((value for named, value in top.value if named.value == section), None) if section else top
+        top: Any = yaml_nodes(text)
+        node = _node(top, section) if section else top
         if node is None:
             node, name, value = top, section, f"{{{name}: {_default(key)}}}"
         else:

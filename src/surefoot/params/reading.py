@@ -1,8 +1,6 @@
 """`params.yaml` as it is read: YAML to values, and what is wrong with them, with its line."""
 
 import difflib
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +9,15 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from surefoot.base import limits
 from surefoot.base.errors import UserError
 from surefoot.base.reading import read_file
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml, from_yaml_with_lines
 from surefoot.params.section_base import inner_section
 from surefoot.params.sections import Params
 
-LARGEST = 128 << 10  # bytes of params.yaml, and values in it: YAML of more takes many seconds to read
+LARGEST = 128 << 10  # bytes of params.yaml
 
 
 def load(path: Path) -> Params:
@@ -59,26 +55,19 @@ def lines_of(path: Path) -> dict[str, int]:
 
 def values_of(path: Path) -> dict[str, Any]:
     """What stands in a file that `load` takes, without defaults; merge keys (`<<`) followed."""
-    found: dict[str, Any] = _read_yaml(path)[0]
-    return found
+    return _read_yaml(path)[0]
 
 
 def parse(text: bytes) -> Params | None:
     """The params that a text says; None where it isn't right, as an older commit's may be."""
     try:
-        return Params.model_validate(YAML(typ="safe").load(text.decode()))
-    except (ValueError, YAMLError, LookupError, TypeError, RecursionError):  # a ValidationError is a ValueError
+        return Params.model_validate(from_yaml(text.decode()))
+    except (ValueError, UnreadableYaml):  # a ValidationError is a ValueError
         return None
 
 
-# --- YAML, as DVC reads it -----------------------------------------------------------------------
-
-
-def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
-    """The values of a YAML file, and the line of each dotted key.
-
-    By the parser that DVC has, so that a value means one thing.
-    """
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values of a YAML file, and the line of each dotted key."""
     try:
         data = read_file(path)
         if len(data) > LARGEST:
@@ -86,84 +75,16 @@ def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
                 f"{path}: has {len(data):,} bytes; a params.yaml has {LARGEST:,} at most: name columns by patterns,"
                 " such as pixel_*"
             )
-        text = data.decode("utf-8")
+        values, lines = from_yaml_with_lines(data.decode())
     except OSError as error:
         raise UserError(f"{path}: can't be read: {limits.reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: can't be read: {error}") from None
-    return _parse_yaml(path, text)
-
-
-@lru_cache(maxsize=1)
-def _parse_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
-    yaml = YAML(typ="safe")
-    node = None
-    try:
-        node = yaml.compose(text)
-        if not isinstance(node, MappingNode):
-            raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
-        if _expanded(node, {}) > LARGEST:
-            raise UserError(
-                f"{path}: its aliases (*name) hold themselves, or repeat so much that more than {LARGEST:,} values come"
-                " of them"
-            )
-        lines: dict[str, int] = {}
-        _collect_lines(path, node, "", lines)
-        return YAML(typ="safe").load(text), lines
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    except RecursionError:
-        raise UserError(f"{path}: lists or mappings in it are nested too deep to read") from None
-    except (YAMLError, ValueError, LookupError, TypeError) as error:
-        # ruamel raises others than its own where a value isn't what its tag says: `!!int x`, or the date 2020-02-30.
-        said = ("", " ".join(str(error).split()))
-        where, wrong = next(_unreadable(yaml, node, ""), said) if node else said
-        raise UserError(f"{path}{where}: not valid YAML: {wrong}") from None
-
-
-def _expanded(node: Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, aliases followed: a few lines of them can be billions, or hold themselves."""
-    if id(node) not in known:
-        known[id(node)] = LARGEST  # until it is known: for one that holds itself, which never ends
-        inner = (
-            [part for pair in node.value for part in pair]
-            if isinstance(node, MappingNode)
-            else node.value
-            if isinstance(node, SequenceNode)
-            else []
-        )
-        known[id(node)] = 1 + sum(_expanded(part, known) for part in inner)
-    return known[id(node)]
-
-
-def _unreadable(yaml: YAML, node: Node, dotted: str) -> Iterator[tuple[str, str]]:
-    """The values that aren't what their tags say: line and key, and what is wrong."""
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            yield from _unreadable(yaml, value, f"{dotted}.{key.value}".removeprefix("."))
-    elif isinstance(node, SequenceNode):
-        for number, value in enumerate(node.value):
-            yield from _unreadable(yaml, value, f"{dotted}.{number}")
-    elif isinstance(node, ScalarNode):
-        try:
-            yaml.constructor.construct_object(node)
-        except Exception:  # whatever it raises, it is this value
-            yield (
-                f":{node.start_mark.line + 1}: {dotted}",
-                f"{node.value[:40]!r} can't be read as {str(node.tag).rpartition(':')[2]}",
-            )
-
-
-def _collect_lines(path: Path, node: MappingNode, prefix: str, lines: dict[str, int]) -> None:
-    for key, value in node.value:
-        dotted = f"{prefix}{key.value}"
-        line = key.start_mark.line + 1
-        if dotted in lines:
-            raise UserError(f"{path}:{line}: {dotted}: given twice, first in line {lines[dotted]}; keep one")
-        lines[dotted] = line
-        if isinstance(value, MappingNode):
-            _collect_lines(path, value, f"{dotted}.", lines)
+    except UnreadableYaml as error:
+        raise UserError(error.told(path)) from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
+    return values, lines
 
 
 def _refuse_huge(path: Path, lines: dict[str, int], values: Any, keys: tuple[str, ...] = ()) -> None:

@@ -5,10 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from surefoot.base import reading
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.reproduction import provenance
 
 LOCK = Path("dvc.lock")
@@ -20,9 +18,9 @@ def md5(stage: str, kind: str, path: Path) -> str | None:
     it didn't.
     """
     try:
-        lock = YAML(typ="safe").load(reading.read_file(LOCK))
+        lock = from_yaml(reading.read_file(LOCK).decode())
         found: Any = next(entry["md5"] for entry in lock["stages"][stage][kind] if entry["path"] == path.as_posix())
-    except (OSError, YAMLError, ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, UnreadableYaml, ValueError, KeyError, TypeError, StopIteration):
         return None
     return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{32}(\.dir)?", found) else None
 

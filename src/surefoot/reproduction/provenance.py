@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from surefoot.base import digests, paths, reading, writing
 from surefoot.base.documents import Document
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 
 UNTRACKED_BYTES = 1 << 20
 # Whatever the user's own settings are: `git apply` must take it.
@@ -325,9 +324,7 @@ def committed_output(stage: str, path: str, now: bytes) -> tuple[str, bytes] | N
     if commit is None or lock is None:
         return None
     try:
-        md5 = next(
-            str(out["md5"]) for out in YAML(typ="safe").load(lock)["stages"][stage]["outs"] if out["path"] == path
-        )
+        md5 = next(str(out["md5"]) for out in from_yaml(lock.decode())["stages"][stage]["outs"] if out["path"] == path)
         if not re.fullmatch("[0-9a-f]{32}", md5):
             return None
         found = (
@@ -335,7 +332,7 @@ def committed_output(stage: str, path: str, now: bytes) -> tuple[str, bytes] | N
             if hashlib.md5(now, usedforsecurity=False).hexdigest() == md5
             else (cache() / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
         )
-    except (OSError, YAMLError, configparser.Error, UnicodeDecodeError, KeyError, TypeError, StopIteration):
+    except (OSError, UnreadableYaml, configparser.Error, UnicodeDecodeError, KeyError, TypeError, StopIteration):
         return None
     return commit.decode().strip(), found
 

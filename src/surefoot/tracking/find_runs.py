@@ -13,6 +13,7 @@ from surefoot.base import paths
 from surefoot.base.documents import Document, Malformed, Number, parse_document, where
 from surefoot.base.errors import UserError
 from surefoot.base.reading import LARGEST_WHOLE, read_file
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.tracking import mlflow_client, parent_run, tag_names, tracker
 from surefoot.tracking.mlflow_client import Failure, Refused
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 INTERVALS = "intervals.json"
 INTERVAL = "test_interval/"
 ID = re.compile("[0-9a-f]{1,64}")  # or the start of one
-LARGEST_MLMODEL = 2 << 20  # bytes: YAML is slow to read
+LARGEST_MLMODEL = 2 << 20  # bytes
 LATEST = 20  # runs that are compared where no sweep says which
 
 
@@ -239,14 +240,11 @@ def run_of_model(mlmodel: bytes) -> str | None:
     Raises:
         Malformed: it isn't such a file.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     if len(mlmodel) > LARGEST_MLMODEL:
         raise Malformed(f"it has {len(mlmodel):,} bytes")
     try:
-        return MLmodel.model_validate(YAML(typ="safe", pure=True).load(mlmodel.decode())).run_id
-    except YAMLError:
+        return MLmodel.model_validate(from_yaml(mlmodel.decode())).run_id
+    except UnreadableYaml:
         raise Malformed("it isn't YAML") from None
-    except Exception as error:  # ruamel.yaml raises many a kind
+    except ValueError as error:  # of pydantic, or as it isn't UTF-8
         raise Malformed(where(error)) from None

@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, reject, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from surefoot.base.yaml12 import UnreadableYaml, compose, construct, lines, load
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml, from_yaml_with_lines, yaml_nodes
 from tests.helpers import PROJECT
 
 # --- whatever the text -----------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def same(ours, theirs) -> bool:
 
 def check(text: str) -> None:
     try:
-        ours = load(text)
+        ours = from_yaml(text)
     except UnreadableYaml:
         return
     with warnings.catch_warnings(action="ignore"):
@@ -262,7 +262,7 @@ def test_what_dvc_writes_is_read(values):
         theirs = parse_yaml(text, "params.yaml")
     except YAMLFileCorruptedError:
         reject()
-    assert same(load(text) or {}, theirs), text
+    assert same(from_yaml(text) or {}, theirs), text
 
 
 # --- what must be taken ----------------------------------------------------------------------------
@@ -296,13 +296,13 @@ def test_what_dvc_writes_is_read(values):
     ],
 )
 def test_what_people_write_is_read(text, value):
-    assert load(text) == value
-    assert same(load(text), YAML(typ="safe").load(text))
+    assert from_yaml(text) == value
+    assert same(from_yaml(text), YAML(typ="safe").load(text))
 
 
 def test_as_deep_as_is_said_is_read():
     text = "[" * 100 + "]" * 100
-    assert load(text) == YAML(typ="safe").load(text)
+    assert from_yaml(text) == YAML(typ="safe").load(text)
 
 
 # --- what is refused, and where --------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_as_deep_as_is_said_is_read():
 
 def refused(text: str) -> str:
     with pytest.raises(UnreadableYaml) as refusal:
-        load(text)
+        from_yaml(text)
     return refusal.value.told("f")
 
 
@@ -383,22 +383,32 @@ def test_aliases_that_are_without_end_or_stand_for_very_many_values_are_refused(
     assert "aliases" in refused(text)
 
 
-# --- lines -----------------------------------------------------------------------------------------
+# --- lines and places ------------------------------------------------------------------------------
 
 
 def test_lines_are_those_of_keys_in_mappings():
-    text = "a: 1 # x\n\nb:\n  c: {d: 1,\n    e: [{f: 1}]}\n  g: *x\n".replace("*x", "2")
-    assert lines(compose(text)) == {"a": 1, "b": 3, "b.c": 4, "b.c.d": 4, "b.c.e": 5, "b.g": 6}
+    text = "a: 1 # x\n\nb:\n  c: {d: 1,\n    e: [{f: 1}]}\n  g: 2\n"
+    value, lines = from_yaml_with_lines(text)
+    assert value == {"a": 1, "b": {"c": {"d": 1, "e": [{"f": 1}]}, "g": 2}}
+    assert lines == {"a": 1, "b": 3, "b.c": 4, "b.c.d": 4, "b.c.e": 5, "b.g": 6}
+    assert from_yaml_with_lines("") == (None, {})
 
 
 def test_two_keys_of_one_dotted_name_have_no_line():
-    node = compose("a: {b: 1}\n'a.b': 2\n")
-    assert construct(node) == {"a": {"b": 1}, "a.b": 2}
+    text = "a: {b: 1}\n'a.b': 2\n"
+    assert from_yaml(text) == {"a": {"b": 1}, "a.b": 2}
     with pytest.raises(UnreadableYaml) as refusal:
-        lines(node)
+        from_yaml_with_lines(text)
     assert refusal.value.told("f") == "f:2: a.b: given twice, first in line 1; keep one"
 
 
+def test_nodes_know_their_places():
+    text = "é: \U0001f600 # x\na:\n  'b': c\n"
+    key, value = yaml_nodes(text).value[1]
+    assert text[key.start_mark.index :].startswith("a:")
+    assert text[value.start_mark.index :].startswith("'b'")
+
+
 def test_numbers_that_are_none_of_json_are_read():
-    assert load("[.inf, -.inf]") == [math.inf, -math.inf]
-    assert math.isnan(load(".nan"))
+    assert from_yaml("[.inf, -.inf]") == [math.inf, -math.inf]
+    assert math.isnan(from_yaml(".nan"))

@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
+from dvc.utils.serialize import parse_yaml
 from ruamel.yaml import YAML
 
+from surefoot.base.errors import UserError
 from surefoot.params import dvc_yaml
 from surefoot.params.sections import Params
 from tests.helpers import PROJECT
@@ -218,3 +220,47 @@ def test_prepare_and_batch_import_nothing_slow(here):
         loaded = set(done.stderr.split())
         assert "numpy" in loaded
         assert not loaded & {"torch", "mlflow", "pandas", "matplotlib", "dvc"}, stage
+
+
+@pytest.mark.parametrize(
+    ("deps", "after"),
+    [
+        ("[a, b] # c", "[a, b, src/x.py] # c"),
+        ("[a,\n      'b', # c\n    ]", "[a,\n      'b', src/x.py, # c\n    ]"),
+        ("\n    - a # c\n    - b", "\n    - src/x.py\n    - a # c\n    - b"),
+        ("\n      # c\n      -   a", "\n      # c\n      - src/x.py\n      -   a"),
+        ("&deps\n    - a", "&deps\n    - src/x.py\n    - a"),
+        ("[a]\n    <<: {frozen: true}", "[a, src/x.py]\n    <<: {frozen: true}"),
+    ],
+)
+def test_a_dependency_is_added_where_the_others_are(tmp_path, monkeypatch, deps, after):
+    monkeypatch.chdir(tmp_path)
+    text = "# é\nstages:\n  train: # b\n    cmd: x\n    deps: {}\n    outs: [c]\n  evaluate: {{cmd: y, deps: [z]}}\n"
+    Path("dvc.yaml").write_text(text.format(deps))
+    dvc_yaml._add_dependencies({"train": ["src/x.py"], "evaluate": ["src/x.py", "src/y, z.py"]})
+    expected = text.format(after).replace("[z]", '[z, src/x.py, "src/y, z.py"]')
+    assert Path("dvc.yaml").read_text() == expected
+    assert parse_yaml(expected, "dvc.yaml")["stages"]["evaluate"]["deps"] == ["z", "src/x.py", "src/y, z.py"]
+
+
+def test_a_byte_order_mark_moves_no_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text("\ufeffstages:\n  train: {deps: [a]}\n")
+    dvc_yaml._add_dependencies({"train": ["src/x.py"]})
+    assert Path("dvc.yaml").read_text() == "stages:\n  train: {deps: [a, src/x.py]}\n"
+
+
+def test_a_list_that_two_stages_share_gets_it_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text("stages:\n  train: {deps: &deps [a]}\n  evaluate: {deps: *deps}\n")
+    dvc_yaml._add_dependencies({"train": ["src/x.py"], "evaluate": ["src/x.py"]})
+    assert Path("dvc.yaml").read_text() == "stages:\n  train: {deps: &deps [a, src/x.py]}\n  evaluate: {deps: *deps}\n"
+
+
+def test_a_list_that_nothing_can_be_put_into_is_for_the_user_to_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "stages:\n  train:\n    deps: []\n    cmd: x\n"
+    Path("dvc.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"^dvc.yaml: train must depend on src/x.py; name it in its deps$"):
+        dvc_yaml._add_dependencies({"train": ["src/x.py"]})
+    assert Path("dvc.yaml").read_text() == text

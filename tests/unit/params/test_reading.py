@@ -324,7 +324,7 @@ def test_what_is_not_a_mapping_is_refused(file, text):
         ("seed: 'x\n", 2),
         ("seed: *unknown\n", 1),
         ("seed: 1\n---\nseed: 2\n", 2),
-        ("seed: !what 1\n", 1),
+        ('seed: "\\ud800"\n', 1),
     ],
 )
 def test_invalid_yaml_is_refused_by_line(file, text, line):
@@ -338,6 +338,11 @@ def test_invalid_yaml_is_refused_by_line(file, text, line):
 def test_a_value_that_is_not_what_its_tag_says_is_refused(file, value):
     set_param(file.path, "seed", value)
     file.refused()
+
+
+def test_a_tag_that_is_no_tag_of_json_is_refused_by_line_and_key(file):
+    file.path.write_text("seed: !what 1\n")
+    assert file.refused(line=1) == "seed: the tag !what isn't read here"
 
 
 @pytest.mark.parametrize("value", ["!!int x", "!!bool maybe", "2020-02-30", "!!float x", "9" * 5000])
@@ -383,7 +388,6 @@ def test_what_is_nested_too_deep_or_without_end_is_refused(file, text, wrong):
         "2026-01-01",
         "!!set {1, 2}",
         "!!binary aGVsbG8=",
-        '"\\ud800"',
         "{1: a, b: c}",
         "{null: a}",
         "2026-01-01T00:00:00Z",

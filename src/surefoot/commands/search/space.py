@@ -9,10 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from surefoot.base.errors import UserError
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 
 FORMS = "log(low,high), uniform(low,high), int(low,high) or choice(one,other,...)"
 DIGITS = 3  # significant ones, of what is drawn: enough to search by, short enough to read
@@ -55,11 +53,11 @@ def parse(texts: list[str]) -> dict[str, Distribution]:
 
 def _choices(text: str, inside: str) -> tuple[Any, ...]:
     try:
-        values = YAML(typ="safe").load(f"[{inside}]")
+        values = from_yaml(f"[{inside}]")
         if not isinstance(values, list):
             raise ValueError
         spelled = [json.dumps(value, allow_nan=False) for value in values]
-    except (YAMLError, ValueError, TypeError, LookupError):
+    except (UnreadableYaml, ValueError, TypeError):
         raise UserError(f"-S {text}: choices must be values as in params.yaml, with commas between them") from None
     if len(set(spelled)) < max(2, len(spelled)):
         raise UserError(f"-S {text}: choice needs at least two different values")
@@ -87,6 +85,8 @@ def put(text: str, values: dict[str, Any]) -> str:
     Raises:
         UserError: a key goes through what isn't a section.
     """
+    from ruamel.yaml import YAML  # which keeps comments
+
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
     params = yaml.load(text)

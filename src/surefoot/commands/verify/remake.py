@@ -6,10 +6,8 @@ DVC gets a cache of its own there, and this workspace's only to read from.
 from pathlib import Path
 from typing import IO, Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from surefoot.base.errors import CannotSay
+from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import parse
 from surefoot.reproduction import checkout, provenance
@@ -84,8 +82,8 @@ class Remake:
         try:
             text = (self.path / "params.yaml").read_bytes()
             params = parse(text)
-            return flatten(params.model_dump(mode="json") if params else dict(YAML(typ="safe").load(text)))
-        except (OSError, YAMLError, TypeError, ValueError):
+            return flatten(params.model_dump(mode="json") if params else dict(from_yaml(text.decode())))
+        except (OSError, UnreadableYaml, TypeError, ValueError):
             raise CannotSay("at its commit params.yaml can't be read") from None
 
     def python(self, *arguments: str, out: IO[str] | None = None) -> Process:
