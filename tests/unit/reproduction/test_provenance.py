@@ -223,7 +223,7 @@ def test_raw_data_are_no_part_of_the_patch(repository, monkeypatch):
     before = provenance.data_digest(source.data)
     assert provenance.data_digest(source.data) == before != ""
     with monkeypatch.context() as patched:
-        patched.setattr(provenance.files, "sha256_file", None)
+        patched.setattr(provenance.digests, "sha256_file", None)
         assert provenance.data_digest(source.data) == before, "what was read once isn't read again"
     (raw / "ignored.csv").write_text("other\n")
     assert provenance.data_digest(source.data) != before
