@@ -91,12 +91,12 @@ class RunRecord(Document):
     """
 
     version: Literal[1, 2] = 1
-    identity: str = ""
+    identity: Digest = ""
     description: Description
     origin: Origin | None = None
     data: DataDigests | None = None
     epochs: Count = 0
-    epoch_keys: list[str]
+    epoch_keys: list[Digest]
     """As far as they are known."""
     incomplete: str | None = None
     """Why it ended before its last epoch."""
@@ -109,12 +109,12 @@ class RunRecord(Document):
     """Raw rows."""
     start: StartNote | None = None
     seen: Seen | None = None
-    continues: list[tuple[str, int]] = Field(default=[])
+    continues: list[tuple[Digest, int]] = Field(default=[])
     """The identity of the run that it goes on from, if there is one, and the epoch at which that ended."""
-    last: str | None = None
-    best: str | None = None
-    chosen: str | None = None
-    weights: str | None = None
+    last: Digest | None = None
+    best: Digest | None = None
+    chosen: Digest | None = None
+    weights: Digest | None = None
     results: dict[str, float] = Field(default={})
 
     @model_validator(mode="after")

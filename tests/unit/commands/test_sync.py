@@ -177,7 +177,7 @@ def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
     )
     broken = [{name: value for name, value in whole.items() if name != left_out} for left_out in needed]
     broken += [
-        whole | {"best": "x"},
+        whole | {"best": "c" * 64},
         whole | {"model": {"factory": "networks.mlp:mlp"}},
         whole | {"description": whole["description"] | {"dataset": {}}},
     ]
@@ -198,6 +198,32 @@ def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
     store.mark_run(run)
     assert said(capfd)[1] == ""
     assert by_lr(trained).keys() == {"0.1", "0.2"}
+
+
+def test_training_and_evaluating_again_mend_a_mark_that_is_not_whole(trained, capfd):
+    trained.train("0.1")
+    store = TrajectoryStore(paths.trajectory())
+    (run,) = store.runs().values()
+    for broken in (
+        {"model": {}},
+        {"description": {"name": "x"}},
+        {"epoch_keys": 5},
+        {"select": "worst"},
+        {"continues": [["x", 1]]},
+    ):
+        write_mark(store, run.identity, run.plain() | broken)
+        done = trained.stage("train")
+        assert (done.code, done.err.count("is damaged; it isn't used")) == (0, 1), done
+        assert store.run(run.identity) == run
+    for name in ("data", "origin", "incomplete", "results"):
+        lacks = {key: value for key, value in run.plain().items() if key not in ("version", name)}
+        for stage in ("train", "evaluate"):
+            write_mark(store, run.identity, lacks)
+            done = trained.stage(stage)
+            assert done.code == 0, done
+        assert trained.stage("train").code == 0
+        assert store.run(run.identity).lacks() is None
+    assert said(capfd)[1] == ""
 
 
 def test_deleted_runs_stay_deleted(trained, capfd):

@@ -24,7 +24,13 @@ def run(given=None, **more):
         dataset=DescribedData(rows=RowCounts(train=1000, validation=20, test=30)),
     )
     network = RunNetwork(factory="networks.mlp:mlp", task="classification", classes=["a", "b"])
-    known = {"description": said, "model": network, "epochs": 3, "epoch_keys": ["1", "2", "3"], "last": "3"}
+    known = {
+        "description": said,
+        "model": network,
+        "epochs": 3,
+        "epoch_keys": ["1" * 64, "2" * 64, "3" * 64],
+        "last": "3" * 64,
+    }
     return some_run("a" * 64, **known | more)
 
 
