@@ -102,4 +102,4 @@ def test_a_run_without_git_says_so(made):
         "warning: this run is recorded without its commit and changes, so `surefoot verify` can't make it again: not a"
         " git repository" in done.err
     )
-    assert provenance.source(()).trouble == ""
+    assert provenance.code_state(()).trouble == ""

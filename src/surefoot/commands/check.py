@@ -18,7 +18,7 @@ from surefoot.data import formats
 from surefoot.params import dvc_yaml
 from surefoot.params.reading import lines_of, load
 from surefoot.params.sections import Params
-from surefoot.reproduction import provenance
+from surefoot.reproduction import git
 from surefoot.training import numerics
 
 LISTS = {
@@ -33,7 +33,7 @@ def main() -> None:
     check_names(load(paths.PARAMS))
     for line in dvc_yaml.add_what_dvc_needs():
         terminal.print_lines(line)
-    if dvc_yaml.PIPELINE.is_file() and (why := provenance.trouble()):
+    if dvc_yaml.PIPELINE.is_file() and (why := git.out_of_reach()):
         terminal.warn(
             "Git is out of reach, so a run would be recorded without its commit, and `surefoot verify` couldn't make"
             f" it again: {why}",

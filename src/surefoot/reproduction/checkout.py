@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from surefoot.base.errors import CannotSay
-from surefoot.reproduction import provenance
+from surefoot.reproduction import git
 
 # No hook of the user's, no daemon that watches the directory, and all files.
 SETTINGS = (
@@ -33,7 +33,7 @@ def place_in_repository(workspace: Path) -> tuple[Path, str]:
     """
     found = _git(["rev-parse", "--show-cdup", "--show-prefix"], workspace)
     if found is None:
-        raise CannotSay(f"Git is out of reach here, so the run's code can't be had: {provenance.trouble()}")
+        raise CannotSay(f"Git is out of reach here, so the run's code can't be had: {git.out_of_reach()}")
     up, _, below = found.partition("\n")
     return workspace / up, below
 

@@ -1,13 +1,16 @@
 """What `dvc.lock` names, and DVC's cache has of it. Importing dvc to ask would take a second."""
 
+import configparser
+import hashlib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from surefoot.base import reading
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
-from surefoot.reproduction import provenance
+from surefoot.reproduction.git import ask_git, committed_file
 
 LOCK = Path("dvc.lock")
 LISTING_BYTES = 1 << 30
@@ -18,16 +21,26 @@ def md5(stage: str, kind: str, path: Path) -> str | None:
     it didn't.
     """
     try:
-        lock = from_yaml(reading.read_file(LOCK).decode())
-        found: Any = next(entry["md5"] for entry in lock["stages"][stage][kind] if entry["path"] == path.as_posix())
-    except (OSError, UnreadableYaml, ValueError, KeyError, TypeError, StopIteration):
+        return _md5_in(reading.read_file(LOCK), stage, kind, path)
+    except OSError:
+        return None
+
+
+def _md5_in(lock: bytes, stage: str, kind: str, path: Path) -> str | None:
+    try:
+        found: Any = next(
+            entry["md5"]
+            for entry in from_yaml(lock.decode())["stages"][stage][kind]
+            if entry["path"] == path.as_posix()
+        )
+    except (UnreadableYaml, ValueError, KeyError, TypeError, StopIteration):
         return None
     return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{32}(\.dir)?", found) else None
 
 
 def cached(digest: str | None) -> Path | None:
     """Where DVC's cache has the file, or the listing of the directory, of an MD5; None where it doesn't."""
-    path = provenance.cache() / "files" / "md5" / digest[:2] / digest[2:] if digest else None
+    path = cache_directory() / "files" / "md5" / digest[:2] / digest[2:] if digest else None
     return path if path and path.is_file() else None
 
 
@@ -40,3 +53,41 @@ def within(digest: str | None) -> dict[str, Path]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {name: path for name, path in there.items() if path}
+
+
+def committed_output(stage: str, path: Path, now: bytes) -> tuple[str, bytes] | None:
+    """An output of a stage as it was at the last commit: the commit, shortened, and the bytes, from DVC's cache.
+
+    Args:
+        stage: that made it.
+        path: of the output, a file.
+        now: what it is, which may not have come to the cache yet.
+
+    Returns None where that can't be had: outside of Git, before the first commit of dvc.lock, or where the cache lacks
+    it.
+    """
+    commit, lock = ask_git("rev-parse", "--short", "HEAD"), committed_file(str(LOCK))
+    digest = None if commit is None or lock is None else _md5_in(lock, stage, "outs", path)
+    if commit is None or digest is None:
+        return None
+    try:
+        if hashlib.md5(now, usedforsecurity=False).hexdigest() != digest:
+            place = cached(digest)
+            if place is None:
+                return None
+            now = place.read_bytes()
+    except OSError:
+        return None
+    return commit.decode().strip(), now
+
+
+def cache_directory() -> Path:
+    """DVC's cache, as its settings here name it."""
+    place = Path(".dvc/cache")
+    for file in (Path(".dvc/config"), Path(".dvc/config.local")):
+        settings = configparser.RawConfigParser(strict=False)
+        with suppress(configparser.Error, UnicodeDecodeError):  # DVC itself says that they are damaged
+            settings.read(file, encoding="utf-8")
+        if settings.has_option("cache", "dir"):
+            place = file.parent / settings.get("cache", "dir").strip("\"'")
+    return place

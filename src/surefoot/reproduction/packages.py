@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from surefoot.base import terminal
 from surefoot.base.errors import CannotSay
-from surefoot.reproduction import provenance
+from surefoot.reproduction.environment import installed_packages
 from surefoot.reproduction.scratch import Scratch
 
 PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.+!_-]*)")
@@ -95,9 +95,9 @@ def build_environment(scratch: Scratch, recorded: str, python: str) -> Path:
 
 
 def installed_in(environment: Path) -> str:
-    """`provenance.packages()` of a virtual environment."""
+    """`installed_packages()` of a virtual environment."""
     if environment.resolve() == Path(sys.prefix).resolve():
-        return provenance.packages()
+        return installed_packages()
     lister = "from importlib.metadata import distributions\nfor d in distributions(): print(f'{d.name}=={d.version}')"
     return subprocess.run(
         [str(environment / "bin/python"), "-I", "-c", lister], capture_output=True, check=True, text=True

@@ -8,7 +8,7 @@ from surefoot.base import paths
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import parse
 from surefoot.params.sections import NO_RESULT, Params
-from surefoot.reproduction import provenance
+from surefoot.reproduction import git
 
 if TYPE_CHECKING:
     pass
@@ -34,7 +34,7 @@ def name(params: Params, label: str | None) -> str:
     experiment's or trial's name.
     """
     now = flatten(params.model_dump(mode="json"))
-    committed = parse(provenance.committed(str(paths.PARAMS)) or b"")
+    committed = parse(git.committed_file(str(paths.PARAMS)) or b"")
     before = flatten(committed.model_dump(mode="json")) if committed else now
     told = _told(params)
     differs = [

@@ -10,7 +10,7 @@ from surefoot.data.batch_store import Store
 from surefoot.data.cleaning import describe_dropped
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
-from surefoot.reproduction import dvc_lock, provenance
+from surefoot.reproduction import dvc_lock, environment, patches, provenance, raw_data
 from surefoot.run import naming, new_rows
 from surefoot.run.record import VERSION, DataDigests, Origin, RunNetwork, RunRecord
 from surefoot.run.start_note import StartNote
@@ -25,7 +25,7 @@ def description(params: Params, batches: Store, plan: "Plan") -> Description:
     """What the run in MLflow says of itself."""
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     group = naming.sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
-    source = provenance.source(provenance.raw_places(flatten(params.model_dump(mode="json"))))
+    source = provenance.code_state(raw_data.raw_places(flatten(params.model_dump(mode="json"))))
     preparation = batches.index["preparation"]
     git = {tag_names.NO_GIT: source.trouble}
     if source.commit:
@@ -55,8 +55,8 @@ def description(params: Params, batches: Store, plan: "Plan") -> Description:
             "surefoot.data.dropped": describe_dropped(preparation["dropped"]) if preparation["dropped"] else "",
         },
         texts={
-            "environment/requirements.txt": provenance.packages(),
-            "environment/machine.json": json.dumps(provenance.machine(), indent=2) + "\n",
+            "environment/requirements.txt": environment.installed_packages(),
+            "environment/machine.json": json.dumps(environment.describe_machine(), indent=2) + "\n",
         },
     )
 
@@ -72,14 +72,14 @@ def _data_digest(batches: Store) -> str:
     )
 
 
-def _uncommitted(source: provenance.Source) -> dict[str, str]:
+def _uncommitted(source: provenance.CodeState) -> dict[str, str]:
     """Tags of what isn't committed; the patch itself goes to the trajectory store, and from there to MLflow."""
     # Each of them in any case: a run that is made again, from a clean tree, takes the tags over.
     return {
         "surefoot.git.dirty": str(bool(source.patch or source.left_out)).lower(),
-        tag_names.PATCH_DIGEST: provenance.keep_patch(source.patch),
+        tag_names.PATCH_DIGEST: patches.keep_patch(source.patch),
         "surefoot.git.left_out": ", ".join(source.left_out),
-        "surefoot.git.data": provenance.data_digest(source.data),
+        "surefoot.git.data": raw_data.data_digest(source.data),
     }
 
 

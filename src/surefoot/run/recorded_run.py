@@ -9,7 +9,7 @@ from surefoot.base.documents import Kind, Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
-from surefoot.reproduction import provenance
+from surefoot.reproduction import patches
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tag_names, tracker
@@ -67,7 +67,7 @@ class Recorded:
         if not digest or digest == digests.sha256(patch):
             return patch
         # Kept once: by another run that was made of the same code, and in the store of where it was made.
-        kept = self._patch_of(self.run.data.tags.get(tag_names.PATCH_RUN, "")) or provenance.kept_patch(digest)
+        kept = self._patch_of(self.run.data.tags.get(tag_names.PATCH_RUN, "")) or patches.kept_patch(digest)
         if kept is None or digests.sha256(kept) != digest:
             raise CannotSay(
                 f"its uncommitted changes, {tracker.PATCH} in MLflow, "

@@ -14,7 +14,7 @@ from surefoot.data.batch_store import Store, open_store
 from surefoot.data.normalization import in_own_unit
 from surefoot.params import dvc_yaml
 from surefoot.params.sections import Params
-from surefoot.reproduction import provenance
+from surefoot.reproduction import dvc_lock
 from surefoot.run import naming, new_record, new_rows, publish, start_from
 from surefoot.run.pinned_params import load_and_pin
 from surefoot.tracking import find_runs, mlflow_client, tracker
@@ -229,8 +229,7 @@ def _track(
 def _last_commits() -> tuple[str, dict[str, float]] | None:
     """The last commit and its test metrics, if they can be had, and are of the same test rows."""
     found, predictions = (
-        provenance.committed_output("evaluate", str(path), path.read_bytes())
-        for path in (paths.METRICS, paths.PREDICTIONS)
+        dvc_lock.committed_output("evaluate", path, path.read_bytes()) for path in (paths.METRICS, paths.PREDICTIONS)
     )
     try:
         if not found or not predictions or _actual(predictions[1]) != _actual(paths.PREDICTIONS.read_bytes()):

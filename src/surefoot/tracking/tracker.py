@@ -13,7 +13,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from surefoot.base import digests, locks, paths, terminal
-from surefoot.reproduction import provenance
+from surefoot.reproduction import patches
 from surefoot.tracking import mlflow_client, parent_run
 from surefoot.tracking.description import Description
 from surefoot.tracking.mlflow_client import (
@@ -453,7 +453,7 @@ class Tracker:
         digest = self._description.tags.get(PATCH_DIGEST)
         if not digest or (PATCH_RUN in run.data.tags and not take_over):
             return
-        patch = provenance.kept_patch(digest)
+        patch = patches.kept_patch(digest)
         own = _has_patch(client, run.info.run_id)
         if patch is None:
             if own and take_over:  # that of another time

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from surefoot.base import digests
 from surefoot.base.documents import Malformed, parse_document
 from surefoot.commands.search.command import Answer, Journal
-from surefoot.reproduction.provenance import Machine
+from surefoot.reproduction.environment import Machine
 from surefoot.run.record import Account, RunRecord
 from surefoot.run.start_note import Seen, StartNote
 from surefoot.run.trajectory_store import StateRecord

@@ -59,7 +59,7 @@ def make_dirty(path):
 
 
 def remade(repository, tmp_path):
-    source = provenance.source()
+    source = provenance.code_state()
     before = everything(repository)
     checkout.check_out(repository, tmp_path / "again", source.commit, source.patch)
     assert everything(repository) == before, "nothing there has changed, Git's own files included"
@@ -168,7 +168,7 @@ def test_what_the_user_has_set_for_git_has_no_part_in_it(repository, tmp_path, m
 
 def test_from_within_a_git_hook(repository, tmp_path, monkeypatch):
     """Git sets GIT_DIR and more for hooks; followed, they would make us work on the user's own repository."""
-    source = provenance.source()
+    source = provenance.code_state()
     before = everything(repository)
     monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(repository / ".git/index"))
@@ -189,10 +189,10 @@ def test_submodules(repository, tmp_path):
     git(library, "commit", "--quiet", "--all", "--message=later")
     git(repository / "lib", "pull", "--quiet")
     make_dirty(repository)  # beside another commit of the submodule
-    assert provenance.source().left_out == ()
+    assert provenance.code_state().left_out == ()
     assert tree(remade(repository, tmp_path)) == tree(repository)
     (repository / "lib/kept").write_text("not committed there\n")
-    assert provenance.source().left_out == ("lib",)
+    assert provenance.code_state().left_out == ("lib",)
 
 
 def test_outside_of_git(tmp_path, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_project_below_the_top_of_its_repository(repository, monkeypatch):
     top, below = checkout.place_in_repository(project)
     assert (top.resolve(), below) == (repository.resolve(), "ml/digits/")
     assert checkout.place_in_repository(repository) == (repository, "")
-    source = provenance.source()
+    source = provenance.code_state()
     with Scratch() as scratch:
         remake = Remake(scratch)
         remake.check_out(source.commit, source.patch)

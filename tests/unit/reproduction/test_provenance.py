@@ -3,10 +3,11 @@ import os
 import shutil
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from surefoot.reproduction import provenance
+from surefoot.reproduction import dvc_lock, environment, patches, provenance, raw_data
 
 
 def git(path, *arguments):
@@ -50,7 +51,7 @@ def applied(repository, tmp_path, source):
 
 
 def test_a_clean_tree(repository):
-    source = provenance.source()
+    source = provenance.code_state()
     assert source.commit == git(repository, "rev-parse", "HEAD").strip()
     assert (source.patch, source.left_out, source.data) == (b"", (), ())
 
@@ -75,7 +76,7 @@ def test_a_dirty_tree_can_be_made_again(repository, tmp_path):
     (repository / "ignored").write_text("no part of it\n")
     status, index = git(repository, "status", "--porcelain=v2"), (repository / ".git" / "index").read_bytes()
 
-    source = provenance.source()
+    source = provenance.code_state()
 
     assert (repository / ".git" / "index").read_bytes() == index, "the user's index is left alone"
     assert git(repository, "status", "--porcelain=v2") == status
@@ -91,12 +92,12 @@ def test_the_lock_file_is_no_change_of_the_code(repository, committed):
         git(repository, "add", "dvc.lock")
         git(repository, "commit", "--quiet", "--message=run")
         (repository / "dvc.lock").write_text("stages: {a: {}}\n")
-    assert provenance.source() == provenance.Source(git(repository, "rev-parse", "HEAD").strip())
+    assert provenance.code_state() == provenance.CodeState(git(repository, "rev-parse", "HEAD").strip())
 
 
 def test_only_an_untracked_file(repository, tmp_path):
     (repository / "new").write_text("new\n")
-    source = provenance.source()
+    source = provenance.code_state()
     assert (applied(repository, tmp_path, source) / "new").read_text() == "new\n"
 
 
@@ -109,7 +110,7 @@ def test_a_change_in_the_second_of_the_commit(repository, tmp_path):
     (repository / "modified").write_text("MODIFIED\n" * 5)
     for name in ("modified", ".git/index"):
         os.utime(repository / name, then)
-    assert (applied(repository, tmp_path, provenance.source()) / "modified").read_text() == "MODIFIED\n" * 5
+    assert (applied(repository, tmp_path, provenance.code_state()) / "modified").read_text() == "MODIFIED\n" * 5
 
 
 def test_what_is_large_is_named_and_left_out(repository, monkeypatch):
@@ -117,7 +118,7 @@ def test_what_is_large_is_named_and_left_out(repository, monkeypatch):
     (repository / "large").write_bytes(b"x" * 1001)
     (repository / "deep" / "large").write_bytes(b"x" * 1001)
     (repository / "small").write_bytes(b"x" * 1000)
-    source = provenance.source()
+    source = provenance.code_state()
     assert source.left_out == ("deep/large", "large")
     assert b"+++ b/small\n" in source.patch
     assert b"large" not in source.patch
@@ -126,13 +127,13 @@ def test_what_is_large_is_named_and_left_out(repository, monkeypatch):
 def test_from_a_directory_below_the_top(repository, monkeypatch):
     (repository / "modified").write_text("changed\n")
     (repository / "new").write_text("new\n")
-    whole = provenance.source()
+    whole = provenance.code_state()
     monkeypatch.chdir(repository / "deep")
-    assert provenance.source() == whole
+    assert provenance.code_state() == whole
 
 
 def without_commit(why):
-    source = provenance.source()
+    source = provenance.code_state()
     assert (source.commit, source.patch, source.left_out, source.data) == (None, b"", (), ())
     assert why in source.trouble
 
@@ -192,7 +193,7 @@ def test_a_shallow_clone(repository, tmp_path, monkeypatch):
     git(repository, "commit", "--quiet", "--all", "--message=more")
     git(tmp_path, "clone", "--quiet", "--depth=1", repository.as_uri(), "shallow")
     monkeypatch.chdir(tmp_path / "shallow")
-    assert provenance.source().commit == git(repository, "rev-parse", "HEAD").strip()
+    assert provenance.code_state().commit == git(repository, "rev-parse", "HEAD").strip()
 
 
 # --- data, which Git doesn't have
@@ -212,7 +213,7 @@ def test_raw_data_are_no_part_of_the_patch(repository, monkeypatch):
     (raw / "kept.csv.dvc").write_text("outs: []\n")
     (raw / "tracked.csv").write_text("d\n2\n")
     (repository / "code.py").write_text("new = 1\n")
-    source = provenance.source()
+    source = provenance.code_state()
     assert source.data == ("data/raw/deep/new.csv", "data/raw/ignored.csv", "data/raw/large.csv")
     assert source.left_out == ()
     assert [line for line in source.patch.decode().splitlines() if line.startswith("+++")] == [
@@ -220,14 +221,14 @@ def test_raw_data_are_no_part_of_the_patch(repository, monkeypatch):
         "+++ b/data/raw/kept.csv.dvc",
         "+++ b/data/raw/tracked.csv",
     ]
-    before = provenance.data_digest(source.data)
-    assert provenance.data_digest(source.data) == before != ""
+    before = raw_data.data_digest(source.data)
+    assert raw_data.data_digest(source.data) == before != ""
     with monkeypatch.context() as patched:
-        patched.setattr(provenance.digests, "sha256_file", None)
-        assert provenance.data_digest(source.data) == before, "what was read once isn't read again"
+        patched.setattr(raw_data.digests, "sha256_file", None)
+        assert raw_data.data_digest(source.data) == before, "what was read once isn't read again"
     (raw / "ignored.csv").write_text("other\n")
-    assert provenance.data_digest(source.data) != before
-    assert provenance.data_digest(()) == ""
+    assert raw_data.data_digest(source.data) != before
+    assert raw_data.data_digest(()) == ""
 
 
 def test_a_source_elsewhere_is_data_too(repository, tmp_path):
@@ -239,23 +240,23 @@ def test_a_source_elsewhere_is_data_too(repository, tmp_path):
         "prepare.labels": None,
         "prepare.validation_source": "sklearn:wine",
     }
-    source = provenance.source(provenance.raw_places(params))
+    source = provenance.code_state(raw_data.raw_places(params))
     assert (source.data, source.patch) == (("mine.csv",), b"")
-    assert provenance.source().data == ()
+    assert provenance.code_state().data == ()
 
 
 def test_a_patch_is_kept_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    digest = provenance.keep_patch(b"diff")
-    assert provenance.keep_patch(b"diff") == digest
-    assert provenance.kept_patch(digest) == b"diff"
+    digest = patches.keep_patch(b"diff")
+    assert patches.keep_patch(b"diff") == digest
+    assert patches.kept_patch(digest) == b"diff"
     (kept,) = (tmp_path / ".surefoot/patches").iterdir()
     kept.write_bytes(b"damaged")
-    assert provenance.kept_patch(digest) is None
-    assert provenance.keep_patch(b"diff") == digest
-    assert provenance.kept_patch(digest) == b"diff"
-    provenance.keep_patch(b"")
-    assert provenance.kept_patch("../../etc/passwd") is None
+    assert patches.kept_patch(digest) is None
+    assert patches.keep_patch(b"diff") == digest
+    assert patches.kept_patch(digest) == b"diff"
+    patches.keep_patch(b"")
+    assert patches.kept_patch("../../etc/passwd") is None
     assert len(list(kept.parent.iterdir())) == 1
 
 
@@ -266,7 +267,7 @@ def test_a_users_own_way_to_show_differences_has_no_part_in_it(repository, tmp_p
     git(repository, "config", "color.ui", "always")
     git(repository, "config", "core.quotepath", "on")
     (repository / "modified").write_text("changed\n")
-    source = provenance.source()
+    source = provenance.code_state()
     assert (applied(repository, tmp_path, source) / "modified").read_text() == "changed\n"
 
 
@@ -275,12 +276,12 @@ def test_an_output_as_it_was_committed(repository, cache):
     digest = hashlib.md5(b"then").hexdigest()
     (repository / "dvc.lock").write_text(f"stages:\n  evaluate:\n    outs:\n    - path: a.json\n      md5: {digest}\n")
     (repository / ".dvc").mkdir()
-    assert provenance.committed_output("evaluate", "a.json", b"now") is None
+    assert dvc_lock.committed_output("evaluate", Path("a.json"), b"now") is None
     git(repository, "add", "dvc.lock")
     git(repository, "commit", "--quiet", "--message=run")
-    assert provenance.committed_output("evaluate", "a.json", b"now") is None  # not in the cache
+    assert dvc_lock.committed_output("evaluate", Path("a.json"), b"now") is None  # not in the cache
     commit = git(repository, "rev-parse", "--short", "HEAD").strip()
-    assert provenance.committed_output("evaluate", "a.json", b"then") == (commit, b"then")  # it is the same
+    assert dvc_lock.committed_output("evaluate", Path("a.json"), b"then") == (commit, b"then")  # it is the same
     if cache:
         (repository / ".dvc/config").write_text(
             "[core]\n    analytics = false\n['remote \"r\"']\n    url = x\n[cache]\n    dir = nowhere\n"
@@ -290,8 +291,8 @@ def test_an_output_as_it_was_committed(repository, cache):
     place.mkdir(parents=True)
     (place / digest[2:]).write_bytes(b"then")
     (repository / "dvc.lock").write_text("what isn't committed has no part in it")
-    assert provenance.committed_output("evaluate", "a.json", b"now") == (commit, b"then")
-    assert provenance.committed_output("evaluate", "b.json", b"now") is None
+    assert dvc_lock.committed_output("evaluate", Path("a.json"), b"now") == (commit, b"then")
+    assert dvc_lock.committed_output("evaluate", Path("b.json"), b"now") is None
 
 
 @pytest.mark.parametrize(
@@ -301,10 +302,10 @@ def test_a_lock_that_says_nothing(repository, lock):
     (repository / "dvc.lock").write_text(lock)
     git(repository, "add", "dvc.lock")
     git(repository, "commit", "--quiet", "--message=run")
-    assert provenance.committed_output("evaluate", "a.json", b"now") is None
+    assert dvc_lock.committed_output("evaluate", Path("a.json"), b"now") is None
 
 
 def test_packages_are_named_with_their_versions():
-    lines = provenance.packages().splitlines()
+    lines = environment.installed_packages().splitlines()
     assert f"torch=={version('torch')}" in lines
     assert lines == sorted(set(lines))

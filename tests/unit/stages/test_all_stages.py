@@ -15,7 +15,7 @@ import pytest
 
 from surefoot.base import paths, terminal, writing
 from surefoot.commands import retrain
-from surefoot.reproduction import provenance
+from surefoot.reproduction import dvc_lock
 from tests.helpers import PARAMS, PROJECT, mlflow_client
 
 NETWORKS = "tests.unit.training.networks_for_tests"
@@ -174,7 +174,7 @@ def test_the_last_commits_figures_are_told_of_the_same_test_rows_alone(batched, 
     for name in ("train", "evaluate"):
         assert batched.stage(name).code == 0
     committed = {str(path): path.read_bytes() for path in (paths.METRICS, paths.PREDICTIONS)}
-    monkeypatch.setattr(provenance, "committed_output", lambda stage, path, now: ("abc1234", committed[path]))
+    monkeypatch.setattr(dvc_lock, "committed_output", lambda stage, path, now: ("abc1234", committed[str(path)]))
     assert "change since abc1234" in batched.stage("evaluate").out
     batched.csv(rows=120)
     for name in ("prepare", "batch", "train"):

@@ -72,7 +72,7 @@ def test_the_param_of_any_column_has_a_name_that_mlflow_takes(column):
     ],
 )
 def test_a_runs_name_begins_with_the_data_and_what_differs(here, monkeypatch, edits, label, name):
-    monkeypatch.setattr(naming.provenance, "committed", lambda path: PARAMS.encode())
+    monkeypatch.setattr(naming.git, "committed_file", lambda path: PARAMS.encode())
     for key, value in edits.items():
         here.edit(key, value)
     assert naming.name(load(here / "params.yaml"), label) == name

@@ -146,7 +146,7 @@ def _run(
 ) -> None:
     from surefoot.training.schedule import rises
 
-    source, journal = provenance.source(), home.with_suffix(".json")
+    source, journal = provenance.code_state(), home.with_suffix(".json")
     found = _known_or_new(journal, settings, base, source)
     place = _check_out(home, source, found.start)
     writing.write_json(journal, found.plain())
@@ -184,7 +184,7 @@ def _run(
     _say_best(name, done, up, settings["metric"])
 
 
-def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: provenance.Source) -> Journal:
+def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: provenance.CodeState) -> Journal:
     """The search as its journal has it, or one that starts now; where the code isn't that of its start, it is told."""
     known, start = _read(journal, settings), _start(source)
     if known and known.start != start:
@@ -195,7 +195,7 @@ def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: pr
     return known or Journal(format=FORMAT, settings=settings, start=start, base=base, trials=[])
 
 
-def _start(source: provenance.Source) -> SearchStart:
+def _start(source: provenance.CodeState) -> SearchStart:
     return SearchStart(commit=source.commit, patch=digests.sha256(source.patch))
 
 
@@ -245,7 +245,7 @@ def _read(journal: Path, settings: dict[str, Any]) -> Journal | None:
     return found
 
 
-def _check_out(home: Path, source: provenance.Source, start: SearchStart) -> Path:
+def _check_out(home: Path, source: provenance.CodeState, start: SearchStart) -> Path:
     """The checkout that the trials run in: that of the search's start, where it is there; else one of now."""
     if source.commit is None:
         raise UserError("surefoot search needs the project in Git, with a commit: each trial has a checkout of it")

@@ -10,7 +10,7 @@ from surefoot.base.errors import CannotSay
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import parse
-from surefoot.reproduction import checkout, provenance
+from surefoot.reproduction import checkout, git, raw_data
 from surefoot.reproduction.scratch import Process, Scratch
 from surefoot.tracking import tracker
 
@@ -98,13 +98,13 @@ class Remake:
         if not self._data:
             return
         try:
-            possible = provenance.data_lacking(
-                provenance.raw_places(self.params), self.scratch.path / "repository", self._commit
+            possible = raw_data.data_lacking(
+                raw_data.raw_places(self.params), self.scratch.path / "repository", self._commit
             )
             names = next(
-                (names for names in possible if provenance.data_digest(names, remember=False) == self._data), None
+                (names for names in possible if raw_data.data_digest(names, remember=False) == self._data), None
             )
-        except provenance.GitError as error:
+        except git.GitError as error:
             raise CannotSay(f"its raw data can't be looked for: {error}") from None
         if names is None:
             raise CannotSay(
@@ -115,7 +115,7 @@ class Remake:
             there = self.scratch.path / "repository" / name
             there.parent.mkdir(parents=True, exist_ok=True)
             if not there.exists():
-                there.symlink_to((provenance.top() / name).resolve())
+                there.symlink_to((git.top_of_repository() / name).resolve())
 
     def _bring_data(self) -> list[str]:
         """Bring what `*.dvc` files there tell of, from this workspace's cache or else a remote; returns what neither
