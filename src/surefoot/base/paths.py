@@ -18,6 +18,11 @@ PLOTS = Path("reports/plots")
 MEASURED = (METRICS, INTERVALS, PREDICTIONS, CLASSES, PLOTS)  # what evaluate says of a model and its data
 
 
+def from_here(path: Path) -> Path:
+    """A path as short as it can be told in the current directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def trajectory_store() -> Path:
     """The trajectory store: SUREFOOT_STORE, or `.surefoot/` at the repository's root."""
     return Path(os.environ.get("SUREFOOT_STORE") or repository_root() / ".surefoot")

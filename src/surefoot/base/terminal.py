@@ -98,16 +98,11 @@ def is_terminal(stream: TextIO) -> bool:
     return bool(_unwrapped(stream).isatty())
 
 
-def watched() -> bool:
-    """Whether somebody may be looking at a progress bar."""
-    return is_terminal(sys.stderr)
-
-
 def progress_bar(iterable: Iterable[Any] | None = None, *, name: object, **settings: Any) -> Any:
-    """A progress bar (tqdm) of this name, over an iterable where one is given."""
+    """A progress bar (tqdm) of this name, over an iterable where one is given; it is drawn on a terminal alone."""
     from tqdm import tqdm
 
-    return tqdm(iterable, desc=one_line(name, CELL), file=_unwrapped(sys.stderr), **settings)
+    return tqdm(iterable, desc=one_line(name, CELL), file=_unwrapped(sys.stderr), disable=None, **settings)
 
 
 def pass_on(pipe: IO[bytes], error: bool = False) -> None:

@@ -73,8 +73,7 @@ def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
         writing.write_bytes(
             path, overlaid(list(zip(_labels(runs, params), curves, strict=True)), [*PANELS, *measured, *LAST_PANELS])
         )
-        here = Path.cwd()
-        lines.append(f"curves: {path.relative_to(here) if path.is_relative_to(here) else path}")
+        lines.append(f"curves: {paths.from_here(path)}")
     else:
         lines.append("no run has a curve, so there is no picture")
     return lines

@@ -4,14 +4,13 @@ what it suggests.
 
 import csv
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surefoot.base import digests, locks, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.commands import option
-from surefoot.commands.schedule import load_all, shown
+from surefoot.commands.schedule import load_with_batches
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
 from surefoot.run import new_record
@@ -66,18 +65,19 @@ def main(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
         UserError: limits that are none; no data/batches; the loss falls nowhere.
     """
     _check(lowest, highest, steps)
-    params, batches = load_all()
+    params, batches = load_with_batches()
     from surefoot.run.plan.planning import plan_run
     from surefoot.training import range_test as test
 
     plan = plan_run(params, batches)
     inputs, trainer = plan.inputs, plan.trainer()
     steps = steps or test.steps_needed(trainer)
-    lrs = _progress(test.learning_rates(lowest, highest, steps), steps)
+    lrs = test.learning_rates(lowest, highest, steps)
+    bar = terminal.progress_bar(lrs, name="lr-find", total=steps, unit="step", leave=False)
     remedies = inputs.remedies()
     try:
         curve = test.range_test(
-            trainer, inputs.lr, lrs, steps, lambda epoch: batches.order(params.seed, epoch), inputs.steps_per_epoch
+            trainer, inputs.lr, bar, steps, lambda epoch: batches.order(params.seed, epoch), inputs.steps_per_epoch
         )
     except test.NeverFinite as error:
         raise UserError(f"{error}{remedies.replace(', or ', '; try ', 1)}") from None
@@ -90,7 +90,7 @@ def main(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     for name, data in contents.items():
         writing.write_bytes(directory / name, data)
     _say(params, curve, suggestions, scale, highest)
-    terminal.print_lines(f"curve: {' and '.join(str(shown(directory / name)) for name in contents)}")
+    terminal.print_lines(f"curve: {' and '.join(str(paths.from_here(directory / name)) for name in contents)}")
     _track(params, batches, plan, {"min": lowest, "max": highest, "steps": steps}, suggestions, contents)
 
 
@@ -196,10 +196,3 @@ def _track(
         tracker.artifact(name, data)
     tracker.end("FINISHED")
     tracker.tag({tag_names.COMPLETE: "true"})
-
-
-def _progress(lrs: list[float], steps: int) -> Iterable[float]:
-    """A bar over the steps where a terminal is attached; it vanishes when they are done."""
-    return (
-        terminal.progress_bar(lrs, name="lr-find", total=steps, unit="step", leave=False) if terminal.watched() else lrs
-    )

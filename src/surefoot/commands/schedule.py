@@ -26,7 +26,7 @@ def main(out: Path | None) -> None:
     Raises:
         UserError: data/batches isn't there, or was made for other params; the network or the schedule can't be made.
     """
-    params, batches = load_all()
+    params, batches = load_with_batches()
     from surefoot.run.plan.planning import plan_run
 
     plan = plan_run(params, batches)
@@ -36,9 +36,11 @@ def main(out: Path | None) -> None:
     from surefoot.evaluation.plots import learning_rate
 
     groups = naming.group_names(params)
-    known = summary.watch(_progress(_values(schedule, history, params.train.epochs), params.train.epochs))
+    epochs = params.train.epochs
+    known = _values(schedule, history, epochs)
+    bar = terminal.progress_bar(known, name="schedule", total=epochs, unit="epoch", leave=False)
     data = learning_rate.schedule(
-        known, schedule.columns, groups, plan.inputs.steps_per_epoch, params.train.epochs, naming.schedule_title(params)
+        summary.watch(bar), schedule.columns, groups, plan.inputs.steps_per_epoch, epochs, naming.schedule_title(params)
     )
     path = out or paths.trajectory_store() / "schedule.png"
     writing.write_bytes(path, data)
@@ -46,16 +48,16 @@ def main(out: Path | None) -> None:
         of = f" of {groups[group]}" if len(groups) > 1 else ""
         terminal.print_lines(f"{'momentum' if name == 'betas' else name}{of}: {values}")
     terminal.print_lines(
-        f"{summary.steps} steps in {summary.epochs} epochs of {plan.inputs.steps_per_epoch}: {shown(path)}"
+        f"{summary.steps} steps in {summary.epochs} epochs of {plan.inputs.steps_per_epoch}: {paths.from_here(path)}"
     )
-    if schedule.metric and summary.epochs < params.train.epochs:
+    if schedule.metric and summary.epochs < epochs:
         terminal.print_lines(
             f"what follows isn't known before: it depends on {schedule.metric}, as the epochs before it turn out; after"
             " `dvc repro` this shows all"
         )
 
 
-def load_all() -> tuple[Params, Store]:
+def load_with_batches() -> tuple[Params, Store]:
     """The params and the batch store that was made by them; numerics are pinned.
 
     Raises:
@@ -76,11 +78,6 @@ def load_all() -> tuple[Params, Store]:
                 " `dvc repro batch` first"
             )
     return params, batches
-
-
-def shown(path: Path) -> Path:
-    """A path as short as it can be told here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 class Summary:
@@ -130,11 +127,3 @@ def _history(plan: "Plan") -> "list[Metrics]":
     run = store.run(plan.identity)
     records = [store.record(key) for key in (run.epoch_keys if run else [])]
     return [record["metrics"] for record in records if record]
-
-
-def _progress(epochs: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
-    return (
-        iter(terminal.progress_bar(epochs, name="schedule", total=total, unit="epoch", leave=False))
-        if terminal.watched()
-        else epochs
-    )

@@ -1,7 +1,5 @@
 """batch: tables to fixed-width tensors in training order."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from math import prod
 
 from surefoot.base import errors, paths, terminal, writing
@@ -38,7 +36,9 @@ def main() -> None:
         for split in SPLITS:
             blocks = read_table(paths.PREPARED, split, schema)
             places = Order(rows["train"], params.seed, epoch=0) if split == "train" else None
-            with progress_bar(split, rows[split] * (2 if places else 1)) as tick:  # shuffled in two passes
+            total = rows[split] * (2 if places else 1)  # shuffled in two passes
+            name = f"batch {split}"
+            with terminal.progress_bar(name=name, total=total, unit="row", unit_scale=True, leave=False) as bar:
                 splits[split] = write_split(
                     out / split,
                     blocks,
@@ -48,7 +48,7 @@ def main() -> None:
                     classes=len(schema["classes"]),
                     dtype=schema["dtype"],
                     targets_dtype=targets_dtype,
-                    tick=tick,
+                    tick=bar.update,
                 )
         write_index(
             out,
@@ -78,18 +78,6 @@ def _scale(
         return scale
     each = prod(before) // before[0]
     return {name: [value for value in values for _ in range(each)] for name, values in scale.items()}
-
-
-@contextmanager
-def progress_bar(split: str, rows: int) -> Iterator[Callable[[int], object]]:
-    """Call what it gives with the number of rows that are done: a bar, where a terminal is attached, that vanishes in
-    the end.
-    """
-    if not terminal.watched():
-        yield lambda rows: None
-        return
-    with terminal.progress_bar(name=f"batch {split}", total=rows, unit="row", unit_scale=True, leave=False) as bar:
-        yield bar.update
 
 
 if __name__ == "__main__":

@@ -137,8 +137,8 @@ def _watched(name: str) -> bool:
 
 
 def shown(source: Source, name: str) -> Source:
-    """The source, with a bar of its bytes and rows while it is read; on a terminal only."""
-    return replace(source, batches=_with_bar(source, name)) if terminal.watched() else source
+    """The source, with a bar of its bytes and rows while it is read."""
+    return replace(source, batches=_with_bar(source, name))
 
 
 def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:

@@ -261,11 +261,8 @@ def _report(record: "Record", epochs: int) -> None:
 def _progress_bar(minibatches: "Batches", segment: "Segment", epochs: int, accumulate: int) -> "Batches":
     """A bar over the minibatches where a terminal is attached; it vanishes when they are done."""
     name, total = f"epoch {segment.epoch}/{epochs}", len(segment.values) * accumulate
-    return (
-        terminal.progress_bar(minibatches, name=name, total=total, unit="batch", leave=False)
-        if terminal.watched()
-        else minibatches
-    )
+    bar: Batches = terminal.progress_bar(minibatches, name=name, total=total, unit="batch", leave=False)
+    return bar
 
 
 def _table(history: "list[Record]") -> bytes:

@@ -112,6 +112,14 @@ def test_what_libraries_print_warn_log_and_raise_too(raised, code):
     assert "\u202e" not in said
 
 
+def test_a_bar_is_drawn_on_a_terminal_alone(capfd, monkeypatch):
+    assert list(terminal.progress_bar([1, 2], name="rows")) == [1, 2]
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(terminal.progress_bar([1, 2], name="rows")) == [1, 2]
+    assert "rows" in capfd.readouterr().err
+
+
 def test_an_argument_of_the_command_line():
     command = [sys.executable, "-m", "surefoot", "check", "--no\x1b[31m\nerror: such"]
     done = subprocess.run(

@@ -280,7 +280,7 @@ def test_batch_shows_a_bar_on_a_terminal_alone(prepared, monkeypatch, capfd):
     from surefoot.stages import batch
 
     assert prepared.stage("batch").err == ""
-    monkeypatch.setattr(terminal, "watched", lambda: True)
+    monkeypatch.setattr(terminal._unwrapped(sys.stderr), "isatty", lambda: True)
     batch.main()
     assert "batch train" in capfd.readouterr().err
 
