@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks import worker
 from benchmarks.loops import LR, SEED
-from surefoot.data.order import Order
+from surefoot.data.order import RowOrder
 from surefoot.training.loop import Progress, Step, Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.weight_average import Average
@@ -62,7 +62,7 @@ def _ours(
         average=average,
     )
     steps = -(-rows // (size * accumulate))
-    return lambda epoch: trainer.train(Order(rows, SEED, epoch), [[LR]] * steps, Progress(), epoch * steps)
+    return lambda epoch: trainer.train(RowOrder(rows, SEED, epoch), [[LR]] * steps, Progress(), epoch * steps)
 
 
 def _by_hand(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from surefoot.data.order import Order
+from surefoot.data.order import RowOrder
 from surefoot.run.chain import Chain, known, segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Progress, Trainer
@@ -133,8 +133,8 @@ def _trainer(training: Training) -> Trainer:
     )
 
 
-def _order(training: Training, epoch: int) -> Order:
-    return Order(len(training.targets), SEED, epoch)
+def _order(training: Training, epoch: int) -> RowOrder:
+    return RowOrder(len(training.targets), SEED, epoch)
 
 
 CONTENDERS: dict[str, Callable[[Training], None]] = {

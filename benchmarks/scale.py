@@ -38,9 +38,10 @@ def batch(workload: worker.Workload, directory: Path) -> dict[str, float]:
     """
     import numpy as np
 
-    from surefoot.data.batch_store import write_index, write_split
-    from surefoot.data.order import Order
-    from surefoot.data.splitting import SPLITS
+    from surefoot.data.batch_store import write_index
+    from surefoot.data.batch_writer import write_split
+    from surefoot.data.order import RowOrder
+    from surefoot.data.splits import SPLITS
 
     numbers = np.random.default_rng(0)
     inputs, targets = (
@@ -51,7 +52,7 @@ def batch(workload: worker.Workload, directory: Path) -> dict[str, float]:
     splits = {}
     for split in SPLITS:
         rows = workload.rows if split == "train" else 1024
-        places = Order(rows, 0, 0) if split == "train" else None
+        places = RowOrder(rows, 0, 0) if split == "train" else None
         blocks = ((inputs[: rows - first], targets[: rows - first]) for first in range(0, rows, 1024))
         splits[split] = write_split(directory / split, blocks, rows, workload.shape, places, classes=workload.classes)
     labels = [str(number) for number in range(workload.classes)]
@@ -87,7 +88,7 @@ def train(workload: worker.Workload, directory: Path, shuffle: str) -> dict[str,
 
     from benchmarks.loops import LR, SEED
     from surefoot.data.batch_store import open_store
-    from surefoot.data.order import Order
+    from surefoot.data.order import RowOrder
     from surefoot.training.loop import Progress, Trainer
     from surefoot.training.minibatches import Rows
     from surefoot.training.network import build
@@ -104,7 +105,7 @@ def train(workload: worker.Workload, directory: Path, shuffle: str) -> dict[str,
     steps = -(-workload.rows // workload.batch_size)
     start = time.perf_counter()
     for epoch in range(1, workload.epochs + 1):
-        order = Order(workload.rows, SEED, epoch, *(BLOCKS if shuffle == "blocks" else ()))
+        order = RowOrder(workload.rows, SEED, epoch, *(BLOCKS if shuffle == "blocks" else ()))
         trainer.train(order, [[LR]] * steps, Progress(), (epoch - 1) * steps)
         trainer.end_epoch(epoch, epoch * steps)
     return {"seconds": time.perf_counter() - start, "bytes": _peak() - start_bytes}
@@ -211,7 +212,7 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
     import torch
 
     from benchmarks.loops import LR
-    from surefoot.data.order import Order
+    from surefoot.data.order import RowOrder
     from surefoot.training.loop import Progress, Trainer
     from surefoot.training.minibatches import Rows
     from surefoot.training.network import build, predict
@@ -225,7 +226,7 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
     steps = -(-rows // workload.batch_size)
     found: dict[str, list[float]] = {}
     for seed in range(seeds):
-        for on_disk, places in (("", Order(rows, seed, 0).indices()), (", by class on disk", by_class)):
+        for on_disk, places in (("", RowOrder(rows, seed, 0).indices()), (", by class on disk", by_class)):
             training = Rows(torch.from_numpy(inputs[places]), torch.from_numpy(targets[places]))
             for shuffle, blocks in DIGITS.items():
                 model = build(workload.factory, workload.arguments, workload.shape, workload.classes, seed)
@@ -233,7 +234,7 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
                     model, torch.optim.SGD(model.parameters(), momentum=0.9), training, test, workload.batch_size, seed
                 )
                 for epoch in range(1, workload.epochs + 1):
-                    trainer.train(Order(rows, seed, epoch, *blocks), [[LR]] * steps, Progress(), (epoch - 1) * steps)
+                    trainer.train(RowOrder(rows, seed, epoch, *blocks), [[LR]] * steps, Progress(), (epoch - 1) * steps)
                 right = predict(model, test.inputs).argmax(1) == test.targets
                 found.setdefault(shuffle + on_disk, []).append(right.double().mean().item())
     return found

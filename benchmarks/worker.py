@@ -57,8 +57,9 @@ def write_data(workload: Workload, directory: Path) -> None:
     """Write a batch store with the workload's rows, as the stage `batch` would; the other splits get a few."""
     import numpy as np
 
-    from surefoot.data.batch_store import Block, write_index, write_split
-    from surefoot.data.splitting import SPLITS
+    from surefoot.data.batch_store import write_index
+    from surefoot.data.batch_writer import Block, write_split
+    from surefoot.data.splits import SPLITS
 
     def blocks(rows: int) -> Iterator[Block]:
         numbers = np.random.default_rng(0)

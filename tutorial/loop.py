@@ -2,7 +2,7 @@
 
 import torch
 
-from surefoot.data.order import epoch_order
+from surefoot.data.order import RowOrder
 from tutorial import draw, lab
 
 SHOWN = (1, 2, 3, 10, 30)
@@ -40,7 +40,8 @@ def main() -> None:
     model, data = trainer.model, trainer.training
     inputs, targets = data.inputs[:], data.targets[:]
     orders = [
-        torch.from_numpy(epoch_order(len(targets), params.seed, epoch)) for epoch in range(1, params.train.epochs + 1)
+        torch.from_numpy(RowOrder(len(targets), params.seed, epoch).indices())
+        for epoch in range(1, params.train.epochs + 1)
     ]
     plain = train(model, inputs, targets, orders, params.batch.size, params.train.lr, params.train.momentum)
 

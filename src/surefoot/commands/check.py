@@ -14,7 +14,7 @@ from pathlib import Path
 from surefoot.base import code_digests, paths, reading, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import FUNCTION, nearest_name
-from surefoot.data import formats
+from surefoot.data import source_formats
 from surefoot.params import dvc_yaml
 from surefoot.params.reading import lines_of, load
 from surefoot.params.sections import Params
@@ -90,7 +90,7 @@ def _faults(params: Params) -> Iterator[tuple[str, str]]:
             yield key, wrong
     if wrong := numerics.too_many(params.threads, params.numerics, params.device):
         yield "threads", wrong
-    yield from formats.useless(prepare)
+    yield from source_formats.useless_keys(prepare)
 
 
 def _no_function(path: str) -> str:

@@ -20,15 +20,17 @@ import pyarrow.parquet as pq
 
 from surefoot.base import paths, reading, terminal, writing
 from surefoot.base.errors import UserError
+from surefoot.base.wording import listed_names, number_of
 from surefoot.commands import A_RUN, option
-from surefoot.data.arrow import null_where
+from surefoot.data.arrow_numpy import null_where
 from surefoot.data.batch_store import preparation
 from surefoot.data.cleaning import Cleaner
-from surefoot.data.columns import Column, column_of, many, some
+from surefoot.data.columns import Column, column_of
 from surefoot.data.features import date_type, dates_of, transform
+from surefoot.data.number_notation import Notation, nulls_for_missing
+from surefoot.data.readers.array_columns import INPUT
 from surefoot.data.readers.open_source import open_rows
-from surefoot.data.readers.source import FILE, INPUT, Source
-from surefoot.data.texts import Notation, nullified
+from surefoot.data.readers.source import FILE, RowSource
 from surefoot.params.prepare_section import PrepareParams
 from surefoot.params.reading import load
 from surefoot.params.sections import Params
@@ -98,7 +100,7 @@ def write_predictions(source: Path, out: Path | None, model: str | None = None, 
         )
         rows = _write(stack, _batches(loaded, opened, source, params.prepare), out)
     if out:
-        terminal.print_lines(f"{out}: {many(rows, 'row')} with the predictions of {loaded.name}")
+        terminal.print_lines(f"{out}: {number_of(rows, 'row')} with the predictions of {loaded.name}")
 
 
 def _check_out(source: Path, out: Path | None) -> None:
@@ -183,7 +185,7 @@ def _fetch(uri: str, scratch: Path) -> Path:
 # --- the rows ------------------------------------------------------------------------------------
 
 
-def _batches(model: Model, source: Source, path: Path, prepare: PrepareParams) -> Iterator[pa.RecordBatch]:
+def _batches(model: Model, source: RowSource, path: Path, prepare: PrepareParams) -> Iterator[pa.RecordBatch]:
     """The rows with `prediction` and, of a classifier, the probability of each class; in order."""
     columns = _columns(model, source.schema, path)
     cleaner = Cleaner(
@@ -214,7 +216,8 @@ def _columns(model: Model, schema: pa.Schema, path: Path) -> list[Column]:
     absent = [name for name in kinds if name not in schema.names]
     if absent:
         raise UserError(
-            f"{path}: has no column {absent[0]!r}, which the model ({model.name}) needs; it has {some(schema.names)}"
+            f"{path}: has no column {absent[0]!r}, which the model ({model.name}) needs; it has"
+            f" {listed_names(schema.names)}"
         )
     found = []
     for feature in model.features:
@@ -280,7 +283,7 @@ def _plain(
 ) -> pa.Array:
     """Texts as prepare takes them: null where one stands for a missing value; dates as the model takes them."""
     if pa.types.is_string(array.type):
-        array = nullified(array, notation)
+        array = nulls_for_missing(array, notation)
     if feature["kind"] == "date":
         dates, problem = dates_of(array, feature)
         if problem:

@@ -3,24 +3,37 @@ dropped with their row.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.base.errors import UserError
-from surefoot.data.arrow import mask, null_where, numbers, validity, with_nulls
-from surefoot.data.columns import Column, is_number, kind_of_type, some, unit_of, yaml_key
-from surefoot.data.dates import to_type
-from surefoot.data.texts import counted, missing_in, no_number, notation_of, plain, to_numbers, without
+from surefoot.base.wording import listed_names, yaml_key
+from surefoot.data.arrow_numpy import arrow_mask, null_where, numpy_values
+from surefoot.data.casting import (
+    EXACT,
+    FLOAT32_MAX,
+    cast_or_refuse,
+    nan_to_null,
+    nulls_of,
+    to_bytes,
+    to_dates,
+    to_numbers,
+)
+from surefoot.data.columns import Column, is_number, kind_of_type, told_unit
+from surefoot.data.number_notation import (
+    missing_in,
+    not_a_number,
+    text_counts,
+    texts_to_numbers,
+    told_notation,
+    trimmed,
+    without_missing_numbers,
+)
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
 from surefoot.params.prepare_section import PrepareParams
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-EXACT = 2.0**53
-"""Up to here float64 has every whole number."""
-EPOCH = date(1970, 1, 1).toordinal()
 Where = Callable[[int], str]
 
 
@@ -38,7 +51,7 @@ class Cleaner:
         self.missing: dict[str, dict[str, int]] = {}
         """How many values are missing, by column and by the text that stands for them; empty: nothing stands there."""
         self._prepare = prepare
-        self._notation = notation_of(prepare)
+        self._notation = told_notation(prepare)
         self._table = not any(column.kind == "array" for column in columns)
         self._first = 0
         types = [(column.name, column.type) for column in columns]
@@ -64,7 +77,7 @@ class Cleaner:
         arrays, drop = [], np.zeros(batch.num_rows, np.bool_)
         for column in self.columns:
             given = batch.column(column.name)
-            array, missing = self._input(column, given, at, unit_of(batch.schema.field(column.name)) or column.unit)
+            array, missing = self._input(column, given, at, told_unit(batch.schema.field(column.name)) or column.unit)
             if missing is not None:
                 policy = getattr(self._prepare.missing, "numeric" if column.kind == "array" else column.kind)
                 if policy == "error" or (column.kind == "array" and policy != "drop"):
@@ -76,7 +89,7 @@ class Cleaner:
         if not self._prepare.target:  # rows to predict
             return pa.RecordBatch.from_arrays(arrays, schema=self.schema), None
         given = batch.column(self._prepare.target)
-        array, missing = self._target(given, at, unit_of(batch.schema.field(self._prepare.target)))
+        array, missing = self._target(given, at, told_unit(batch.schema.field(self._prepare.target)))
         if missing is not None:
             if self._prepare.missing.target == "error":
                 told = (
@@ -86,7 +99,7 @@ class Cleaner:
             self.drop(f"{self._prepare.target!r} (the target) is missing", missing & ~drop)
             drop |= missing
         cleaned = pa.RecordBatch.from_arrays([*arrays, array], schema=self.schema)
-        return (cleaned.filter(mask(~drop)), ~drop) if drop.any() else (cleaned, None)
+        return (cleaned.filter(arrow_mask(~drop)), ~drop) if drop.any() else (cleaned, None)
 
     def drop(self, reason: str, rows: NDArray[np.bool_]) -> None:
         """Count rows that are left out."""
@@ -105,7 +118,7 @@ class Cleaner:
                 else pa.nulls(len(array), column.type)
             ), missing
         if column.kind == "array":
-            return _arrays(column, array, at)
+            return to_bytes(column, array, at)
         if column.kind == "category":
             vocabulary = self.vocabularies[column.name]
             codes = vocabulary.encode(self._coded(column.name, array), self._first)
@@ -130,9 +143,9 @@ class Cleaner:
         if column.kind == "numeric":
             return self._numbers(column, array, at, self._limit(column), unit)
         if column.kind == "date":
-            return _dates(column, array, at)
-        cast = _cast(array, column.type, lambda bad: f"{at(bad, column.name)}: ", f"a {column.kind}")
-        return cast, _nulls(cast)
+            return to_dates(column, array, at)
+        cast = cast_or_refuse(array, column.type, lambda bad: f"{at(bad, column.name)}: ", f"a {column.kind}")
+        return cast, nulls_of(cast)
 
     def _count(self, name: str, text: str, number: int) -> None:
         if number:
@@ -145,12 +158,12 @@ class Cleaner:
         if not self._table:  # the names of directories, say
             return coded
         self._count(name, "", coded.null_count)
-        texts = plain(coded.dictionary)
+        texts = trimmed(coded.dictionary)
         gone = missing_in(texts, self._notation)
         if gone.true_count:
-            codes, valid = numbers(coded.indices)
+            codes, valid = numpy_values(coded.indices)
             times = np.bincount(codes if valid is None else codes[valid], minlength=len(texts))
-            for number in np.flatnonzero(numbers(gone)[0]):
+            for number in np.flatnonzero(numpy_values(gone)[0]):
                 self._count(name, str(texts[int(number)]), int(times[number]))
             texts = null_where(gone, texts)
         return pa.DictionaryArray.from_arrays(coded.indices, texts)
@@ -160,11 +173,11 @@ class Cleaner:
         self._count(name, "", array.null_count)
         if not (pa.types.is_string(array.type) and self._table):
             return array
-        texts = plain(array)
+        texts = trimmed(array)
         gone = missing_in(texts, self._notation)
         if not gone.true_count:
             return texts
-        for text, number in counted(texts.filter(gone)).items():
+        for text, number in text_counts(texts.filter(gone)).items():
             self._count(name, text, number)
         return null_where(gone, texts)
 
@@ -174,24 +187,24 @@ class Cleaner:
         """A column of numbers, given as such or as texts; and which are missing."""
         if pa.types.is_string(array.type):
             texts = array
-            array, bad = to_numbers(texts, self._notation, unit)
+            array, bad = texts_to_numbers(texts, self._notation, unit)
             if bad.any():
                 text = texts[int(np.flatnonzero(bad)[0])].as_py()
-                raise UserError(f"{at(bad, column.name)}: {no_number(text, self._notation, unit)}")
+                raise UserError(f"{at(bad, column.name)}: {not_a_number(text, self._notation, unit)}")
         codes = self._notation.missing_numbers
         if len(codes) and not pa.types.is_boolean(array.type):
             array = self._without(column.name, array, codes)
         array_nulls = array.null_count
-        array, missing = _numeric(column, array, at, limit)
+        array, missing = to_numbers(column, array, at, limit)
         if missing is not None:
             self._count(column.name, "NaN", int(missing.sum()) - array_nulls)
         return array, missing
 
     def _without(self, name: str, array: pa.Array, codes: NDArray[np.float64]) -> pa.Array:
         """Nulls for the numbers that stand for a missing value."""
-        kept = without(array, self._notation)
+        kept = without_missing_numbers(array, self._notation)
         if kept.null_count > array.null_count:
-            values, valid = numbers(array)
+            values, valid = numpy_values(array)
             for code in codes:
                 self._count(name, f"{code:.10g}", int((values[slice(None) if valid is None else valid] == code).sum()))
         return kept
@@ -223,8 +236,8 @@ class Cleaner:
             )
         if pa.types.is_floating(array.type):
             # 1.0 is class 1; 0.5 is none.
-            array = _nan_to_null(array)
-            array = _cast(
+            array = nan_to_null(array)
+            array = cast_or_refuse(
                 array,
                 pa.int64(),
                 lambda bad: f"{at(bad, name)}: ",
@@ -246,7 +259,7 @@ class Cleaner:
                 if label not in self._known:
                     raise UserError(
                         f"{at(codes == number, name)}: class {label!r} is new: the model that training starts from"
-                        f" (train.start_from) has outputs for {some(self._known)}",
+                        f" (train.start_from) has outputs for {listed_names(self._known)}",
                         "leave such rows out, or train from fresh weights (train.start_from: null)",
                     )
         missing = codes < 0
@@ -287,137 +300,3 @@ def _what_stands(given: pa.Array, missing: NDArray[np.bool_]) -> str:
 
 def _codes(codes: NDArray[np.int32]) -> pa.Array:
     return pa.Array.from_buffers(pa.int32(), len(codes), [None, pa.py_buffer(np.ascontiguousarray(codes))])
-
-
-def _nulls(array: pa.Array) -> NDArray[np.bool_] | None:
-    if not array.null_count:
-        return None
-    valid = numbers(array)[1]
-    return None if valid is None else ~valid
-
-
-def _cast(array: pa.Array, type_: pa.DataType, at: Callable[[NDArray[np.bool_]], str], what: str) -> pa.Array:
-    """A cast, or an error that names the first value which can't be."""
-    if array.type == type_:
-        return array
-    # Times finer than a microsecond are cut to one.
-    safe = not (pa.types.is_temporal(array.type) and pa.types.is_temporal(type_))
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_floating(array.type) and pa.types.is_boolean(type_):
-        array = _nan_to_null(array)
-    if pa.types.is_boolean(type_) and pa.types.is_decimal(array.type):
-        array = array.cast(pa.float64())
-    if pa.types.is_boolean(type_) and kind_of_type(array.type) == "numeric":
-        values, valid = numbers(array)
-        bad = (values != 0) & (values != 1) if valid is None else valid & (values != 0) & (values != 1)
-        if bad.any():
-            raise UserError(f"{at(bad)}{array[int(np.flatnonzero(bad)[0])].as_py()!r} is not {what}")
-    try:
-        return array.cast(type_, safe=safe)
-    except pa.ArrowInvalid:
-        low, high = 0, len(array)
-    except pa.ArrowNotImplementedError as error:
-        raise UserError(f"{at(np.ones(1, np.bool_))}{error}") from None
-    # By halves to the first value that fails.
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            array.slice(low, middle - low).cast(type_, safe=safe)
-            low = middle
-        except pa.ArrowInvalid:
-            high = middle
-    raise UserError(f"{at(np.arange(len(array)) == low)}{array[low].as_py()!r} is not {what}")
-
-
-def _dates(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
-    _check_years(column, array, at)  # before the cast, in which what is too far away would wrap around
-    cast = to_type(array, column.type)
-    _check_years(column, cast, at)
-    return cast, _nulls(cast)
-
-
-def _check_years(column: Column, array: pa.Array, at: Callable[..., str]) -> None:
-    if not (pa.types.is_date(array.type) or pa.types.is_timestamp(array.type)) or not len(array):
-        return
-    a_day = (
-        1
-        if pa.types.is_date32(array.type)
-        else 86400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(array.type, "unit", "ms")]
-    )
-    values, _ = numbers(array)
-    # Of instants a day less on both sides: local time may be the next day's. 9999-12-31 often says that something
-    # hasn't ended.
-    less = int(bool(getattr(array.type, "tz", None)))
-    first, last = (date.min.toordinal() + less - EPOCH) * a_day, (date.max.toordinal() + 1 - less - EPOCH) * a_day
-    if values.min() < first or values.max() >= last:
-        raise UserError(
-            f"{at((values < first) | (values >= last), column.name)}: a date outside of the years 1 to 9999"
-        )
-
-
-def _nan_to_null(array: pa.Array) -> pa.Array:
-    values, valid = numbers(array)
-    nan = np.isnan(values)
-    return with_nulls(values, nan if valid is None else nan | ~valid, array.type) if nan.any() else array
-
-
-def _numeric(
-    column: Column, array: pa.Array, at: Callable[..., str], limit: float
-) -> tuple[pa.Array, NDArray[np.bool_] | None]:
-    name = column.name
-    what = "a whole number that float64 can hold" if pa.types.is_integer(array.type) else "a number"
-    if pa.types.is_boolean(array.type):
-        array = array.cast(pa.uint8())
-    array = _cast(array, pa.float64(), lambda bad: f"{at(bad, name)}: ", what)
-    values, valid = numbers(array)
-    if not len(values):
-        return array, None
-    # One pass for the least and one for the greatest; NaN makes both comparisons false.
-    if valid is None and values.min() >= -limit and values.max() <= limit:
-        return array, None
-    missing = np.isnan(values) if valid is None else np.isnan(values) | ~valid
-    large = (np.abs(values) > limit) & ~missing
-    if large.any():
-        value = float(values[np.flatnonzero(large)[0]])
-        if np.isinf(value):
-            why = f"{value}; a finite number is needed"
-        elif limit == EXACT:
-            why = f"{value:.0f} is not a whole number that float64 can hold (2^53)"
-        elif limit < FLOAT32_MAX:
-            why = (
-                f"{value:.0f} is more than float32 can tell from its neighbours (2^24); set prepare.normalize:"
-                " standard, or make it a category (prepare.kinds)"
-            )
-        else:
-            why = f"{value!r} is more than float32 can hold ({FLOAT32_MAX:.4g})"
-        raise UserError(f"{at(large, name)}: {why}")
-    if not missing.any():
-        return array, None
-    return with_nulls(values, missing, pa.float64()), missing
-
-
-def _arrays(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
-    """Lists of a fixed length as so many bytes: quick to write, and to read."""
-    assert column.array is not None
-    dtype = np.dtype(column.array[0])
-    size = array.type.list_size
-    if array.null_count:
-        raise UserError(f"{at(~np.asarray(validity(array)), column.name)}: empty; an array is needed in every row")
-    flat = array.values.slice(array.offset * size, len(array) * size)
-    if flat.null_count:
-        raise UserError(f"{at(~validity(flat).reshape(-1, size).all(1), column.name)}: an array has missing values")
-    values = np.ascontiguousarray(np.from_dlpack(flat).astype(dtype, copy=False)).reshape(-1, size)
-    missing = None
-    if dtype.kind == "f" and not np.isfinite(values).all():
-        infinite = np.isinf(values).any(1)
-        if infinite.any():
-            raise UserError(f"{at(infinite, column.name)}: holds an infinite value; finite numbers are needed")
-        missing = np.isnan(values).any(1)
-    if dtype == np.float64:
-        large = (np.abs(values) > FLOAT32_MAX).any(1)
-        if large.any():
-            raise UserError(
-                f"{at(large, column.name)}: holds a value that is more than float32 can hold ({FLOAT32_MAX:.4g})"
-            )
-    return pa.Array.from_buffers(column.type, len(values), [None, pa.py_buffer(values)]), missing

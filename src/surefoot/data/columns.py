@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
-from surefoot.base import terminal
 from surefoot.base.errors import UserError
-from surefoot.data.arrow import dtype_of, is_text
-from surefoot.data.dates import FORMAT, type_of
+from surefoot.base.wording import listed_names
+from surefoot.data.arrow_numpy import dtype_of, is_text
+from surefoot.data.dates import FORMAT, date_type_of
 from surefoot.params.prepare_section import PrepareParams
 
 # What a field's metadata says of a column that comes as texts, or as floats where the first values are whole numbers.
@@ -38,7 +38,7 @@ class Column:
     """Whether some of its numbers are written with a 0 in front, as codes are."""
 
 
-def choose(schema: pa.Schema, prepare: PrepareParams, source: str) -> list[Column]:
+def choose_columns(schema: pa.Schema, prepare: PrepareParams, source: str) -> list[Column]:
     """The input columns of a source, in its order.
 
     Raises:
@@ -50,7 +50,7 @@ def choose(schema: pa.Schema, prepare: PrepareParams, source: str) -> list[Colum
     chosen = [name for name in schema.names if is_input(name, prepare)]
     if not chosen:
         raise UserError(
-            f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {some(names)}"
+            f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {listed_names(names)}"
         )
     return [column_of(schema.field(name), prepare, source) for name in chosen]
 
@@ -72,7 +72,7 @@ def index_names(schema: pa.Schema) -> list[str]:
 def _check_patterns(names: list[str], prepare: PrepareParams, source: str) -> None:
     for key, name in (("target", prepare.target), ("split.column", prepare.split.column)):
         if name is not None and name not in names:
-            raise UserError(f"{source}: has no column {name!r} (prepare.{key}); it has {some(names)}")
+            raise UserError(f"{source}: has no column {name!r} (prepare.{key}); it has {listed_names(names)}")
     for key, patterns in (
         ("columns", prepare.columns or ()),
         ("ignore", prepare.ignore),
@@ -81,7 +81,7 @@ def _check_patterns(names: list[str], prepare: PrepareParams, source: str) -> No
     ):
         for pattern in patterns:
             if not any(matches(name, (pattern,)) for name in names):
-                raise UserError(f"{source}: prepare.{key}: {pattern!r} matches no column; it has {some(names)}")
+                raise UserError(f"{source}: prepare.{key}: {pattern!r} matches no column; it has {listed_names(names)}")
     if prepare.target in (prepare.columns or ()):
         raise UserError(
             f"params.yaml: prepare.columns: {prepare.target!r} is the target (prepare.target), so it can't be an input"
@@ -136,15 +136,15 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 def kind_told(name: str, prepare: PrepareParams) -> str | None:
     """What `prepare.kinds` says that a column holds; a format in `prepare.dates` says it, too."""
-    return told(name, prepare.kinds) or ("date" if format_told(name, prepare) else None)
+    return told_of_column(name, prepare.kinds) or ("date" if format_told(name, prepare) else None)
 
 
 def format_told(name: str, prepare: PrepareParams) -> str | None:
     """How `prepare.dates` says that a column's dates are written."""
-    return told(name, prepare.dates)
+    return told_of_column(name, prepare.dates)
 
 
-def told(name: str, of_columns: Mapping[str, str]) -> str | None:
+def told_of_column(name: str, of_columns: Mapping[str, str]) -> str | None:
     """What a key of params.yaml that says something by column says of one: by its name, else by the first pattern that
     matches.
     """
@@ -166,7 +166,7 @@ def column_of(field: pa.Field, prepare: PrepareParams, source: str) -> Column:
             f"{source}: column {name!r} {why}; leave it out (prepare.ignore)"
             + (", or say what it holds (prepare.kinds)" * pa.types.is_null(type_))
         )
-    stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": type_of(type_)}[kind]
+    stored = {"numeric": pa.float64(), "boolean": pa.bool_(), "category": pa.int32(), "date": date_type_of(type_)}[kind]
     if not (pa.types.is_null(type_) or _can_become(type_, kind)):
         raise UserError(f"{source}: column {name!r} has type {type_}, which can't be a {kind} (prepare.kinds)")
     form = said.get(FORMAT, b"").decode() or None
@@ -176,12 +176,12 @@ def column_of(field: pa.Field, prepare: PrepareParams, source: str) -> Column:
         stored,
         integer=pa.types.is_integer(type_) or INTEGER in said,
         format=form if kind == "date" else None,
-        unit=unit_of(field) if kind == "numeric" else None,
+        unit=told_unit(field) if kind == "numeric" else None,
         zeros=kind == "numeric" and not kind_told(name, prepare) and ZEROS in said,
     )
 
 
-def unit_of(field: pa.Field) -> str | None:
+def told_unit(field: pa.Field) -> str | None:
     """What stands at the numbers of a column of texts, as its reader has found."""
     return (field.metadata or {}).get(UNIT, b"").decode() or None
 
@@ -233,39 +233,3 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def yaml_key(name: str) -> str:
-    """A name as a key in params.yaml, in quotes where YAML needs them."""
-    plain = re.fullmatch(r"[^\W\d][\w.-]*( [\w.-]+)*", name) and name.lower() not in (
-        "y",
-        "n",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "true",
-        "false",
-        "null",
-    )
-    return name if plain else json.dumps(name, ensure_ascii=False)
-
-
-def many(number: int, noun: str) -> str:
-    """A number with its noun: 1 row, 1,234 rows."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def shown(name: str) -> str:
-    """A name as a message shows it: in quotes where it would else be misread."""
-    return name if name and name == name.strip() and name.isprintable() and "," not in name else repr(name)
-
-
-def quoted(names: Iterable[str], most: int = 8) -> str:
-    """The first few of the names, in quotes."""
-    return terminal.first_few(map(repr, names), most)
-
-
-def some(names: Iterable[str], most: int = 8) -> str:
-    """The first few of the names."""
-    return terminal.first_few(map(shown, names), most)

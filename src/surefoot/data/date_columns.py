@@ -11,11 +11,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from surefoot.base.errors import UserError
-from surefoot.data.arrow import is_text, numbers
-from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told, yaml_key
-from surefoot.data.dates import DATE, FORMAT, INSTANT, KNOWN, MOMENT, TIME, TWO_DIGITS, as_type, convert, read, texts_of
-from surefoot.data.readers.source import Source
-from surefoot.data.texts import Notation, few_strays, notation_of, nullified
+from surefoot.base.wording import yaml_key
+from surefoot.data.arrow_numpy import is_text, numpy_values
+from surefoot.data.columns import KIND, Column, format_told, is_input, kind_of_type, kind_told, told_of_column
+from surefoot.data.dates import (
+    DATE,
+    FORMAT,
+    INSTANT,
+    KNOWN,
+    MOMENT,
+    TIME,
+    TWO_DIGITS,
+    as_date_type,
+    date_texts,
+    read_dates,
+    to_date_column,
+)
+from surefoot.data.number_notation import Notation, nulls_for_missing, told_notation
+from surefoot.data.readers.source import RowSource
+from surefoot.data.stray_texts import few_strays
 from surefoot.params.date_formats import CLOCK, ISO, is_time
 from surefoot.params.prepare_section import PrepareParams
 
@@ -23,12 +37,11 @@ SAMPLE_ROWS = 1 << 12
 """The first rows, or a batch, in which formats are looked for."""
 LOOKS = 20
 """If none of so many texts is a date, the column isn't looked through."""
-
 Form = tuple[str, pa.DataType]
 """A format, and the type in which its dates are kept."""
 
 
-def with_dates(source: Source, prepare: PrepareParams, of_main: Sequence[Column] = ()) -> Source:
+def with_dates(source: RowSource, prepare: PrepareParams, of_main: Sequence[Column] = ()) -> RowSource:
     """The source with the dates that are texts, or numbers with a format by params.yaml, as dates; their format in the
     field's metadata.
 
@@ -50,7 +63,7 @@ def with_dates(source: Source, prepare: PrepareParams, of_main: Sequence[Column]
     if not asked:
         return source
     first = _first_rows(source.batches)
-    forms, notation = {}, notation_of(prepare)
+    forms, notation = {}, told_notation(prepare)
     for column in asked:
         if column in given:
             # What is finer than the main source's is cut off when it is cleaned.
@@ -87,7 +100,7 @@ def _field(field: pa.Field, form: str, type_: pa.DataType) -> pa.Field:
 
 
 def _converted(
-    batches: Iterator[pa.RecordBatch], forms: dict[str, Form], schema: pa.Schema, source: Source, notation: Notation
+    batches: Iterator[pa.RecordBatch], forms: dict[str, Form], schema: pa.Schema, source: RowSource, notation: Notation
 ) -> Iterator[pa.RecordBatch]:
     row = 0
     for batch in batches:
@@ -95,8 +108,8 @@ def _converted(
         for name, array in zip(schema.names, batch.columns, strict=True):
             if name in forms:
                 form, type_ = forms[name]
-                array, problem = convert(
-                    nullified(array, notation) if is_text(array.type) else array, type_, form or None
+                array, problem = to_date_column(
+                    nulls_for_missing(array, notation) if is_text(array.type) else array, type_, form or None
                 )
                 if problem:
                     raise UserError(f"{source.where(row + problem[0])}, column {name!r}: {problem[1]}")
@@ -105,50 +118,49 @@ def _converted(
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-# --- finding the format --------------------------------------------------------------------------
-
-
 class _Texts:
     """The different texts of a column in some batches."""
 
     def __init__(self, batches: list[pa.RecordBatch], column: str, notation: Notation) -> None:
-        arrays = [nullified(texts_of(batch.column(column)), notation) for batch in batches]
+        arrays = [nulls_for_missing(date_texts(batch.column(column)), notation) for batch in batches]
         self._coded = pa.concat_arrays([*arrays, pa.nulls(0, pa.string())]).dictionary_encode()
         self.distinct: pa.Array = self._coded.dictionary
-        codes, valid = numbers(self._coded.indices)
+        codes, valid = numpy_values(self._coded.indices)
         self.counts = np.bincount(codes if valid is None else codes[valid], minlength=len(self.distinct))
 
-    def where(self, number: int, source: Source, column: str) -> str:
+    def where(self, number: int, source: RowSource, column: str) -> str:
         """File, row, column and text of one of them, by its number."""
-        row = int(np.flatnonzero(numbers(self._coded.indices)[0] == number)[0])
+        row = int(np.flatnonzero(numpy_values(self._coded.indices)[0] == number)[0])
         return f"{source.where(row)}, column {column!r}: {self.distinct[number].as_py()!r}"
 
 
-def _form(texts: _Texts, column: str, prepare: PrepareParams, source: Source) -> Form | None:
+def _form(texts: _Texts, column: str, prepare: PrepareParams, source: RowSource) -> Form | None:
     """The format of a column and the type of its dates, by its first rows; None: it holds no dates."""
     form = format_told(column, prepare)
-    are_dates = told(column, prepare.kinds) == "date"
+    are_dates = told_of_column(column, prepare.kinds) == "date"
     if form is None:
         form = _find(texts, column, are_dates, source)
     if form is None:
         return (ISO, MOMENT) if are_dates else None
     if is_time(form):
         return form, TIME
-    seen = read(texts.distinct, form)
+    seen = read_dates(texts.distinct, form)
     if seen.zoned.any():
         return form, INSTANT
     # Where prepare.kinds says that they are dates, some may have a time that those seen so far haven't.
     return form, MOMENT if are_dates or seen.timed.any() or not seen.found.any() else DATE
 
 
-def _find(texts: _Texts, column: str, are_dates: bool, source: Source) -> str | None:
+def _find(texts: _Texts, column: str, are_dates: bool, source: RowSource) -> str | None:
     distinct = texts.distinct
     looks = distinct.slice(0, LOOKS)
     if not are_dates and not pc.any(pc.match_substring_regex(looks, r"\d")).as_py():  # quicker than to try all formats
         return None
-    if not len(distinct) or not (are_dates or any(read(looks, form).found.any() for form in (*KNOWN, *TWO_DIGITS))):
+    if not len(distinct) or not (
+        are_dates or any(read_dates(looks, form).found.any() for form in (*KNOWN, *TWO_DIGITS))
+    ):
         return None
-    found = {form: read(distinct, form).found for form in (*KNOWN, *TWO_DIGITS)}
+    found = {form: read_dates(distinct, form).found for form in (*KNOWN, *TWO_DIGITS)}
     fits = [form for form in KNOWN if found[form].all()]
     # Where a text isn't of another format, that reads ISO's, too.
     plain = [form for form in (ISO, CLOCK) if form in fits]
@@ -180,8 +192,8 @@ def _find(texts: _Texts, column: str, are_dates: bool, source: Source) -> str | 
     )
 
 
-def _two_ways(texts: _Texts, column: str, forms: list[str], source: Source) -> str:
-    either = [as_type(read(texts.distinct, form), MOMENT) for form in forms]
+def _two_ways(texts: _Texts, column: str, forms: list[str], source: RowSource) -> str:
+    either = [as_date_type(read_dates(texts.distinct, form), MOMENT) for form in forms]
     number = next(
         (number for number in range(len(texts.distinct)) if len({days[number].as_py() for days in either}) > 1), None
     )
@@ -196,7 +208,7 @@ def _two_ways(texts: _Texts, column: str, forms: list[str], source: Source) -> s
     return f"{place} {what}; say it: prepare.dates: {{{yaml_key(column)}: {_quoted(forms)}{_or_else(column)}"
 
 
-def _two_digits(texts: _Texts, column: str, forms: list[str], source: Source) -> str:
+def _two_digits(texts: _Texts, column: str, forms: list[str], source: RowSource) -> str:
     return (
         f"{texts.where(0, source, column)}: a year of two digits may be of one century or the other; write four, or say"
         f" the format, by which 69 to 99 are 1969 to 1999: prepare.dates: {{{yaml_key(column)}:"

@@ -15,18 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from surefoot.data.arrow import is_text, numbers, text_array, whole_texts, with_nulls
+from surefoot.data.arrow_numpy import is_text, numpy_values, text_array, whole_texts, with_nulls
 from surefoot.params.date_formats import CLOCK, ISO, is_time, pattern
 
 NO_ZONE_HERE = "has a time zone, and the others have none"
 ZONE_HERE = (
     "has no time zone, and the others have one: write them with their distance from UTC, as in 2024-12-31T23:59:59Z"
 )
-
 PARTS = ("year", "month", "day", "weekday", "hour", "minute", "second")
 DATE, TIME, MOMENT, INSTANT = pa.date32(), pa.time64("us"), pa.timestamp("us"), pa.timestamp("us", "UTC")
 """The types in which dates are kept: days, times of a day, both, and both in UTC."""
-
 FORMAT = b"format"
 """Under this key a field's metadata has the format of dates that were texts."""
 # Without a format by params.yaml, texts are read in the one of these that fits them all.
@@ -59,15 +57,11 @@ KNOWN = (
     ),
 )
 TWO_DIGITS = tuple(known.replace("%Y", "%y") for known in KNOWN if "%Y" in known)
-
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
-# --- reading texts -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Read:
+class DatesRead:
     """What texts say, in microseconds since 1970 (of a time alone: since midnight); and which of them are dates, name a
     time of the day, and a zone.
     """
@@ -78,38 +72,38 @@ class Read:
     zoned: NDArray[np.bool_]
 
 
-def read(texts: pa.Array, form: str) -> Read:
+def read_dates(texts: pa.Array, form: str) -> DatesRead:
     """Texts by a format; where that doesn't fit a text, as ISO 8601 has it. A null isn't found."""
     coded = texts.dictionary_encode()
     distinct = pc.utf8_trim_whitespace(coded.dictionary)
     by_form, matched = _read(distinct, form)
     if form not in (ISO, CLOCK) and not matched.all():
         iso, _ = _read(distinct, CLOCK if is_time(form) else ISO)
-        by_form = Read(
+        by_form = DatesRead(
             *(np.where(matched, one, other) for one, other in zip(_fields(by_form), _fields(iso), strict=True))
         )
-    codes, valid = numbers(coded.indices)
+    codes, valid = numpy_values(coded.indices)
     if not len(distinct):
         codes, by_form = (
             np.zeros(len(texts), np.int64),
-            Read(np.zeros(1, np.int64), *(np.zeros(1, np.bool_) for _ in range(3))),
+            DatesRead(np.zeros(1, np.int64), *(np.zeros(1, np.bool_) for _ in range(3))),
         )
     taken = [values[codes] for values in _fields(by_form)]
     if valid is not None:
         taken[1] &= valid
-    return Read(*taken)
+    return DatesRead(*taken)
 
 
-def _fields(result: Read) -> tuple[NDArray[Any], ...]:
+def _fields(result: DatesRead) -> tuple[NDArray[Any], ...]:
     return result.values, result.found, result.timed, result.zoned
 
 
-def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
+def _read(texts: pa.Array, form: str) -> tuple[DatesRead, NDArray[np.bool_]]:
     """What texts without nulls say, and which of them have the look of the format."""
     expression = pattern(form)
     parts = pc.extract_regex(texts, expression)
     groups = set(re.findall(r"\?P<(\w)>", expression))
-    matched = numbers(parts.is_valid())[0].astype(np.bool_)
+    matched = numpy_values(parts.is_valid())[0].astype(np.bool_)
 
     # Where a text doesn't match, a group is null, and its number 0. (What makes a scalar of Python's, as fill_null
     # does, imports pandas.)
@@ -117,12 +111,12 @@ def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
         return pc.struct_field(parts, group)
 
     def there(group: str) -> NDArray[np.bool_]:
-        return numbers(pc.binary_length(text(group)))[0] > 0 if group in groups else np.zeros(len(texts), np.bool_)
+        return numpy_values(pc.binary_length(text(group)))[0] > 0 if group in groups else np.zeros(len(texts), np.bool_)
 
     def number(group: str, default: int = 0) -> NDArray[np.int64]:
         if group not in groups:
             return np.full(len(texts), default, np.int64)
-        found: NDArray[np.int64] = numbers(
+        found: NDArray[np.int64] = numpy_values(
             pc.replace_substring_regex(text(group), "^$", str(default)).cast(pa.int64())
         )[0]
         return found
@@ -132,7 +126,7 @@ def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
         year = number("y") + np.where(number("y") < 69, 2000, 1900)
     if "b" in groups:
         names = pc.utf8_slice_codeunits(pc.utf8_lower(text("b")), 0, 3)
-        month = numbers(pc.index_in(names, value_set=text_array(MONTHS)))[0].astype(np.int64) + 1
+        month = numpy_values(pc.index_in(names, value_set=text_array(MONTHS)))[0].astype(np.int64) + 1
     months = np.clip((year - 1970) * 12 + month - 1, -(1 << 20), 1 << 20)
     first, after = (
         when.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for when in (months, months + 1)
@@ -141,31 +135,28 @@ def _read(texts: pa.Array, form: str) -> tuple[Read, NDArray[np.bool_]]:
     hour = number("H")
     if "p" in groups:
         of_twelve = there("p")
-        late = of_twelve & numbers(pc.match_substring(text("p"), "p", ignore_case=True))[0].astype(np.bool_)
+        late = of_twelve & numpy_values(pc.match_substring(text("p"), "p", ignore_case=True))[0].astype(np.bool_)
         right &= ~of_twelve | ((hour >= 1) & (hour <= 12))
         hour = np.where(of_twelve, hour % 12 + 12 * late, hour)
     right &= hour <= 23
     fraction = number("f")
     if "f" in groups:  # digits beyond microseconds are cut off
-        fraction = numbers(pc.utf8_slice_codeunits(pc.utf8_rpad(text("f"), 6, "0"), 0, 6).cast(pa.int64()))[0]
+        fraction = numpy_values(pc.utf8_slice_codeunits(pc.utf8_rpad(text("f"), 6, "0"), 0, 6).cast(pa.int64()))[0]
     seconds = (first + day - 1) * 86400 + hour * 3600 + number("M") * 60 + number("S") + number("s")
     if "z" in groups:
         seconds = seconds - _offset(text("z"))
-    return Read(seconds * 10**6 + fraction, right, there("H") | there("s"), there("z") | there("s")), matched
+    return DatesRead(seconds * 10**6 + fraction, right, there("H") | there("s"), there("z") | there("s")), matched
 
 
 def _offset(zones: pa.Array) -> NDArray[np.int64]:
     """Seconds east of UTC: of +01:00, -0530, Z."""
     digits = pc.replace_substring_regex(zones, pattern=r"^[^+-].*$|[+:-]", replacement="")
-    padded: NDArray[np.int64] = numbers(pc.utf8_rpad(digits, 4, "0").cast(pa.int64()))[0]
+    padded: NDArray[np.int64] = numpy_values(pc.utf8_rpad(digits, 4, "0").cast(pa.int64()))[0]
     seconds: NDArray[np.int64] = padded // 100 * 3600 + padded % 100 * 60
-    return np.where(numbers(pc.starts_with(zones, pattern="-"))[0].astype(np.bool_), -seconds, seconds)
+    return np.where(numpy_values(pc.starts_with(zones, pattern="-"))[0].astype(np.bool_), -seconds, seconds)
 
 
-# --- a column in one form ------------------------------------------------------------------------
-
-
-def as_type(result: Read, type_: pa.DataType) -> pa.Array:
+def as_date_type(result: DatesRead, type_: pa.DataType) -> pa.Array:
     """What was read as DATE, TIME, MOMENT or INSTANT; nulls where nothing was found."""
     values = np.where(result.found, result.values, 0)
     if type_ == DATE:
@@ -173,7 +164,7 @@ def as_type(result: Read, type_: pa.DataType) -> pa.Array:
     return with_nulls(values, ~result.found, type_)
 
 
-def to_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
+def to_date_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
     """Dates, times or timestamps of any unit and zone as DATE, TIME, MOMENT or INSTANT. What is finer than a
     microsecond is cut off.
 
@@ -189,7 +180,7 @@ def to_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
     return array.cast(type_, safe=False)
 
 
-def type_of(type_: pa.DataType) -> pa.DataType:
+def date_type_of(type_: pa.DataType) -> pa.DataType:
     """Of DATE, TIME, MOMENT and INSTANT the one in which a type of Arrow's is kept."""
     if pa.types.is_date32(type_):
         return DATE
@@ -198,7 +189,7 @@ def type_of(type_: pa.DataType) -> pa.DataType:
     return INSTANT if pa.types.is_timestamp(type_) and type_.tz else MOMENT
 
 
-def parts_of(type_: pa.DataType) -> list[str]:
+def parts_of_type(type_: pa.DataType) -> list[str]:
     """The parts that dates of a type have."""
     return list(PARTS[:4] if pa.types.is_date32(type_) else PARTS[4:] if pa.types.is_time(type_) else PARTS)
 
@@ -216,12 +207,12 @@ def date_parts(dates: pa.Array, parts: Iterable[str]) -> tuple[NDArray[np.float6
         if midnight_only and part in ("hour", "minute", "second"):
             columns.append(np.zeros(len(dates)))
             continue
-        values = numbers(getattr(pc, "day_of_week" if part == "weekday" else part)(dates))[0].astype(np.float64)
-        columns.append(values + numbers(pc.subsecond(dates))[0] if part == "second" else values)
-    return np.column_stack(columns), None if not dates.null_count else numbers(dates)[1]
+        values = numpy_values(getattr(pc, "day_of_week" if part == "weekday" else part)(dates))[0].astype(np.float64)
+        columns.append(values + numpy_values(pc.subsecond(dates))[0] if part == "second" else values)
+    return np.column_stack(columns), None if not dates.null_count else numpy_values(dates)[1]
 
 
-def convert(array: pa.Array, type_: pa.DataType, form: str | None) -> tuple[pa.Array, tuple[int, str] | None]:
+def to_date_column(array: pa.Array, type_: pa.DataType, form: str | None) -> tuple[pa.Array, tuple[int, str] | None]:
     """Texts, whole numbers that have a format of digits, dates and times as DATE, TIME, MOMENT or INSTANT; and of the
     first that can't be its row and why.
     """
@@ -230,21 +221,21 @@ def convert(array: pa.Array, type_: pa.DataType, form: str | None) -> tuple[pa.A
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if is_text(array.type) or (form and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type))):
-        return _convert_texts(texts_of(array), type_, form or (CLOCK if type_ == TIME else ISO))
+        return _convert_texts(date_texts(array), type_, form or (CLOCK if type_ == TIME else ISO))
     if not pa.types.is_temporal(array.type) or pa.types.is_duration(array.type):
         fault = "is no date"
     elif pa.types.is_timestamp(array.type) and type_ != DATE and bool(array.type.tz) != (type_ == INSTANT):
         fault = NO_ZONE_HERE if array.type.tz else ZONE_HERE
     else:
         try:
-            return to_type(array, type_), None
+            return to_date_type(array, type_), None
         except pa.ArrowException:
             fault = f"is no {'time of a day' if type_ == TIME else 'date'}"
-    row = int(np.flatnonzero(numbers(array.is_valid())[0])[0])
+    row = int(np.flatnonzero(numpy_values(array.is_valid())[0])[0])
     return pa.nulls(len(array), type_), (row, f"{array[row].as_py()} ({array.type}) {fault}")
 
 
-def texts_of(array: pa.Array) -> pa.Array:
+def date_texts(array: pa.Array) -> pa.Array:
     """Texts, or whole numbers as such: 20240131 may be a date."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -252,10 +243,10 @@ def texts_of(array: pa.Array) -> pa.Array:
 
 
 def _convert_texts(texts: pa.Array, type_: pa.DataType, form: str) -> tuple[pa.Array, tuple[int, str] | None]:
-    result = read(texts, form)
-    there = numbers(texts.is_valid())[0].astype(np.bool_)
+    result = read_dates(texts, form)
+    there = numpy_values(texts.is_valid())[0].astype(np.bool_)
     faults = [
-        (f"is not a {described(form)}", there & ~result.found),
+        (f"is not a {describe_format(form)}", there & ~result.found),
         (NO_ZONE_HERE, there & result.zoned & np.bool_(type_ != INSTANT)),
         (ZONE_HERE, there & ~result.zoned & np.bool_(type_ == INSTANT)),
         (
@@ -268,10 +259,10 @@ def _convert_texts(texts: pa.Array, type_: pa.DataType, form: str) -> tuple[pa.A
     if wrong:
         row, why = min(wrong, key=lambda pair: pair[0])
         problem = row, f"{texts[row].as_py()!r} {why}"
-    return as_type(result, type_), problem
+    return as_date_type(result, type_), problem
 
 
-def described(form: str) -> str:
+def describe_format(form: str) -> str:
     """What a text of a format is."""
     if form == ISO:
         return "date or time such as 2024-12-31 or 2024-12-31 23:59:59"

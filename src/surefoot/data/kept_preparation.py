@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from surefoot.base import paths, reading
 from surefoot.base.errors import UserError
-from surefoot.data.columns import Column, format_told, kind_told, many, quoted
+from surefoot.base.wording import number_of, quoted_names
+from surefoot.data.columns import Column, format_told, kind_told
 from surefoot.data.dates import INSTANT
 from surefoot.params.date_formats import check_format
 from surefoot.params.prepare_section import PrepareParams
@@ -22,7 +23,6 @@ BYTES = 256 << 20  # more than any: it has a text for each category
 WHOSE = "the model that training starts from (train.start_from)"
 ANEW = "or fit the preparation anew (prepare.refit: true)"
 FRESH = "or train from fresh weights (train.start_from: null)"
-
 Number = Annotated[float, Field(strict=False)]
 Size = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -72,7 +72,7 @@ class Feature(BaseModel):
         return self
 
 
-class Kept(BaseModel):
+class KeptPreparation(BaseModel):
     """A model's preparation: its classes, the features of its inputs, the scale of bytes, and that of a number to
     predict.
     """
@@ -88,7 +88,7 @@ class Kept(BaseModel):
     ) = None
 
     @model_validator(mode="after")
-    def _adds_up(self) -> "Kept":
+    def _adds_up(self) -> "KeptPreparation":
         first = 0
         for feature in self.features:
             if feature.first != first:
@@ -110,15 +110,15 @@ class Kept(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-def parse(given: Any) -> Kept | None:
+def parse_preparation(given: Any) -> KeptPreparation | None:
     """A preparation that comes from elsewhere, or None where it isn't one."""
     try:
-        return Kept.model_validate(given)
+        return KeptPreparation.model_validate(given)
     except (ValidationError, RecursionError):
         return None
 
 
-def read(prepare: PrepareParams, path: Path = FILE) -> Kept | None:
+def read_preparation(prepare: PrepareParams, path: Path = FILE) -> KeptPreparation | None:
     """The preparation that is to be kept; None where training starts from fresh weights, where it isn't known, or
     params.yaml wants it fitted anew.
 
@@ -134,7 +134,7 @@ def read(prepare: PrepareParams, path: Path = FILE) -> Kept | None:
     if data.strip() == b"null":
         return None
     try:
-        return Kept.model_validate_json(data)
+        return KeptPreparation.model_validate_json(data)
     except ValidationError:
         raise UserError(
             f"{path} is damaged; `dvc checkout {paths.START_FROM}` brings it back, or `dvc repro --force start_from`"
@@ -142,7 +142,7 @@ def read(prepare: PrepareParams, path: Path = FILE) -> Kept | None:
         ) from None
 
 
-def as_kept(prepare: PrepareParams, kept: Kept) -> PrepareParams:
+def as_kept(prepare: PrepareParams, kept: KeptPreparation) -> PrepareParams:
     """How to prepare new rows for the same features: each column is of the kind that it was.
 
     Raises:
@@ -190,7 +190,7 @@ def _check_fill(feature: Feature, prepare: PrepareParams) -> None:
         )
 
 
-def _check_normalize(prepare: PrepareParams, kept: Kept) -> None:
+def _check_normalize(prepare: PrepareParams, kept: KeptPreparation) -> None:
     numbers = [
         feature
         for feature in kept.features
@@ -203,28 +203,31 @@ def _check_normalize(prepare: PrepareParams, kept: Kept) -> None:
         _refuse("prepare.normalize", prepare.normalize, "none" if plain else "standard")
 
 
-def check_there(kept: Kept, names: Collection[str], source: str) -> None:
+def check_inputs_there(kept: KeptPreparation, names: Collection[str], source: str) -> None:
     """See whether a source has all inputs of the model among its columns.
 
     Raises:
         UserError: it hasn't.
     """
     if lacking := [feature.column for feature in kept.features if feature.column not in names]:
-        raise UserError(f"{source}: {quoted(lacking)}: no such input, but {WHOSE} has it", f"bring it back, {FRESH}")
+        raise UserError(
+            f"{source}: {quoted_names(lacking)}: no such input, but {WHOSE} has it", f"bring it back, {FRESH}"
+        )
 
 
-def columns(kept: Kept, chosen: list[Column], source: str) -> list[Column]:
+def columns_as_kept(kept: KeptPreparation, chosen: list[Column], source: str) -> list[Column]:
     """The columns of a source in the order in which the model takes them.
 
     Raises:
         UserError: one is new, or isn't there any more, or is an array of another type or size.
     """
     there = {column.name: column for column in chosen}
-    check_there(kept, there, source)
+    check_inputs_there(kept, there, source)
     known, whose = [feature.column for feature in kept.features], WHOSE
     if new := [name for name in there if name not in known]:
         raise UserError(
-            f"{source}: {quoted(new)}: an input that {whose} doesn't have", f"leave it out (prepare.ignore), {FRESH}"
+            f"{source}: {quoted_names(new)}: an input that {whose} doesn't have",
+            f"leave it out (prepare.ignore), {FRESH}",
         )
     for feature in kept.features:
         if feature.kind == "date" and pa.types.is_time(there[feature.column].type) != ("year" not in feature.parts):
@@ -252,7 +255,7 @@ def columns(kept: Kept, chosen: list[Column], source: str) -> list[Column]:
     return [there[name] for name in known]
 
 
-def unseen(kept: Kept, counted: Mapping[str, Mapping[str, int]]) -> Iterable[str]:
+def unseen_values(kept: KeptPreparation, counted: Mapping[str, Mapping[str, int]]) -> Iterable[str]:
     """For each category column the values that the model hasn't seen, and in how many rows; `counted`: rows by value,
     by column.
     """
@@ -260,4 +263,4 @@ def unseen(kept: Kept, counted: Mapping[str, Mapping[str, int]]) -> Iterable[str
         known = set(feature.values)
         new = {value: rows for value, rows in counted.get(feature.column, {}).items() if value not in known}
         if new:
-            yield f"{feature.column!r}: {quoted(new, 3)} ({many(sum(new.values()), 'row')})"
+            yield f"{feature.column!r}: {quoted_names(new, 3)} ({number_of(sum(new.values()), 'row')})"

@@ -10,15 +10,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Places = NDArray[np.int64]
+from surefoot.data.splitmix64 import mix64
 
+Places = NDArray[np.int64]
 # A permutation of more rows than this is computed where it is asked for; up to this it is held in memory, 8 MB.
 HELD_ROWS = 1 << 20
 CHUNK_ROWS = 1 << 16
 ROUNDS = 6
 
 
-class Window(NamedTuple):
+class OrderWindow(NamedTuple):
     """Some consecutive rows of an order."""
 
     blocks: tuple[tuple[int, int], ...]  # the rows that they are among, as stretches (first, end) of what is on disk
@@ -33,7 +34,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Order:
+class RowOrder:
     """The rows of an epoch in the order in which they are trained on, or a stretch of them: each row once.
 
     Without `block` all rows are permuted. With it blocks of rows are permuted, and the rows of each `window` blocks
@@ -51,14 +52,14 @@ class Order:
     def __len__(self) -> int:
         return (self.rows if self.stop is None else self.stop) - self.start
 
-    def __getitem__(self, part: slice) -> "Order":
+    def __getitem__(self, part: slice) -> "RowOrder":
         """A stretch: order[first:end]."""
         first, end, step = part.indices(len(self))
         if step != 1:
             raise ValueError("a stretch of an order has no step")
         return replace(self, start=self.start + first, stop=self.start + max(first, end))
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> Iterator[OrderWindow]:
         """The stretch, window by window.
 
         Where all rows are permuted it is cut into parts that take little memory, each among all rows.
@@ -67,7 +68,7 @@ class Order:
         if self.block is None:
             size = HELD_ROWS if self.rows <= HELD_ROWS else CHUNK_ROWS
             for first in range(at, end, size):
-                yield Window(
+                yield OrderWindow(
                     ((0, self.rows),), permuted(self.rows, (self.seed, self.epoch), first, min(end, first + size)), ()
                 )
             return
@@ -80,7 +81,7 @@ class Order:
                 at - first : until - first
             ]
             ahead = self._blocks(number + 1)
-            yield Window(blocks, places, ahead)
+            yield OrderWindow(blocks, places, ahead)
             at, first, number, blocks = until, first + rows, number + 1, ahead
 
     def indices(self) -> Places:
@@ -125,7 +126,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class OrderAmong:
+class RowOrderAmong:
     """Some of the rows in the order in which an epoch trains on them, or a stretch of it: all of them are permuted,
     whatever their number.
 
@@ -148,14 +149,14 @@ class OrderAmong:
     def __len__(self) -> int:
         return (sum(stop - first for first, stop in self.ranges) if self.stop is None else self.stop) - self.start
 
-    def __getitem__(self, part: slice) -> "OrderAmong":
+    def __getitem__(self, part: slice) -> "RowOrderAmong":
         """A stretch: order[first:end]."""
         first, end, step = part.indices(len(self))
         if step != 1:
             raise ValueError("a stretch of an order has no step")
         return replace(self, start=self.start + first, stop=self.start + max(first, end))
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> Iterator[OrderWindow]:
         """The stretch in parts that take little memory, each among all rows."""
         sizes = np.cumsum([stop - first for first, stop in self.ranges])
         shift = np.array([first for first, _ in self.ranges]) - np.concatenate([[0], sizes[:-1]])
@@ -163,16 +164,11 @@ class OrderAmong:
         for first in range(self.start, end, CHUNK_ROWS):
             chosen = permuted(int(sizes[-1]), (self.seed, self.epoch), first, min(end, first + CHUNK_ROWS))
             raw = chosen + shift[np.searchsorted(sizes, chosen, side="right")]
-            yield Window(((0, self.rows),), _permute(raw, self.rows, (self.seed, 0)), ())
+            yield OrderWindow(((0, self.rows),), _permute(raw, self.rows, (self.seed, 0)), ())
 
     def indices(self) -> Places:
         """The rows of the stretch by their numbers on disk, in memory as a whole."""
         return np.concatenate([np.empty(0, np.int64), *(window.indices() for window in self.windows())])
-
-
-def epoch_order(rows: int, seed: int, epoch: int) -> Places:
-    """A permutation of range(rows), in memory as a whole."""
-    return Order(rows, seed, epoch).indices()
 
 
 def permuted(rows: int, seed: tuple[int, ...], start: int, stop: int) -> Places:
@@ -221,13 +217,6 @@ def _feistel(numbers: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -
     high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
     high, low = numbers >> half, numbers & low_mask
     for first, second in keys.reshape(-1, 2):
-        high ^= _hash(low ^ first) & high_mask
-        low ^= _hash(high ^ second) & low_mask
+        high ^= mix64(low ^ first) & high_mask
+        low ^= mix64(high ^ second) & low_mask
     return (high << half) | low
-
-
-def _hash(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64: 64 bits of which each depends on all."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from surefoot.data.readers.source import Source
-from surefoot.data.splitting import SPLITS
+from surefoot.data.readers.source import RowSource
+from surefoot.data.splits import SPLITS
 
 STRETCH_BYTES, STRETCHES = 1 << 12, 16
+RowRange = tuple[int, int]  # of rows: the first, and the one after the last
 
-Range = tuple[int, int]  # of rows: the first, and the one after the last
 
-
-class Parts:
+class PartFileRows:
     """Counts the rows of a source's part files by split, in the order in which they come; of a source without part
     files nothing.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RowSource) -> None:
         self._places = source.parts
         self._kept: list[int] = []  # of each file: rows that were kept
         self._counts: list[NDArray[np.int64]] = []  # of each file: rows of each split
@@ -54,7 +53,11 @@ class Parts:
             return []
         self._grow(len(self._places.files) - 1)
         return [
-            {"path": path, "digest": digest(Path(path)), "rows": dict(zip(SPLITS, counts.tolist(), strict=True))}
+            {
+                "path": path,
+                "digest": part_file_digest(Path(path)),
+                "rows": dict(zip(SPLITS, counts.tolist(), strict=True)),
+            }
             for path, counts in zip(self._places.files, self._counts, strict=True)
         ]
 
@@ -64,7 +67,7 @@ class Parts:
             self._counts.append(np.zeros(len(SPLITS), np.int64))
 
 
-def digest(path: Path) -> str:
+def part_file_digest(path: Path) -> str:
     """What tells a part file from another: of its size and its bytes; of a large one, of stretches of them."""
     size = path.stat().st_size
     found = hashlib.sha256(str(size).encode())
@@ -79,11 +82,13 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def ranges(parts: Sequence[dict[str, Any]], split: str, chosen: Callable[[dict[str, Any]], bool]) -> tuple[Range, ...]:
+def rows_of_parts(
+    parts: Sequence[dict[str, Any]], split: str, chosen: Callable[[dict[str, Any]], bool]
+) -> tuple[RowRange, ...]:
     """The rows of a split that are from the part files that are chosen, by their places in the order of
     the raw data.
     """
-    found: list[Range] = []
+    found: list[RowRange] = []
     first = 0
     for part in parts:
         stop = first + part["rows"][split]
@@ -93,6 +98,6 @@ def ranges(parts: Sequence[dict[str, Any]], split: str, chosen: Callable[[dict[s
     return tuple(found)
 
 
-def count(some: Iterable[Range]) -> int:
+def rows_in(some: Iterable[RowRange]) -> int:
     """How many rows these are."""
     return sum(stop - first for first, stop in some)

@@ -8,26 +8,17 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from surefoot.base.errors import UserError
-from surefoot.data.arrow import numbers
-from surefoot.data.columns import Column, column_of, some
-from surefoot.data.readers.source import Source, is_beside
-from surefoot.data.splitting import hash_texts, mix
-from surefoot.data.vocabulary import keys
+from surefoot.base.wording import listed_names
+from surefoot.data.columns import Column, column_of
+from surefoot.data.readers.raw_files import is_beside
+from surefoot.data.readers.source import RowSource
 from surefoot.params.prepare_section import ArraysParams, PrepareParams, SplitParams
 
-Open = Callable[[PrepareParams], Source]
+OpenSource = Callable[[PrepareParams], RowSource]
 """Opens a source by what params.yaml says, or by what the main source's columns were taken for."""
-
-SAMPLE = 1 << 22
-"""Of more rows than this, only those with some hashes are looked for in another table."""
-
-
-# --- the same file -------------------------------------------------------------------------------
 
 
 def refuse_same(prepare: PrepareParams) -> None:
@@ -109,9 +100,6 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-# --- the same columns ----------------------------------------------------------------------------
-
-
 def told_by(prepare: PrepareParams, columns: list[Column]) -> PrepareParams:
     """What a separate source is opened by: the main source's columns, each as what it was taken for there, whatever the
     values here would say.
@@ -127,8 +115,8 @@ def told_by(prepare: PrepareParams, columns: list[Column]) -> PrepareParams:
 
 
 def as_main(
-    source: Source, main: pa.Schema, columns: list[Column], prepare: PrepareParams, name: str, key: str
-) -> Source:
+    source: RowSource, main: pa.Schema, columns: list[Column], prepare: PrepareParams, name: str, key: str
+) -> RowSource:
     """The separate source `prepare.<key>`, checked to have the columns of the main one; one that is empty here is as
     good as any.
 
@@ -140,7 +128,7 @@ def as_main(
         if wanted not in source.schema.names:
             raise UserError(
                 f"{name}: has no column {wanted!r}, as {prepare.source} has (prepare.{key}); it has"
-                f" {some(source.schema.names)}"
+                f" {listed_names(source.schema.names)}"
             )
     faults: dict[str, str] = {}
     by_type = prepare.model_copy(update={"kinds": {}, "dates": {}})
@@ -173,68 +161,3 @@ def _emptied(batches: Iterator[pa.RecordBatch], faults: dict[str, str]) -> Itera
                 raise UserError(fault)
             batch = batch.set_column(batch.schema.get_field_index(name), name, pa.nulls(batch.num_rows))
         yield batch
-
-
-# --- the same rows -------------------------------------------------------------------------------
-
-Blocks = Callable[[], Iterator[pa.RecordBatch]]
-
-
-def count_shared(rows: Blocks, number: int, others: list[Blocks]) -> int:
-    """How many of `number` prepared rows, inputs and target, are among the others, too; of very many, estimated by a
-    part of them.
-    """
-    every = np.uint64(1 << max(0, (number - 1).bit_length() - SAMPLE.bit_length() + 1))  # a power of two
-    ours = np.sort(np.concatenate([np.zeros(0, np.uint64), *(_sampled(batch, every) for batch in rows())]))
-    found = np.zeros(len(ours), np.bool_)
-    for blocks in others:
-        for batch in blocks():
-            theirs = np.unique(_sampled(batch, every))
-            first, last = np.searchsorted(ours, theirs, "left"), np.searchsorted(ours, theirs, "right")
-            there = last > first
-            starts = np.bincount(first[there], minlength=len(ours) + 1) - np.bincount(
-                last[there], minlength=len(ours) + 1
-            )
-            found |= np.cumsum(starts)[: len(ours)] > 0
-    return int(found.sum()) * int(every)
-
-
-def _sampled(batch: pa.RecordBatch, every: np.uint64) -> NDArray[np.uint64]:
-    hashes = hash_rows(batch)
-    some_hashes: NDArray[np.uint64] = hashes[hashes % every == 0]
-    return some_hashes
-
-
-def hash_rows(batch: pa.RecordBatch) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row of a prepared table."""
-    hashes = np.zeros(batch.num_rows, np.uint64)
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        hashes = mix(hashes + _hash_values(column) + np.uint64(len(name)))
-    return hashes
-
-
-def _hash_values(column: pa.Array) -> NDArray[np.uint64]:
-    if pa.types.is_dictionary(column.type):
-        texts = keys(column.dictionary)
-        _, offsets, data = pa.concat_arrays([texts, pa.nulls(0, pa.string())]).buffers()
-        bounds = np.frombuffer(offsets, np.int32)[: len(texts) + 1]
-        of_texts = hash_texts(bounds, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8))
-        codes, valid = numbers(column.indices)
-        hashes = of_texts[codes] if len(of_texts) else np.zeros(len(codes), np.uint64)
-    elif pa.types.is_fixed_size_binary(column.type):
-        size, valid = column.type.byte_width, None
-        data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * size : (column.offset + len(column)) * size]
-        hashes = np.empty(len(column), np.uint64)
-        step = max(1, (1 << 20) // max(1, size))
-        for start in range(0, len(column), step):  # a hash needs eight times the bytes
-            count = min(step, len(column) - start)
-            hashes[start : start + count] = hash_texts(
-                np.arange(count + 1, dtype=np.int32) * np.int32(size), data[start * size : (start + count) * size]
-            )
-    else:
-        values, valid = numbers(column)
-        # 0.0 is -0.0.
-        hashes = mix(
-            (values + 0.0 if values.dtype.kind == "f" else values.astype(np.int64)).view(np.uint64) + np.uint64(1)
-        )
-    return hashes if valid is None else np.where(valid, hashes, np.uint64(0))

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from surefoot.data.arrow import is_text, mask, numbers, whole_texts
+from surefoot.data.arrow_numpy import arrow_mask, is_text, numpy_values, whole_texts
 
 
 def texts_of_categories(array: pa.Array) -> pa.Array:
@@ -22,15 +22,15 @@ def texts_of_categories(array: pa.Array) -> pa.Array:
     return whole_texts(array)
 
 
-def spelled(texts: pa.Array) -> pa.Array:
+def without_point_zero(texts: pa.Array) -> pa.Array:
     """Whole numbers without the .0 that they have where a value was missing beside them; other texts as they are."""
     return pc.replace_substring_regex(pc.replace_substring_regex(texts, r"^([+-]?[0-9]+)\.0*$", r"\1"), "^-0$", "0")
 
 
-def keys(texts: pa.Array) -> pa.Array:
+def category_keys(texts: pa.Array) -> pa.Array:
     """What two spellings of one category or class have in common: 1 and 1.0 are one, so are true, True and TRUE."""
     return pc.replace_substring_regex(
-        pc.replace_substring_regex(spelled(texts), "^T(rue|RUE)$", "true"), "^F(alse|ALSE)$", "false"
+        pc.replace_substring_regex(without_point_zero(texts), "^T(rue|RUE)$", "true"), "^F(alse|ALSE)$", "false"
     )
 
 
@@ -54,18 +54,20 @@ class Vocabulary:
         coded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
         if not len(coded.dictionary):
             return np.full(len(texts), -1, np.int32)
-        codes, valid = numbers(coded.indices)
-        of_coded = keys(coded.dictionary)
+        codes, valid = numpy_values(coded.indices)
+        of_coded = category_keys(coded.dictionary)
         known = pc.index_in(of_coded, value_set=self._keys)
-        unknown = mask(numbers(known.is_null())[0].astype(np.bool_) & numbers(of_coded.is_valid())[0].astype(np.bool_))
+        unknown = arrow_mask(
+            numpy_values(known.is_null())[0].astype(np.bool_) & numpy_values(of_coded.is_valid())[0].astype(np.bool_)
+        )
         if unknown.true_count:
             new, new_texts = of_coded.filter(unknown).dictionary_encode(), coded.dictionary.filter(unknown)
-            first = np.unique(numbers(new.indices)[0], return_index=True)[1]
+            first = np.unique(numpy_values(new.indices)[0], return_index=True)[1]
             first_texts = new_texts.take(pa.Array.from_buffers(pa.int64(), len(first), [None, pa.py_buffer(first)]))
-            self.values = pa.concat_arrays([self.values, spelled(first_texts)])
+            self.values = pa.concat_arrays([self.values, without_point_zero(first_texts)])
             self._keys = pa.concat_arrays([self._keys, new.dictionary])
             known = pc.index_in(of_coded, value_set=self._keys)
-        number, there = numbers(known)
+        number, there = numpy_values(known)
         found: NDArray[np.int32] = (number if there is None else np.where(there, number, np.int32(-1))).astype(
             np.int32
         )[codes]
@@ -83,3 +85,13 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+def natural_order(label: str) -> tuple[bool, float, str]:
+    """To sort by: numbers by value and before texts."""
+    try:
+        # Python reads more as a number than people do: 1_000, and digits of any script.
+        number = float(label if label.isascii() and "_" not in label else "text")
+    except ValueError:
+        return True, 0.0, label
+    return (True, 0.0, label) if number != number else (False, number, label)

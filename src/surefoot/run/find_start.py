@@ -23,8 +23,8 @@ from surefoot.base.errors import UserError
 from surefoot.base.paths import MODEL, repository_root
 from surefoot.base.user_code import FUNCTION
 from surefoot.data import kept_preparation
-from surefoot.data.kept_preparation import Kept
-from surefoot.data.part_files import digest
+from surefoot.data.kept_preparation import KeptPreparation
+from surefoot.data.part_files import part_file_digest
 from surefoot.params.prepare_section import PrepareParams
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
@@ -69,7 +69,7 @@ def _data(prepare: PrepareParams) -> list[Any]:
         function = name is not None and re.fullmatch(FUNCTION, name)
         path = Path("src", *name.partition(":")[0].split(".")).with_suffix(".py") if function else Path(name or "")
         there = sorted(path.rglob("*")) if name and path.is_dir() else [path] if name else []
-        found.append([name, [[str(file), digest(file)] for file in there if _is_file(file)]])
+        found.append([name, [[str(file), part_file_digest(file)] for file in there if _is_file(file)]])
     return found
 
 
@@ -96,7 +96,7 @@ def _noted() -> Start | None:
     return found
 
 
-def _start(weights: bytes | None, name: str | None, preparation: Kept | None = None, **more: Any) -> Start:
+def _start(weights: bytes | None, name: str | None, preparation: KeptPreparation | None = None, **more: Any) -> Start:
     note = StartNote(name=name, weights=digests.sha256(weights) if weights is not None else None, **more)
     return Start(note, weights, preparation)
 
@@ -149,7 +149,11 @@ def _known(weights: bytes, name: str, store: "TrajectoryStore") -> Start:
     # Of several the longest: which one it is depends on no file's time, as it is written to start.json.
     run = max(runs, key=lambda run: (len(run.epoch_keys), run.identity))
     return _start(
-        weights, f"the run {run.description.name}", kept_preparation.parse(run.network), run=run.identity, seen=run.seen
+        weights,
+        f"the run {run.description.name}",
+        kept_preparation.parse_preparation(run.network),
+        run=run.identity,
+        seen=run.seen,
     )
 
 
@@ -170,7 +174,7 @@ def _as_trained_here(found: Start, noted: Start | None) -> Start:
         seen = new_rows.seen(index, noted.note.seen if noted else None) if index else None
     except (OSError, ValueError, KeyError, TypeError):
         return found
-    return Start(found.note.model_copy(update={"seen": seen}), found.weights, kept_preparation.parse(index))
+    return Start(found.note.model_copy(update={"seen": seen}), found.weights, kept_preparation.parse_preparation(index))
 
 
 # --- what has a name ------------------------------------------------------------------------------
@@ -248,22 +252,24 @@ def _run_id(path: Path, wanted: str) -> str | None:
         raise UserError(f"{KEY}: {wanted}: its MLmodel is damaged: {error}") from None
 
 
-def _description(where: Path) -> Kept | None:
+def _description(where: Path) -> KeptPreparation | None:
     """The preparation that a model in MLflow carries."""
     path = where / "data" / "network" / "description.json"
     try:
-        return kept_preparation.parse(json.loads(reading.read_file(path, kept_preparation.BYTES)))
+        return kept_preparation.parse_preparation(json.loads(reading.read_file(path, kept_preparation.BYTES)))
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def _about(client: "MlflowClient", run: "Run", store: "TrajectoryStore") -> tuple[Kept | None, dict[str, Any]]:
+def _about(
+    client: "MlflowClient", run: "Run", store: "TrajectoryStore"
+) -> tuple[KeptPreparation | None, dict[str, Any]]:
     """The preparation of a run's model, where the store knows it, and what a note says of the run."""
     identity = run.data.tags.get(tag_names.IDENTITY)
     identity = identity if identity and re.fullmatch("[0-9a-f]{64}", identity) else None
     known = store.run(identity) if identity else None
     if known:
-        return kept_preparation.parse(known.network), {"run": identity, "seen": known.seen}
+        return kept_preparation.parse_preparation(known.network), {"run": identity, "seen": known.seen}
     data = find_runs.read_artifact(client, run, SEEN)
     try:
         seen = parse_document(Seen, data) if data is not None else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot.base.errors import UserError
 from surefoot.data.batch_store import Store
-from surefoot.data.part_files import count, ranges
+from surefoot.data.part_files import rows_in, rows_of_parts
 from surefoot.run.start_note import Seen, StartNote
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def select(which: str, batches: Store, start: StartNote | None) -> Store:
         raise UserError(
             f"train.rows: new: which rows {start.name} has seen isn't known; start from a run, or set rows: all"
         )
-    only = ranges(parts, "train", is_new(start.seen))
+    only = rows_of_parts(parts, "train", is_new(start.seen))
     chosen = replace(batches, only=only)
     if not only:
         raise UserError(
@@ -62,7 +62,7 @@ def select(which: str, batches: Store, start: StartNote | None) -> Store:
         )
     if not chosen.rows_per_epoch:
         raise UserError(
-            f"train.rows: new: there are {count(only)} new training rows, less than batch.size, and batch.drop_last"
+            f"train.rows: new: there are {rows_in(only)} new training rows, less than batch.size, and batch.drop_last"
             " leaves none"
         )
     return chosen
@@ -128,7 +128,7 @@ def old_and_new(
     if start is None or not start.seen or not batches.index["parts"]:
         return {}
     new = np.zeros(len(actual), np.bool_)
-    for first, stop in ranges(batches.index["parts"], "test", is_new(start.seen)):
+    for first, stop in rows_of_parts(batches.index["parts"], "test", is_new(start.seen)):
         new[first:stop] = True
     what, each = (
         ("mae", np.abs(predicted - actual.astype(np.float64)))

@@ -20,6 +20,7 @@ TRAINING_CODE = (
         "surefoot.training.numerics",
         "surefoot.training.openblas_linear",
         "surefoot.data.order",
+        "surefoot.data.splitmix64",
     ),
 )
 FORMAT = 2

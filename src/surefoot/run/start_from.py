@@ -18,7 +18,7 @@ from surefoot.base import digests, paths, reading
 from surefoot.base.errors import UserError
 from surefoot.data import kept_preparation
 from surefoot.data.batch_store import Store
-from surefoot.data.part_files import Range, count
+from surefoot.data.part_files import RowRange, rows_in
 from surefoot.params.sections import Params
 from surefoot.run import new_rows
 from surefoot.run.record import RunRecord
@@ -42,7 +42,7 @@ class Start:
 
     note: StartNote
     weights: bytes | None
-    preparation: kept_preparation.Kept | None = None
+    preparation: kept_preparation.KeptPreparation | None = None
 
     def contents(self) -> dict[str, bytes]:
         """The files of `data/start_from`."""
@@ -64,7 +64,9 @@ def read(places: Mapping[str, Path]) -> Start | None:
         return Start(
             note,
             weights,
-            None if preparation.strip() == b"null" else kept_preparation.Kept.model_validate_json(preparation),
+            None
+            if preparation.strip() == b"null"
+            else kept_preparation.KeptPreparation.model_validate_json(preparation),
         )
     except (OSError, KeyError, ValidationError):
         return None
@@ -109,16 +111,16 @@ def artifacts(run: RunRecord, store: "TrajectoryStore") -> dict[str, bytes]:
         found[f"{ARTIFACTS}/{NOTE}"] = digests.canonical_json(said.plain())
         found |= {f"{ARTIFACTS}/{WEIGHTS}": weights} if weights is not None else {}
         # What was kept is what the run's own model has.
-        preparation = kept_preparation.parse(run.network) if said.keeps else None
+        preparation = kept_preparation.parse_preparation(run.network) if said.keeps else None
         found |= {f"{ARTIFACTS}/{PREPARATION}": digests.canonical_json(preparation.plain())} if preparation else {}
     return found
 
 
-def describe(start: StartNote, batches: Store, only: tuple[Range, ...] | None) -> str:
+def describe(start: StartNote, batches: Store, only: tuple[RowRange, ...] | None) -> str:
     """A line for the terminal."""
     if start.weights is None:
         return f"{KEY}: {start.wanted}: there is no run before this one, so training starts from fresh weights"
     new = [part["path"] for part in batches.index["parts"] if new_rows.is_new(start.seen)(part)] if start.seen else []
     parts = f"; new: {', '.join(new[:3])}{f' and {len(new) - 3} more' if len(new) > 3 else ''}" if new else ""
-    trained = "" if only is None else f"; training on {count(only):,} new rows of {len(batches.train.targets):,}"
+    trained = "" if only is None else f"; training on {rows_in(only):,} new rows of {len(batches.train.targets):,}"
     return f"training starts from {start.name} (weights {start.weights[:12]}){parts}{trained}"

@@ -12,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from surefoot.base import code_digests, limits, reading, writing
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import describe_error
+from surefoot.base.wording import listed_names
 from surefoot.data import kept_preparation
-from surefoot.data.arrow import text_array
+from surefoot.data.arrow_numpy import text_array
 from surefoot.data.cleaning import Cleaner
-from surefoot.data.columns import Column, some
-from surefoot.data.features import date_type, dates_of, natural, transform
+from surefoot.data.columns import Column
+from surefoot.data.features import date_type, dates_of, transform
 from surefoot.data.normalization import in_own_unit
-from surefoot.data.texts import USUAL, Notation, nullified
-from surefoot.data.vocabulary import keys, texts_of_categories
+from surefoot.data.number_notation import USUAL, Notation, nulls_for_missing
+from surefoot.data.vocabulary import category_keys, natural_order, texts_of_categories
 from surefoot.params.prepare_section import MissingParams, PrepareParams
 from surefoot.params.train_section import ModelParams
 
@@ -116,7 +117,9 @@ class Predictor:
             return finite(transform({features[0]["column"]: rows}, features), features, _row)
         rows = _nameless_as_here(_one_a_row(rows), features)
         if not any(feature["column"] in rows for feature in features):
-            raise UserError(f"none of the model's columns is there: {some(feature['column'] for feature in features)}")
+            raise UserError(
+                f"none of the model's columns is there: {listed_names(feature['column'] for feature in features)}"
+            )
         if not len(rows):
             return np.empty((0, *self._description["input_shape"]), np.float32)
         given = {
@@ -279,7 +282,7 @@ def as_arrow(column: "pd.Series", feature: dict[str, Any], notation: Notation = 
         if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
             array = array.cast(pa.string())
         if pa.types.is_string(array.type):
-            array = nullified(array, notation)
+            array = nulls_for_missing(array, notation)
         return _AS_ARROW[feature["kind"]](array, feature)
     except (pa.ArrowException, OverflowError) as error:
         raise UserError(
@@ -302,9 +305,11 @@ def _as_category(array: "pa.Array", feature: dict[str, Any]) -> "pa.Array":
 
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         # What pandas would have read as these numbers; the texts that they give must be the same.
-        known = [value for value in feature["values"] if value is not None and not natural(value)[0]]
-        spellings = keys(text_array(known)).to_pylist()
-        as_numbers = texts_of_categories(pa.array([natural(value)[1] for value in known], pa.float64())).to_pylist()
+        known = [value for value in feature["values"] if value is not None and not natural_order(value)[0]]
+        spellings = category_keys(text_array(known)).to_pylist()
+        as_numbers = texts_of_categories(
+            pa.array([natural_order(value)[1] for value in known], pa.float64())
+        ).to_pylist()
         if pa.types.is_integer(array.type):  # exact, also where a float isn't
             as_numbers = [
                 str(int(text)) if re.fullmatch(r"-?[0-9]+", text) else other

@@ -4,9 +4,10 @@ from math import prod
 
 from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.data.batch_store import write_index, write_split
-from surefoot.data.order import Order
-from surefoot.data.splitting import SPLITS
+from surefoot.data.batch_store import write_index
+from surefoot.data.batch_writer import write_split
+from surefoot.data.order import RowOrder
+from surefoot.data.splits import SPLITS
 from surefoot.data.tables import read_schema, read_table
 from surefoot.params.reading import load
 
@@ -35,7 +36,7 @@ def main() -> None:
     with writing.new_directory(paths.BATCHES) as out:
         for split in SPLITS:
             blocks = read_table(paths.PREPARED, split, schema)
-            places = Order(rows["train"], params.seed, epoch=0) if split == "train" else None
+            places = RowOrder(rows["train"], params.seed, epoch=0) if split == "train" else None
             total = rows[split] * (2 if places else 1)  # shuffled in two passes
             name = f"batch {split}"
             with terminal.progress_bar(name=name, total=total, unit="row", unit_scale=True, leave=False) as bar:

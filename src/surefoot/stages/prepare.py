@@ -14,12 +14,12 @@ import pyarrow as pa
 from surefoot.base import code_digests, errors, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import FUNCTION
-from surefoot.data import kept_preparation, taken_as
+from surefoot.base.wording import listed_names, number_of
+from surefoot.data import column_notes, kept_preparation
 from surefoot.data.cleaning import describe_dropped
-from surefoot.data.columns import many, some
 from surefoot.data.readers.open_source import copies, open_source, passed_over
-from surefoot.data.readers.source import Source
-from surefoot.data.separate_sources import Open, refuse_same
+from surefoot.data.readers.source import RowSource
+from surefoot.data.separate_sources import OpenSource, refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.params import dvc_yaml
 from surefoot.params.prepare_section import PrepareParams
@@ -30,7 +30,7 @@ def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
     params = load(paths.PARAMS)
     dvc_yaml.require_watched(params, "prepare")
-    keep = kept_preparation.read(params.prepare)
+    keep = kept_preparation.read_preparation(params.prepare)
     prepare = kept_preparation.as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)
     main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
@@ -45,21 +45,21 @@ def main() -> None:
     for source in dict.fromkeys(filter(None, (prepare.source, prepare.validation_source, prepare.test_source))):
         if beside := passed_over(source):
             terminal.print_lines(
-                f"note: {source}: passed over {many(len(beside), 'file')} that {'is' if len(beside) == 1 else 'are'} no"
-                f" data: {some(beside)}"
+                f"note: {source}: passed over {number_of(len(beside), 'file')} that"
+                f" {'is' if len(beside) == 1 else 'are'} no data: {listed_names(beside)}"
             )
     if twice := copies(prepare.source):
         terminal.print_lines(
-            f"note: {prepare.source}: the same as another part, byte for byte: {some(twice)}; its rows may be in"
-            " training and in the test"
+            f"note: {prepare.source}: the same as another part, byte for byte: {listed_names(twice)}; its rows may be"
+            " in training and in the test"
         )
     for doubt in doubtful:
         terminal.print_lines(f"note: {prepare.source}: {doubt}")
-    for line in taken_as.lines(schema):
+    for line in column_notes.column_lines(schema):
         terminal.print_lines(line)
     if schema["dropped"]:
         terminal.print_lines(
-            f"dropped {many(sum(schema['dropped'].values()), 'row')}: {describe_dropped(schema['dropped'])}"
+            f"dropped {number_of(sum(schema['dropped'].values()), 'row')}: {describe_dropped(schema['dropped'])}"
         )
     counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
     inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
@@ -69,7 +69,7 @@ def main() -> None:
             f" (mean {_written(scale['subtract'][0])}, deviation {_written(scale['divide'][0])}, by which it is scaled"
             " in training)"
         )
-    terminal.print_lines(f"prepared {prepare.source}: {many(inputs, 'input')}, {what}; rows: {counts}")
+    terminal.print_lines(f"prepared {prepare.source}: {number_of(inputs, 'input')}, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
         terminal.print_lines(
             f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the"
@@ -105,7 +105,7 @@ def check_shape(shape: tuple[int, ...] | None, prepare: PrepareParams, schema: p
         )
 
 
-def _opener(split: str, name: str | None, labels: str | None) -> Open | None:
+def _opener(split: str, name: str | None, labels: str | None) -> OpenSource | None:
     return (
         None
         if name is None
@@ -136,12 +136,12 @@ def _watched(name: str) -> bool:
     return not any(place.is_symlink() and place.is_dir() for place in (*directories, *within))
 
 
-def shown(source: Source, name: str) -> Source:
+def shown(source: RowSource, name: str) -> RowSource:
     """The source, with a bar of its bytes and rows while it is read."""
     return replace(source, batches=_with_bar(source, name))
 
 
-def _with_bar(source: Source, name: str) -> Iterator[pa.RecordBatch]:
+def _with_bar(source: RowSource, name: str) -> Iterator[pa.RecordBatch]:
     rows = 0
     with terminal.progress_bar(name=name, total=source.bytes_total, unit="B", unit_scale=True) as bar:
         for batch in source.batches:

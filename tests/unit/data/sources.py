@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from surefoot.data.readers.source import Source
+from surefoot.data.readers.source import RowSource
 from surefoot.data.tables import write_tables
 from surefoot.params.prepare_section import PrepareParams
 
@@ -16,7 +16,7 @@ def source(columns, size=7, name="raw.csv", types=(), metadata=None):
     table = pa.table(arrays)
     if metadata:
         table = table.cast(pa.schema([field.with_metadata(metadata.get(field.name)) for field in table.schema]))
-    return Source(
+    return RowSource(
         table.schema,
         iter(table.to_batches(max_chunksize=size)),
         lambda row: f"{name}: row {row + 2}",

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from surefoot.base import digests, writing
 from surefoot.base.errors import UserError
-from surefoot.data import batch_store as stores
-from surefoot.data.batch_store import open_store, write_index, write_split
-from surefoot.data.order import Order
-from surefoot.data.splitting import SPLITS
+from surefoot.data import batch_writer
+from surefoot.data.batch_store import open_store, write_index
+from surefoot.data.batch_writer import write_split
+from surefoot.data.order import RowOrder
+from surefoot.data.splits import SPLITS
 
 CLASSES = ["x", "y", "z"]
 
@@ -35,7 +36,7 @@ def make(
         targets = (np.arange(count) % len(CLASSES)).astype(targets_dtype)
         source[split] = inputs, targets
         blocks = ((inputs[start : start + block], targets[start : start + block]) for start in range(0, count, block))
-        places = Order(count, 0, 0) if split == "train" else None
+        places = RowOrder(count, 0, 0) if split == "train" else None
         splits[split] = write_split(
             out / split, blocks, count, shape, places, classes=len(CLASSES), dtype=dtype, targets_dtype=targets_dtype
         )
@@ -65,13 +66,13 @@ def make(
 def test_every_row_is_there_once(tmp_path_factory, rows, block, size, drop_last, bucket_bytes, dtype, targets_dtype):
     out = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stores, "BUCKET_BYTES", bucket_bytes)
+        patch.setattr(batch_writer, "BUCKET_BYTES", bucket_bytes)
         source = make(out, rows, block=block, size=size, drop_last=drop_last, dtype=dtype, targets_dtype=targets_dtype)
     store = open_store(out)
     for split in SPLITS:
         inputs, targets = source[split]
         found = getattr(store, split)
-        places = Order(len(targets), 0, 0).indices() if split == "train" else np.arange(len(targets))
+        places = RowOrder(len(targets), 0, 0).indices() if split == "train" else np.arange(len(targets))
         assert (found.inputs[places].reshape(len(targets), -1) == inputs).all()
         assert (found.targets[places] == targets).all()
         for name, array in (("inputs", found.inputs), ("targets", found.targets)):
@@ -141,7 +142,7 @@ def test_another_store_has_another_digest(tmp_path, change):
 def test_the_same_rows_give_the_same_bytes_in_any_blocks(tmp_path, monkeypatch):
     for block in (1, 5, 100):
         (tmp_path / str(block)).mkdir()
-        monkeypatch.setattr(stores, "BUCKET_BYTES", block * 30)
+        monkeypatch.setattr(batch_writer, "BUCKET_BYTES", block * 30)
         make(tmp_path / str(block), block=block)
     written = {
         str(file.relative_to(tmp_path / "1")): file.read_bytes()
@@ -157,7 +158,7 @@ def test_the_same_rows_give_the_same_bytes_in_any_blocks(tmp_path, monkeypatch):
 def test_the_store_knows_the_order_of_an_epoch(tmp_path, shuffle):
     make(tmp_path, drop_last=True, **({"blocks": (2, 3)} if shuffle == "blocks" else {}))
     store = open_store(tmp_path)
-    wanted = (Order(11, 5, 2, 2, 3) if shuffle == "blocks" else Order(11, 5, 2)).indices()
+    wanted = (RowOrder(11, 5, 2, 2, 3) if shuffle == "blocks" else RowOrder(11, 5, 2)).indices()
     assert store.order(5, 2).indices().tolist() == wanted.tolist()[:8]
 
 
@@ -168,9 +169,9 @@ def test_what_is_written_is_as_numpy_writes_it(tmp_path):
 
 
 def test_progress_is_told_of_each_row_in_each_pass(tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "BUCKET_BYTES", 100)
+    monkeypatch.setattr(batch_writer, "BUCKET_BYTES", 100)
     blocks = [(np.zeros((7, 2), np.float32), np.zeros(7, np.int64))] * 3
-    for name, places, wanted in (("shuffled", Order(21, 0, 0), 42), ("in file order", None, 21)):
+    for name, places, wanted in (("shuffled", RowOrder(21, 0, 0), 42), ("in file order", None, 21)):
         told = []
         write_split(tmp_path / name, iter(blocks), 21, (2,), places, classes=2, tick=told.append)
         assert sum(told) == wanted
@@ -208,7 +209,7 @@ class TestNoSpaceLeft:
             r" raise it\nwhat was stored before is whole$"
         )
         with pytest.raises(UserError, match=wanted), writing.new_directory(tmp_path / "batches") as out:
-            write_split(out / "train", blocks(), 20_000, (4,), Order(20_000, 0, 0))
+            write_split(out / "train", blocks(), 20_000, (4,), RowOrder(20_000, 0, 0))
         assert [path.name for path in tmp_path.iterdir()] == ["batches"]
         assert (tmp_path / "batches/index.json").read_text() == "{}"
         # Where space can be reserved, that is known before the first row is read.

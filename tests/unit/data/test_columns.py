@@ -4,12 +4,13 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.data.sources import prepare_of, write
 
 from surefoot.base.errors import UserError
-from surefoot.data.arrow import numbers
-from surefoot.data.columns import choose, quoted, some
+from surefoot.base.wording import listed_names, quoted_names
+from surefoot.data.arrow_numpy import numpy_values
+from surefoot.data.columns import choose_columns
 from tests.helpers import PROJECT
-from tests.unit.data.sources import prepare_of, write
 
 SCHEMA = pa.schema(
     {
@@ -29,7 +30,7 @@ SCHEMA = pa.schema(
 
 
 def chosen(**options):
-    return {column.name: column.kind for column in choose(SCHEMA, prepare_of(**options), "raw.csv")}
+    return {column.name: column.kind for column in choose_columns(SCHEMA, prepare_of(**options), "raw.csv")}
 
 
 def test_kinds_follow_from_types():
@@ -47,7 +48,7 @@ def test_columns_by_name_and_pattern_in_the_order_of_the_source():
 
 def test_a_name_with_brackets_is_a_name_too():
     schema = pa.schema({"a[1]": pa.float64(), "b": pa.float64(), "kind": pa.string()})
-    assert [column.name for column in choose(schema, prepare_of(columns=["a[1]"]), "raw.csv")] == ["a[1]"]
+    assert [column.name for column in choose_columns(schema, prepare_of(columns=["a[1]"]), "raw.csv")] == ["a[1]"]
 
 
 def test_kinds_by_name_and_pattern():
@@ -73,7 +74,7 @@ def test_a_pattern_that_matches_nothing(key):
 
 def test_a_pattern_may_match_what_the_reader_left_out():
     schema = pa.schema({"a": pa.float64(), "kind": pa.string()}, metadata={"columns": '["note", "a", "kind"]'})
-    assert [column.name for column in choose(schema, prepare_of(ignore=["note"]), "raw.csv")] == ["a"]
+    assert [column.name for column in choose_columns(schema, prepare_of(ignore=["note"]), "raw.csv")] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,8 @@ def test_a_column_of_an_unsupported_type(type_):
     with pytest.raises(
         UserError, match=r"raw.csv: column 'odd' has type .*, which can't be an input; leave it out \(prepare.ignore\)"
     ):
-        choose(schema, prepare_of(), "raw.csv")
-    assert len(choose(schema, prepare_of(ignore=["odd"]), "raw.csv")) == 1
+        choose_columns(schema, prepare_of(), "raw.csv")
+    assert len(choose_columns(schema, prepare_of(ignore=["odd"]), "raw.csv")) == 1
 
 
 def test_an_empty_column():
@@ -107,7 +108,7 @@ def test_an_empty_column():
         UserError,
         match=r"column 'none' is empty; leave it out \(prepare.ignore\), or say what it holds \(prepare.kinds\)",
     ):
-        choose(schema, prepare_of(), "raw.csv")
+        choose_columns(schema, prepare_of(), "raw.csv")
 
 
 # --- values
@@ -173,11 +174,11 @@ def test_a_category_with_a_million_values_is_found_early(tmp_path):
                 }
             )
 
-    from surefoot.data.readers.source import Source
+    from surefoot.data.readers.source import RowSource
     from surefoot.data.tables import write_tables
 
     schema = pa.schema({"v": pa.string(), "kind": pa.string()})
-    source = Source(schema, batches(), lambda row: f"raw.csv: row {row + 2}", None, lambda: 0)
+    source = RowSource(schema, batches(), lambda row: f"raw.csv: row {row + 2}", None, lambda: 0)
     with pytest.raises(
         UserError,
         match=(
@@ -209,7 +210,7 @@ def test_numbers_of_any_slice(type_):
             [value if value is None else np.float16(value) for value in values], type_
         )  # fmt: skip
         for start, length in ((0, 10), (1, 9), (3, 4), (9, 1)):
-            found, valid = numbers(array.slice(start, length))
+            found, valid = numpy_values(array.slice(start, length))
             wanted = values[start : start + length]
             assert found.tolist() == [value or 0 for value in wanted]
             assert (valid.tolist() if valid is not None else [True] * length) == [value is not None for value in wanted]
@@ -221,15 +222,15 @@ def test_nothing_imports_pandas(tmp_path):
 import sys
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
-from surefoot.data.readers.source import Source
+from surefoot.data.readers.source import RowSource
 from surefoot.data.tables import read_table, write_tables
-from surefoot.params.prepare_section import Prepare
+from surefoot.params.prepare_section import PrepareParams
 table = pq.ParquetFile({str(tmp_path / "raw.parquet")!r})
 for by in ("class", "group", "time"):
     split = {{"by": by, "column": None if by == "class" else "number"}}
     missing = {{"numeric": "median", "boolean": "constant", "category": "constant", "date": "mean", "target": "drop", "indicator": True}}
-    prepare = Prepare.model_validate({{"source": "raw", "target": "kind", "split": split, "missing": missing, "kinds": {{"code": "category"}}}})
-    source = Source(table.schema_arrow, table.iter_batches(batch_size=50), str, None, int)
+    prepare = PrepareParams.model_validate({{"source": "raw", "target": "kind", "split": split, "missing": missing, "kinds": {{"code": "category"}}}})
+    source = RowSource(table.schema_arrow, table.iter_batches(batch_size=50), str, None, int)
     schema, _ = write_tables(Path({str(tmp_path)!r}), prepare, 0, source)
     sum(len(targets) for _, targets in read_table(Path({str(tmp_path)!r}), "train", schema))
 print("pandas" in sys.modules)
@@ -257,5 +258,5 @@ print("pandas" in sys.modules)
 
 
 def test_names_in_quotes_are_quoted_once():
-    assert quoted(["a, b", "c"]) == "'a, b', 'c'"
-    assert some(["a, b", "c", "d", "e"], 2) == "'a, b', c and 2 more"
+    assert quoted_names(["a, b", "c"]) == "'a, b', 'c'"
+    assert listed_names(["a, b", "c", "d", "e"], 2) == "'a, b', c and 2 more"

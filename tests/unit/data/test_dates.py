@@ -3,14 +3,14 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 
 import pyarrow as pa
 import pytest
+from tests.data import sources
 
 from surefoot.base.errors import UserError
-from surefoot.data.dates import CLOCK, DATE, INSTANT, ISO, MOMENT, TIME, as_type, read
+from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, as_date_type, read_dates
 from surefoot.data.features import transform
-from surefoot.data.kept_preparation import as_kept, parse
+from surefoot.data.kept_preparation import as_kept, parse_preparation
 from surefoot.data.tables import write_tables
-from surefoot.params.date_formats import check_format
-from tests.unit.data import sources
+from surefoot.params.date_formats import CLOCK, ISO, check_format
 
 
 def write(out, *given, **options):
@@ -57,8 +57,8 @@ def write(out, *given, **options):
     ],
 )
 def test_a_text_is_read(form, text, wanted):
-    result = read(pa.array([text]), form)
-    assert as_type(result, MOMENT).to_pylist() == [wanted]
+    result = read_dates(pa.array([text]), form)
+    assert as_date_type(result, MOMENT).to_pylist() == [wanted]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_text_is_read(form, text, wanted):
     ],
 )
 def test_a_time_of_the_day_is_read(form, text, wanted):
-    assert as_type(read(pa.array([text]), form), TIME).to_pylist() == [wanted]
+    assert as_date_type(read_dates(pa.array([text]), form), TIME).to_pylist() == [wanted]
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_a_time_of_the_day_is_read(form, text, wanted):
     ],
 )
 def test_an_instant_is_read(text):
-    result = read(pa.array([text]), ISO)
+    result = read_dates(pa.array([text]), ISO)
     assert result.zoned.all()
-    assert as_type(result, INSTANT).to_pylist() == [datetime(2024, 12, 31, 22, 59, 59, tzinfo=UTC)]
+    assert as_date_type(result, INSTANT).to_pylist() == [datetime(2024, 12, 31, 22, 59, 59, tzinfo=UTC)]
 
 
 def test_formats_that_are_none():
@@ -339,7 +339,7 @@ def test_a_kept_preparation_keeps_formats_and_zones(tmp_path):
     """Of a model that training starts from."""
     days = rows([f"{day:%m/%d/%Y}" for day in DAYS], at=[f"{day}T12:00:00Z" for day in DAYS])
     schema, _ = write(tmp_path, days, kinds={"at": "date"})
-    kept = parse({name: schema[name] for name in ("task", "classes", "features", "scale")})
+    kept = parse_preparation({name: schema[name] for name in ("task", "classes", "features", "scale")})
     assert kept.plain()["features"] == schema["features"]
     new = rows([f"{n % 12 + 1:02}/02/2024" for n in range(60)], at=[f"{day}T12:00:00+02:00" for day in DAYS])
     prepare = as_kept(sources.prepare_of(kinds={"at": "date"}), kept)

@@ -6,16 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surefoot.data import normalization as module
-from surefoot.data.normalization import (
-    ByteStatistics,
-    Statistics,
-    median,
-    normalize,
-    scaling,
-    select,
-    sortable,
-    unsortable,
-)
+from surefoot.data.normalization import ByteStatistics, Statistics, normalize, scaling
+from surefoot.data.quantiles import median, numbers_at_ranks, sortable, unsortable
 
 VALUES = st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
 
@@ -97,7 +89,7 @@ def test_the_median_is_exact(values, size):
 def test_select_gives_a_rank_and_the_rank_among_equals(values):
     ranks = list(range(len(values)))
     image = sortable(np.array(values, np.int64))
-    found = select(lambda: [image], ranks)
+    found = numbers_at_ranks(lambda: [image], ranks)
     ordered = sorted(image.tolist())
     assert found == [(ordered[rank], rank - ordered.index(ordered[rank])) for rank in ranks]
 

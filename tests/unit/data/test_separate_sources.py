@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from surefoot.base.errors import UserError
-from surefoot.data import separate_sources
+from surefoot.data import shared_rows
 from surefoot.data.readers.open_source import open_source
-from surefoot.data.separate_sources import count_shared, hash_rows, refuse_same
+from surefoot.data.separate_sources import refuse_same
+from surefoot.data.shared_rows import count_shared, hash_rows
 from surefoot.data.tables import write_tables
 from tests.unit.data.sources import prepare_of, write
 
@@ -111,7 +112,7 @@ def test_rows_in_both_are_counted(tmp_path):
 
 
 def test_of_many_rows_a_part_is_looked_for(monkeypatch):
-    monkeypatch.setattr(separate_sources, "SAMPLE", 1 << 10)
+    monkeypatch.setattr(shared_rows, "SAMPLE", 1 << 10)
     rows = pa.record_batch({"a": pa.array(np.arange(40_000.0)), "b": pa.array(np.arange(40_000) % 2 == 0)})
     hashes = hash_rows(rows)
     assert len(set(hashes.tolist())) == 40_000

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.data.splitting import SPLITS, ByClass, hash_texts, split_groups, split_rows
+from surefoot.data.splitmix64 import key_of
+from surefoot.data.splits import SPLITS
+from surefoot.data.splitting.by_class import ByClass, split_places
+from surefoot.data.splitting.by_group import hash_texts, split_groups
 
 LABELS = st.text(max_size=5)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -18,7 +21,12 @@ SHARES = (
 
 
 def split(label, rows, seed, validation=0.15, test=0.15):
-    return split_rows(label, np.arange(rows), seed, validation, test)
+    return ByClass(seed, validation, test).split(np.zeros(rows, np.int32), [label])
+
+
+def split_at(label, places, seed, validation, test):
+    keys = (np.uint64(key_of(f"{seed}/{label}/{what}")) for what in ("test", "validation"))
+    return split_places(np.array(places, np.int64), *keys, validation, test)
 
 
 @given(LABELS, st.integers(0, 2000), SEEDS, SHARES)
@@ -45,8 +53,8 @@ def test_appended_rows_never_move_an_old_one(label, rows, more, seed, shares):
 
 @given(LABELS, st.lists(st.integers(0, 2**40), unique=True, max_size=50), SEEDS, SHARES)
 def test_a_place_depends_on_no_other(label, places, seed, shares):
-    together = split_rows(label, np.array(places, dtype=np.int64), seed, *shares)
-    alone = [split_rows(label, np.array([place], dtype=np.int64), seed, *shares)[0] for place in places]
+    together = split_at(label, places, seed, *shares)
+    alone = [split_at(label, [place], seed, *shares)[0] for place in places]
     assert together.tolist() == alone
 
 
@@ -87,7 +95,7 @@ def test_a_split_with_a_source_of_its_own_takes_no_rows():
 
 
 def test_long_fractions_do_not_overflow():
-    splits = split_rows("a", np.arange(10**9, 10**9 + 3000), 0, 0.3333333333333333, 0.3333333333333333)
+    splits = split_at("a", np.arange(10**9, 10**9 + 3000), 0, 0.3333333333333333, 0.3333333333333333)
     assert np.bincount(splits).tolist() == pytest.approx([1000] * 3, abs=2)
 
 

@@ -1,14 +1,22 @@
 import pyarrow as pa
 import pytest
 
-from surefoot.data.texts import Notation, few_strays, mixture, nullified, to_numbers, unit_of, what_it_may_be, without
+from surefoot.data.number_notation import (
+    Notation,
+    nulls_for_missing,
+    texts_to_numbers,
+    unit_in,
+    what_it_may_be,
+    without_missing_numbers,
+)
+from surefoot.data.stray_texts import few_strays, mixture_of
 
 ENGLISH = Notation(thousands=",")
 GERMAN = Notation(decimal=",", thousands=".")
 
 
 def number(text, notation, unit=None):
-    values, bad = to_numbers(pa.array([text]), notation, unit)
+    values, bad = texts_to_numbers(pa.array([text]), notation, unit)
     return None if bad[0] else values[0].as_py()
 
 
@@ -78,11 +86,11 @@ def test_numbers_as_people_write_them(text, notation, value):
     ],
 )
 def test_currency_and_percent(text, unit, value):
-    assert unit_of(pa.array([text])) == unit
+    assert unit_in(pa.array([text])) == unit
     assert number(text, ENGLISH, unit) == value
     assert number(text, ENGLISH) is None, "beside others without a unit it could be anything"
     assert number("7", ENGLISH, unit) is None
-    assert unit_of(pa.array(["ABC", "US dollars", "5", None])) is None
+    assert unit_in(pa.array(["ABC", "US dollars", "5", None])) is None
 
 
 @pytest.mark.parametrize(
@@ -104,11 +112,11 @@ def test_what_a_text_among_numbers_may_be(text, told):
 
 def test_missing_values():
     given = pa.array(["", " ", "?", " ? ", "None", "#N/A", "<NA>", "NaN", "null", "none", "-", " x ", None])
-    assert nullified(given, Notation()).to_pylist() == [None] * 9 + ["none", "-", "x", None]
-    assert nullified(given, Notation(missing=("-",))).to_pylist()[10:] == [None, "x", None]
+    assert nulls_for_missing(given, Notation()).to_pylist() == [None] * 9 + ["none", "-", "x", None]
+    assert nulls_for_missing(given, Notation(missing=("-",))).to_pylist()[10:] == [None, "x", None]
     codes = Notation(missing=("-999", "NA"))
-    assert without(pa.array([1.0, -999.0, None]), codes).to_pylist() == [1.0, None, None]
-    assert without(pa.array([1, -999]), codes).to_pylist() == [1, None]
+    assert without_missing_numbers(pa.array([1.0, -999.0, None]), codes).to_pylist() == [1.0, None, None]
+    assert without_missing_numbers(pa.array([1, -999]), codes).to_pylist() == [1, None]
 
 
 def test_a_column_of_numbers_but_for_a_few_texts():
@@ -117,7 +125,7 @@ def test_a_column_of_numbers_but_for_a_few_texts():
     assert not few_strays(75, 25, 3, 1), "2, 3, 4 and 5more are categories"
     assert not few_strays(40, 60, 40, 1)
     assert not few_strays(100, 0, 50, 0)
-    found = mixture(pa.array(["$5", "$6", None, "x"]), Notation())
+    found = mixture_of(pa.array(["$5", "$6", None, "x"]), Notation())
     assert (found.unit, found.numbers.tolist(), found.strays, found.different) == (
         "$",
         [True, True, False, False],

@@ -5,7 +5,7 @@ import pytest
 
 from surefoot.base.errors import UserError
 from surefoot.data.features import transform
-from surefoot.data.vocabulary import Vocabulary, keys, texts_of_categories
+from surefoot.data.vocabulary import Vocabulary, category_keys, texts_of_categories
 from surefoot.serving.mlflow_model import as_arrow
 from tests.unit.data.sources import write
 
@@ -37,7 +37,7 @@ def test_a_text_has_one_spelling():
     assert vocabulary.encode(pa.array(["True", "true", "TRUE", "tRuE"])).tolist() == [3, 3, 3, 4]
     assert vocabulary.labels()[3:] == ["True", "tRuE"], "as it is spelled at first"
     apart = ["1.5", "1.50", "01", "1", "1e0", "1.0.0", "v1.0", "1.0 "]
-    assert len(set(keys(pa.array(apart)).to_pylist())) == len(apart)
+    assert len(set(category_keys(pa.array(apart)).to_pylist())) == len(apart)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from surefoot.base import digests
-from surefoot.data.order import epoch_order
+from surefoot.data.order import RowOrder
 from surefoot.run.chain import Chain, known, segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Trainer
@@ -81,7 +81,7 @@ def chain(parts, store, make, order, **options):
 
 
 def order(epoch):
-    return torch.from_numpy(epoch_order(ROWS, SEED, epoch))
+    return torch.from_numpy(RowOrder(ROWS, SEED, epoch).indices())
 
 
 def schedule(epochs, lr=0.05):

@@ -117,13 +117,13 @@ def test_each_byte_of_the_data_counts(batched, name):
 
 
 def rewrite_index(**changed):
-    from surefoot.data import batch_store
+    from surefoot.data.batch_store import write_index
 
     index = open_store(paths.BATCHES).index
     splits = index["splits"]
     for split, name in itertools.product(splits, ("inputs", "targets")):
         splits[split][name]["sha256"] = digests.sha256_file(paths.BATCHES / split / f"{name}.npy")
-    batch_store.write_index(
+    write_index(
         paths.BATCHES,
         splits,
         batch_size=index["batch_size"],

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from surefoot.base import digests
-from surefoot.data.order import Order
+from surefoot.data.order import RowOrder
 from surefoot.run.chain import segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training import minibatches
@@ -172,7 +172,7 @@ class Blocked:
         return trainer(make_model(), OPTIMIZER, training, VALIDATION, 5, SEED)
 
     def order(self, epoch):
-        return Order(ROWS, SEED, epoch, block=4, window=3)
+        return RowOrder(ROWS, SEED, epoch, block=4, window=3)
 
     def walk(self, path, epochs, checkpoint_every, stop=None):
         """The digests of the states at the ends of epochs, and the weights; None where it was stopped before."""

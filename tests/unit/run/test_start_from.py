@@ -17,7 +17,7 @@ from surefoot.base import digests, paths
 from surefoot.base.errors import Stopped
 from surefoot.base.paths import trajectory_store
 from surefoot.data.batch_store import open_store
-from surefoot.data.part_files import ranges
+from surefoot.data.part_files import rows_of_parts
 from surefoot.params.reading import load
 from surefoot.run import start_from
 from surefoot.run.plan.planning import plan_run
@@ -114,7 +114,7 @@ def test_a_new_part_moves_no_old_row_to_another_split(coming):
     assert {split: one["rows"][split] + two["rows"][split] for split in before} == {
         split: store.index["splits"][split]["rows"] for split in before
     }
-    ((first, stop),) = ranges(store.index["parts"], "test", lambda part: part is two)
+    ((first, stop),) = rows_of_parts(store.index["parts"], "test", lambda part: part is two)
     assert (store.test.inputs[first:stop, 0] >= OLD / 64).all()
     assert (store.test.inputs[:first, 0] < OLD / 64).all()
 

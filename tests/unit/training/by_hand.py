@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
-from surefoot.data.batch_store import Split, Store
-from surefoot.data.order import epoch_order
+from surefoot.data.batch_store import SplitArrays, Store
+from surefoot.data.order import RowOrder
 from surefoot.params.sections import Params
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -41,7 +41,9 @@ def data(rows=ROWS, size=SIZE, drop_last=False):
     generator = np.random.default_rng(3)
 
     def split(count):
-        return Split(generator.normal(size=(count, 5)).astype(np.float32), generator.integers(CLASSES, size=count))
+        return SplitArrays(
+            generator.normal(size=(count, 5)).astype(np.float32), generator.integers(CLASSES, size=count)
+        )
 
     splits = {"train": split(rows), "validation": split(20), "test": split(8)}
     described = {
@@ -139,7 +141,7 @@ def by_hand(setting):
     rows = len(y) - len(y) % size if store.index["drop_last"] else len(y)
     step, history, best, since = 0, [], None, 0
     for epoch in range(1, setting.epochs + 1):
-        batches = torch.from_numpy(epoch_order(len(y), SEED, epoch)[:rows]).split(size)
+        batches = torch.from_numpy(RowOrder(len(y), SEED, epoch).indices()[:rows]).split(size)
         model.train()
         total = count = 0
         for first in range(0, len(batches), setting.accumulate):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot.data.order import epoch_order
+from surefoot.data.order import RowOrder
 from surefoot.training import loop
 from surefoot.training import minibatches as sources
 from surefoot.training.minibatches import Rows
@@ -29,7 +29,7 @@ def make_model():
 
 
 def order(epoch, drop_last=False, size=8):
-    return torch.from_numpy(epoch_order(ROWS, 3, epoch)[: ROWS - ROWS % size if drop_last else ROWS])
+    return torch.from_numpy(RowOrder(ROWS, 3, epoch).indices()[: ROWS - ROWS % size if drop_last else ROWS])
 
 
 def make_trainer(optimizer_options, size=8):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.data.order import Order
+from surefoot.data.order import RowOrder
 from surefoot.training import minibatches as minibatches_module
 from surefoot.training.minibatches import Rows, Stored, minibatches
 
@@ -46,7 +46,7 @@ def scratch(tmp_path_factory):
 
 
 orders = st.builds(
-    Order,
+    RowOrder,
     rows=st.integers(1, 90),
     seed=st.integers(0, 2**63 - 1),
     epoch=st.integers(0, 1000),
@@ -136,7 +136,7 @@ def test_numbers_to_predict_are_brought_to_scale_before_they_lose_digits(monkeyp
 def test_numbers_of_tokens_stay_whole(monkeypatch, tmp_path):
     monkeypatch.setattr(minibatches_module, "MAPPED_BYTES", 0)
     source = Stored(mapped(tmp_path, "inputs", np.arange(20).reshape(5, 4) + 2**40))
-    inputs, _ = next(minibatches(source, torch.arange(5), Order(5, 0, 1), 5))
+    inputs, _ = next(minibatches(source, torch.arange(5), RowOrder(5, 0, 1), 5))
     assert inputs.dtype == torch.int64
     assert inputs.sort(0).values.tolist() == (np.arange(20).reshape(5, 4) + 2**40).tolist()
 
@@ -146,7 +146,7 @@ def test_a_window_is_read_once_however_often_it_is_gone_on_in(monkeypatch, tmp_p
     read = []
     monkeypatch.setattr(Stored, "_read", lambda self, first, into: read.append((first, len(into))))
     source = Stored(mapped(tmp_path, "inputs", np.zeros((64, 2), np.float32)))
-    order = Order(64, 0, 1, block=8, window=4)
+    order = RowOrder(64, 0, 1, block=8, window=4)
     for first in range(0, 64, 6):
         list(minibatches(source, torch.zeros(64, dtype=torch.int64), order[first : first + 6], 3))
     assert sorted(read) == [(first, 8) for first in range(0, 64, 8)]

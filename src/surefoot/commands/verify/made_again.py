@@ -115,7 +115,7 @@ def _bring_start(remake: Remake, store: TrajectoryStore, recorded: Recorded, acc
             if noted.keeps
             else None
         )
-        preparation = kept_preparation.Kept.model_validate_json(given) if given else None
+        preparation = kept_preparation.KeptPreparation.model_validate_json(given) if given else None
     except ValidationError:
         raise CannotSay(
             f"what MLflow has of the model that it started from, {start_from.ARTIFACTS}/, is damaged"

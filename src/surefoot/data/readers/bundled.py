@@ -4,14 +4,15 @@ import numpy as np
 import pyarrow as pa
 
 from surefoot.base.errors import UserError
-from surefoot.data.readers.source import Source, check_columns, naming, target_column, target_field
+from surefoot.data.readers.array_columns import target_column, target_field
+from surefoot.data.readers.source import RowSource, naming_all, needed_columns
 from surefoot.params.prepare_section import PrepareParams
 
 CLASSES = ("breast_cancer", "digits", "iris", "wine")
 NUMBERS = ("diabetes", "linnerud")
 
 
-def open_bundled(prepare: PrepareParams, name: str) -> Source:
+def open_bundled(prepare: PrepareParams, name: str) -> RowSource:
     """A data set as a table: its features by their names, and the target, under the name prepare.target: a class's
     name; in regression a number.
 
@@ -54,8 +55,8 @@ def open_bundled(prepare: PrepareParams, name: str) -> Source:
     }
     columns[prepare.target] = target_column(target, field)
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).select(
-        check_columns(prepare, list(columns), place)
+        needed_columns(prepare, list(columns), place)
     )
-    return Source(
-        naming(batch.schema, list(columns)), iter([batch]), lambda row: f"{place}: row {row + 1}", None, lambda: 0
+    return RowSource(
+        naming_all(batch.schema, list(columns)), iter([batch]), lambda row: f"{place}: row {row + 1}", None, lambda: 0
     )

@@ -9,24 +9,14 @@ import pyarrow as pa
 
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import describe_error, find_function
-from surefoot.data.readers.source import (
-    INPUT,
-    Progress,
-    Source,
-    array_column,
-    array_field,
-    check_columns,
-    naming,
-    number_type,
-    plain_schema,
-    to_schema,
-)
+from surefoot.data.readers.array_columns import INPUT, array_column, array_field, number_type
+from surefoot.data.readers.source import BytesRead, RowSource, naming_all, needed_columns, plain_schema, to_schema
 from surefoot.params.prepare_section import PrepareParams
 
 GIVES = "a pyarrow.RecordBatch, a pyarrow.Table or a dict of arrays, or an iterator of such"
 
 
-def open_function(prepare: PrepareParams, key: str, path: str) -> Source:
+def open_function(prepare: PrepareParams, key: str, path: str) -> RowSource:
     """What `function()` returns: a record batch, a table or a dict of arrays, or an iterator of such.
 
     In a dict, arrays of one axis are columns; one of more is the input, each of its rows an array of that shape. A
@@ -37,7 +27,7 @@ def open_function(prepare: PrepareParams, key: str, path: str) -> Source:
         other than at first.
     """
     function = find_function(key, path)
-    progress = Progress()
+    progress = BytesRead()
     try:
         given = function()
     except (Exception, SystemExit) as error:
@@ -47,7 +37,7 @@ def open_function(prepare: PrepareParams, key: str, path: str) -> Source:
     first = next(pieces, None)
     if first is None:
         raise UserError(f"{key}: {path}() gives no rows")
-    needed = check_columns(prepare, first.schema.names, f"{path}()")
+    needed = needed_columns(prepare, first.schema.names, f"{path}()")
     schema = plain_schema(pa.schema([first.schema.field(name) for name in needed]), f"{path}()")
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -68,8 +58,8 @@ def open_function(prepare: PrepareParams, key: str, path: str) -> Source:
             progress.read += batch.nbytes
             yield to_schema(batch, schema)
 
-    return Source(
-        naming(schema, first.schema.names),
+    return RowSource(
+        naming_all(schema, first.schema.names),
         batches(),
         lambda row: f"{path}(): row {row + 1}",
         None,

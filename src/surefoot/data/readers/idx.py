@@ -10,22 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from surefoot.base.errors import UserError
-from surefoot.data.readers.source import (
+from surefoot.data.readers.array_columns import (
     MOST_AXES,
-    Places,
-    Progress,
-    Source,
     array_column,
     array_field,
     number_type,
-    open_bytes,
-    read_fully,
     rows_in_batch,
     target_column,
     target_field,
     target_type,
-    unreadable,
 )
+from surefoot.data.readers.raw_files import open_bytes, read_fully, unreadable
+from surefoot.data.readers.source import BytesRead, Places, RowSource
 from surefoot.params.prepare_section import PrepareParams
 
 # https://yann.lecun.com/exdb/mnist: the third byte of a file is the type of its values, all big-endian.
@@ -46,7 +42,7 @@ class Idx:
     dtype: np.dtype
 
 
-def open_idx(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
+def open_idx(prepare: PrepareParams, files: list[Path], labels: Path | None) -> RowSource:
     """Images (rows, height, width) as rows of shape [1, height, width], or arrays of another number of axes as they
     are; and their labels.
 
@@ -73,7 +69,7 @@ def open_idx(prepare: PrepareParams, files: list[Path], labels: Path | None) -> 
         target = target_type(targets.dtype)
         assert target is not None
         fields.append(target_field(prepare.target, target))
-    progress, places = Progress(), Places()
+    progress, places = BytesRead(), Places()
     places.start(files[0], 0)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -91,7 +87,7 @@ def open_idx(prepare: PrepareParams, files: list[Path], labels: Path | None) -> 
                 raise UserError(f"{file.path}: goes on after the {rows} rows that its header announces")
             file.raw.close()
 
-    return Source(pa.schema(fields), batches(), places, None, lambda: progress.read)
+    return RowSource(pa.schema(fields), batches(), places, None, lambda: progress.read)
 
 
 def labels_of(path: Path) -> Path:

@@ -14,17 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from surefoot.base.errors import UserError
 from surefoot.base.reading import open_file
-from surefoot.data.readers.source import (
-    FILE,
-    Progress,
-    Source,
-    array_column,
-    array_field,
-    data_entries,
-    rows_in_batch,
-    target_field,
-    text_column,
-)
+from surefoot.data.readers.array_columns import array_column, array_field, rows_in_batch, target_field, text_column
+from surefoot.data.readers.raw_files import data_entries
+from surefoot.data.readers.source import FILE, BytesRead, RowSource
 from surefoot.params.prepare_section import PrepareParams
 
 # Of those that Pillow knows: bitmaps that need no other program.
@@ -34,7 +26,7 @@ LARGEST_IMAGE = 1 << 30  # bytes of a file
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 
 
-def open_images(prepare: PrepareParams, files: list[Path], _labels: Path | None) -> Source:
+def open_images(prepare: PrepareParams, files: list[Path], _labels: Path | None) -> RowSource:
     """The images below a directory, classes and names in order, as uint8 rows of shape [channels, height, width]; the
     target is the folder's name.
 
@@ -49,7 +41,7 @@ def open_images(prepare: PrepareParams, files: list[Path], _labels: Path | None)
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     # What it warns of while it tries formats on a damaged file, the error says.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    root, progress = files[0], Progress()
+    root, progress = files[0], BytesRead()
     classes = data_entries(root, "images")
     if not prepare.target and not any(entry.is_dir() for entry in classes):
         classes = [root]
@@ -87,7 +79,7 @@ def open_images(prepare: PrepareParams, files: list[Path], _labels: Path | None)
         at = bisect_right(starts, row) - 1
         return str(data_entries(classes[at], "images")[row - starts[at]])
 
-    return Source(pa.schema(fields), batches(), where, None, lambda: progress.read)
+    return RowSource(pa.schema(fields), batches(), where, None, lambda: progress.read)
 
 
 def _size(pixels: np.ndarray) -> tuple[int, int]:

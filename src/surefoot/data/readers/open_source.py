@@ -3,9 +3,7 @@
 import dataclasses
 import filecmp
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,28 +12,30 @@ from surefoot.base import limits
 from surefoot.base.errors import UserError
 from surefoot.base.reading import open_file
 from surefoot.base.user_code import FUNCTION
-from surefoot.data import formats
-from surefoot.data.columns import some
-from surefoot.data.readers.arrays import open_npy, open_npz
+from surefoot.base.wording import listed_names
+from surefoot.data import source_formats
 from surefoot.data.readers.bundled import open_bundled
 from surefoot.data.readers.csv import open_csv
 from surefoot.data.readers.function import open_function
 from surefoot.data.readers.idx import labels_of, open_idx
+from surefoot.data.readers.numpy_files import open_npy, open_npz
 from surefoot.data.readers.parquet import open_parquet
-from surefoot.data.readers.source import Source, entries, is_beside, stamp
+from surefoot.data.readers.raw_files import entries, is_beside, stamp
+from surefoot.data.readers.source import RowSource
+from surefoot.data.streams import read_ahead
 from surefoot.params.prepare_section import PrepareParams, SplitParams
 
 AHEAD = 2
 """Batches that are read while others are worked on."""
 
 
-def _open_images(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
+def _open_images(prepare: PrepareParams, files: list[Path], labels: Path | None) -> RowSource:
     from surefoot.data.readers.images import open_images  # Pillow, which no other format needs
 
     return open_images(prepare, files, labels)
 
 
-OPEN: dict[str, Callable[[PrepareParams, list[Path], Path | None], Source]] = {
+OPEN: dict[str, Callable[[PrepareParams, list[Path], Path | None], RowSource]] = {
     "csv": open_csv,
     "parquet": open_parquet,
     "npz": open_npz,
@@ -46,7 +46,7 @@ OPEN: dict[str, Callable[[PrepareParams, list[Path], Path | None], Source]] = {
 PARTS = ("csv", "parquet")
 
 
-def open_source(prepare: PrepareParams, source: str, labels: str | None) -> Source:
+def open_source(prepare: PrepareParams, source: str, labels: str | None) -> RowSource:
     """The rows of `source`: a file or directory, `sklearn:NAME`, or `module:function`; `labels` is the file of the
     targets where they lie apart.
 
@@ -82,7 +82,7 @@ def open_source(prepare: PrepareParams, source: str, labels: str | None) -> Sour
         raise UserError(f"{error.filename or path}: can't be read: {limits.reason(error)}") from None
 
 
-def open_rows(prepare: PrepareParams, path: Path) -> Source:
+def open_rows(prepare: PrepareParams, path: Path) -> RowSource:
     """The rows of a file or directory without their targets: of a table all its columns, those of a CSV file as texts;
     of images also their `file`.
 
@@ -95,7 +95,7 @@ def open_rows(prepare: PrepareParams, path: Path) -> Source:
     try:
         files = _files(path)
         flat = path.is_dir() and bool(files) and not any(file.is_dir() for file in files)
-        named = any(formats.of_name(file) for file in files)
+        named = any(source_formats.format_by_name(file) for file in files)
         form = ("auto" if flat and named else "images") if path.is_dir() else "auto" if named else prepare.format
         given = {
             "format": form,
@@ -115,10 +115,10 @@ def open_rows(prepare: PrepareParams, path: Path) -> Source:
         raise UserError(f"{error.filename or path}: {what}") from None
 
 
-def _open_path(prepare: PrepareParams, key: str, path: Path, labels: str | None) -> Source:
+def _open_path(prepare: PrepareParams, key: str, path: Path, labels: str | None) -> RowSource:
     files = _files(path)
     form = prepare.format if prepare.format != "auto" else _format(path, files)
-    if labels and form not in formats.LABELS:
+    if labels and form not in source_formats.LABELS:
         raise UserError(
             f"params.yaml: {key.replace('source', 'labels')}: {labels} has no use: {form} files hold their targets"
         )
@@ -137,14 +137,20 @@ def _open_path(prepare: PrepareParams, key: str, path: Path, labels: str | None)
     before = {file: stamp(file) for file in (*files, beside) if file}
     source = OPEN[form](prepare, [path] if form == "images" else files, beside)
     total = sum(size for _, size in before.values())
-    return dataclasses.replace(source, batches=_ahead(_unchanged(source.batches, path, before)), bytes_total=total)
+    return dataclasses.replace(
+        source, batches=read_ahead(_unchanged(source.batches, path, before), AHEAD), bytes_total=total
+    )
 
 
 def _files(path: Path) -> list[Path]:
     """The file, or what lies in the directory; but for what Spark and its like put there: _SUCCESS, _metadata."""
     if not path.is_dir():
         return [path]
-    found = [file for file in entries(path) if not file.name.startswith("_") or file.is_dir() or formats.of_name(file)]
+    found = [
+        file
+        for file in entries(path)
+        if not file.name.startswith("_") or file.is_dir() or source_formats.format_by_name(file)
+    ]
     form = "images" if any(file.is_dir() and not is_beside(file, "") for file in found) else ""
     return [file for file in found if not is_beside(file, form)]
 
@@ -180,7 +186,7 @@ def _format(path: Path, files: list[Path]) -> str:
         return "images"
     found: dict[str, Path] = {}
     for file in files:
-        form = formats.of_name(file)
+        form = source_formats.format_by_name(file)
         if form is None:
             raise UserError(
                 f"{file}: what it holds can't be told from its name; rename or remove it, or set prepare.format"
@@ -196,7 +202,7 @@ def _format(path: Path, files: list[Path]) -> str:
 
 
 def _refuse_useless(prepare: PrepareParams, form: str) -> None:
-    for key, wrong in formats.useless(prepare, form):
+    for key, wrong in source_formats.useless_keys(prepare, form):
         raise UserError(f"params.yaml: {key}: {wrong}")
 
 
@@ -209,7 +215,7 @@ def _check_directory(path: Path, files: list[Path], form: str) -> None:
     odd = [file for file in files if file.is_dir() != (form == "images")]
     if odd:
         wanted = "a directory for each class, and nothing else" if form == "images" else "files alone"
-        raise UserError(f"{path}: must hold {wanted}; there is {some([file.name for file in odd])}")
+        raise UserError(f"{path}: must hold {wanted}; there is {listed_names([file.name for file in odd])}")
 
 
 SPLIT_NAMES = {"train": "", "training": "", "test": "test_", "testing": "test_"} | dict.fromkeys(
@@ -226,8 +232,8 @@ def _refuse_layouts(path: Path, files: list[Path]) -> None:
     if "" in splits.values() and ("test_" in splits.values() or 1 < len(splits) == len(files)):
         keys = ", ".join(f"prepare.{split}source: {file}" for file, split in splits.items())
         raise UserError(
-            f"{path}: holds splits, {some([file.name for file in splits])}, which aren't classes or parts; name each:"
-            f" {keys}"
+            f"{path}: holds splits, {listed_names([file.name for file in splits])}, which aren't classes or parts;"
+            f" name each: {keys}"
         )
     parted = [file for file in files if file.is_dir() and re.fullmatch(r"[^=]+=.*", file.name)]
     if parted:
@@ -265,12 +271,3 @@ def _stamp_now(file: Path) -> tuple[str, int] | None:
         return stamp(file)
     except OSError:
         return None
-
-
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, read by a thread while those before are worked on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = deque(pool.submit(next, batches, None) for _ in range(AHEAD))
-        while (batch := coming.popleft().result()) is not None:
-            coming.append(pool.submit(next, batches, None))
-            yield batch

@@ -9,36 +9,31 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from surefoot.base.errors import UserError
-from surefoot.data.columns import kind_of_type, kind_told, left_out, some
-from surefoot.data.dates import DATE, to_type, type_of
-from surefoot.data.readers.source import (
-    BATCH_BYTES,
-    Places,
-    Progress,
-    Source,
-    check_columns,
-    naming,
-    plain_schema,
-    unreadable,
-)
+from surefoot.base.wording import listed_names
+from surefoot.data.columns import kind_of_type, kind_told, left_out
+from surefoot.data.dates import DATE, date_type_of, to_date_type
+from surefoot.data.readers.array_columns import BATCH_BYTES
+from surefoot.data.readers.raw_files import unreadable
+from surefoot.data.readers.source import BytesRead, Places, RowSource, naming_all, needed_columns, plain_schema
+from surefoot.data.streams import gather
 from surefoot.data.vocabulary import texts_of_categories
 from surefoot.params.prepare_section import PrepareParams
 
 STREAM_BYTES = 1 << 20  # a row group is read in pieces of this size, not whole
 
 
-def open_parquet(prepare: PrepareParams, files: list[Path], _labels: Path | None) -> Source:
+def open_parquet(prepare: PrepareParams, files: list[Path], _labels: Path | None) -> RowSource:
     """The rows of Parquet files that have the same columns, file after file. Columns that aren't needed aren't read.
 
     Raises:
         UserError: a file isn't Parquet, or is cut short or damaged; its columns, or their types, aren't those of the
         first file.
     """
-    progress, places = Progress(), Places()
+    progress, places = BytesRead(), Places()
     with _open(files[0]) as first:
         names = first.schema_arrow.names
         index = left_out(names, prepare, _index_of(first.schema_arrow))
-        needed = check_columns(prepare, names, files[0], index)
+        needed = needed_columns(prepare, names, files[0], index)
         lists = _lists(first, files[0], needed)
         schema = _agreed_by_all(
             pa.schema([lists.get(name) or first.schema_arrow.field(name) for name in needed]), files, prepare
@@ -60,7 +55,14 @@ def open_parquet(prepare: PrepareParams, files: list[Path], _labels: Path | None
         if not rows:
             raise UserError(f"{files[0] if len(files) == 1 else files[0].parent}: has no rows")
 
-    return Source(naming(schema, names, index), _gathered(batches()), places, None, lambda: progress.read, places)
+    return RowSource(
+        naming_all(schema, names, index),
+        gather(batches(), BATCH_BYTES // 2),
+        places,
+        None,
+        lambda: progress.read,
+        places,
+    )
 
 
 def _lists(file: pq.ParquetFile, path: Path, needed: list[str]) -> dict[str, pa.Field]:
@@ -163,7 +165,9 @@ def _check_same(
     # An index that only some parts have is of no matter: it is read nowhere.
     missing, more = sorted(set(names) - {*found.names, *index}), sorted(set(found.names) - {*names, *_index_of(found)})
     if missing or more:
-        told = (f"{what}: {some(which)}" for what, which in (("missing", missing), ("additional", more)) if which)
+        told = (
+            f"{what}: {listed_names(which)}" for what, which in (("missing", missing), ("additional", more)) if which
+        )
         raise UserError(f"{path}: its columns aren't those of {first}: {'; '.join(told)}")
     fields = [
         (
@@ -221,7 +225,7 @@ def _agreed(one: pa.DataType | None, other: pa.DataType, text_too: bool) -> pa.D
     if kinds == {"numeric"}:
         return pa.int64() if pa.types.is_signed_integer(one) and pa.types.is_signed_integer(other) else pa.float64()
     if kinds == {"date"} and pa.types.is_time(one) == pa.types.is_time(other):
-        found = {type_of(one), type_of(other)} - {DATE}
+        found = {date_type_of(one), date_type_of(other)} - {DATE}
         return found.pop() if len(found) == 1 else None if found else DATE
     if kinds == {"numeric", "category"} and text_too:
         return pa.string()
@@ -239,7 +243,7 @@ def _brought(column: pa.Array, field: pa.Field, path: Path, text_too: bool) -> p
     if column.type == field.type:
         return column
     if pa.types.is_temporal(column.type) and pa.types.is_temporal(field.type):
-        return to_type(column, field.type)
+        return to_date_type(column, field.type)
     if pa.types.is_floating(column.type) and not pa.types.is_floating(field.type):
         if column.is_null(nan_is_null=True).false_count == 0:
             return pa.nulls(len(column), field.type)
@@ -260,20 +264,6 @@ def _brought(column: pa.Array, field: pa.Field, path: Path, text_too: bool) -> p
             )
         return column.cast(pa.list_(field.type.value_type)).cast(field.type)
     return column.cast(field.type)
-
-
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of about BATCH_BYTES, however small they come."""
-    held: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        held.append(batch)
-        size += batch.nbytes
-        if size >= BATCH_BYTES // 2:
-            yield held[0] if len(held) == 1 else pa.concat_batches(held)
-            held, size = [], 0
-    if held:
-        yield pa.concat_batches(held)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

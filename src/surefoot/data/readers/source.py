@@ -1,45 +1,25 @@
 """What every reader gives, and what several of them need."""
 
-import hashlib
 import json
-import os
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from stat import S_ISDIR
 
-import numpy as np
 import pyarrow as pa
 
-from surefoot.base import limits
 from surefoot.base.errors import UserError
-from surefoot.base.reading import check_regular
-from surefoot.data.arrow import text_array
-from surefoot.data.columns import is_chosen, left_out, matches, some
+from surefoot.base.wording import listed_names
+from surefoot.data.columns import is_chosen, left_out, matches
+from surefoot.data.readers.array_columns import NUMPY
 from surefoot.params.prepare_section import PrepareParams
 
-BATCH_BYTES = 4 << 20
-BESIDE = (
-    r"thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|(readme|licen[cs]e|copying|citation)([ ._-].*)?|"
-    r".*\.(dvc|md|rst|html?|pdf|docx?|log|ini|py|ipynb|bak|tmp|swp|part|crdownload)|_success|_(common_)?metadata|~\$.*|.*~"
-)
-BESIDE_DIRECTORIES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
-BESIDE_IMAGES = r"\.(txt|csv|tsv|json|jsonl|xml|ya?ml|parquet|xlsx?|zip|sha256|md5)$"
-MOST_AXES = 32  # of a row, as of batch.shape
-MOST_ROW_BYTES = 1 << 28
-# Not Arrow's to_pandas_dtype, which imports pandas.
-NUMPY = {pa.uint8(): np.uint8, pa.int64(): np.int64, pa.float32(): np.float32, pa.float64(): np.float64}
-INPUT = "input"
-"""The column of arrays and images."""
 FILE = "file"
 """Beside images that are to be predicted, the column of their files."""
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """Rows to come, from one place.
 
     A table has columns of Arrow's numbers, booleans, strings, dates and times; nulls are missing values; the schema's
@@ -66,7 +46,7 @@ class Source:
 
 
 @dataclass
-class Progress:
+class BytesRead:
     """How far a reader is; only ever set by the thread that reads."""
 
     read: int = 0
@@ -102,9 +82,6 @@ class Places:
         return self._first[file]
 
 
-# --- columns
-
-
 def is_needed(prepare: PrepareParams, column: str) -> bool:
     """Whether a column is an input, the target, or what rows are split by."""
     if column in (prepare.target, prepare.split.column):
@@ -112,7 +89,7 @@ def is_needed(prepare: PrepareParams, column: str) -> bool:
     return is_chosen(column, prepare) and not matches(column, prepare.ignore)
 
 
-def check_columns(
+def needed_columns(
     prepare: PrepareParams, names: list[str], place: Path | str, index: Collection[str] = ()
 ) -> list[str]:
     """Those of `names` that are needed, in order; those in `index` aren't.
@@ -123,7 +100,7 @@ def check_columns(
     seen = set(names)
     for key, wanted in (("prepare.target", prepare.target), ("prepare.split.column", prepare.split.column)):
         if wanted and wanted not in seen:
-            raise UserError(f"{place}: has no column {wanted!r} ({key}); it has {some(names)}")
+            raise UserError(f"{place}: has no column {wanted!r} ({key}); it has {listed_names(names)}")
     needed = [name for name in names if is_needed(prepare, name) and name not in index]
     once: set[str] = set()
     for name in needed:
@@ -135,18 +112,18 @@ def check_columns(
     if not set(needed) - {prepare.target, prepare.split.column}:
         # A column to split by is an input only where prepare.columns names it; prepare sees to that.
         index = (
-            f" ({some(left)}: an index, by its name, which is none unless prepare.columns names it)"
+            f" ({listed_names(left)}: an index, by its name, which is none unless prepare.columns names it)"
             if (left := left_out(names, prepare, index))
             else ""
         )
         raise UserError(
             f"{place}: has no input column beside {' and '.join(map(repr, needed))}, so nothing to learn from; it has"
-            f" {some(names)}{index}"
+            f" {listed_names(names)}{index}"
         )
     return needed
 
 
-def naming(schema: pa.Schema, names: list[str], index: list[str] | None = None) -> pa.Schema:
+def naming_all(schema: pa.Schema, names: list[str], index: list[str] | None = None) -> pa.Schema:
     """The schema of a source that leaves columns out; its metadata names all, which patterns in params.yaml may mean,
     and those left out as an index.
     """
@@ -202,160 +179,3 @@ def to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         for column, field in zip(columns, schema, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-# --- arrays
-
-
-def number_type(dtype: np.dtype) -> np.dtype | None:
-    """As which of uint8, int64, float32, float64 numbers of `dtype` are passed on; None for no numbers, or too wide
-    ones.
-    """
-    if dtype.kind == "b" or dtype == np.uint8:
-        return np.dtype(np.uint8)
-    if dtype.kind in "iu" and dtype != np.uint64:
-        return np.dtype(np.int64)
-    if dtype.kind == "f" and dtype.itemsize <= 8:
-        return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
-    return None
-
-
-def target_type(dtype: np.dtype) -> np.dtype | None:
-    """The same of targets: int64, float64 or text (kind U)."""
-    if dtype.kind == "U" and dtype.itemsize:
-        return dtype.newbyteorder("=")
-    return (
-        {"u": np.dtype(np.int64), "i": np.dtype(np.int64), "f": np.dtype(np.float64)}.get(number.kind)
-        if (number := number_type(dtype))
-        else None
-    )
-
-
-def array_field(shape: tuple[int, ...], dtype: np.dtype) -> pa.Field:
-    """The field `input` for rows of this shape and type.
-
-    Raises:
-        UserError: a row has more axes, or is larger, than what can be worked on.
-    """
-    if len(shape) > MOST_AXES:
-        raise UserError(f"a row has {len(shape)} axes, which is too many: {MOST_AXES} are possible")
-    if prod(shape) * dtype.itemsize > MOST_ROW_BYTES:
-        raise UserError(
-            f"a row of shape {list(shape)} has {prod(shape):,} values, which is too many: a row may have"
-            f" {MOST_ROW_BYTES >> 20} MiB"
-        )
-    kind = pa.list_(pa.from_numpy_dtype(dtype), prod(shape))
-    return pa.field(INPUT, kind, nullable=False, metadata={"shape": json.dumps(list(shape))})
-
-
-def array_column(values: np.ndarray, field: pa.Field) -> pa.Array:
-    """Rows (rows, *shape) as a column for `array_field`."""
-    flat = np.ascontiguousarray(values, dtype=NUMPY[field.type.value_type]).reshape(-1)
-    # From buffers: pa.array imports pandas.
-    numbers = pa.Array.from_buffers(field.type.value_type, len(flat), [None, pa.py_buffer(flat)])
-    return pa.Array.from_buffers(field.type, len(values), [None], children=[numbers])
-
-
-def target_field(name: str, dtype: np.dtype) -> pa.Field:
-    """The field of targets of a `target_type`."""
-    return pa.field(name, pa.string() if dtype.kind == "U" else pa.from_numpy_dtype(dtype))
-
-
-def target_column(values: np.ndarray, field: pa.Field) -> pa.Array:
-    """Targets (rows,) as a column."""
-    if not pa.types.is_string(field.type):
-        flat = np.ascontiguousarray(values, dtype=NUMPY[field.type])
-        return pa.Array.from_buffers(field.type, len(flat), [None, pa.py_buffer(flat)])
-    return text_column(values.tolist())
-
-
-def text_column(texts: list[str]) -> pa.Array:
-    """Texts as a column.
-
-    Raises:
-        UserError: one has half a character, as a file name of another encoding has.
-    """
-    try:
-        return text_array(texts)
-    except UnicodeEncodeError as error:
-        raise UserError(f"the text {error.object!r} is not valid Unicode, so it can't be a class; rename it") from None
-
-
-def rows_in_batch(kind: pa.DataType) -> int:
-    """How many rows of an `array_field` make a batch."""
-    return max(1, BATCH_BYTES // (int(kind.list_size) * np.dtype(NUMPY[kind.value_type]).itemsize))
-
-
-# --- files
-
-
-def entries(directory: Path) -> list[Path]:
-    """What lies in a directory, by name; but for what is hidden."""
-    with os.scandir(directory) as found:
-        return [directory / name for name in sorted(entry.name for entry in found if not entry.name.startswith("."))]
-
-
-def data_entries(directory: Path, form: str) -> list[Path]:
-    """The entries but for what lies beside data: what Windows and DVC put there, a README; beside images also texts
-    such as captions.
-    """
-    return [entry for entry in entries(directory) if not is_beside(entry, form)]
-
-
-def is_beside(entry: Path, form: str) -> bool:
-    """Whether an entry of a directory of such data is none of them, by its name."""
-    if entry.name.lower() in BESIDE_DIRECTORIES:
-        return True
-    return bool(
-        re.fullmatch(BESIDE, entry.name, re.IGNORECASE)
-        or (form == "images" and re.search(BESIDE_IMAGES, entry.name, re.IGNORECASE))
-    ) and (not entry.is_dir())
-
-
-def stamp(path: Path) -> tuple[str, int]:
-    """What changes when a file, or anything below a directory, does; and how many bytes there are.
-
-    Raises:
-        OSError: it isn't there, or can't be read.
-    """
-    status = path.stat()
-    if not S_ISDIR(status.st_mode):
-        check_regular(path, status)
-        return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}", status.st_size
-    digest, size = hashlib.sha256(), 0
-    for entry in data_entries(path, "images"):
-        text, count = stamp(entry)
-        digest.update(f"{entry.name}\0{text}\n".encode())
-        size += count
-    return digest.hexdigest(), size
-
-
-def open_bytes(path: Path) -> tuple[pa.NativeFile, pa.NativeFile]:
-    """The bytes of a file, decompressed if they are gzip or Zstandard (by how they begin, whatever its name); and the
-    file itself.
-
-    Reading raises OSError where the compressed data is damaged or cut short.
-    """
-    raw = pa.OSFile(str(path))
-    start = raw.read(4)
-    raw.seek(0)
-    codec = "gzip" if start[:2] == b"\x1f\x8b" else "zstd" if start == b"\x28\xb5\x2f\xfd" else None
-    return (pa.CompressedInputStream(raw, codec) if codec else raw), raw
-
-
-def read_fully(stream: pa.NativeFile, size: int) -> bytes:
-    """`size` bytes; fewer only at the end."""
-    parts = []
-    while size > 0 and (part := stream.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def unreadable(path: Path | str, error: Exception) -> UserError:
-    """What to tell of a file whose bytes can't be had."""
-    if "compressed stream" in str(error) or "inflate" in str(error) or "decompress" in str(error).lower():
-        return UserError(f"{path}: its compressed data is damaged or cut short: {error}")
-    if isinstance(error, OSError):
-        return UserError(f"{path}: can't be read: {limits.reason(error)}")
-    return UserError(f"{path}: can't be read: {str(error).splitlines()[0]}")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from surefoot.base.errors import UserError
+from surefoot.data.readers.array_columns import INPUT
 from surefoot.data.readers.open_source import open_source
-from surefoot.data.readers.source import INPUT
 from surefoot.params.prepare_section import PrepareParams
 
 

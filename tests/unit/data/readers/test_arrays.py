@@ -2,9 +2,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from tests.data.readers.reading import read, read_arrays, refusal, source_of
 
-from surefoot.data.readers import source as common
-from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
+from surefoot.data.readers import array_columns
 
 X = np.arange(120).reshape(10, 3, 4)
 Y = np.arange(10) % 3
@@ -17,7 +17,7 @@ def file(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(common, "BATCH_BYTES", 100)
+    monkeypatch.setattr(array_columns, "BATCH_BYTES", 100)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

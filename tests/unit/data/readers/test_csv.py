@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.readers.reading import read, refusal, source_of
 
-from surefoot.data.readers import csv
-from tests.unit.data.readers.reading import read, refusal, source_of
+from surefoot.data.readers import csv_text
 
 ROWS = 300
 BODY = "".join(f"{number},{number}.5,x\n" for number in range(ROWS))
@@ -96,7 +96,7 @@ def test_numbers_and_texts_come_back_as_they_were_written_in_any_blocks_and_part
             ).removesuffix("\n" * (part % 2))
         )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv, "BLOCK_BYTES", max(1 << bits, 2 * max(len(line.encode()) for line in quoted)))
+        patch.setattr(csv_text, "BLOCK_BYTES", max(1 << bits, 2 * max(len(line.encode()) for line in quoted)))
         _, found = read(directory, kinds={"a": "numeric"})
     assert [(row["a"], row["kind"]) for row in found] == rows
 
@@ -227,7 +227,7 @@ def test_a_column_is_of_the_type_that_fits_the_first_block_of_all_parts(tmp_path
 )
 @pytest.mark.parametrize("parts", [False, True])
 def test_a_later_value_of_another_type_is_named(tmp_path, monkeypatch, value, late, message, parts):
-    monkeypatch.setattr(csv, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 256)
     rows, late = f"1,{value},x\n" * 100, f'"{late}"'
     if parts:
         for part in "ac":
@@ -305,7 +305,7 @@ def test_a_column_to_split_by_that_is_missing(file):
 @pytest.mark.parametrize("before", [0, ROWS])
 @pytest.mark.parametrize("parts", [False, True])
 def test_a_row_that_is_wrong_is_named(tmp_path, monkeypatch, row, message, block, before, parts):
-    monkeypatch.setattr(csv, "BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", block)
     separator = ": " if message.startswith("has") else ", "
     file = tmp_path / "b.csv"
     file.write_text(f"a,b,kind\n{BODY if before else ''}{row}\n1,2,x\n")
@@ -351,7 +351,7 @@ def test_a_quote_within_a_value_is_one_of_its_characters(file):
 
 
 def test_a_row_longer_than_a_block_is_refused(file, monkeypatch):
-    monkeypatch.setattr(csv, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 64)
     assert (
         refused(file, f"a,kind\n1,{'x' * 300}\n")
         == "a row is longer than 64 bytes, or a quote is opened and never closed"

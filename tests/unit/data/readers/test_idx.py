@@ -3,9 +3,9 @@ import re
 
 import numpy as np
 import pytest
+from tests.data.readers.reading import read, read_arrays, refusal, source_of
 
-from surefoot.data.readers import source as common
-from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
+from surefoot.data.readers import array_columns
 
 X = np.arange(60, dtype=np.uint8).reshape(10, 2, 3)
 Y = np.arange(10, dtype=np.uint8) % 3
@@ -23,7 +23,7 @@ def idx(array):
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(common, "BATCH_BYTES", 20)
+    monkeypatch.setattr(array_columns, "BATCH_BYTES", 20)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from surefoot.data.readers import source as common
+from surefoot.data.readers import array_columns
 from surefoot.data.readers.open_source import passed_over
 from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
 
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_classes_and_names_in_order(folder, monkeypatch):
-    monkeypatch.setattr(common, "BATCH_BYTES", 150)
+    monkeypatch.setattr(array_columns, "BATCH_BYTES", 150)
     inputs, targets = read_arrays(folder)
     assert inputs.dtype == np.uint8 and inputs.shape == (5, 3, 4, 6)
     assert targets == ["cat"] * 3 + ["dog"] * 2

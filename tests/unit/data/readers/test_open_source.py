@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.data.readers.reading import read, refusal, source_of
 
 from surefoot.base.errors import UserError
-from surefoot.data.readers import csv
+from surefoot.data.readers import csv_text
 from tests.helpers import PROJECT
-from tests.unit.data.readers.reading import read, refusal, source_of
 
 TEXT = "a,kind\n1,x\n"
 
@@ -87,7 +87,7 @@ def test_labels_where_they_have_no_use(tmp_path):
 @pytest.mark.parametrize("change", ["append", "replace", "touch", "remove", "cut"])
 @pytest.mark.parametrize("parts", [False, True])
 def test_a_source_that_changes_while_it_is_read(tmp_path, monkeypatch, change, parts):
-    monkeypatch.setattr(csv, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 1 << 12)
     file = tmp_path / "raw.csv"
     file.write_text("a,kind\n" + "1,x\n" * 20_000)
     if parts:
@@ -146,9 +146,9 @@ def test_no_reader_imports_what_is_slow(tmp_path, kind):
     code = """
 import sys
 from surefoot.data.readers.open_source import open_source
-from surefoot.params.prepare_section import Prepare
+from surefoot.params.prepare_section import PrepareParams
 _, kind, labels = sys.argv
-source = open_source(Prepare(source="raw", target="kind", format=kind), "raw", labels or None)
+source = open_source(PrepareParams(source="raw", target="kind", format=kind), "raw", labels or None)
 assert sum(len(batch) for batch in source.batches) == 2
 print(*sys.modules)
 """

@@ -6,9 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from surefoot.data.readers import source as common
-from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
+from tests.data.readers.reading import read, read_arrays, refusal, source_of
 
 
 @pytest.fixture
@@ -111,7 +109,6 @@ def test_parts_come_by_name_in_batches_of_a_size_and_rows_are_named(tmp_path):
 
 def test_a_large_file_comes_in_pieces(file, monkeypatch):
     monkeypatch.setattr("surefoot.data.readers.parquet.BATCH_BYTES", 1 << 14)
-    monkeypatch.setattr(common, "BATCH_BYTES", 1 << 14)
     pq.write_table(table(100_000), file)
     batches = list(source_of(file).batches)
     assert len(batches) > 50 and max(batch.nbytes for batch in batches) < 1 << 15

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 
-def numbers(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def numpy_values(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """The values of an array of numbers, booleans, dates or times, and which are there (None: all); a value that isn't
     is 0.
 
@@ -44,7 +44,7 @@ def validity(array: pa.Array) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :].astype(np.bool_)
 
 
-def mask(chosen: NDArray[np.bool_]) -> pa.BooleanArray:
+def arrow_mask(chosen: NDArray[np.bool_]) -> pa.BooleanArray:
     """As Arrow has it. From the bits, as pa.array imports pandas."""
     return pa.BooleanArray.from_buffers(
         pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))]
@@ -60,12 +60,12 @@ def with_nulls(values: NDArray[Any], missing: NDArray[np.bool_], type_: pa.DataT
 def whole_texts(array: pa.Array) -> pa.Array:
     """Numbers as the texts that a file has of them: 2007, also where pandas makes 2007.0 of it."""
     if pa.types.is_floating(array.type):
-        values, valid = numbers(array.cast(pa.float64()))
+        values, valid = numpy_values(array.cast(pa.float64()))
         missing = np.isnan(values) if valid is None else np.isnan(values) | ~valid
         values = np.where(missing, 0.0, values)
         whole = (np.abs(values) < 2**53) & (values == np.floor(values))
         integers = with_nulls(np.where(whole, values, 0).astype(np.int64), missing, pa.int64()).cast(pa.string())
-        return integers if whole.all() else pc.if_else(mask(whole), integers, array.cast(pa.string()))
+        return integers if whole.all() else pc.if_else(arrow_mask(whole), integers, array.cast(pa.string()))
     return array.cast(pa.string())
 
 

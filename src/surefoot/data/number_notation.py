@@ -1,7 +1,7 @@
 """What texts mean: which stand for a missing value, and which are numbers, as people write them."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from surefoot.data.arrow import mask, null_where, numbers, text_array
+from surefoot.data.arrow_numpy import arrow_mask, null_where, numpy_values, text_array
 from surefoot.params.prepare_section import MISSING_VALUES, PrepareParams
 
 # A sign of a currency, its code, or per cent; in front of the number or after it.
@@ -36,7 +36,7 @@ class Notation:
     @cached_property
     def missing_numbers(self) -> NDArray[np.float64]:
         """The numbers that stand for a missing value, -999 say; a text such as NaN is none."""
-        found = [number for text in self.missing if (number := _number(text)) is not None and np.isfinite(number)]
+        found = [number for text in self.missing if (number := number_in(text)) is not None and np.isfinite(number)]
         return np.array(found, np.float64)
 
 
@@ -46,19 +46,20 @@ NOTHING = Notation(missing=())
 """By which only empty texts stand for a missing value."""
 
 
-def notation_of(prepare: PrepareParams) -> Notation:
+def told_notation(prepare: PrepareParams) -> Notation:
     """As params.yaml says."""
     return Notation(prepare.missing.values, prepare.csv.decimal, prepare.csv.thousands)
 
 
-def _number(text: str) -> float | None:
+def number_in(text: str) -> float | None:
+    """The number that a text is as Python reads it; None: it is none."""
     try:
         return float(text)
     except ValueError:
         return None
 
 
-def plain(array: pa.Array) -> pa.Array:
+def trimmed(array: pa.Array) -> pa.Array:
     """Texts as strings, whatever Arrow calls them, without blanks around them."""
     return pc.utf8_trim_whitespace(array if pa.types.is_string(array.type) else array.cast(pa.string()))
 
@@ -68,33 +69,32 @@ def missing_in(texts: pa.Array, notation: Notation) -> pa.Array:
     return pc.is_in(texts, value_set=text_array(["", *notation.missing]))
 
 
-def nullified(array: pa.Array, notation: Notation) -> pa.Array:
+def nulls_for_missing(array: pa.Array, notation: Notation) -> pa.Array:
     """Texts, plain, with nulls for those that stand for a missing value."""
-    texts = plain(array)
+    texts = trimmed(array)
     gone = missing_in(texts, notation)
     return null_where(gone, texts) if gone.true_count else texts
 
 
-def counted(texts: pa.Array) -> dict[str, int]:
+def text_counts(texts: pa.Array) -> dict[str, int]:
     """How often each text is there."""
     return {str(entry["values"]): int(entry["counts"]) for entry in pc.value_counts(texts).to_pylist()}
 
 
-# --- numbers -------------------------------------------------------------------------------------
-
-
-def to_numbers(texts: pa.Array, notation: Notation, unit: str | None = None) -> tuple[pa.Array, NDArray[np.bool_]]:
+def texts_to_numbers(
+    texts: pa.Array, notation: Notation, unit: str | None = None
+) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Plain texts, nulls among them, as float64; and which of them are no numbers of this notation and unit, for which
     there are nulls.
     """
     bare = texts if unit is None else _without_unit(texts, unit)
-    fits = pc.match_substring_regex(bare, _pattern(notation))
+    fits = pc.match_substring_regex(bare, number_pattern(notation))
     if unit is not None:  # the same for all: 5 beside $5 could be anything
         fits = pc.and_(fits, pc.match_substring_regex(texts, _with_unit(unit)))
-    good, there = numbers(fits)
+    good, there = numpy_values(fits)
     good = good.astype(np.bool_) if there is None else good.astype(np.bool_) & there
     bad = ~good if there is None else ~good & there
-    bare = null_where(mask(~good), bare)
+    bare = null_where(arrow_mask(~good), bare)
     if notation.thousands:
         bare = pc.replace_substring_regex(bare, _separators(notation.thousands), "")
     if notation.decimal != ".":
@@ -107,7 +107,8 @@ def _separators(thousands: str) -> str:
     return {" ": r"[ \x{a0}\x{202f}]", "'": r"['\x{2019}]"}.get(thousands) or re.escape(thousands)
 
 
-def _pattern(notation: Notation) -> str:
+def number_pattern(notation: Notation) -> str:
+    """A regular expression that fits plain texts which are numbers of this notation."""
     point = re.escape(notation.decimal)
     grouped = (
         rf"\d{{1,3}}(?:{_separators(notation.thousands)}\d{{2,3}})*{_separators(notation.thousands)}\d{{3}}|"
@@ -129,7 +130,7 @@ def _without_unit(texts: pa.Array, unit: str) -> pa.Array:
     )
 
 
-def unit_of(texts: pa.Array, any_text: bool = False) -> str | None:
+def unit_in(texts: pa.Array, any_text: bool = False) -> str | None:
     """The sign of a currency, its code, or per cent, that most of the texts have which have one; None: none has.
 
     `any_text`: also kg, say.
@@ -146,12 +147,12 @@ def unit_of(texts: pa.Array, any_text: bool = False) -> str | None:
             with_digits,
             rf"^{SIGN}\s*(?P<front>[^\d\s+.-][^\d.]*?\.?)?\s*{SIGN}[\d.,' ]*\d\.?\s*(?P<back>[^\d\s.,]\D*)?$",
         )
-    signs = [counted(found.field(side)) for side in (0, 1)] if len(found) else []
+    signs = [text_counts(found.field(side)) for side in (0, 1)] if len(found) else []
     both = {sign: number for side in signs for sign, number in side.items() if sign}
     return max(both, key=lambda sign: both[sign]) if both else None
 
 
-def elsewhere(notation: Notation) -> Iterator[Notation]:
+def other_notations(notation: Notation) -> Iterator[Notation]:
     """The other ways in which numbers are written."""
     yield from (
         replace(notation, decimal=decimal, thousands=thousands)
@@ -164,7 +165,7 @@ def _signs(notation: Notation) -> tuple[str, str | None]:
     return notation.decimal, notation.thousands
 
 
-def keys(other: Notation, notation: Notation) -> str:
+def notation_keys(other: Notation, notation: Notation) -> str:
     """What to set in prepare.csv for another notation than this one."""
     names = [name for name in ("decimal", "thousands") if getattr(other, name) != getattr(notation, name)]
     return ", ".join(f"prepare.csv.{name}: {_yaml(getattr(other, name))}" for name in names)
@@ -177,8 +178,8 @@ def _yaml(sign: str | None) -> str:
 def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> str:
     """Of a text that is no number: how it would be one, and by which key; empty where it wouldn't."""
     texts = text_array([text.strip()])
-    given = unit_of(texts)
-    if not to_numbers(texts, notation, given)[1][0]:
+    given = unit_in(texts)
+    if not texts_to_numbers(texts, notation, given)[1][0]:
         if given == unit:
             return ""
         return (
@@ -188,22 +189,24 @@ def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> st
         )
     if bracketed := re.fullmatch(r"\((.+)\)|(.+)-", text.strip()):
         inner = text_array([bracketed[1] or bracketed[2]])
-        if not to_numbers(inner, notation, unit_of(inner))[1][0]:
+        if not texts_to_numbers(inner, notation, unit_in(inner))[1][0]:
             return f"it is a number below 0, to be written as -{inner[0]}"
     meant: dict[float, Notation] = {}
-    for other in elsewhere(notation):
-        values, bad = to_numbers(texts, other, given)
+    for other in other_notations(notation):
+        values, bad = texts_to_numbers(texts, other, given)
         if not bad[0]:
             meant.setdefault(values[0].as_py(), other)
     return (
         "it is "
-        + ", or ".join(f"{value:,.10g} with {keys(other, notation)}" for value, other in list(meant.items())[:2])
+        + ", or ".join(
+            f"{value:,.10g} with {notation_keys(other, notation)}" for value, other in list(meant.items())[:2]
+        )
         if meant
         else ""
     )
 
 
-def no_number(text: str, notation: Notation, unit: str | None = None) -> str:
+def not_a_number(text: str, notation: Notation, unit: str | None = None) -> str:
     """Of a text where a number should be: what to do."""
     may_be = what_it_may_be(text, notation, unit)
     return f"{text!r} is not a number" + (
@@ -211,88 +214,11 @@ def no_number(text: str, notation: Notation, unit: str | None = None) -> str:
     )
 
 
-def without(array: pa.Array, notation: Notation) -> pa.Array:
+def without_missing_numbers(array: pa.Array, notation: Notation) -> pa.Array:
     """Numbers, with nulls for those that stand for a missing value."""
     codes = notation.missing_numbers
     if not len(codes) or not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return array
-    values, valid = numbers(array)
+    values, valid = numpy_values(array)
     gone = np.isin(values, codes) if valid is None else np.isin(values, codes) & valid
-    return null_where(mask(gone), array) if gone.any() else array
-
-
-# --- what a column of texts holds ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Texts, some of which are numbers in a notation."""
-
-    notation: Notation
-    unit: str | None
-    numbers: NDArray[np.bool_]
-    strays: dict[str, int]
-    """The texts that are none, and how often they are there."""
-    different: int
-    """How many different texts are numbers."""
-    mixed: bool = False
-    """Whether those that are none are numbers, too, but with another unit, or without one."""
-    below_zero: bool = False
-    """Whether those that are none are written as bookkeepers write what is below 0: (5) or 5-."""
-
-    @property
-    def is_numbers(self) -> bool:
-        """Whether all are, and there are some."""
-        return bool(self.numbers.any()) and not self.strays
-
-    @property
-    def is_numbers_but_for_a_few(self) -> bool:
-        """Whether they are numbers but for a few texts: in a tenth of the rows, or few different ones among many
-        different numbers.
-        """
-        return (
-            self.mixed
-            or self.below_zero
-            or few_strays(int(self.numbers.sum()), sum(self.strays.values()), self.different, len(self.strays))
-        )
-
-
-def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bool:
-    """Whether a column is one of numbers but for a few texts, by the rows of both kinds, and how many different ones
-    there are of each.
-    """
-    return texts > 0 and (
-        10 * text_rows <= number_rows + text_rows or (text_rows <= number_rows and 4 * texts <= numbers)
-    )
-
-
-def mixture(texts: pa.Array, notation: Notation, any_unit: bool = False) -> Mixture:
-    """Plain texts, nulls among them: which are numbers, all with one unit, or with none.
-
-    `any_unit`: it may be any text, such as kg.
-    """
-    found = [_mixture(texts, notation, unit) for unit in dict.fromkeys((unit_of(texts, any_unit), None))]
-    best = max(found, key=lambda one: int(one.numbers.sum()))
-    if not best.strays or not best.numbers.any():
-        return best
-    bare = pc.replace_substring_regex(
-        pc.replace_substring_regex(texts, rf"^({SIGN})\s*{UNIT}\s*", r"\1"), rf"\s*{UNIT}$", ""
-    )
-    mixed = pc.all(pc.match_substring_regex(bare, _pattern(notation))).as_py()
-    return replace(best, mixed=mixed, below_zero=all(re.fullmatch(r"\(.*\d.*\)|.*\d-", text) for text in best.strays))
-
-
-def _mixture(texts: pa.Array, notation: Notation, unit: str | None) -> Mixture:
-    values, bad = to_numbers(texts, notation, unit)
-    is_number = ~numbers(values.is_null())[0].astype(np.bool_)
-    return Mixture(
-        notation, unit, is_number, counted(texts.filter(mask(bad))), len(texts.filter(mask(is_number)).unique())
-    )
-
-
-def of_any(texts: pa.Array, notations: Iterable[Notation]) -> Mixture | None:
-    """The first notation by which texts are numbers; or else are but for a few texts."""
-    found = [mixture(texts, notation) for notation in notations]
-    return next((one for one in found if one.is_numbers), None) or next(
-        (one for one in found if one.is_numbers_but_for_a_few), None
-    )
+    return null_where(arrow_mask(gone), array) if gone.any() else array

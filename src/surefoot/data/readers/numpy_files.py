@@ -17,11 +17,8 @@ import pyarrow as pa
 from numpy.lib import format as npy
 
 from surefoot.base.errors import UserError
-from surefoot.data.columns import some
-from surefoot.data.readers.source import (
-    Places,
-    Progress,
-    Source,
+from surefoot.base.wording import listed_names
+from surefoot.data.readers.array_columns import (
     array_column,
     array_field,
     number_type,
@@ -30,11 +27,12 @@ from surefoot.data.readers.source import (
     target_field,
     target_type,
 )
+from surefoot.data.readers.source import BytesRead, Places, RowSource
 from surefoot.params.prepare_section import PrepareParams
 
 
 @dataclass
-class Stored:
+class StoredArray:
     """An array in a file that stands at its first value."""
 
     name: str
@@ -46,7 +44,7 @@ class Stored:
     offset: int
 
 
-def open_npy(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
+def open_npy(prepare: PrepareParams, files: list[Path], labels: Path | None) -> RowSource:
     """Inputs from one NPY file, (rows, ...), and targets, (rows,), from another.
 
     Raises:
@@ -57,7 +55,7 @@ def open_npy(prepare: PrepareParams, files: list[Path], labels: Path | None) -> 
     return _open(prepare, files[0], labels)
 
 
-def open_npz(prepare: PrepareParams, files: list[Path], labels: Path | None) -> Source:
+def open_npz(prepare: PrepareParams, files: list[Path], labels: Path | None) -> RowSource:
     """Inputs and targets from the arrays of an NPZ file that prepare.arrays names; targets from an NPY file, where
     prepare.labels names one.
 
@@ -67,8 +65,8 @@ def open_npz(prepare: PrepareParams, files: list[Path], labels: Path | None) -> 
     return _open(prepare, files[0], labels)
 
 
-def _open(prepare: PrepareParams, path: Path, labels: Path | None) -> Source:
-    progress = Progress()
+def _open(prepare: PrepareParams, path: Path, labels: Path | None) -> RowSource:
+    progress = BytesRead()
     with ExitStack() as stack:  # closes what is open if there is an error
         inputs = _stored(stack, path, prepare.arrays.inputs)
         targets = _stored(stack, labels or path, prepare.arrays.targets) if prepare.target else None
@@ -93,10 +91,10 @@ def _open(prepare: PrepareParams, path: Path, labels: Path | None) -> Source:
                 if stored and not stored.fortran:
                     _read(stored, 1)  # at its end a member of a zip is checked
 
-    return Source(pa.schema(fields), batches(), places, None, lambda: progress.read)
+    return RowSource(pa.schema(fields), batches(), places, None, lambda: progress.read)
 
 
-def _fields(prepare: PrepareParams, inputs: Stored, targets: Stored | None) -> list[pa.Field]:
+def _fields(prepare: PrepareParams, inputs: StoredArray, targets: StoredArray | None) -> list[pa.Field]:
     kind = number_type(inputs.dtype)
     if kind is None:
         raise UserError(
@@ -152,7 +150,7 @@ def _way_out(dtype: np.dtype, name: str) -> str:
     return f"save {name}.astype({kinds[dtype.kind]!r})"
 
 
-def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
+def _stored(stack: ExitStack, path: Path, name: str) -> StoredArray:
     """Open an array: a file by itself, or the member `name` of an NPZ file."""
     shown = str(path)
     try:
@@ -161,7 +159,7 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
             members = [member.removesuffix(".npy") for member in archive.namelist()]
             if name not in members:
                 raise UserError(
-                    f"{path}: has no array {name!r}, it has {some(members)}; prepare.arrays names those that"
+                    f"{path}: has no array {name!r}, it has {listed_names(members)}; prepare.arrays names those that"
                     f" count{_names_that_fit(members)}"
                 )
             shown = f"{path}: array {name!r}"
@@ -188,13 +186,13 @@ def _stored(stack: ExitStack, path: Path, name: str) -> Stored:
         )
     if not all(type(size) is int and size >= 0 for size in shape):
         raise UserError(f"{shown}: isn't an array as NumPy saves it: its shape is {shape}")
-    stored = Stored(shown, file, shape, dtype, fortran and len(shape) > 1, file.tell())
+    stored = StoredArray(shown, file, shape, dtype, fortran and len(shape) > 1, file.tell())
     if size < stored.offset + dtype.itemsize * prod(shape):
         raise _short(stored)
     return _copied(stack, stored) if stored.fortran and isinstance(file, zipfile.ZipExtFile) else stored
 
 
-def _copied(stack: ExitStack, stored: Stored) -> Stored:
+def _copied(stack: ExitStack, stored: StoredArray) -> StoredArray:
     """As a temporary file, as a member of a zip can be read from start to end only."""
     copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     while part := _read(stored, 1 << 20):
@@ -203,7 +201,7 @@ def _copied(stack: ExitStack, stored: Stored) -> Stored:
     return replace(stored, file=copy, offset=0)
 
 
-def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
+def _rows(stored: StoredArray, start: int, stop: int) -> np.ndarray:
     """Rows `start` to `stop`, the next that haven't been read."""
     size = stored.dtype.itemsize * prod(stored.shape[1:])
     if stored.fortran:
@@ -226,14 +224,14 @@ def _rows(stored: Stored, start: int, stop: int) -> np.ndarray:
     return np.frombuffer(data, stored.dtype).reshape(stop - start, *stored.shape[1:])
 
 
-def _read(stored: Stored, size: int) -> bytes:
+def _read(stored: StoredArray, size: int) -> bytes:
     try:
         return stored.file.read(size)
     except (EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{stored.name}: is cut short or damaged: {error}") from None
 
 
-def _short(stored: Stored) -> UserError:
+def _short(stored: StoredArray) -> UserError:
     return UserError(f"{stored.name}: is cut short: it should hold {stored.shape} {stored.dtype} values")
 
 

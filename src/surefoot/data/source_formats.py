@@ -37,12 +37,12 @@ USES = {
 DEFAULTS = PrepareParams(source=".", target=".")
 
 
-def of_name(file: str | Path) -> str | None:
+def format_by_name(file: str | Path) -> str | None:
     """The format of a file of this name."""
     return next((form for form, names in NAMES.items() if re.search(names, Path(file).name, re.IGNORECASE)), None)
 
 
-def told(prepare: PrepareParams) -> str | None:
+def told_format(prepare: PrepareParams) -> str | None:
     """The format of `prepare.source`, where params.yaml tells it."""
     if prepare.source.startswith("sklearn:"):
         return "sklearn"
@@ -50,14 +50,14 @@ def told(prepare: PrepareParams) -> str | None:
         return "function"
     if prepare.format != "auto":
         return prepare.format
-    return None if Path(prepare.source).is_dir() else of_name(prepare.source)
+    return None if Path(prepare.source).is_dir() else format_by_name(prepare.source)
 
 
-def useless(prepare: PrepareParams, form: str | None = None) -> Iterator[tuple[str, str]]:
+def useless_keys(prepare: PrepareParams, form: str | None = None) -> Iterator[tuple[str, str]]:
     """Each key that is given and has no use for the source's format, with what is wrong; nothing where the format isn't
     known.
     """
-    form = form or told(prepare)
+    form = form or told_format(prepare)
     for key, formats in USES.items() if form else ():
         section, _, name = key.rpartition(".")
         given, default = (

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from surefoot.base import paths, terminal
-from surefoot.data.columns import many, quoted
-from surefoot.data.features import Categories, Fit, natural
+from surefoot.base.wording import number_of, quoted_names
+from surefoot.data.fitting import CategoriesFit, Fit
+from surefoot.data.vocabulary import natural_order
 
 LONGEST = 40
 """So many characters of a value are shown."""
@@ -15,7 +16,7 @@ WIDE = 100
 KINDS = ("numeric", "boolean", "category", "date")
 
 
-def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
+def doubtful_columns(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
     """What may be otherwise than it was taken for, or teach nothing, or give the target away."""
     fits = list(fits)
     groups = {
@@ -51,7 +52,7 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
         ): [
             fitted.column.name
             for fitted in fits
-            if isinstance(fitted, Categories) and not fitted.told and fitted.with_units
+            if isinstance(fitted, CategoriesFit) and not fitted.told and fitted.with_units
         ],
         (
             "taken as a category, though its values have the look of dates: {} (prepare.dates: a format of strptime's "
@@ -59,7 +60,7 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
         ): [
             fitted.column.name
             for fitted in fits
-            if isinstance(fitted, Categories) and not fitted.told and fitted.like_dates
+            if isinstance(fitted, CategoriesFit) and not fitted.told and fitted.like_dates
         ],
         (
             "taken as a category, though most of its values are numbers: {} (prepare.kinds: numeric, or "
@@ -67,13 +68,13 @@ def doubtful(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
         ): [
             fitted.column.name
             for fitted in fits
-            if isinstance(fitted, Categories) and not fitted.told and 2 * fitted.numbers > fitted.different > 1
+            if isinstance(fitted, CategoriesFit) and not fitted.told and 2 * fitted.numbers > fitted.different > 1
         ],
     }
-    return [told.format(quoted(names)) for told, names in groups.items() if names]
+    return [told.format(quoted_names(names)) for told, names in groups.items() if names]
 
 
-def alike(described: dict[str, Any]) -> list[str]:
+def alike_labels(described: dict[str, Any]) -> list[str]:
     """Classes, and categories of a column, that are written alike: by people they may be meant as one."""
     named = {f"classes of {described['target']!r}": described["classes"]}
     named |= {
@@ -90,13 +91,13 @@ def alike(described: dict[str, Any]) -> list[str]:
         if same := next((looks for looks in by_look.values() if len(looks) > 1), None):
             more = sum(len(looks) > 1 for looks in by_look.values()) - 1
             found.append(
-                f"{what} that differ only in case or blanks: {quoted(same)}"
+                f"{what} that differ only in case or blanks: {quoted_names(same)}"
                 + (f", and {more} more such" if more else "")
             )
     return found
 
 
-def wide(described: dict[str, Any]) -> list[str]:
+def wide_inputs(described: dict[str, Any]) -> list[str]:
     """What one-hot categories will cost in data/batches, where they become many inputs."""
     onehot = [feature for feature in described["features"] if feature.get("encode") == "onehot"]
     width, rows = sum(feature["width"] for feature in onehot), sum(described["rows"].values())
@@ -124,7 +125,7 @@ def _bytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def lines(schema: dict[str, Any]) -> list[str]:
+def column_lines(schema: dict[str, Any]) -> list[str]:
     """A line for each kind of column, and one for missing values."""
     features, found = schema["features"], []
     for kind in KINDS:
@@ -143,9 +144,9 @@ def _how(feature: dict[str, Any]) -> str:
         values = [value for value in feature["values"] if value is not None]
         some = ", ".join(
             value if len(value) <= LONGEST else f"{value[:LONGEST]}..."
-            for value in sorted(map(str, values), key=natural)[:3]
+            for value in sorted(map(str, values), key=natural_order)[:3]
         )
-        return f" ({many(len(values), 'value')}: {some}{', ...' if len(values) > 3 else ''})"
+        return f" ({number_of(len(values), 'value')}: {some}{', ...' if len(values) > 3 else ''})"
     written = feature.get("unit") or feature.get("format")
     return f" (written with {written})" if written else ""
 
