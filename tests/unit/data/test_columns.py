@@ -4,13 +4,13 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.data.sources import prepare_of, write
 
 from surefoot.base.errors import UserError
 from surefoot.base.wording import listed_names, quoted_names
 from surefoot.data.arrow_numpy import numpy_values
 from surefoot.data.columns import choose_columns
 from tests.helpers import PROJECT
+from tests.unit.data.sources import prepare_of, write
 
 SCHEMA = pa.schema(
     {

@@ -2,9 +2,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from tests.data.readers.reading import read, read_arrays, refusal, source_of
 
 from surefoot.data.readers import array_columns
+from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
 
 X = np.arange(120).reshape(10, 3, 4)
 Y = np.arange(10) % 3

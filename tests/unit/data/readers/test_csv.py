@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.readers.reading import read, refusal, source_of
 
 from surefoot.data.readers import csv_text
+from tests.unit.data.readers.reading import read, refusal, source_of
 
 ROWS = 300
 BODY = "".join(f"{number},{number}.5,x\n" for number in range(ROWS))

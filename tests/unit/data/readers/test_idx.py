@@ -3,9 +3,9 @@ import re
 
 import numpy as np
 import pytest
-from tests.data.readers.reading import read, read_arrays, refusal, source_of
 
 from surefoot.data.readers import array_columns
+from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
 
 X = np.arange(60, dtype=np.uint8).reshape(10, 2, 3)
 Y = np.arange(10, dtype=np.uint8) % 3

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.data.readers.reading import read, refusal, source_of
 
 from surefoot.base.errors import UserError
 from surefoot.data.readers import csv_text
 from tests.helpers import PROJECT
+from tests.unit.data.readers.reading import read, refusal, source_of
 
 TEXT = "a,kind\n1,x\n"
 

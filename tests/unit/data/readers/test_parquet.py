@@ -6,7 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.data.readers.reading import read, read_arrays, refusal, source_of
+
+from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
 
 
 @pytest.fixture
