@@ -3,7 +3,6 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 
 import pyarrow as pa
 import pytest
-from tests.data import sources
 
 from surefoot.base.errors import UserError
 from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, as_date_type, read_dates
@@ -11,6 +10,7 @@ from surefoot.data.features import transform
 from surefoot.data.kept_preparation import as_kept, parse_preparation
 from surefoot.data.tables import write_tables
 from surefoot.params.date_formats import CLOCK, ISO, check_format
+from tests.unit.data import sources
 
 
 def write(out, *given, **options):
