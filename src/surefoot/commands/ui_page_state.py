@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from surefoot.base import digests
+from surefoot.data.columns import is_number
 from surefoot.run.page import SHOWN, differing_params
 from surefoot.tracking import mlflow_client, tag_names
 
@@ -138,7 +139,7 @@ def _card(section: str, kind: str, title: str, **settings: Any) -> dict[str, Any
 
 def _result_cards(runs: "list[Run]", measure: str, params: list[str]) -> list[dict[str, Any]]:
     """A metric by the params that differ."""
-    numbers = [name for name in params if all(_is_number(run.data.params.get(name, "")) for run in runs)]
+    numbers = [name for name in params if all(is_number(run.data.params.get(name, "")) for run in runs)]
     result, over = {"key": measure, "type": "METRIC"}, [{"key": name, "type": "PARAM"} for name in numbers]
     cards = []
     if params:
@@ -186,11 +187,3 @@ def _columns(runs: "list[Run]", params: list[str], figures: list[str | None], me
     }
     found = [f"metrics.`{name}`" for name in dict.fromkeys(figures) if name in metrics]
     return ["attributes.`Dataset`"] * (len(data) > 1) + [f"params.`{name}`" for name in known] + found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -103,7 +103,7 @@ def main(texts: list[str], trials: int, metric: str, prune: str, name: str | Non
             "surefoot search needs Optuna, which isn't installed: .venv/bin/python -m pip install --constraint"
             " requirements.txt -e '.[search]'"
         )
-    space = spaces.parse(texts)
+    space = spaces.parse_space(texts)
     if trials < 1:
         raise UserError(f"--trials {trials}: must be at least 1")
     _check_name(name)
@@ -159,7 +159,7 @@ def _run(
     up = rises(settings["metric"])
     data = True  # whether the batches may be others than those that are there
     while len(done) < wanted:
-        values = study.suggest(space, done, settings["seed"], up)
+        values = study.suggest_values(space, done, settings["seed"], up)
         same = next((number for number, trial in enumerate(done, 1) if trial.values == values), None)
         if same:
             trial = done[same - 1].model_copy(update={"why": f"as trial {same}"})
@@ -167,7 +167,7 @@ def _run(
             question = {
                 "metric": settings["metric"],
                 "rises": up,
-                "bars": study.bars(done) if settings["prune"] == "median" else [],
+                "bars": study.median_bars(done) if settings["prune"] == "median" else [],
             }
             trial = _try(home, place, f"{name}-{len(done) + 1}", found.base, values, question, data)
             data = trial.state == "failed" or any(
@@ -210,7 +210,7 @@ def _check_keys(space: dict[str, Distribution], base: str) -> None:
         path = Path(scratch) / "params.yaml"
         for key, given in space.items():
             for value in given.values:
-                path.write_text(spaces.put(base, {key: value}), encoding="utf-8")
+                path.write_text(spaces.put_values(base, {key: value}), encoding="utf-8")
                 try:
                     load(path)
                 except UserError as error:
@@ -322,7 +322,7 @@ def _try(
     def failed(why: str) -> Trial:
         return Trial(values=values, state="failed", value=None, epochs=[], why=why)
 
-    writing.write_bytes(place / paths.PARAMS, spaces.put(base, values).encode())
+    writing.write_bytes(place / paths.PARAMS, spaces.put_values(base, values).encode())
     try:
         load(place / paths.PARAMS)
     except UserError as error:
@@ -413,7 +413,9 @@ def _say_best(name: str, trials: list[Trial], rises: bool, metric: str) -> None:
         for reached, number, values in best
     ]
     terminal.print_lines(*terminal.table_lines(rows))
-    overrides = [part for key, value in best[0][2].items() for part in ("-S", shlex.quote(spaces.override(key, value)))]
+    overrides = [
+        part for key, value in best[0][2].items() for part in ("-S", shlex.quote(spaces.dvc_override(key, value)))
+    ]
     terminal.print_lines(
         "",
         f"in MLflow: tags.`surefoot.sweep` = '{name}'",

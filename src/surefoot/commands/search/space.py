@@ -31,7 +31,7 @@ class Distribution:
         return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
 
-def parse(texts: list[str]) -> dict[str, Distribution]:
+def parse_space(texts: list[str]) -> dict[str, Distribution]:
     """`KEY=KIND(...)` each, sorted by key.
 
     Raises:
@@ -79,7 +79,7 @@ def _bounds(text: str, kind: str, inside: str) -> tuple[float, float]:
     return low, high
 
 
-def put(text: str, values: dict[str, Any]) -> str:
+def put_values(text: str, values: dict[str, Any]) -> str:
     """The text of a params.yaml with other values of some dotted keys, and its comments.
 
     Raises:
@@ -103,7 +103,7 @@ def put(text: str, values: dict[str, Any]) -> str:
     return written.getvalue()
 
 
-def override(key: str, value: Any) -> str:
+def dvc_override(key: str, value: Any) -> str:
     """`KEY=VALUE` as `dvc exp run -S` takes it, in the grammar of Hydra's overrides."""
     return f"{key}={_hydra(value)}"
 

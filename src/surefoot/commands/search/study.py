@@ -27,7 +27,7 @@ class Trial(Document):
 FIRST = 5  # complete trials before any is pruned
 
 
-def suggest(space: dict[str, Distribution], trials: list[Trial], seed: int, rises: bool) -> dict[str, Any]:
+def suggest_values(space: dict[str, Distribution], trials: list[Trial], seed: int, rises: bool) -> dict[str, Any]:
     """The values of the next trial, by Optuna's TPE, which draws at random until it knows ten trials."""
     import optuna
 
@@ -73,7 +73,7 @@ def _known(optuna: Any, space: dict[str, Distribution], distributions: dict[str,
     )
 
 
-def bars(trials: list[Trial]) -> list[float | None]:
+def median_bars(trials: list[Trial]) -> list[float | None]:
     """For each epoch the median of what complete trials had in it: one whose best so far is worse is pruned.
 
     Empty until there are five.

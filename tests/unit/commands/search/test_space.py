@@ -2,14 +2,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot.base.errors import UserError
-from surefoot.commands.search.space import Distribution, override, parse, put
+from surefoot.commands.search.space import Distribution, dvc_override, parse_space, put_values
 from tests.helpers import PROJECT
 
 TEXT = (PROJECT / "params.yaml").read_text()
 
 
 def test_a_space_is_parsed_and_sorted():
-    space = parse(
+    space = parse_space(
         [
             "train.lr=log(1e-3,1)",
             "batch.size=choice(32, 64)",
@@ -26,7 +26,7 @@ def test_a_space_is_parsed_and_sorted():
 
 
 def test_choices_are_values_as_in_params_yaml():
-    (given,) = parse(["train.x=choice(1e-3, true, null, SGD, [128, 64], {a: 1})"]).values()
+    (given,) = parse_space(["train.x=choice(1e-3, true, null, SGD, [128, 64], {a: 1})"]).values()
     assert given.values == (0.001, True, None, "SGD", [128, 64], {"a": 1})
 
 
@@ -53,16 +53,16 @@ def test_choices_are_values_as_in_params_yaml():
 )
 def test_what_is_no_space_is_refused(text, told):
     with pytest.raises(UserError) as refused:
-        parse([text])
+        parse_space([text])
     assert str(refused.value).startswith(f"-S {text}: ")
     assert told in str(refused.value)
 
 
 def test_a_key_twice_and_none_at_all():
     with pytest.raises(UserError, match="given twice"):
-        parse(["train.lr=log(1,2)", "train.lr=log(1,3)"])
+        parse_space(["train.lr=log(1,2)", "train.lr=log(1,3)"])
     with pytest.raises(UserError, match="give at least one key to vary"):
-        parse([])
+        parse_space([])
 
 
 def test_what_is_drawn_is_short_and_within_the_bounds():
@@ -73,7 +73,7 @@ def test_what_is_drawn_is_short_and_within_the_bounds():
 
 
 def test_values_are_put_in_and_the_rest_stays():
-    changed = put(
+    changed = put_values(
         TEXT,
         {
             "train.lr": 0.0123,
@@ -95,7 +95,7 @@ def test_values_are_put_in_and_the_rest_stays():
 
 def test_a_key_below_a_value_is_refused():
     with pytest.raises(UserError, match=r"-S train\.lr\.x: lr in params\.yaml isn't a section"):
-        put(TEXT, {"train.lr.x": 1})
+        put_values(TEXT, {"train.lr.x": 1})
 
 
 @pytest.mark.parametrize(
@@ -107,5 +107,5 @@ def test_an_override_means_to_dvc_what_it_means_here(value, tmp_path):
 
     path = tmp_path / "params.yaml"
     path.write_text("train: {x: 1}\n")
-    apply_overrides(path, to_path_overrides([override("train.x", value)])["params.yaml"])
+    apply_overrides(path, to_path_overrides([dvc_override("train.x", value)])["params.yaml"])
     assert YAML(typ="safe").load(path) == {"train": {"x": value}}

@@ -1,9 +1,9 @@
 import pytest
 
-from surefoot.commands.search.space import parse
-from surefoot.commands.search.study import Trial, bars, suggest
+from surefoot.commands.search.space import parse_space
+from surefoot.commands.search.study import Trial, median_bars, suggest_values
 
-SPACE = parse(
+SPACE = parse_space(
     ["train.lr=log(1e-3,1)", "batch.size=choice(32,64)", "train.epochs=int(1,9)", "train.momentum=uniform(0,0.99)"]
 )
 
@@ -20,7 +20,7 @@ def quality(values):
 def searched(count, seed=0, trials=()):
     done = list(trials)
     while len(done) < count:
-        values = suggest(SPACE, done, seed, rises=False)
+        values = suggest_values(SPACE, done, seed, rises=False)
         state = ("complete", "complete", "pruned", "failed")[len(done) % 4]
         done.append(trial(values, state, quality(values), [quality(values), None] if state != "failed" else []))
     return done
@@ -52,7 +52,7 @@ def test_it_finds_better_than_chance():
     """The mean of what is tried after the first ten, which are drawn at random, against these ten."""
     done = []
     while len(done) < 40:
-        values = suggest(SPACE, done, 0, rises=False)
+        values = suggest_values(SPACE, done, 0, rises=False)
         done.append(trial(values, value=quality(values)))
     before, after = ([found.value for found in part] for part in (done[:10], done[10:]))
     assert sum(after) / 30 < sum(before) / 10
@@ -60,11 +60,11 @@ def test_it_finds_better_than_chance():
 
 def test_bars_are_medians_of_complete_trials():
     complete = [trial(epochs=[number, 10 * number]) for number in range(1, 6)]
-    assert bars(complete[:4]) == []
-    assert bars([*complete[:4], trial(state="pruned", epochs=[9])]) == []
-    assert bars([*complete, trial(state="pruned", epochs=[9, 90]), trial(state="failed")]) == [3, 30]
+    assert median_bars(complete[:4]) == []
+    assert median_bars([*complete[:4], trial(state="pruned", epochs=[9])]) == []
+    assert median_bars([*complete, trial(state="pruned", epochs=[9, 90]), trial(state="failed")]) == [3, 30]
 
 
 def test_no_bar_where_too_few_say_anything():
     complete = [trial(epochs=[None, 1.0, 2.0][: 3 if number < 3 else 2]) for number in range(6)]
-    assert bars(complete) == [None, 1.0, None]
+    assert median_bars(complete) == [None, 1.0, None]
