@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow.models import ModelSignature
 
-PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "safetensors", "pydantic", "ruamel.yaml")
+PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "safetensors", "pydantic")
 
 
 DESCRIPTION, WEIGHTS = "description.json", "model.safetensors"
