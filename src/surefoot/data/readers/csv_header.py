@@ -1,6 +1,7 @@
-"""The first rows of a CSV file: the names of its columns; and, where they don't fit, what may be the cause."""
+"""The first rows of a CSV file: the names of its columns, and whether its values fit them."""
 
 import csv as plain
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,21 +26,7 @@ def read_header(
         UserError: there are no names, or no text.
     """
     csv = prepare.csv
-    if start.startswith(b"PK\x03\x04"):
-        raise UserError(f"{file}: is a ZIP archive, or an Excel workbook; save it as CSV")
-    lines = start.splitlines(keepends=True)
-    reader = plain.reader((line.decode() for line in lines), delimiter=delimiter, quotechar=csv.quote)
-    try:
-        first = next(filter(None, reader), []) if csv.header is True else []
-        length = sum(map(len, lines[: reader.line_num])) if csv.header is True else 0
-        body = _whole_rows(reader, len(lines), whole)
-    except UnicodeDecodeError as error:
-        at = sum(map(len, lines[: reader.line_num])) + error.start
-        raise UserError(
-            f"{file}: byte {at} is not {encoding} text; save it as such, or name its encoding in prepare.csv.encoding"
-        ) from None
-    except plain.Error as error:
-        raise UserError(f"{file}: row 1: not a CSV header: {error}") from None
+    first, body, length = _first_rows(prepare, file, start, whole, delimiter, encoding)
     if b"\0" in start[:START_BYTES]:
         raise UserError(
             f"{file}: has NUL characters among its text, as UTF-16 has without a mark; name its encoding in"
@@ -47,27 +34,63 @@ def read_header(
         )
     if csv.header is True:
         _check_names(prepare, file, first)
-    if csv.quote != "'" and _fits_in_single_quotes(lines, delimiter, len(csv.given or first), body):
+    if csv.quote != "'" and _fits_in_single_quotes(start, delimiter, len(csv.given or first), body):
         raise UserError(f"""{file}: its values stand in single quotes: prepare.csv.quote: "'\"""")
-    if (
-        csv.header is not True
-        and csv.given
-        and body
-        and [value.strip() for value in body[0]] == [name.strip() for name in csv.given]
-    ):
+    given = csv.given or []
+    if csv.header is not True and given and body and [*map(str.strip, body[0])] == [*map(str.strip, given)]:
         raise UserError(
             f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a"
             " header"
         )
-    if csv.given and first and len(first) != len(csv.given) and first[-1].strip():
-        raise UserError(f"{file}: row 1: has {number_of(len(first), 'value')}; prepare.csv.names has {len(csv.given)}")
-    for number, row in enumerate([first, *body] if first else body, 1):
-        if any(value != value.lstrip() and value.lstrip().startswith(csv.quote) for value in row):
-            raise UserError(
-                f"{file}: row {number}: a blank stands between a delimiter and a quote, which then is none; remove such"
-                " blanks"
-            )
-    return _one_for_each(list(csv.given or first), body, row_labels=not csv.given), length
+    if given and first and len(first) != len(given) and first[-1].strip():
+        raise UserError(f"{file}: row 1: has {number_of(len(first), 'value')}; prepare.csv.names has {len(given)}")
+    if row := _blank_before_quote([first, *body] if first else body, start, delimiter, csv.quote):
+        raise UserError(
+            f"{file}: row {row}: a blank stands between a delimiter and a quote, which then is none; remove such blanks"
+        )
+    return _one_for_each(list(given or first), body, row_labels=not given), length
+
+
+def _first_rows(
+    prepare: PrepareParams, file: Path, start: bytes, whole: bool, delimiter: str, encoding: str
+) -> tuple[list[str], list[list[str]], int]:
+    """The values of the header, where there is one, and of the rows after it; and the header's bytes."""
+    if start.startswith(b"PK\x03\x04"):
+        raise UserError(f"{file}: is a ZIP archive, or an Excel workbook; save it as CSV")
+    lines = start.splitlines(keepends=True)
+    reader = plain.reader((line.decode() for line in lines), delimiter=delimiter, quotechar=prepare.csv.quote)
+    try:
+        first = next(filter(None, reader), []) if prepare.csv.header is True else []
+        length = sum(map(len, lines[: reader.line_num]))
+        return first, _whole_rows(reader, len(lines), whole), length
+    except UnicodeDecodeError as error:
+        at = sum(map(len, lines[: reader.line_num])) + error.start
+        raise UserError(
+            f"{file}: byte {at} is not {encoding} text; save it as such, or name its encoding in prepare.csv.encoding"
+        ) from None
+    except plain.Error as error:
+        raise UserError(f"{file}: row 1: not a CSV header: {error}") from None
+
+
+def _blank_before_quote(rows: list[list[str]], start: bytes, delimiter: str, quote: str) -> int | None:
+    """The number of the first row in which a blank stands between a delimiter and a quote.
+
+    By the text where values look so: one that stands in quotes may begin with a blank and a quote.
+    """
+    if not any(value[:1].isspace() and value.lstrip().startswith(quote) for row in rows for value in row):
+        return None
+    mark, between = re.escape(quote), re.escape(delimiter)
+    values = re.compile(rf"(?:{mark}(?:[^{mark}]|{mark}{mark})*{mark})?[^{between}\r\n]*({between}|\r\n|\r|\n|$)")
+    number, empty = 1, True
+    for found in values.finditer(start.decode(errors="replace")):
+        if re.match(rf"[^\S\r\n]+{mark}", found[0]):
+            return number
+        ends = found[1] != delimiter
+        empty = empty and ends and found[0] == found[1]  # rows without anything aren't counted
+        number, empty = (number + (not empty), True) if ends else (number, False)
+        if number > len(rows):
+            break
+    return None
 
 
 def _whole_rows(reader: Iterator[list[str]], lines: int, whole: bool) -> list[list[str]]:
@@ -83,13 +106,14 @@ def _whole_rows(reader: Iterator[list[str]], lines: int, whole: bool) -> list[li
     return rows
 
 
-def _fits_in_single_quotes(lines: list[bytes], delimiter: str, values: int, body: list[list[str]]) -> bool:
+def _fits_in_single_quotes(start: bytes, delimiter: str, values: int, body: list[list[str]]) -> bool:
     """Whether rows have as many values as there are names only where single quotes are taken for such: a delimiter
     stands within them.
     """
     if all(len(row) == values for row in body) or not any(value.startswith("'") for row in body for value in row):
         return False
-    reader = plain.reader((line.decode(errors="replace") for line in lines), delimiter=delimiter, quotechar="'")
+    lines = (line.decode(errors="replace") for line in start.splitlines(keepends=True))
+    reader = plain.reader(lines, delimiter=delimiter, quotechar="'")
     return all(len(row) == values for row in islice(filter(None, reader), len(body)))
 
 

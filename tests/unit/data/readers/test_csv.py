@@ -4,7 +4,7 @@ import re
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from surefoot.data.readers import csv_text
@@ -86,6 +86,7 @@ def test_the_ways_to_write_csv(file, text):
     st.integers(8, 12),
     st.integers(1, 4),
 )
+@example(rows=[(0.0, ' "')], bits=8, parts=1)
 def test_numbers_and_texts_come_back_as_they_were_written_in_any_blocks_and_parts(tmp_path_factory, rows, bits, parts):
     directory = tmp_path_factory.mktemp("any")
     quoted = ['{!r},"{}"\n'.format(number, text.replace('"', '""')) for number, text in rows]

@@ -153,6 +153,11 @@ def test_a_header_of_numbers_is_a_header(tmp_path):
             "row 2: a blank stands between a delimiter and a quote, which then is none; remove such blanks",
         ),
         (
+            'a,b,kind\n1," ""u\nv",x\n\n2, "u",x\n',
+            {},
+            "row 3: a blank stands between a delimiter and a quote, which then is none; remove such blanks",
+        ),
+        (
             "a,b,kind\n" + PLAIN,
             {"csv": {"header": ["a", "b", "kind"]}},
             "row 1 holds the names that params.yaml gives; prepare.csv.header: true says that",
