@@ -35,7 +35,7 @@ from surefoot.params.prepare_section import PrepareParams
 from surefoot.params.reading import load
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
-from surefoot.serving import mlflow_model
+from surefoot.serving import logged_network, model_description, rows_to_predict
 from surefoot.tracking import find_runs, mlflow_client, tag_names
 from surefoot.training import numerics
 
@@ -140,7 +140,7 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
         )
     chosen = params.train.model
     description = {"factory": chosen.factory, "arguments": chosen.arguments, **preparation(index)}
-    return Model(str(path), mlflow_model.network(description, path), description)
+    return Model(str(path), logged_network.network_with_weights(description, path), description)
 
 
 def _from_mlflow(stack: ExitStack, uri: str | None, run: str | None) -> Model:
@@ -165,7 +165,7 @@ def _from_mlflow(stack: ExitStack, uri: str | None, run: str | None) -> Model:
     path = _fetch(str(uri), scratch)
     sys.path.insert(0, str(path / "code"))
     stack.callback(sys.path.remove, str(path / "code"))
-    return Model(str(name), *mlflow_model.load(path / "data" / "network"))
+    return Model(str(name), *logged_network.load_logged_network(path / "data" / "network"))
 
 
 def _fetch(uri: str, scratch: Path) -> Path:
@@ -190,7 +190,9 @@ def _batches(model: Model, source: RowSource, path: Path, prepare: PrepareParams
     columns = _columns(model, source.schema, path)
     cleaner = Cleaner(
         [column for column in columns if column.kind != "category"],
-        mlflow_model.as_trained(model.features, mlflow_model.notation_of(model.description), prepare),
+        rows_to_predict.params_to_predict(
+            model.features, model_description.notation_of_model(model.description), prepare
+        ),
     )
     labels = [f"probability_{label}" for label in model.description["classes"]]
     taken = [name for name in ("prediction", *labels) if name in source.schema.names]
@@ -201,7 +203,7 @@ def _batches(model: Model, source: RowSource, path: Path, prepare: PrepareParams
         for start in range(0, given.num_rows, ROWS):
             batch = given.slice(start, ROWS)
             inputs = _inputs(model, cleaner, batch, first, source.where)
-            answers = mlflow_model.answers(model.network, model.description, inputs)
+            answers = logged_network.predict_rows(model.network, model.description, inputs)
             yield _beside(batch, answers, first, source.schema)
             first += batch.num_rows
 
@@ -255,7 +257,7 @@ def _inputs(
     Raises:
         UserError: naming the row and the column of a value that can't be.
     """
-    notation = mlflow_model.notation_of(model.description)
+    notation = model_description.notation_of_model(model.description)
     given = {
         feature["column"]: _plain(batch.column(feature["column"]), feature, notation, where, first)
         for feature in model.features
@@ -268,14 +270,16 @@ def _inputs(
             assert cleaned is not None
             given[name] = cleaned.column(name)
             continue
-        given[name] = mlflow_model.as_arrow(given[name], feature, notation)
+        given[name] = rows_to_predict.as_arrow(given[name], feature, notation)
         if given[name].null_count and None not in feature["values"]:
             row = int(pc.index(given[name].is_null(), True).as_py())
             raise UserError(
                 f"{where(first + row)}, column {name!r}: empty; a category is needed in every row (or"
                 " prepare.missing.category: constant)"
             )
-    return mlflow_model.finite(transform(given, model.features), model.features, lambda row: where(first + row))
+    return rows_to_predict.check_finite(
+        transform(given, model.features), model.features, lambda row: where(first + row)
+    )
 
 
 def _plain(

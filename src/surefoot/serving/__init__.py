@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from surefoot.serving.mlflow_model import Predictor
+    from surefoot.serving.predictor import Predictor
 
 
 def _load_pyfunc(path: str) -> "Predictor":
     """MLflow's entry point: models name the module `surefoot.serving`."""
-    from surefoot.serving import mlflow_model
+    from surefoot.serving import predictor
 
-    return mlflow_model.load_pyfunc(path)
+    return predictor.load_pyfunc(path)

@@ -18,11 +18,11 @@ from surefoot.base import errors, writing
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import describe_error
 from surefoot.data.features import transform
-from surefoot.serving import mlflow_model
+from surefoot.serving import logged_network, mlflow_model, model_description, rows_to_predict
 
 DIRECTORY = "onnx"
 PATH = f"{DIRECTORY}/model.onnx"
-PATHS = {PATH, f"{DIRECTORY}/{mlflow_model.DESCRIPTION}"}  # all that `export` makes
+PATHS = {PATH, f"{DIRECTORY}/{model_description.DESCRIPTION}"}  # all that `export` makes
 PACKAGES = ("onnx", "onnxscript")
 TOLERANCE = 1e-4  # of two ways to compute the same; relative to the largest output
 
@@ -46,8 +46,8 @@ def export(weights: bytes, description: dict[str, Any], examples: list[Any]) -> 
             f"train.onnx: true needs {' and '.join(lacking)}: .venv/bin/pip install -e '.[onnx]'; or set it to false"
         )
     with tempfile.TemporaryDirectory() as scratch:
-        writing.write_bytes(Path(scratch) / mlflow_model.WEIGHTS, weights)
-        writing.write_json(Path(scratch) / mlflow_model.DESCRIPTION, description)
+        writing.write_bytes(Path(scratch) / model_description.WEIGHTS, weights)
+        writing.write_json(Path(scratch) / model_description.DESCRIPTION, description)
         writing.write_json(Path(scratch) / "examples.json", examples)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
         done = subprocess.run(
@@ -76,8 +76,8 @@ def main() -> None:
     import torch
 
     here = Path(sys.argv[1])
-    description = mlflow_model.read_description(here)
-    network = mlflow_model.network(description, here / mlflow_model.WEIGHTS)
+    description = model_description.read_description(here)
+    network = logged_network.network_with_weights(description, here / model_description.WEIGHTS)
     inputs = _inputs(description, json.loads((here / "examples.json").read_text()))
     scale = description.get("target_scale")
     if scale:
@@ -102,7 +102,7 @@ def main() -> None:
         node.metadata_props.clear()  # paths of this machine, and lines of its code
     (here / DIRECTORY).mkdir()
     program.save(here / PATH)
-    writing.write_json(here / DIRECTORY / mlflow_model.DESCRIPTION, description)
+    writing.write_json(here / DIRECTORY / model_description.DESCRIPTION, description)
     _check(here / PATH, inputs.numpy(), expected, scale)
 
 
@@ -131,13 +131,14 @@ def _inputs(description: dict[str, Any], examples: list[Any]) -> Any:
     from surefoot.training.minibatches import Stored
 
     features = description["features"]
-    rows = mlflow_model.example(description, examples)
+    rows = mlflow_model.example_rows(description, examples)
     if isinstance(rows, np.ndarray):
         given: dict[str, Any] = {features[0]["column"]: rows}
     else:
-        notation = mlflow_model.notation_of(description)
+        notation = model_description.notation_of_model(description)
         given = {
-            feature["column"]: mlflow_model.as_arrow(rows[feature["column"]], feature, notation) for feature in features
+            feature["column"]: rows_to_predict.as_arrow(rows[feature["column"]], feature, notation)
+            for feature in features
         }
     inputs = transform(given, features).reshape(-1, *description["input_shape"])
     prepared = Stored(np.concatenate([inputs, inputs]), description["scale"])

@@ -6,7 +6,7 @@ import pytest
 from surefoot.base.errors import UserError
 from surefoot.data.features import transform
 from surefoot.data.vocabulary import Vocabulary, category_keys, texts_of_categories
-from surefoot.serving.mlflow_model import as_arrow
+from surefoot.serving.rows_to_predict import as_arrow
 from tests.unit.data.sources import write
 
 

@@ -20,7 +20,7 @@ from surefoot.base.errors import UserError
 from surefoot.commands import predict
 from surefoot.data.batch_store import open_store
 from surefoot.params.reading import load
-from surefoot.serving import mlflow_model
+from surefoot.serving import logged_network, predictor
 from surefoot.training import network as networks
 from tests.docs.test_data import ran
 from tests.helpers import PROJECT
@@ -319,7 +319,7 @@ def model(tmp_path, monkeypatch):
 
 def says(model, *what):
     with pytest.raises(UserError) as told:
-        mlflow_model.load(model)
+        logged_network.load_logged_network(model)
     assert len(str(told.value).splitlines()) == 1
     for text in what:
         assert text in str(told.value)
@@ -327,7 +327,9 @@ def says(model, *what):
 
 
 def test_as_it_should_be(model):
-    given = mlflow_model.Predictor(*mlflow_model.load(model)).predict(pd.DataFrame({"a": [1.0, 2.0], "b": [0, 1]}))
+    given = predictor.Predictor(*logged_network.load_logged_network(model)).predict(
+        pd.DataFrame({"a": [1.0, 2.0], "b": [0, 1]})
+    )
     assert list(given) == ["prediction", "probability_x", "probability_y"]
 
 
