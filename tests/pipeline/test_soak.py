@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from surefoot import cli
 from surefoot.base import locks
+from surefoot.commands import sync
 from surefoot.tracking import tracker as tracker_module
 from surefoot.tracking.tracker import Tracker
 from tests.helpers import PROJECT, description
@@ -108,7 +108,7 @@ def test_test_metrics_that_an_outage_kept_from_mlflow_come_with_sync(trained, mo
     assert "warning: MLflow at http://127.0.0.1:9" in trained.stage("evaluate").err
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert "test/loss" not in trained.runs()[0].data.metrics
-    cli.sync(None)
+    sync.main()
     (run,) = trained.runs()
     assert {"test/loss", "test/accuracy"} <= set(run.data.metrics)
     assert [

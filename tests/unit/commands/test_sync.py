@@ -202,7 +202,7 @@ def test_a_mark_that_is_not_whole_is_told_and_stops_no_other(trained, capfd):
 
 def test_training_and_evaluating_again_mend_a_mark_that_is_not_whole(trained, capfd):
     trained.train("0.1")
-    store = TrajectoryStore(paths.trajectory())
+    store = TrajectoryStore(paths.trajectory_store())
     (run,) = store.runs().values()
     for broken in (
         {"model": {}},
