@@ -235,7 +235,7 @@ def test_a_sample(project):
             "src/surefoot/training/loop.py",
             "import math",
             "import math, cmath",
-            "Surefoot's own code, surefoot.training.loop (recorded ",
+            "Surefoot's own code, loop (recorded ",
             marks=pytest.mark.slow,
         ),
     ],

@@ -50,6 +50,46 @@ def digests(own: dict[str, Path]) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """The digest of what a module does: comments, layout and docstrings don't count."""
+    return sha256(ast.unparse(_without_docstrings(path)).encode())
+
+
+def arithmetic_digest(path: Path, package: str) -> str:
+    """The digest of what a module computes.
+
+    As `digest`, and what it says where it raises doesn't count, as no result comes of that, nor do annotations, nor
+    where in its own package it imports names from: a module may be moved or renamed.
+    """
+    return sha256(ast.unparse(_Arithmetic(package).visit(_without_docstrings(path))).encode())
+
+
+class _Arithmetic(ast.NodeTransformer):
+    """Leaves what decides a result."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:  # noqa: ARG002
+        return ast.Raise()
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        return None if node.level or (node.module or "").partition(".")[0] == self._package else node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self.generic_visit(node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        node.annotation = ast.Constant(None)
+        self.generic_visit(node)
+        return node
+
+
+def _without_docstrings(path: Path) -> ast.Module:
     tree = ast.parse(reading.read_file(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -60,7 +100,7 @@ def digest(path: Path) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-    return sha256(ast.unparse(tree).encode())
+    return tree
 
 
 def functions_in(values: object) -> list[str]:

@@ -6,24 +6,21 @@ from typing import Any
 
 from surefoot.base import code_digests, digests
 
-# A change to these can change a bit of a state. A change to any other module of Surefoot can't.
-TRAINING_CODE = (
-    *(
-        "surefoot.training.loop",
-        "surefoot.training.network",
-        "surefoot.training.objective",
-        "surefoot.training.optimizer",
-        "surefoot.training.weight_average",
-    ),
-    *(
-        "surefoot.training.minibatches",
-        "surefoot.training.numerics",
-        "surefoot.training.openblas_linear",
-        "surefoot.data.order",
-        "surefoot.data.splitmix64",
-    ),
-)
-FORMAT = 2
+# The code of Surefoot's that computes a state, by labels that stay when a module is moved or renamed. A change to any
+# other module can't change a bit of it.
+TRAINING_CODE = {
+    "average": "surefoot.training.weight_average",
+    "linear": "surefoot.training.openblas_linear",
+    "loop": "surefoot.training.loop",
+    "minibatches": "surefoot.training.minibatches",
+    "network": "surefoot.training.network",
+    "numerics": "surefoot.training.numerics",
+    "objective": "surefoot.training.objective",
+    "optimizer": "surefoot.training.optimizer",
+    "order": "surefoot.data.order",
+    "splitmix64": "surefoot.data.splitmix64",
+}
+FORMAT = 3  # 1 and 2 named modules
 
 
 def origin(
@@ -80,7 +77,7 @@ def origin(
             "fingerprint": fingerprint,
         },
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
-        "code": {name: _digest(name) for name in TRAINING_CODE},
+        "code": {label: _digest(module) for label, module in TRAINING_CODE.items()},
         "model": {"factory": factory, "arguments": arguments, "source": code_digests.digests(own)},
         "first_state": digests.sha256(first_state),
         "loss": {**loss, "source": code_digests.digests(of_loss)},
@@ -104,7 +101,7 @@ def sources(*functions: str) -> dict[str, str]:
 def _digest(module: str) -> str:
     path = code_digests.module_file(module)
     assert path
-    return code_digests.digest(path)
+    return code_digests.arithmetic_digest(path, "surefoot")
 
 
 def _version(package: str) -> str:

@@ -1,7 +1,9 @@
+import ast
 import hashlib
 import importlib
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -290,21 +292,71 @@ print(plan.identity, *plan.epoch_keys())
 """
 
 
-def test_where_the_repository_lies_does_not_count(batched, tmp_path_factory):
-    """Two processes with a source tree of their own each, one at a path with a space in it, and other hash seeds."""
-    found = []
-    for name in ("one", "another place"):
-        root = tmp_path_factory.mktemp("where") / name
+@pytest.fixture
+def elsewhere(batched, tmp_path_factory):
+    """What the plan says in a copy of the project with a source tree of its own, which may be changed first."""
+
+    def keys_there(name, change=lambda surefoot: None, plan=PLAN, **environment):
+        root = tmp_path_factory.mktemp("elsewhere") / name
         shutil.copytree(batched.path, root)
         shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-        environment = {**os.environ, "PYTHONPATH": "src", "HOME": str(root), "PYTHONHASHSEED": str(len(found))}
-        found.append(
-            subprocess.run(
-                [sys.executable, "-c", PLAN], cwd=root, env=environment, capture_output=True, text=True, check=True
-            ).stdout
+        change(root / "src/surefoot")
+        environment = {**os.environ, "PYTHONPATH": "src", **environment}
+        found = subprocess.run([sys.executable, "-c", plan], cwd=root, env=environment, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        assert len(found.stdout.split()) == 3
+        return found.stdout
+
+    return keys_there
+
+
+def test_where_the_repository_lies_does_not_count(elsewhere, tmp_path):
+    """Two processes with a source tree of their own each, one at a path with a space in it, and other hash seeds."""
+    one = elsewhere("one", HOME=str(tmp_path), PYTHONHASHSEED="0")
+    assert elsewhere("another place", HOME="/nowhere", PYTHONHASHSEED="1") == one
+
+
+def edit_all(surefoot, edit):
+    for path in surefoot.rglob("*.py"):
+        path.write_text(edit(path.read_text()))
+
+
+def test_a_module_that_is_moved_or_renamed_changes_no_key(elsewhere):
+    """Each that counts: the whole of training/ to another folder, and one file of another."""
+
+    def move(surefoot):
+        (surefoot / "training").rename(surefoot / "learning")
+        (surefoot / "data/order.py").rename(surefoot / "learning/order_of_rows.py")
+        edit_all(
+            surefoot,
+            lambda text: (
+                text.replace("surefoot.training", "surefoot.learning")
+                .replace("surefoot import training", "surefoot import learning")
+                .replace("surefoot.data.order", "surefoot.learning.order_of_rows")
+            ),
         )
-    assert found[0] == found[1]
-    assert len(found[0].split()) == 3
+
+    counted = origin.TRAINING_CODE.values()
+    assert all(name.startswith("surefoot.training.") or name == "surefoot.data.order" for name in counted)
+    assert elsewhere("moved", move, PLAN.replace("surefoot.training", "surefoot.learning")) == elsewhere("as it is")
+
+
+def test_a_message_changes_no_key_and_arithmetic_does(elsewhere):
+    def other_words(surefoot):
+        assert "the network fails" in (surefoot / "training/loop.py").read_text()
+        for folder in ("training", "data"):
+            edit_all(
+                surefoot / folder, lambda text: re.sub(r"\b(fails|is needed|became|takes none)\b", "(!) \\1", text)
+            )
+
+    def other_arithmetic(surefoot):
+        path = surefoot / "training/loop.py"
+        assert "math.hypot(*[" in path.read_text()
+        path.write_text(path.read_text().replace("math.hypot(*[", "2 * math.hypot(*["))
+
+    as_it_is = elsewhere("as it is")
+    assert elsewhere("other words", other_words) == as_it_is
+    assert not set(elsewhere("other arithmetic", other_arithmetic).split()) & set(as_it_is.split())
 
 
 # --- Sources -------------------------------------------------------------------------------------
@@ -435,14 +487,17 @@ def test_packages_that_are_imported_enter_with_their_version(package):
     assert origin._version("safetensors") == importlib.metadata.version("safetensors")
 
 
-@pytest.mark.parametrize("name", origin.TRAINING_CODE)
-def test_training_code_counts(monkeypatch, tmp_path, name):
+@pytest.fixture
+def of_code(monkeypatch, tmp_path):
+    """The digests of Surefoot's own code, with another text for the module of a label."""
     real = code_digests.module_file
 
-    def origin_of(path=None):
-        monkeypatch.setattr(
-            code_digests, "module_file", lambda module: path if module == name and path else real(module)
-        )
+    def digests_of(label=None, text=""):
+        changed = tmp_path / "changed.py"
+        changed.write_text(text)
+        module = origin.TRAINING_CODE.get(label)
+        monkeypatch.setattr(code_digests, "module_file", lambda name: changed if name == module else real(name))
+        nothing = {key: {} for key in ("optimizer", "step", "average", "schedule", "data", "arguments")}
         return origin.origin(
             seed=0,
             numerics="portable",
@@ -451,33 +506,86 @@ def test_training_code_counts(monkeypatch, tmp_path, name):
             deterministic=True,
             fingerprint="",
             factory="networks.mlp:mlp",
-            arguments={},
             first_state=b"",
             loss={"name": "auto"},
-            optimizer={},
-            step={},
-            average={},
-            schedule={},
-            data={},
-        )
+            **nothing,
+        )["code"]
 
-    before = origin_of()
-    changed = tmp_path / "changed.py"
-    changed.write_text(real(name).read_text() + "\n# a comment\n")
-    assert origin_of(changed) == before
-    changed.write_text(real(name).read_text() + "\nADDED = 1\n")
-    assert origin_of(changed) != before
+    return digests_of
 
 
-def test_the_training_code_is_all_that_the_loop_imports():
-    """Whatever the modules listed import of this project is listed too, or carries no number."""
-    found = set().union(*(code_digests._imports(name, code_digests.module_file(name)) for name in origin.TRAINING_CODE))
-    ours = {name for name in found if name.startswith("surefoot.") and code_digests.module_file(name)}
-    assert ours - set(origin.TRAINING_CODE) == {
-        "surefoot.base.errors",
-        "surefoot.base.user_code",
-        "surefoot.training.divergence",
-    }
+def source_of(label):
+    return code_digests.module_file(origin.TRAINING_CODE[label]).read_text()
+
+
+@pytest.mark.parametrize("label", origin.TRAINING_CODE)
+def test_training_code_counts(of_code, label):
+    before, text = of_code(), source_of(label)
+    assert of_code(label, text + "\n# a comment\n") == before
+    after = of_code(label, text + "\nADDED = 1\n")
+    assert {name for name in before if before[name] != after[name]} == {label}
+
+
+CODE = """
+from surefoot.base.errors import UserError
+import math
+
+def half(value: float, name: str = "a") -> float:
+    share: float = 2.0
+    if not math.isfinite(value):
+        raise UserError(f"{name} is no number") from None
+    return value / share
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('f"{name} is no number"', '"not this one", name', True),
+        ("surefoot.base.errors", "surefoot.elsewhere", True),
+        ("import UserError", "import UserError, math", True),
+        ("value: float", "value: int | float", True),
+        ("-> float", "-> Any", True),
+        ("share: float", "share: int", True),
+        ("import math", "import numpy as math", False),
+        ("share: float = 2.0", "share: float = 3.0", False),
+        ('name: str = "a"', 'name: str = "b"', False),
+        ("not math", "math", False),
+        ('raise UserError(f"{name} is no number") from None', "pass", False),
+        ("value / share", "share / value", False),
+    ],
+)
+def test_only_arithmetic_counts(of_code, old, new, same):
+    assert old in CODE
+    assert (of_code("loop", CODE.replace(old, new)) == of_code("loop", CODE)) is same
+
+
+# What digested modules import, beside each other: it carries no number.
+HARMLESS = {"surefoot.base.errors", "surefoot.base.user_code", "surefoot.training.divergence"}
+
+
+@pytest.mark.parametrize("label", origin.TRAINING_CODE)
+def test_the_training_code_is_all_that_it_imports(label):
+    """By name, and as it is named: what is dropped from the digest then says nothing."""
+    for node in ast.walk(ast.parse(source_of(label))):
+        if isinstance(node, ast.Import):
+            assert not any(name.name.startswith("surefoot") for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("surefoot"):
+            assert node.module in {*origin.TRAINING_CODE.values(), *HARMLESS}
+            for name in node.names:
+                assert not name.asname
+                assert not code_digests.module_file(f"{node.module}.{name.name}")
+
+
+def test_what_the_training_code_defines_has_one_name_each():
+    """So a name alone says which one is imported."""
+    names = [
+        node.name
+        for label in origin.TRAINING_CODE
+        for node in ast.parse(source_of(label)).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_weights_that_a_factory_reads_count(batched, monkeypatch, request):

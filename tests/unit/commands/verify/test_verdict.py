@@ -13,7 +13,7 @@ ORIGIN = {
     "seed": 0,
     "numerics": {"profile": "portable", "threads": 1, "fingerprint": "a" * 64},
     "versions": {"torch": "2.13.0", "numpy": "2.4.6"},
-    "code": {"surefoot.training.loop": "b" * 64},
+    "code": {"loop": "b" * 64},
     "model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [5]}, "source": {"networks.mlp": "c" * 64}},
     "first_state": "d" * 64,
     "loss": {"name": "losses.mine:loss", "arguments": {}, "source": {"losses.mine": "c" * 64}},
@@ -47,8 +47,8 @@ def changed(**changes):
         ),
         ({"versions__torch": "2.12.0"}, "the version of torch (recorded 2.13.0, now 2.12.0)"),
         (
-            {"code__surefoot.training.loop": "f" * 64},
-            f"Surefoot's own code, surefoot.training.loop (recorded {'b' * 12}, now {'f' * 12})",
+            {"code__loop": "f" * 64},
+            f"Surefoot's own code, loop (recorded {'b' * 12}, now {'f' * 12})",
         ),
         (
             {"model__source__networks.mlp": "f" * 64},
