@@ -42,10 +42,10 @@ def explain(error: BaseException) -> str | None:
     place = f"{named}: " if isinstance(named, str | os.PathLike) else ""
     if what:  # a file that couldn't be opened as too many were is no matter
         return (place if what == "the size of a file" else "") + shortage(what)
-    return place + reason(error) if isinstance(error, OSError) and error.errno else None
+    return place + system_reason(error) if isinstance(error, OSError) and error.errno else None
 
 
-def reason(error: OSError) -> str:
+def system_reason(error: OSError) -> str:
     """Why a file can't be read or written: the limit that was reached, or what the system says."""
     what = _ran_out(error)
     if what:

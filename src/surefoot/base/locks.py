@@ -25,7 +25,7 @@ class Locks:
             check_regular(path, os.fstat(self._descriptor))
         except OSError as error:
             raise UserError(
-                f"{path} can't be written, which has the locks: {limits.reason(error)}; move it away"
+                f"{path} can't be written, which has the locks: {limits.system_reason(error)}; move it away"
             ) from None
 
     @contextmanager

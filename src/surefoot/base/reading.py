@@ -86,7 +86,7 @@ def reading_made(path: Path, stage: str, *damaged: type[Exception]) -> Iterator[
         raise UserError(f"{path} isn't there; `dvc repro {stage}` makes it") from None
     except told as error:
         if isinstance(error, OSError) and error.errno:
-            raise UserError(f"{path}: can't be read: {limits.reason(error)}") from None
+            raise UserError(f"{path}: can't be read: {limits.system_reason(error)}") from None
         raise UserError(f"{path}: is damaged; remove it, and `dvc repro {stage}` makes it again") from None
 
 

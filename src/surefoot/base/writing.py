@@ -41,7 +41,7 @@ def unwritable(path: Path | str, error: OSError) -> UserError:
     """What to tell the user of a file that can't be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return UserError(
-        f"{path} can't be written: {limits.reason(error)}",
+        f"{path} can't be written: {limits.system_reason(error)}",
         f"what was stored before is whole{': free some space, then run again' if full else ''}",
     )
 

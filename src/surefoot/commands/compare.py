@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from surefoot.evaluation.plots.runs_overlaid import Curve
+    from surefoot.evaluation.plots.runs_overlaid import MetricCurve
 
 PANELS = ("train/loss", "validation/loss")  # first; then what the task measures on the validation rows
 LAST_PANELS = ("lr", "gradient_norm")
@@ -66,12 +66,13 @@ def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
     params = page.differing_params([run.data.params for run in runs])
     lines = [*_blocks(_rows(runs, params, curves, ranges), shutil.get_terminal_size((120, 24)).columns), ""]
     if any(curves):
-        from surefoot.evaluation.plots.runs_overlaid import overlaid
+        from surefoot.evaluation.plots.runs_overlaid import overlaid_plot
 
         path = out or paths.trajectory_store() / "compare.png"
         measured = sorted(name for name in names if name.startswith("validation/") and name not in PANELS)
         writing.write_bytes(
-            path, overlaid(list(zip(_labels(runs, params), curves, strict=True)), [*PANELS, *measured, *LAST_PANELS])
+            path,
+            overlaid_plot(list(zip(_labels(runs, params), curves, strict=True)), [*PANELS, *measured, *LAST_PANELS]),
         )
         lines.append(f"curves: {paths.from_here(path)}")
     else:
@@ -88,7 +89,7 @@ def _intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
         ) from None
 
 
-def _curves(client: "MlflowClient", run: "Run") -> "dict[str, Curve]":
+def _curves(client: "MlflowClient", run: "Run") -> "dict[str, MetricCurve]":
     """The metrics that run over epochs, which count from 1."""
     wanted = [name for name in run.data.metrics if name in LAST_PANELS or name.startswith(("train/", "validation/"))]
     found = {
@@ -103,7 +104,7 @@ def _curves(client: "MlflowClient", run: "Run") -> "dict[str, Curve]":
 
 
 def _rows(
-    runs: "list[Run]", params: list[str], curves: "list[dict[str, Curve]]", ranges: list[dict[str, float]]
+    runs: "list[Run]", params: list[str], curves: "list[dict[str, MetricCurve]]", ranges: list[dict[str, float]]
 ) -> list[list[str]]:
     """A row for each thing said, a column for each run."""
     columns = [{"run": run.info.run_name or "", "id": run.info.run_id[:8], "status": run.info.status} for run in runs]

@@ -162,7 +162,7 @@ def _plot(curve: "Curve") -> bytes:
         ("a tenth of it", curve.tenth),
         ("between them", curve.suggested if curve.tenth else None),
     )
-    return learning_rate.range_test(
+    return learning_rate.range_test_plot(
         curve.lrs, curve.losses, curve.smoothed, curve.diverging, [(name, lr) for name, lr in named if lr]
     )
 

@@ -39,7 +39,7 @@ def main(out: Path | None) -> None:
     epochs = params.train.epochs
     known = _values(schedule, history, epochs)
     bar = terminal.progress_bar(known, name="schedule", total=epochs, unit="epoch", leave=False)
-    data = learning_rate.schedule(
+    data = learning_rate.schedule_plot(
         summary.watch(bar), schedule.columns, groups, plan.inputs.steps_per_epoch, epochs, naming.schedule_title(params)
     )
     path = out or paths.trajectory_store() / "schedule.png"

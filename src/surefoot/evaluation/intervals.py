@@ -20,6 +20,7 @@ CELLS = 4_000_000  # numbers in memory at a time
 
 def wilson(successes: float, trials: float) -> Interval:
     """Of a share: Wilson's score interval. It holds for few trials too, and at 0 and 1. Of no trial, 0 to 1."""
+    # Not scipy's, which gives other last bits in three of four cases, and takes seconds to import.
     if not trials:
         return 0.0, 1.0
     share, square = successes / trials, Z * Z / trials
@@ -30,7 +31,7 @@ def wilson(successes: float, trials: float) -> Interval:
     )
 
 
-def intervals(tested: Scored, seed: int) -> dict[str, Interval]:
+def metric_intervals(tested: Scored, seed: int) -> dict[str, Interval]:
     """Intervals of the test metrics, and of the loss where it is a mean over rows: Wilson's for shares of rows, else by
     the bootstrap.
 

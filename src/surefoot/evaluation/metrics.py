@@ -36,12 +36,12 @@ class Scored:
     weights: Floats | None = None
 
 
-def measure(tested: Scored) -> dict[str, float]:
+def measure_metrics(tested: Scored) -> dict[str, float]:
     """The test metrics of a task beside its loss, by name."""
     return METRICS[tested.task](tested)
 
 
-def classification(tested: Scored) -> dict[str, float]:
+def classification_metrics(tested: Scored) -> dict[str, float]:
     """Accuracy; the means, over the classes that have a row, of precision, recall and F1; the expected calibration
     error.
     """
@@ -55,7 +55,7 @@ def classification(tested: Scored) -> dict[str, float]:
     }
 
 
-def binary(tested: Scored) -> dict[str, float]:
+def binary_metrics(tested: Scored) -> dict[str, float]:
     """Accuracy; precision, recall and F1 of the second class; areas under the ROC and the precision-recall curve; the
     expected calibration error.
     """
@@ -81,7 +81,7 @@ def binary(tested: Scored) -> dict[str, float]:
     }
 
 
-def regression(tested: Scored) -> dict[str, float]:
+def regression_metrics(tested: Scored) -> dict[str, float]:
     """Mean absolute error, root of the mean squared one, R squared."""
     actual = tested.actual.astype(np.float64)
     errors = tested.predicted - actual
@@ -92,7 +92,7 @@ def regression(tested: Scored) -> dict[str, float]:
     )
 
 
-METRICS = {"classification": classification, "binary": binary, "regression": regression}
+METRICS = {"classification": classification_metrics, "binary": binary_metrics, "regression": regression_metrics}
 
 
 def per_class(actual: Classes, predicted: Classes, classes: int) -> dict[str, NDArray[np.float64]]:

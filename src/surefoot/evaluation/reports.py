@@ -26,7 +26,7 @@ COLUMNS = (
 )
 
 
-def pictures(
+def draw_plots(
     tested: Scored,
     history: Mapping[str, Sequence[float]],
     chosen: int,
@@ -46,22 +46,22 @@ def pictures(
         inputs: of the test rows, (rows, *shape), as the batch store has them.
         features: the fitted preparation that they went through.
     """
-    found = {"training.png": training_curves.training(history, chosen, select)}
+    found = {"training.png": training_curves.training_plot(history, chosen, select)}
     if tested.task == "regression":
         return found | {
-            "predictions.png": regression.predictions(tested, target),
-            "residuals.png": regression.residuals(tested, target),
+            "predictions.png": regression.predictions_plot(tested, target),
+            "residuals.png": regression.residuals_plot(tested, target),
         }
     found |= {
-        "confusion.png": classes.confusion(tested),
-        "classes.png": classes.classes(tested),
-        "calibration.png": classes.calibration(tested),
+        "confusion.png": classes.confusion_plot(tested),
+        "classes.png": classes.precision_and_recall_plot(tested),
+        "calibration.png": classes.calibration_plot(tested),
     }
     if len(np.unique(tested.actual)) > 1:  # else there is nothing to tell the class from
-        found |= {"roc.png": classes.roc(tested), "precision_recall.png": classes.precision_recall(tested)}
-    worst = mistakes.worst(tested)
-    pixels = mistakes.images(inputs[worst], features) if len(worst) else None
-    return found if pixels is None else found | {"mistakes.png": mistakes.sheet(tested, worst, pixels)}
+        found |= {"roc.png": classes.roc_plot(tested), "precision_recall.png": classes.precision_recall_plot(tested)}
+    worst = mistakes.worst_mistakes(tested)
+    pixels = mistakes.as_images(inputs[worst], features) if len(worst) else None
+    return found if pixels is None else found | {"mistakes.png": mistakes.mistakes_plot(tested, worst, pixels)}
 
 
 def class_table(tested: Scored) -> bytes:

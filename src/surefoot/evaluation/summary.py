@@ -7,7 +7,7 @@ from surefoot.base import terminal
 from surefoot.evaluation.intervals import Interval
 
 
-def table(
+def summary_table(
     rows: int,
     metrics: Mapping[str, float],
     intervals: Mapping[str, Interval],
@@ -24,14 +24,21 @@ def table(
     commit, before = since or ("", {})
     cells = [(f"{rows:,} test rows", "", "95 % interval", f"change since {commit}" if since else "")]
     for name, value in metrics.items():
-        ends = f"{number(intervals[name][0])} to {number(intervals[name][1])}" if name in intervals else "-"
+        ends = (
+            f"{format_number(intervals[name][0])} to {format_number(intervals[name][1])}" if name in intervals else "-"
+        )
         cells.append(
-            (name, number(value), ends, (change(value - before[name]) if name in before else "new") if since else "")
+            (
+                name,
+                format_number(value),
+                ends,
+                (format_change(value - before[name]) if name in before else "new") if since else "",
+            )
         )
     return terminal.table_lines(cells, right=(1, 2, 3))
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """With five digits, four of them after the point at most: 0.9665, 54.123, 12,346; what is very small or large with
     an exponent.
     """
@@ -41,6 +48,6 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 4 - int(log10(max(1, size))))}f}"
 
 
-def change(difference: float) -> str:
+def format_change(difference: float) -> str:
     """With a sign; nothing changed is a dash."""
-    return f"{'+' if difference > 0 else ''}{number(difference)}" if difference else "same"
+    return f"{'+' if difference > 0 else ''}{format_number(difference)}" if difference else "same"

@@ -77,7 +77,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             )
         values, lines = from_yaml_with_lines(data.decode())
     except OSError as error:
-        raise UserError(f"{path}: can't be read: {limits.reason(error)}") from None
+        raise UserError(f"{path}: can't be read: {limits.system_reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     except UnreadableYaml as error:

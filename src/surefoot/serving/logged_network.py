@@ -57,7 +57,7 @@ def network_with_weights(description: dict[str, Any], weights: Path) -> Any:
     try:
         networks.load(built, reading.read_weights(weights))
     except OSError as error:
-        raise UserError(f"{weights}: can't be read: {limits.reason(error)}") from None
+        raise UserError(f"{weights}: can't be read: {limits.system_reason(error)}") from None
     except safetensors.SafetensorError as error:
         raise UserError(f"{weights}: isn't a safetensors file, or is cut short or damaged: {error}") from None
     except RuntimeError as error:

@@ -57,7 +57,7 @@ def read_description(directory: Path) -> dict[str, Any]:
         text = reading.read_file(path, kept_preparation.BYTES)
     except OSError as error:
         raise UserError(
-            f"{path}: can't be read: {limits.reason(error)}; is this a model that Surefoot logged?"
+            f"{path}: can't be read: {limits.system_reason(error)}; is this a model that Surefoot logged?"
         ) from None
     try:
         checked: dict[str, Any] = ModelDescription.model_validate_json(text).model_dump(exclude_unset=True)

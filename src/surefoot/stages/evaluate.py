@@ -70,13 +70,13 @@ def main() -> None:
             " those in training?"
         )
     tested = _tested(store, outputs, *_losses(params, store, aim, outputs, targets, value))
-    found = {"loss": value, **metrics.measure(tested)}
+    found = {"loss": value, **metrics.measure_metrics(tested)}
     begin = start_from.load(params, TrajectoryStore(paths.trajectory_store()))
     found |= new_rows.old_and_new(begin.note if begin else None, store, tested.actual, tested.predicted)
-    ranges = {name: ends for name, ends in intervals.intervals(tested, params.seed).items() if name in found}
+    ranges = {name: ends for name, ends in intervals.metric_intervals(tested, params.seed).items() if name in found}
     history = _history()
     chosen = _chosen(history, params.train.select)
-    pictures = reports.pictures(
+    pictures = reports.draw_plots(
         tested, history, chosen, params.train.select, params.prepare.target, store.test.inputs, store.index["features"]
     )
 
@@ -90,7 +90,7 @@ def main() -> None:
         for name, picture in pictures.items():
             writing.write_bytes(out / name, picture)
     run_id = _track(params, store, found, ends, pictures, history)
-    terminal.print_lines("", *summary.table(len(targets), found, ranges, _last_commits()), *_places(run_id))
+    terminal.print_lines("", *summary.summary_table(len(targets), found, ranges, _last_commits()), *_places(run_id))
 
 
 def _tested(store: Store, outputs: "Tensor", losses: "np.ndarray | None", weights: "np.ndarray | None") -> "Scored":
@@ -214,7 +214,7 @@ def _track(
     schedule, epochs = plan.schedule(), len(history["epoch"])
     before = [None, *({name: values[epoch] for name, values in history.items()} for epoch in range(epochs - 1))]
     values = (schedule.next_epoch(metrics) for metrics in before)
-    drawn = learning_rate.schedule(
+    drawn = learning_rate.schedule_plot(
         values,
         schedule.columns,
         naming.group_names(params),

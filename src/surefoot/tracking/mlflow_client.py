@@ -140,7 +140,7 @@ def check_file(uri: str) -> None:
         try:
             reading.check_regular(path, path.stat())
         except OSError as error:
-            raise OutOfReach(f"{path}: {limits.reason(error)}") from None
+            raise OutOfReach(f"{path}: {limits.system_reason(error)}") from None
 
 
 class _Client:

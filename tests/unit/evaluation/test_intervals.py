@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from surefoot.evaluation import intervals
-from surefoot.evaluation.metrics import measure
+from surefoot.evaluation.metrics import measure_metrics
 from tests.unit.evaluation.test_metrics import binary, classified, numbers
 
 RANDOM = np.random.default_rng(0)
@@ -38,8 +38,8 @@ def test_wilson():
 @pytest.mark.parametrize("make", [a_classifier, a_binary, a_regression])
 def test_an_interval_holds_its_figure_and_comes_again(make):
     tested = make()
-    found, figures = intervals.intervals(tested, seed=1), measure(tested)
-    assert found == intervals.intervals(tested, seed=1) != intervals.intervals(tested, seed=2)
+    found, figures = intervals.metric_intervals(tested, seed=1), measure_metrics(tested)
+    assert found == intervals.metric_intervals(tested, seed=1) != intervals.metric_intervals(tested, seed=2)
     assert found.keys() == figures.keys() - {"ece"}
     for name, (low, high) in found.items():
         assert low < figures[name] < high, name
@@ -75,28 +75,28 @@ def test_statistics_of_resamples_are_scikit_learns(make, name, by_scikit_learn):
 
 def test_a_mean_has_the_interval_that_theory_gives():
     losses = RANDOM.exponential(size=400)
-    low, high = intervals.intervals(replace(a_classifier(400), losses=losses), seed=0)["loss"]
+    low, high = intervals.metric_intervals(replace(a_classifier(400), losses=losses), seed=0)["loss"]
     half = intervals.Z * losses.std() / 20
     assert (low, high) == pytest.approx((losses.mean() - half, losses.mean() + half), abs=0.25 * half)
 
 
 def test_of_many_rows_it_takes_a_sample(monkeypatch):
     tested = a_regression(4000)
-    whole = intervals.intervals(tested, seed=0)["mae"]
+    whole = intervals.metric_intervals(tested, seed=0)["mae"]
     monkeypatch.setattr(intervals, "ROWS", 500)
     monkeypatch.setattr(intervals, "CELLS", 500 * 64)
-    sampled = intervals.intervals(tested, seed=0)["mae"]
+    sampled = intervals.metric_intervals(tested, seed=0)["mae"]
     assert sampled[1] - sampled[0] == pytest.approx(whole[1] - whole[0], rel=0.2)
 
 
 def test_a_weighted_loss():
     tested = replace(a_classifier(50), losses=np.arange(50.0), weights=np.where(np.arange(50) < 25, 1.0, 3.0))
-    low, high = intervals.intervals(tested, seed=0)["loss"]
+    low, high = intervals.metric_intervals(tested, seed=0)["loss"]
     assert low < np.average(tested.losses, weights=tested.weights) < high
 
 
 def test_there_is_none_where_every_resample_is_the_same():
     """From nothing but hits the bootstrap would say that it is certain; Wilson's doesn't."""
     actual = np.arange(30) % 3
-    found = intervals.intervals(classified(3, actual, actual), seed=0)
+    found = intervals.metric_intervals(classified(3, actual, actual), seed=0)
     assert found.keys() == {"accuracy"} and found["accuracy"][0] < 0.9

@@ -19,12 +19,12 @@ def flat(epochs, *values, steps=5):
 
 @pytest.mark.parametrize("epochs", [1, 2, 40])
 def test_a_schedule(epochs):
-    assert size(learning_rate.schedule(flat(epochs, 0.1), LR, ["all others"], 5, epochs))[0] == 840
+    assert size(learning_rate.schedule_plot(flat(epochs, 0.1), LR, ["all others"], 5, epochs))[0] == 840
 
 
 def test_momentum_has_a_plot_of_its_own():
-    one = learning_rate.schedule(flat(3, 0.1), LR, ["all"], 5, 3)
-    both = learning_rate.schedule(flat(3, 0.1, 0.9), [*LR, (0, "momentum")], ["all"], 5, 3)
+    one = learning_rate.schedule_plot(flat(3, 0.1), LR, ["all"], 5, 3)
+    both = learning_rate.schedule_plot(flat(3, 0.1, 0.9), [*LR, (0, "momentum")], ["all"], 5, 3)
     assert size(both)[1] > size(one)[1]
 
 
@@ -32,7 +32,7 @@ def test_groups_that_are_the_same_share_a_line(monkeypatch):
     drawn = []
     monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda axes, *_, label, **__: drawn.append(label))
     monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
-    learning_rate.schedule(
+    learning_rate.schedule_plot(
         flat(2, 0.1, 0.2, 0.1), [(0, "lr"), (1, "lr"), (2, "lr")], ["*.bias", "a$b$" + 50 * "x", "all others"], 5, 2
     )
     assert drawn == ["*.bias, all others", r"a\$b\$" + 22 * "x" + "…" + 13 * "x"]
@@ -54,4 +54,4 @@ def test_a_range_test(diverging):
     lrs = [10.0 ** (n / 5 - 4) for n in range(30)]
     losses = [2.0 - lr if lr < 1 else 1e30 for lr in lrs]
     found = [("steepest descent", 0.1), ("a tenth of it", 0.1), ("between them", 0.1)]
-    assert size(learning_rate.range_test(lrs, losses, losses, diverging, found)) == (840, 540)
+    assert size(learning_rate.range_test_plot(lrs, losses, losses, diverging, found)) == (840, 540)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
-from surefoot.evaluation.metrics import Scored, calibration_error, confusion_matrix, measure, per_class
+from surefoot.evaluation.metrics import Scored, calibration_error, confusion_matrix, measure_metrics, per_class
 
 PAIRS = st.integers(2, 6).flatmap(
     lambda classes: st.tuples(
@@ -50,7 +50,7 @@ def test_a_confusion_matrix_counts_each_pair(given):
 def test_classification_is_as_scikit_learn_says(drawn):
     classes, pairs = drawn
     actual, predicted = (np.array(column) for column in zip(*pairs, strict=True))
-    found, table = measure(classified(classes, actual, predicted)), per_class(actual, predicted, classes)
+    found, table = measure_metrics(classified(classes, actual, predicted)), per_class(actual, predicted, classes)
     there = sorted(set(actual.tolist()))
     assert found["accuracy"] == pytest.approx((actual == predicted).mean())
     each = precision_recall_fscore_support(actual, predicted, labels=range(classes), zero_division=np.nan)
@@ -68,7 +68,7 @@ def test_calibration_error():
 
 
 def test_binary():
-    found = measure(binary([2.0, -1, 0.5, -3], [1, 0, 0, 0]))
+    found = measure_metrics(binary([2.0, -1, 0.5, -3], [1, 0, 0, 0]))
     ece = found.pop("ece")
     assert found == {
         "accuracy": 0.75,
@@ -79,14 +79,14 @@ def test_binary():
         "average_precision": 1.0,
     }
     assert 0 < ece < 1
-    assert "roc_auc" not in measure(binary([1.0], [1]))
+    assert "roc_auc" not in measure_metrics(binary([1.0], [1]))
 
 
 def test_regression():
-    found = measure(numbers([1.0, 2, 4], [1, 3, 5]))
+    found = measure_metrics(numbers([1.0, 2, 4], [1, 3, 5]))
     assert found == {
         "mae": pytest.approx(2 / 3),
         "rmse": pytest.approx((2 / 3) ** 0.5),
         "r2": pytest.approx(1 - (2 / 3) / (8 / 3)),
     }
-    assert "r2" not in measure(numbers([1.0], [1]))
+    assert "r2" not in measure_metrics(numbers([1.0], [1]))

@@ -46,7 +46,7 @@ def test_curves(drawn, epochs):
     history = {name: np.linspace(values[0], values[1], epochs) for name, values in HISTORY.items()} | {
         "epoch": np.arange(1, epochs + 1)
     }
-    training_curves.training(history, chosen=1, select="best")
+    training_curves.training_plot(history, chosen=1, select="best")
     (figure,) = drawn
     assert titles(figure) == ["Loss", "Accuracy, validation", "Learning rate"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["epoch"] * 3
@@ -62,7 +62,7 @@ def test_columns_that_may_be_there(drawn):
         "validation/average_accuracy": [nan, nan],
         "validation/mae": [nan, nan],
     }
-    training_curves.training(HISTORY | more, chosen=2, select="best_average")
+    training_curves.training_plot(HISTORY | more, chosen=2, select="best_average")
     (figure,) = drawn
     assert titles(figure) == ["Loss", "Accuracy, validation", "Learning rate", "Gradient norm"]
     loss = figure.axes[0]
@@ -77,8 +77,8 @@ def test_columns_that_may_be_there(drawn):
 
 def test_losses_below_zero_are_shown(drawn):
     """By a logarithmic axis they would not be."""
-    training_curves.training(HISTORY | {"train/loss": [100.0, -2.0]}, chosen=1, select="best")
-    training_curves.training(HISTORY | {"train/loss": [100.0, 0.5]}, chosen=1, select="best")
+    training_curves.training_plot(HISTORY | {"train/loss": [100.0, -2.0]}, chosen=1, select="best")
+    training_curves.training_plot(HISTORY | {"train/loss": [100.0, 0.5]}, chosen=1, select="best")
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "log"]
 
 
@@ -89,7 +89,7 @@ def test_losses_below_zero_are_shown(drawn):
 def test_classes_of_any_name_and_number(drawn, names):
     tested = some(len(names))
     tested = type(tested)(**{**vars(tested), "classes": names})
-    found = reports.pictures(tested, HISTORY, 1, "best", "kind", **NO_IMAGES)
+    found = reports.draw_plots(tested, HISTORY, 1, "best", "kind", **NO_IMAGES)
     assert found.keys() == {
         f"{name}.png" for name in ("training", "confusion", "classes", "calibration", "roc", "precision_recall")
     }
@@ -97,19 +97,19 @@ def test_classes_of_any_name_and_number(drawn, names):
 
 
 def test_labels():
-    assert figures.label("a\nb  c") == "a b c"
-    assert figures.label("$5") == r"\$5"
-    assert figures.label("n01440764 tench, Tinca tinca", 12) == "n014407…inca"
+    assert figures.short_label("a\nb  c") == "a b c"
+    assert figures.short_label("$5") == r"\$5"
+    assert figures.short_label("n01440764 tench, Tinca tinca", 12) == "n014407…inca"
 
 
 def test_a_hundred_classes(drawn):
     tested = some(100, 1000)
     matrix = classes.confusion_matrix(tested.actual, tested.predicted, 100)
     np.fill_diagonal(matrix, 0)
-    classes.confusion(tested)
+    classes.confusion_plot(tested)
     pairs = drawn[0].axes[1]
     assert pairs.patches[0].get_width() == matrix.max()
-    classes.classes(tested)
+    classes.precision_and_recall_plot(tested)
     assert drawn[1].get_suptitle() == "The 25 of 100 classes with the least F1"
     assert len(drawn[1].axes[0].get_yticklabels()) == 25
 
@@ -118,20 +118,20 @@ def test_a_hundred_classes(drawn):
     "tested", [binary([2.0, -1, 0.5, -3], [1, 0, 0, 0]), binary([1.0, -1], [1, 1])], ids=["both", "one class"]
 )
 def test_binary(tested):
-    found = reports.pictures(tested, HISTORY, 2, "last", "ill", **NO_IMAGES)
+    found = reports.draw_plots(tested, HISTORY, 2, "last", "ill", **NO_IMAGES)
     assert ("roc.png" in found) == (len(set(tested.actual)) == 2)
     assert b"".join(found.values()) == b"".join(
-        reports.pictures(tested, HISTORY, 2, "last", "ill", **NO_IMAGES).values()
+        reports.draw_plots(tested, HISTORY, 2, "last", "ill", **NO_IMAGES).values()
     )
 
 
 def test_regression(drawn):
     values = np.arange(3 * figures.POINTS)
-    found = reports.pictures(numbers(values, values), HISTORY, 1, "best", "price", **NO_IMAGES)
+    found = reports.draw_plots(numbers(values, values), HISTORY, 1, "best", "price", **NO_IMAGES)
     assert found.keys() == {"training.png", "predictions.png", "residuals.png"}
     predictions = next(figure.axes[0] for figure in drawn if figure.axes[0].get_xlabel() == "actual price")
     assert len(predictions.collections[0].get_offsets()) == figures.POINTS
-    reports.pictures(numbers([1.0], [1.0]), HISTORY, 1, "best", "price", **NO_IMAGES)
+    reports.draw_plots(numbers([1.0], [1.0]), HISTORY, 1, "best", "price", **NO_IMAGES)
 
 
 def column(number):
@@ -142,24 +142,24 @@ def test_images_are_the_raw_ones():
     raw = RANDOM.integers(0, 17, (5, 1, 4, 4)).astype(np.float64)
     features = [column(number) for number in range(16)]
     normalized = ((raw.reshape(5, 16) - np.arange(16)) / 2).reshape(raw.shape).astype(np.float32)
-    assert np.allclose(mistakes.images(normalized, features), raw, atol=1e-5)
+    assert np.allclose(mistakes.as_images(normalized, features), raw, atol=1e-5)
     array = [{"kind": "array", "width": 48, "subtract": None, "divide": None}]
     colours = RANDOM.integers(0, 256, (5, 3, 4, 4)).astype(np.uint8)
-    assert np.array_equal(mistakes.images(colours, array), colours)
-    assert np.array_equal(mistakes.images(colours.transpose(0, 2, 3, 1), array), colours)
-    assert mistakes.images(colours[:, 0], array).shape == (5, 1, 4, 4)
-    assert mistakes.images(np.zeros((5, 16), np.float32), features) is None
-    assert mistakes.images(np.zeros((5, 7, 4), np.float32), features) is None  # a sequence
-    assert mistakes.images(normalized, [*features[:-1], {**column(15), "kind": "category"}]) is None
+    assert np.array_equal(mistakes.as_images(colours, array), colours)
+    assert np.array_equal(mistakes.as_images(colours.transpose(0, 2, 3, 1), array), colours)
+    assert mistakes.as_images(colours[:, 0], array).shape == (5, 1, 4, 4)
+    assert mistakes.as_images(np.zeros((5, 16), np.float32), features) is None
+    assert mistakes.as_images(np.zeros((5, 7, 4), np.float32), features) is None  # a sequence
+    assert mistakes.as_images(normalized, [*features[:-1], {**column(15), "kind": "category"}]) is None
 
 
 def test_the_sheet_of_mistakes(drawn):
     tested = some(3)
-    wrong = mistakes.worst(tested)
+    wrong = mistakes.worst_mistakes(tested)
     assert (tested.actual[wrong] != tested.predicted[wrong]).all()
     array = [{"kind": "array", "width": 48, "subtract": None, "divide": None}]
     pixels = RANDOM.integers(0, 256, (200, 3, 4, 4)).astype(np.uint8)
-    found = reports.pictures(tested, HISTORY, 1, "best", "kind", pixels, array)
+    found = reports.draw_plots(tested, HISTORY, 1, "best", "kind", pixels, array)
     assert "mistakes.png" in found
     row = wrong[0]
     (first,) = [axes for axes in drawn[-1].axes if axes.get_xlabel() == f"test row {row}"]
@@ -169,7 +169,7 @@ def test_the_sheet_of_mistakes(drawn):
     )
     assert first.get_title() == f"actual: {one}\npredicted: {other}".replace("%", "%")
     right = classified(3, tested.actual, tested.actual)
-    assert "mistakes.png" not in reports.pictures(right, HISTORY, 1, "best", "kind", pixels, array)
+    assert "mistakes.png" not in reports.draw_plots(right, HISTORY, 1, "best", "kind", pixels, array)
 
 
 def test_the_table_of_classes():
@@ -184,7 +184,7 @@ def test_the_table_of_classes():
 
 def test_a_constant_learning_rate_has_its_value_on_the_axis(drawn):
     for lr in (0.1, 3e-5, 0.0):
-        training_curves.training(HISTORY | {"lr": [lr, lr]}, chosen=1, select="best")
+        training_curves.training_plot(HISTORY | {"lr": [lr, lr]}, chosen=1, select="best")
         axes = drawn[-1].axes[2]
         ticks, (low, high) = [text.get_text() for text in axes.get_yticklabels()], axes.get_ylim()
         assert f"{lr:.4g}" in ticks
@@ -196,7 +196,7 @@ def test_a_constant_learning_rate_has_its_value_on_the_axis(drawn):
 def test_the_axis_of_shares_begins_where_there_is_something(drawn, right, limits):
     actual = np.arange(400) % 4
     tested = classified(4, actual, np.where(RANDOM.random(400) < right, actual, (actual + 1) % 4))
-    classes.classes(tested)
+    classes.precision_and_recall_plot(tested)
     low, high = drawn[-1].axes[0].get_xlim()
     shown = [line.get_xdata() for line in drawn[-1].axes[0].lines]
     assert low <= min(map(min, shown))
@@ -209,9 +209,9 @@ def test_curves_in_a_corner_are_enlarged(drawn):
     actual = RANDOM.integers(2, size=300)
     for noise, panels in ((0.4, 2), (3.0, 1), (0.0, 1)):
         tested = binary(np.where(actual, 1.0, -1.0) + noise * RANDOM.normal(size=300), actual)
-        for draw in (classes.roc, classes.precision_recall):
+        for draw in (classes.roc_plot, classes.precision_recall_plot):
             draw(tested)
             assert len(drawn[-1].axes) == panels, (draw, noise)
-    classes.roc(binary(np.where(actual, 1.0, -1.0) + 0.4 * RANDOM.normal(size=300), actual))
+    classes.roc_plot(binary(np.where(actual, 1.0, -1.0) + 0.4 * RANDOM.normal(size=300), actual))
     corner = drawn[-1].axes[1]
     assert corner.get_xlim()[1] < 0.5 < corner.get_ylim()[0]

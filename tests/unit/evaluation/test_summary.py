@@ -1,17 +1,17 @@
 import pytest
 
-from surefoot.evaluation.summary import change, number, table
+from surefoot.evaluation.summary import format_change, format_number, summary_table
 
 
 def test_the_table():
     metrics, intervals = {"loss": 0.13613, "accuracy": 0.96654, "ece": 0.02}, {"accuracy": (0.93762, 0.98227)}
-    assert table(269, metrics, intervals, None) == [
+    assert summary_table(269, metrics, intervals, None) == [
         "269 test rows             95 % interval",
         "loss           0.1361                 -",
         "accuracy       0.9665  0.9376 to 0.9823",
         "ece            0.0200                 -",
     ]
-    compared = table(1, metrics, intervals, ("abc1234", {"loss": 0.1, "accuracy": 0.96654}))
+    compared = summary_table(1, metrics, intervals, ("abc1234", {"loss": 0.1, "accuracy": 0.96654}))
     assert [line.split()[-1] for line in compared] == ["abc1234", "+0.0361", "same", "new"]
 
 
@@ -29,8 +29,8 @@ def test_the_table():
     ],
 )
 def test_numbers(value, text):
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 def test_changes():
-    assert [change(value) for value in (0.5, -0.5, 0.0)] == ["+0.5000", "-0.5000", "same"]
+    assert [format_change(value) for value in (0.5, -0.5, 0.0)] == ["+0.5000", "-0.5000", "same"]

@@ -79,7 +79,7 @@ def open_source(prepare: PrepareParams, source: str, labels: str | None) -> RowS
                 f"{missing}: there is no such file or directory; {key} must name a file, a directory, sklearn:NAME or"
                 " module:function"
             ) from None
-        raise UserError(f"{error.filename or path}: can't be read: {limits.reason(error)}") from None
+        raise UserError(f"{error.filename or path}: can't be read: {limits.system_reason(error)}") from None
 
 
 def open_rows(prepare: PrepareParams, path: Path) -> RowSource:
@@ -110,7 +110,7 @@ def open_rows(prepare: PrepareParams, path: Path) -> RowSource:
         what = (
             "there is no such file or directory"
             if isinstance(error, FileNotFoundError)
-            else f"can't be read: {limits.reason(error)}"
+            else f"can't be read: {limits.system_reason(error)}"
         )
         raise UserError(f"{error.filename or path}: {what}") from None
 
@@ -261,7 +261,7 @@ def _unchanged(
     except (UserError, OSError) as error:
         check()
         if isinstance(error, OSError):
-            raise UserError(f"{error.filename or path}: can't be read: {limits.reason(error)}") from None
+            raise UserError(f"{error.filename or path}: can't be read: {limits.system_reason(error)}") from None
         raise
     check()
 

@@ -88,5 +88,5 @@ def unreadable(path: Path | str, error: Exception) -> UserError:
     if "compressed stream" in str(error) or "inflate" in str(error) or "decompress" in str(error).lower():
         return UserError(f"{path}: its compressed data is damaged or cut short: {error}")
     if isinstance(error, OSError):
-        return UserError(f"{path}: can't be read: {limits.reason(error)}")
+        return UserError(f"{path}: can't be read: {limits.system_reason(error)}")
     return UserError(f"{path}: can't be read: {str(error).splitlines()[0]}")

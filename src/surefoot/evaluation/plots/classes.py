@@ -27,25 +27,25 @@ WRITTEN = 30  # classes up to which counts and names are written into the confus
 LISTED = 25  # of more classes or pairs these are listed
 CURVES = 50  # classes up to which each has a curve
 VALUES = 500_000  # in a curve of all classes together
-Curve = tuple[Floats, Floats, float]
+RankingCurve = tuple[Floats, Floats, float]
 
 
-def confusion(tested: Scored) -> bytes:
+def confusion_plot(tested: Scored) -> bytes:
     """The confusion matrix as a heat map, with the counts where there is room; of many classes also the commonest
     mistakes.
     """
     count = len(tested.classes)
     matrix = confusion_matrix(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), count)
-    labels = [figures.label(name) for name in tested.classes]
+    labels = [figures.short_label(name) for name in tested.classes]
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     title = f"Confusion matrix\n{matrix.sum():,} test rows, accuracy {np.trace(matrix) / matrix.sum():.1%}"
     if count > WRITTEN:
-        figure, (axes, beside) = figures.new(14, 7.5, 1, 2, width_ratios=(1.25, 1))
+        figure, (axes, beside) = figures.new_figure(14, 7.5, 1, 2, width_ratios=(1.25, 1))
         _pairs(beside, matrix, labels)
         axes.set(xlabel="predicted: number of the class", ylabel="actual: number of the class")
     else:
         side = min(max(4.5, 0.5 * count + 1.9 + 0.08 * max(map(len, labels))), 18)
-        figure, (axes,) = figures.new(side + 0.5, side)
+        figure, (axes,) = figures.new_figure(side + 0.5, side)
         axes.set(xlabel="predicted", ylabel="actual")
         axes.set_xticks(range(count), labels, rotation=90 if max(map(len, labels)) > 3 else 0)
         axes.set_yticks(range(count), labels)
@@ -64,7 +64,7 @@ def confusion(tested: Scored) -> bytes:
     bar.outline.set_visible(False)
     # Over the whole width: the matrix may be narrow.
     figure.suptitle(title)
-    return figures.png(figure)
+    return figures.to_png(figure)
 
 
 def _pairs(axes: Axes, matrix: NDArray[np.int64], labels: list[str]) -> None:
@@ -90,13 +90,13 @@ def _pairs(axes: Axes, matrix: NDArray[np.int64], labels: list[str]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def classes(tested: Scored) -> bytes:
+def precision_and_recall_plot(tested: Scored) -> bytes:
     """Precision and recall of each class with their intervals, and F1; of many classes those with the least F1."""
     table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), len(tested.classes))
     there = np.flatnonzero(table["rows"])
     order = there[np.argsort(table["f1"][there], kind="stable")[:LISTED]] if len(there) > LISTED else there
-    names = [f"{figures.label(tested.classes[number])} ({int(table['rows'][number]):,})" for number in order]
-    figure, (axes,) = figures.new(7.5, 1.8 + 0.36 * len(order))
+    names = [f"{figures.short_label(tested.classes[number])} ({int(table['rows'][number]):,})" for number in order]
+    figure, (axes,) = figures.new_figure(7.5, 1.8 + 0.36 * len(order))
     places, ends_of_all = np.arange(len(order)), [table["f1"][order]]
     for shift, name, of, colour, marker in (
         (-0.18, "precision", "predicted", figures.BLUE, "o"),
@@ -131,14 +131,14 @@ def classes(tested: Scored) -> bytes:
         else f"The {len(order)} of {len(there):,} classes with the least F1"
     )
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-    return figures.png(figure)
+    return figures.to_png(figure)
 
 
-def roc(tested: Scored) -> bytes:
+def roc_plot(tested: Scored) -> bytes:
     """The share of a class that is found, over the share of the others that is taken for it."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    def curve(actual: NDArray[np.bool_], scores: Floats) -> Curve:
+    def curve(actual: NDArray[np.bool_], scores: Floats) -> RankingCurve:
         false, true, _ = roc_curve(actual, scores)
         return false, true, float(roc_auc_score(actual, scores))
 
@@ -149,11 +149,11 @@ def roc(tested: Scored) -> bytes:
     return _ranked(tested, curve, guess, "area", 0)
 
 
-def precision_recall(tested: Scored) -> bytes:
+def precision_recall_plot(tested: Scored) -> bytes:
     """The share that is right of what is taken for a class, over the share of the class that is found."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    def curve(actual: NDArray[np.bool_], scores: Floats) -> Curve:
+    def curve(actual: NDArray[np.bool_], scores: Floats) -> RankingCurve:
         precision, recall, _ = precision_recall_curve(actual, scores, drop_intermediate=True)
         return recall, precision, float(average_precision_score(actual, scores))
 
@@ -168,7 +168,7 @@ def precision_recall(tested: Scored) -> bytes:
 
 def _ranked(
     tested: Scored,
-    curve: Callable[[NDArray[np.bool_], Floats], Curve],
+    curve: Callable[[NDArray[np.bool_], Floats], RankingCurve],
     guess: Callable[[Axes], None],
     area: str,
     best: int,
@@ -180,7 +180,7 @@ def _ranked(
     """
     lines = _lines(tested, curve)
     corner = _corner([(x, y) for x, y, _ in lines], best)
-    figure, panels = figures.new(11.6 if corner else 6, 6, 1, 2 if corner else 1)
+    figure, panels = figures.new_figure(11.6 if corner else 6, 6, 1, 2 if corner else 1)
     for axes in panels:
         guess(axes)
         for x, y, style in lines:
@@ -197,7 +197,7 @@ def _ranked(
         wide, low = corner
         ends = (1 - 1.05 * wide, 1 + 0.05 * wide) if best else (-0.05 * wide, 1.05 * wide)
         panels[1].set(title="The corner, enlarged", xlim=ends, ylim=(low - 0.05 * (1 - low), 1 + 0.05 * (1 - low)))
-    return figures.png(figure)
+    return figures.to_png(figure)
 
 
 def _corner(curves: list[tuple[Floats, Floats]], best: int) -> tuple[float, float] | None:
@@ -213,13 +213,13 @@ def _corner(curves: list[tuple[Floats, Floats]], best: int) -> tuple[float, floa
 
 
 def _lines(
-    tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], Curve]
+    tested: Scored, curve: Callable[[NDArray[np.bool_], Floats], RankingCurve]
 ) -> list[tuple[Floats, Floats, dict[str, Any]]]:
     """Each line with how it is drawn."""
     lines: list[tuple[Floats, Floats, dict[str, Any]]] = []
     if tested.task == "binary":
         x, y, size = curve(tested.actual > 0, tested.scores[:, 0])
-        lines.append((x, y, {"color": figures.BLUE, "label": f"{figures.label(tested.classes[1])}: {size:.3f}"}))
+        lines.append((x, y, {"color": figures.BLUE, "label": f"{figures.short_label(tested.classes[1])}: {size:.3f}"}))
     else:
         # By probabilities: only those can be compared between rows.
         hit = tested.actual[:, None] == np.arange(len(tested.classes))
@@ -239,7 +239,10 @@ def _lines(
             lines.append(
                 (
                     *found[number][:2],
-                    {"color": colour, "label": f"{figures.label(tested.classes[number])}: {found[number][2]:.3f}"},
+                    {
+                        "color": colour,
+                        "label": f"{figures.short_label(tested.classes[number])}: {found[number][2]:.3f}",
+                    },
                 )
             )
         if len(found) > len(worst):
@@ -249,7 +252,7 @@ def _lines(
     return lines
 
 
-def calibration(tested: Scored) -> bytes:
+def calibration_plot(tested: Scored) -> bytes:
     """The share that came true over the probability that was given, in bins; and how many rows are in each."""
     probability, true = confidence(tested)
     bins = in_bins(probability)
@@ -259,11 +262,11 @@ def calibration(tested: Scored) -> bytes:
     mean = np.bincount(bins, probability, minlength=BINS)[there] / count[there]
     share = hits / count[there]
     ends = np.array([wilson(*pair) for pair in zip(hits, count[there], strict=True)])
-    figure, (axes, below) = figures.new(6, 6.8, 2, 1, height_ratios=(3, 1), sharex=True)
+    figure, (axes, below) = figures.new_figure(6, 6.8, 2, 1, height_ratios=(3, 1), sharex=True)
     axes.plot([0, 1], [0, 1], color=figures.GREY, linestyle=":", label="perfectly calibrated")
     axes.vlines(mean, ends[:, 0], ends[:, 1], color=figures.BLUE, alpha=0.5)
     axes.plot(mean, share, color=figures.BLUE, marker="o", linestyle="", label="test rows, 95 % interval")
-    which = figures.label(tested.classes[1]) if tested.task == "binary" else "the predicted class"
+    which = figures.short_label(tested.classes[1]) if tested.task == "binary" else "the predicted class"
     title = (
         f"Calibration: expected calibration error {calibration_error(probability, true):.3f}\n{len(true):,} test rows"
         f" in {BINS} bins"
@@ -279,4 +282,4 @@ def calibration(tested: Scored) -> bytes:
     below.set(xlabel=f"probability of {which}", ylabel="rows")
     for panel in (axes, below):
         panel.grid(alpha=0.3)
-    return figures.png(figure)
+    return figures.to_png(figure)

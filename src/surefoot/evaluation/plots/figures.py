@@ -22,13 +22,13 @@ POINTS = 10_000  # more than that make a blot, slowly
 Floats = NDArray[np.float64]
 
 
-def new(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
     """A figure of so many inches, and its axes, row by row."""
     figure = Figure(figsize=(width, height), dpi=95, layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **more).ravel())
 
 
-def png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """A figure as PNG."""
     data = io.BytesIO()
     with warnings.catch_warnings():
@@ -38,7 +38,7 @@ def png(figure: Figure) -> bytes:
     return data.getvalue()
 
 
-def label(text: str, length: int = LABEL) -> str:
+def short_label(text: str, length: int = LABEL) -> str:
     """A text of the user's, on one line and not too long: its begin and its end, as names often share one.
 
     `$` in it begins no formula.
@@ -47,7 +47,7 @@ def label(text: str, length: int = LABEL) -> str:
     return (text if len(text) <= length else f"{text[: length - end - 1]}…{text[-end:]}").replace("$", r"\$")
 
 
-def logarithmic(axes: Axes, values: Floats) -> None:
+def logarithmic_axis(axes: Axes, values: Floats) -> None:
     """A logarithmic y-axis with readable numbers, where the values are positive and span a factor of ten or more."""
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0 or values.max() < 10 * values.min():
@@ -59,7 +59,7 @@ def logarithmic(axes: Axes, values: Floats) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def constant(axes: Axes, value: float) -> None:
+def constant_axis(axes: Axes, value: float) -> None:
     """A y-axis for what is the same all along: from 0, with that value among its few numbers."""
     ends = sorted((0, 1.4 * value)) if value else (-1, 1)
     axes.set_ylim(*ends)

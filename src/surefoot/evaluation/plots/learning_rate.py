@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from surefoot.evaluation.plots.figures import BLUE, COLOURS, constant, label, png
+from surefoot.evaluation.plots.figures import BLUE, COLOURS, constant_axis, short_label, to_png
 
 LABEL = 40  # characters of the groups' patterns that are shown
 SHOWN = 4000  # points of a line: more are thinned out, the least and the largest of each stretch kept
 
 
-def schedule(
+def schedule_plot(
     epochs: Iterable[np.ndarray],
     columns: Sequence[tuple[int, str]],
     groups: Sequence[str],
@@ -37,38 +37,45 @@ def schedule(
     figure = Figure(figsize=(7, 1.5 + 3 * len(names)), dpi=120, layout="constrained")
     for place, name in enumerate(names):
         axes = figure.add_subplot(len(names), 1, place + 1)
-        lines: dict[bytes, tuple[np.ndarray, list[str]]] = {}  # groups that have the same values share a line
-        for column, (group, what) in enumerate(columns):
-            if what == name:
-                lines.setdefault(values[:, column].tobytes(), (values[:, column], []))[1].append(groups[group])
-        for colour, (line, who) in zip(COLOURS * len(lines), lines.values(), strict=False):
-            axes.plot(
-                steps, line, color=colour, marker="." if len(steps) < 20 else None, label=label(", ".join(who), LABEL)
-            )
-        # Where most of the run is far below the highest, a linear axis would show nothing of it.
-        shown = np.array([line for line, _ in lines.values()])
-        log = shown.min() > 0 and shown.max() > 5 * np.median(shown)
-        what = {"lr": "learning rate", "betas": "momentum (first of betas)"}.get(name, name)
-        axes.set(
-            xlabel="step" if place == len(names) - 1 else "",
-            ylabel=what,
-            yscale="log" if log else "linear",
-            xlim=(0, planned * steps_per_epoch),
-        )
-        if shown.min() == shown.max():
-            constant(axes, float(shown.max()))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        if len(lines) > 1:
-            axes.legend(title="parameters")
+        _draw_scheduled(axes, name, steps, values, columns, groups)
+        axes.set(xlabel="step" if place == len(names) - 1 else "", xlim=(0, planned * steps_per_epoch))
         if place == 0:
             _mark_epochs(axes, steps_per_epoch)
     # A name is a text of the user's: `$` in it begins no formula.
     figure.suptitle(title, parse_math=False)
-    return png(figure)
+    return to_png(figure)
 
 
-def range_test(
+def _draw_scheduled(
+    axes: Axes,
+    name: str,
+    steps: np.ndarray,
+    values: np.ndarray,
+    columns: Sequence[tuple[int, str]],
+    groups: Sequence[str],
+) -> None:
+    """Draw what is scheduled under one name, a line for each of the optimizer's groups."""
+    lines: dict[bytes, tuple[np.ndarray, list[str]]] = {}  # groups that have the same values share a line
+    for column, (group, what) in enumerate(columns):
+        if what == name:
+            lines.setdefault(values[:, column].tobytes(), (values[:, column], []))[1].append(groups[group])
+    marker = "." if len(steps) < 20 else None
+    for colour, (line, who) in zip(COLOURS * len(lines), lines.values(), strict=False):
+        axes.plot(steps, line, color=colour, marker=marker, label=short_label(", ".join(who), LABEL))
+    # Where most of the run is far below the highest, a linear axis would show nothing of it.
+    shown = np.array([line for line, _ in lines.values()])
+    log = shown.min() > 0 and shown.max() > 5 * np.median(shown)
+    called = {"lr": "learning rate", "betas": "momentum (first of betas)"}.get(name, name)
+    axes.set(ylabel=called, yscale="log" if log else "linear")
+    if shown.min() == shown.max():
+        constant_axis(axes, float(shown.max()))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    if len(lines) > 1:
+        axes.legend(title="parameters")
+
+
+def range_test_plot(
     lrs: Sequence[float],
     losses: Sequence[float],
     smoothed: Sequence[float],
@@ -104,7 +111,7 @@ def range_test(
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize="small")
-    return png(figure)
+    return to_png(figure)
 
 
 def _mark_epochs(axes: Axes, steps_per_epoch: int) -> None:

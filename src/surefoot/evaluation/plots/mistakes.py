@@ -14,7 +14,7 @@ COLUMNS = 5
 SMALLEST = 4  # pixels a side; less is no image
 
 
-def worst(tested: Scored) -> NDArray[np.int64]:
+def worst_mistakes(tested: Scored) -> NDArray[np.int64]:
     """The rows that were taken for another class, those to whose own class the least probability was given first."""
     own = tested.probabilities[np.arange(len(tested.actual)), tested.actual.astype(np.int64)]
     order = np.argsort(own, kind="stable")
@@ -22,7 +22,7 @@ def worst(tested: Scored) -> NDArray[np.int64]:
     return found
 
 
-def images(inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]) -> NDArray[np.float64] | None:
+def as_images(inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]) -> NDArray[np.float64] | None:
     """Inputs as images (rows, channels, height, width) with 1 or 3 channels, as they were before they were normalized;
     None if they aren't images.
 
@@ -52,7 +52,7 @@ def images(inputs: NDArray[Any], features: Sequence[Mapping[str, Any]]) -> NDArr
     return (flat * divide + subtract if len(divide) else flat).reshape(pixels.shape)
 
 
-def sheet(tested: Scored, rows: NDArray[np.int64], pixels: NDArray[np.float64]) -> bytes:
+def mistakes_plot(tested: Scored, rows: NDArray[np.int64], pixels: NDArray[np.float64]) -> bytes:
     """Each of the images with what it is, what it was taken for, and the probabilities of both.
 
     Args:
@@ -63,7 +63,7 @@ def sheet(tested: Scored, rows: NDArray[np.int64], pixels: NDArray[np.float64]) 
     mistakes = int((tested.actual != tested.predicted).sum())
     columns = min(COLUMNS, max(2, len(rows)))
     lines = -(-len(rows) // columns)
-    figure, axes = figures.new(2.1 * columns, 0.7 + 2.45 * lines, lines, columns)
+    figure, axes = figures.new_figure(2.1 * columns, 0.7 + 2.45 * lines, lines, columns)
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.shape[1] == 3:  # of any range, such as 0 to 255
         pixels = (pixels - low) / (high - low or 1)
@@ -78,7 +78,7 @@ def sheet(tested: Scored, rows: NDArray[np.int64], pixels: NDArray[np.float64]) 
             interpolation="nearest",
         )
         text = [
-            f"{word}: {figures.label(tested.classes[number], 16)} ({tested.probabilities[row, number]:.0%})"
+            f"{word}: {figures.short_label(tested.classes[number], 16)} ({tested.probabilities[row, number]:.0%})"
             for word, number in (("actual", actual), ("predicted", predicted))
         ]
         panel.set_title("\n".join(text), fontsize=8)
@@ -90,4 +90,4 @@ def sheet(tested: Scored, rows: NDArray[np.int64], pixels: NDArray[np.float64]) 
     figure.suptitle(
         f"{mistakes:,} of {len(tested.actual):,} test rows are wrong: {shown}, with the probability given", fontsize=10
     )
-    return figures.png(figure)
+    return figures.to_png(figure)

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from surefoot.evaluation.plots.figures import COLOURS, constant, png
+from surefoot.evaluation.plots.figures import COLOURS, constant_axis, to_png
 
 # The line's style tells apart what has the same colour.
 STYLES = ("-", "--", ":", "-.")
 LABEL = 60  # characters of a run's label that are shown
 
-Curve = Sequence[tuple[int, float]]  # epoch and value
+MetricCurve = Sequence[tuple[int, float]]  # epoch and value
 
 
-def overlaid(runs: Sequence[tuple[str, Mapping[str, Curve]]], metrics: Sequence[str]) -> bytes:
+def overlaid_plot(runs: Sequence[tuple[str, Mapping[str, MetricCurve]]], metrics: Sequence[str]) -> bytes:
     """A panel for each metric, a line for each run, as PNG.
 
     Args:
@@ -50,14 +50,14 @@ def overlaid(runs: Sequence[tuple[str, Mapping[str, Curve]]], metrics: Sequence[
         log = min(values) > 0 and max(values) / min(values) > 20 and not name.endswith("accuracy")
         panel.set(title=name, xlabel="epoch", yscale="log" if log else "linear")
         if name == "lr" and min(values) == max(values):
-            constant(panel, values[0])
+            constant_axis(panel, values[0])
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.grid(alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a label is a text of the user's: `$` in it begins no formula
-    return png(figure)
+    return to_png(figure)
 
 
 def _short(label: str) -> str:

@@ -22,7 +22,7 @@ NAMES = {
 }
 
 
-def training(history: Mapping[str, Sequence[float]], chosen: int, select: str) -> bytes:
+def training_plot(history: Mapping[str, Sequence[float]], chosen: int, select: str) -> bytes:
     """A panel for each thing that was measured, the epoch whose weights were chosen marked in each.
 
     Args:
@@ -40,7 +40,8 @@ def training(history: Mapping[str, Sequence[float]], chosen: int, select: str) -
     order = sorted(panels, key=lambda name: (name != "loss", name == "gradient_norm", name == "lr", name))
     epochs = numbers["epoch"]
     columns = 2 if len(order) > 1 else 1
-    figure, axes = figures.new(5.2 * columns, 3.4 * -(-len(order) // columns) + 0.5, -(-len(order) // columns), columns)
+    rows = -(-len(order) // columns)
+    figure, axes = figures.new_figure(5.2 * columns, 3.4 * rows + 0.5, rows, columns)
     for name, panel in zip(order, axes, strict=False):
         title, unit = NAMES.get(name, (name, name))
         single = len(panels[name]) == 1
@@ -55,9 +56,9 @@ def training(history: Mapping[str, Sequence[float]], chosen: int, select: str) -
         panel.set(title=title, xlabel="epoch", ylabel=unit)
         shown = np.concatenate([numbers[column] for column in panels[name]])
         if name != "accuracy":
-            figures.logarithmic(panel, shown)
+            figures.logarithmic_axis(panel, shown)
         if name == "lr" and np.nanmin(shown) == np.nanmax(shown):
-            figures.constant(panel, float(np.nanmax(shown)))
+            figures.constant_axis(panel, float(np.nanmax(shown)))
         panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         if len(epochs) == 1:
@@ -68,7 +69,7 @@ def training(history: Mapping[str, Sequence[float]], chosen: int, select: str) -
         unused.remove()
     count = f"{len(epochs):,} epoch" + ("s" if len(epochs) > 1 else "")
     figure.suptitle(f"Training over {count}; the model is that of epoch {chosen:,} ({select.replace('_', ', ')})")
-    return figures.png(figure)
+    return figures.to_png(figure)
 
 
 def _split(column: str) -> tuple[str, str]:
