@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from benchmarks import worker
 from benchmarks.loops import LR, SEED
 from surefoot.data.order import RowOrder
-from surefoot.training.loop import Progress, Step, Trainer
+from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
+from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
 
 DECAY = 0.999
@@ -58,7 +59,7 @@ def _ours(
         few,
         size,
         SEED,
-        step=Step(accumulate, clip),
+        step=StepSettings(accumulate, clip),
         average=average,
     )
     steps = -(-rows // (size * accumulate))

@@ -215,7 +215,7 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
     from surefoot.data.order import RowOrder
     from surefoot.training.loop import Progress, Trainer
     from surefoot.training.minibatches import Rows
-    from surefoot.training.network import build, predict
+    from surefoot.training.network import build, outputs_of
 
     digits = np.loadtxt(worker.ROOT / "data/raw/digits.csv", delimiter=",", skiprows=1, dtype=np.float32)
     digits = digits[np.random.default_rng(0).permutation(len(digits))]
@@ -235,6 +235,6 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
                 )
                 for epoch in range(1, workload.epochs + 1):
                     trainer.train(RowOrder(rows, seed, epoch, *blocks), [[LR]] * steps, Progress(), (epoch - 1) * steps)
-                right = predict(model, test.inputs).argmax(1) == test.targets
+                right = outputs_of(model, test.inputs).argmax(1) == test.targets
                 found.setdefault(shuffle + on_disk, []).append(right.double().mean().item())
     return found

@@ -103,8 +103,8 @@ def network_says(store, network, weights):
     from surefoot.training.minibatches import Stored
 
     model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, 0, store.schema)
-    networks.load(model, weights)
-    outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"])).double().numpy()
+    networks.load_weights(model, weights)
+    outputs = networks.outputs_of(model, Stored(store.test.inputs, store.index["scale"])).double().numpy()
     if store.task == "regression":
         return outputs[:, 0] * store.target_scale["divide"] + store.target_scale["subtract"]
     if store.task == "binary":

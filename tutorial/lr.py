@@ -13,7 +13,7 @@ LRS = (0.0001, 0.001, 0.01, 0.1, 0.3, 1.0)
 def main() -> None:
     """Train with each."""
     lab.pinned(lab.params())
-    from surefoot.training.loop import Diverged
+    from surefoot.training.divergence import Diverged
 
     figure, (axes,) = draw.panels("Training loss by learning rate")
     rows = [("lr", "training loss", "validation loss", "accuracy")]

@@ -96,7 +96,7 @@ def _gradient_lengths() -> tuple[float, float]:
 
 def _history(settings: dict[str, Any], lr: float, seed: int) -> list[lab.Epoch]:
     """The epochs, as far as they went."""
-    from surefoot.training.loop import Diverged
+    from surefoot.training.divergence import Diverged
 
     history: list[lab.Epoch] = []
     try:

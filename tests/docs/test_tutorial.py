@@ -88,7 +88,11 @@ def test_the_schedules_of_the_page_are_those_that_are_drawn():
 
 def test_excerpts_are_the_code_as_it_is():
     excerpts = re.findall(r"<!-- excerpt: (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    assert {name for name, _ in excerpts} == {"tutorial/loop.py", "src/surefoot/training/loop.py"}
+    assert {name for name, _ in excerpts} == {
+        "tutorial/loop.py",
+        "src/surefoot/training/loop.py",
+        "src/surefoot/training/step.py",
+    }
     rest = {name: iter([line.strip() for line in (PROJECT / name).read_text().splitlines()]) for name, _ in excerpts}
     for name, text in excerpts:
         for line in text.splitlines():

@@ -351,7 +351,7 @@ def test_a_device_that_is_not_there(project):
 def test_a_processor_without_bfloat16(monkeypatch):
     import torch
 
-    from surefoot.training.numerics import check_precision
+    from surefoot.training.machine_limits import check_precision
 
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     with pytest.raises(

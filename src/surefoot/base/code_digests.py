@@ -53,13 +53,13 @@ def digest(path: Path) -> str:
     return sha256(ast.unparse(_without_docstrings(path)).encode())
 
 
-def arithmetic_digest(path: Path, package: str) -> str:
-    """The digest of what a module computes.
+def arithmetic(path: Path, package: str) -> str:
+    """The source of a module without what decides no result.
 
-    As `digest`, and what it says where it raises doesn't count, as no result comes of that, nor do annotations, nor
-    where in its own package it imports names from: a module may be moved or renamed.
+    Beside comments, layout and docstrings that is what it says where it raises, as no result comes of that;
+    annotations; and where in its own package it imports names from: a module may be moved or renamed.
     """
-    return sha256(ast.unparse(_Arithmetic(package).visit(_without_docstrings(path))).encode())
+    return ast.unparse(_Arithmetic(package).visit(_without_docstrings(path)))
 
 
 class _Arithmetic(ast.NodeTransformer):
@@ -73,6 +73,9 @@ class _Arithmetic(ast.NodeTransformer):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
         return None if node.level or (node.module or "").partition(".")[0] == self._package else node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node  # a text beside a field, say
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None

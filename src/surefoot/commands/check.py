@@ -19,7 +19,7 @@ from surefoot.params import dvc_yaml
 from surefoot.params.reading import lines_of, load
 from surefoot.params.sections import Params
 from surefoot.reproduction import git
-from surefoot.training import numerics
+from surefoot.training.machine_limits import too_many_threads
 
 LISTS = {
     "optim": "optim/__init__.py",
@@ -88,7 +88,7 @@ def _faults(params: Params) -> Iterator[tuple[str, str]]:
             )
         if wrong:
             yield key, wrong
-    if wrong := numerics.too_many(params.threads, params.numerics, params.device):
+    if wrong := too_many_threads(params.threads, params.numerics, params.device):
         yield "threads", wrong
     yield from source_formats.useless_keys(prepare)
 

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from surefoot.base import digests
 from surefoot.base.errors import UserError
+from surefoot.data.order import RowOrder, RowOrderAmong
 from surefoot.run.trajectory_store import Record, TrajectoryStore
-from surefoot.training.loop import Batches, Diverged, Progress, Trainer
-from surefoot.training.minibatches import Order
+from surefoot.training.divergence import Diverged
+from surefoot.training.loop import Batches, Progress, Trainer
 from surefoot.training.network import network_of, to_bytes
 
 # The share of the free disk that the states of one run may take.
@@ -148,7 +149,7 @@ class Chain:
         epochs: int,
         store: TrajectoryStore,
         make: Callable[[], Trainer],
-        order: Callable[[int], Tensor | Order],
+        order: Callable[[int], Tensor | RowOrder | RowOrderAmong],
         *,
         ends: Callable[[Metrics], str | None] = lambda metrics: None,
         keep_states: int = 50,

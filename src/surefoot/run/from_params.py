@@ -7,7 +7,7 @@ from torch import nn
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
 from surefoot.training import network
-from surefoot.training.objective import Objective, objective
+from surefoot.training.objective import Objective, make_objective
 
 
 def network_from_params(params: Params, batches: Store) -> nn.Module:
@@ -28,7 +28,7 @@ def objective_from_params(params: Params, batches: Store, device: str | None = N
         UserError: there is no such loss; it can't be made; weights that don't fit.
     """
     loss = params.train.loss
-    return objective(
+    return make_objective(
         batches.task,
         loss.name,
         loss.arguments | arguments,

@@ -19,6 +19,8 @@ TRAINING_CODE = {
     "optimizer": "surefoot.training.optimizer",
     "order": "surefoot.data.order",
     "splitmix64": "surefoot.data.splitmix64",
+    "state": "surefoot.training.state",
+    "step": "surefoot.training.step",
 }
 FORMAT = 3  # 1 and 2 named modules
 
@@ -101,7 +103,7 @@ def sources(*functions: str) -> dict[str, str]:
 def _digest(module: str) -> str:
     path = code_digests.module_file(module)
     assert path
-    return code_digests.arithmetic_digest(path, "surefoot")
+    return digests.sha256(code_digests.arithmetic(path, "surefoot").encode())
 
 
 def _version(package: str) -> str:

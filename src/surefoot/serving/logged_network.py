@@ -55,7 +55,7 @@ def network_with_weights(description: dict[str, Any], weights: Path) -> Any:
         description["factory"], description["arguments"], shape, outputs, seed=0, schema=lambda: schema
     )
     try:
-        networks.load(built, reading.read_weights(weights))
+        networks.load_weights(built, reading.read_weights(weights))
     except OSError as error:
         raise UserError(f"{weights}: can't be read: {limits.system_reason(error)}") from None
     except safetensors.SafetensorError as error:
@@ -78,12 +78,12 @@ def predict_rows(model: Any, description: dict[str, Any], inputs: np.ndarray) ->
     import torch
 
     from surefoot.training.minibatches import Stored
-    from surefoot.training.network import predict
+    from surefoot.training.network import outputs_of
 
     rows = np.require(inputs.reshape(-1, *description["input_shape"]), requirements="W")  # torch warns of others
     try:
         outputs = (
-            predict(model, Stored(rows, description["scale"])).double()
+            outputs_of(model, Stored(rows, description["scale"])).double()
             if len(rows)
             else torch.empty(0, max(1, len(description["classes"])))
         )

@@ -47,7 +47,7 @@ def main() -> None:
     store = open_store(paths.BATCHES)
     model = network_from_params(params, store)
     try:
-        networks.load(model, reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS))
+        networks.load_weights(model, reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS))
     except (RuntimeError, ValueError, KeyError, SafetensorError):
         raise UserError(
             f"{paths.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again"
@@ -56,7 +56,7 @@ def main() -> None:
 
     targets = Stored(store.test.targets, store.target_scale)[:]
     try:
-        outputs = networks.predict(model, Stored(store.test.inputs, store.index["scale"]))
+        outputs = networks.outputs_of(model, Stored(store.test.inputs, store.index["scale"]))
         targets = targets.to(outputs.device)
     except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {describe_error(error)}") from None

@@ -122,7 +122,7 @@ def _follow(
 
     Returns the record of each, and why some are lacking.
     """
-    from surefoot.training.loop import Diverged
+    from surefoot.training.divergence import Diverged
 
     history: list[Record] = []
     there = tracker.artifacts("checkpoints") if train.save_every else set()

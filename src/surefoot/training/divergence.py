@@ -1,4 +1,4 @@
-"""Where in a network numbers stopped being finite."""
+"""Numbers that are finite no more, and where in a network that began."""
 
 from typing import Any
 
@@ -6,6 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.training.numerics import seed_step
+
+
+class Diverged(Exception):
+    """The loss, or the norm of the gradient, became NaN or infinite, `step` steps into an epoch; None: in the
+    validation after it.
+    """
+
+    def __init__(self, step: int | None, value: float, lr: float, began: str, what: str = "loss") -> None:
+        where = f"at step {step}" if step else "in the validation after it"
+        super().__init__(f"the {what} became {value} {where}, with lr {lr:g}; it began in {began}")
+        self.epoch = 0  # set by who knows it
 
 
 def began(model: nn.Module, inputs: Tensor, seed: int, step: int) -> str:

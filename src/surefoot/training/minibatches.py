@@ -7,49 +7,18 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from surefoot.data.order import OrderWindow, RowOrder, RowOrderAmong
 
 CHUNK_BYTES = 1 << 20
 # A file up to this is mapped, and stays in memory once it was read. Of a larger one that is read which is needed next.
 MAPPED_BYTES = 256 << 20
 
 Scale = dict[str, list[float]]
-Stretches = tuple[tuple[int, int], ...]  # of rows on disk: the first, and the one after the last
-
-
-class Window(Protocol):
-    """Some consecutive rows of an order: `surefoot.data.order.Window`."""
-
-    @property
-    def blocks(self) -> Stretches:
-        """The rows that they are among."""
-
-    @property
-    def places(self) -> np.ndarray:
-        """Indices into the rows of those stretches laid end to end."""
-
-    @property
-    def ahead(self) -> Stretches:
-        """The stretches of the window after this."""
-
-    def indices(self) -> np.ndarray:
-        """The rows by their numbers on disk."""
-
-
-class Order(Protocol):
-    """The rows of an epoch in the order in which they are trained on, or a stretch of them:
-    `surefoot.data.order.Order`.
-    """
-
-    def __getitem__(self, part: slice) -> "Order":
-        """A stretch."""
-
-    def windows(self) -> Iterator[Window]:
-        """The rows, window by window."""
 
 
 class Stored:
@@ -77,7 +46,7 @@ class Stored:
             else None
         )
         self._file: int | None = None
-        self._held: Stretches = ()
+        self._held: tuple[tuple[int, int], ...] = ()  # the blocks in the buffer
         self._buffer = torch.empty((0, *self.shape[1:]), dtype=self._data.dtype)
         if isinstance(array, np.memmap) and (array.nbytes > MAPPED_BYTES if large is None else large):
             assert array.filename
@@ -101,7 +70,7 @@ class Stored:
         """All rows, `size` at a time."""
         return (self[first : first + size] for first in range(0, len(self), size))
 
-    def among(self, window: Window) -> Callable[[slice], Tensor]:
+    def among(self, window: OrderWindow) -> Callable[[slice], Tensor]:
         """What gives rows of a window by their places in it."""
         if self._file is None:
             indices = torch.from_numpy(window.indices())
@@ -128,7 +97,7 @@ class Stored:
             _fill(self._file, offset, data[at * size : (at + 1) * size])
         return rows
 
-    def _hold(self, window: Window) -> Tensor:
+    def _hold(self, window: OrderWindow) -> Tensor:
         """The rows of a window's blocks laid end to end.
 
         They are kept until another window's are asked for; the system is told what comes then.
@@ -178,7 +147,7 @@ class Rows:
 def minibatches(
     inputs: Tensor | Stored,
     targets: Tensor | Stored,
-    order: Tensor | Order,
+    order: Tensor | RowOrder | RowOrderAmong,
     size: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -190,7 +159,8 @@ def minibatches(
     chunk = size * max(1, CHUNK_BYTES // (size * sum(source.row_bytes for source in sources)))
     begun: list[list[Tensor]] = []  # of a minibatch whose rows lie in several windows
     missing = 0  # rows of it
-    for window in [_Listed(order, len(inputs))] if isinstance(order, Tensor) else order.windows():
+    every = ((0, len(inputs)),)
+    for window in [OrderWindow(every, order.numpy(), ())] if isinstance(order, Tensor) else order.windows():
         select = [source.among(window) for source in sources]
         rows = len(window.places)
         head = min(missing, rows)
@@ -209,16 +179,6 @@ def minibatches(
             missing = size - (rows - whole)
     if begun:
         yield _joined(begun, device)
-
-
-class _Listed:
-    """An order that is given as indices, as a window among all rows."""
-
-    def __init__(self, order: Tensor, rows: int) -> None:
-        self.blocks, self.places, self.ahead = ((0, rows),), order.numpy(), ()
-
-    def indices(self) -> np.ndarray:
-        return self.places
 
 
 def _joined(parts: list[list[Tensor]], device: torch.device | str) -> tuple[Tensor, Tensor]:

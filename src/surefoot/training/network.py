@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -98,34 +98,7 @@ def takes_schema(factory: str) -> bool:
         return False
 
 
-def check_output(model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
-    """Try the network on one batch; returns what it gives.
-
-    Raises:
-        UserError: if it fails, or if its output isn't a float tensor of shape (rows, outputs).
-    """
-    try:
-        output = predict(model, inputs)
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {describe_error(error)}"
-        ) from None
-    wanted = (len(inputs), outputs)
-    if not isinstance(output, Tensor) or output.shape != wanted or not output.is_floating_point():
-        got = (
-            f"shape {tuple(output.shape)} and type {output.dtype}"
-            if isinstance(output, Tensor)
-            else f"a {type(output).__name__}"
-        )
-        raise UserError(
-            f"train.model: on a batch of shape {tuple(inputs.shape)} the network gives {got}; "
-            f"it must give shape {wanted}: for each row "
-            + ("a number (logit) for each class" if outputs > 1 else "one number")
-        )
-    return output
-
-
-def predict(model: nn.Module, inputs: Tensor | Stored) -> Tensor:
+def outputs_of(model: nn.Module, inputs: Tensor | Stored) -> Tensor:
     """The output for each row, in evaluation mode; every part of the network is left in the mode that it was in."""
     rows = max(1, min(EVALUATION_ROWS, EVALUATION_BYTES // max(1, 4 * prod(inputs.shape[1:]))))
     modes = [(module, module.training) for module in model.modules()]
@@ -161,53 +134,6 @@ def network_of(state: bytes, averaged: bool = False) -> bytes:
     return to_bytes({name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
 
 
-def saved(data: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a network that training is to start from; nothing is unpickled.
-
-    Raises:
-        UserError: naming it: it isn't safetensors, is cut short, or has values that aren't finite.
-    """
-    try:
-        tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise UserError(
-            f"train.start_from: {name} is no safetensors file, or is damaged: {' '.join(str(error).split())}"
-        ) from None
-    for tensor, values in tensors.items():
-        # Of 8 bits torch can't say it.
-        if values.is_floating_point() and not (values if values.itemsize > 1 else values.float()).isfinite().all():
-            raise UserError(
-                f"train.start_from: {name}: {tensor} holds values that aren't finite (NaN or infinite), from which"
-                " nothing can be trained"
-            )
-    return tensors
-
-
-def start_from(model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Bring the weights and buffers of another training into a network.
-
-    Raises:
-        UserError: they don't fit; which, and why that may be.
-    """
-    own = model.state_dict()
-    faults = []
-    for key in [*own, *sorted(tensors.keys() - own.keys())]:
-        one, other = (
-            f"{found[key].dtype} {list(found[key].shape)}".removeprefix("torch.") if key in found else "none"
-            for found in (tensors, own)
-        )
-        if one != other:
-            faults.append(f"{key} is {one}, the network has {other}")
-    if faults:
-        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise UserError(
-            f"train.start_from: {name} doesn't fit train.model: {'; '.join(faults[:3])}{more}",
-            "a class or category that is new in the data changes outputs or inputs, as does another train.model; then"
-            " start from null",
-        )
-    model.load_state_dict(tensors)
-
-
-def load(model: nn.Module, data: bytes) -> None:
+def load_weights(model: nn.Module, data: bytes) -> None:
     """Bring saved weights and buffers into a network."""
     model.load_state_dict(safetensors.torch.load(data))

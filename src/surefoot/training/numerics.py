@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from surefoot.base.errors import UserError
+from surefoot.training.machine_limits import too_many_threads
 
 # None: the variable must not be set. Measured on Intel and AMD; docs/numerics.md has the table.
 PROFILES: dict[str, dict[str, str | None]] = {
@@ -45,24 +46,6 @@ UNSET = (
     ),
 )
 
-MOST_THREADS = 64  # that OpenBLAS is built for in NumPy's wheels; so many torch can do with on any machine
-
-
-def too_many(threads: int, profile: str, device: str) -> str:
-    """Why so many threads can't be computed with here; empty where they can."""
-    if threads <= MOST_THREADS:
-        return ""
-    if profile == "portable" and device == "cpu":
-        return f"numerics: portable computes by OpenBLAS, which takes {MOST_THREADS} threads at most, not {threads}"
-    # Threads wait for each other in a loop: of 256 on 2 cores each step takes minutes, and nothing says why.
-    cores = os.cpu_count() or 1
-    return (
-        f"{threads} threads on the {cores} cores of this machine would wait for each other; at most"
-        f" {max(cores, MOST_THREADS)}"
-        if threads > cores
-        else ""
-    )
-
 
 def pin(profile: str, threads: int, deterministic: bool = True, device: str = "cpu") -> None:
     """Pin kernels and threads. Torch reads these settings once, when it is imported: call this first.
@@ -77,22 +60,9 @@ def pin(profile: str, threads: int, deterministic: bool = True, device: str = "c
         RuntimeError: torch is imported already, under other settings, or didn't take these.
         UserError: the processor lacks what the profile needs; the device isn't there; there are too many threads.
     """
-    if wrong := too_many(threads, profile, device):
+    if wrong := too_many_threads(threads, profile, device):
         raise UserError(f"params.yaml: threads: {wrong}")
-    threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {
-        "OMP_DYNAMIC": "FALSE",
-        "MKL_DYNAMIC": "FALSE",
-    }
-    # cuBLAS computes the same bits each time only with a workspace of its own.
-    of_device = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if device == "cuda" else {}
-    wanted: dict[str, str | None] = {**dict.fromkeys(UNSET), **PROFILES[profile], **threading, **of_device}
-    if any(os.environ.get(name) != value for name, value in wanted.items()) and "torch" in sys.modules:
-        raise RuntimeError(f"torch was imported before numerics {profile!r} could be pinned")
-    for name, value in wanted.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    _pin_environment(profile, threads, device)
 
     import torch
 
@@ -117,6 +87,24 @@ def pin(profile: str, threads: int, deterministic: bool = True, device: str = "c
         raise RuntimeError(f"threads: {threads} did not take effect: torch computes on {torch.get_num_threads()}")
 
 
+def _pin_environment(profile: str, threads: int, device: str) -> None:
+    """Set the variables that torch reads when it is imported."""
+    threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {
+        "OMP_DYNAMIC": "FALSE",
+        "MKL_DYNAMIC": "FALSE",
+    }
+    # cuBLAS computes the same bits each time only with a workspace of its own.
+    of_device = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if device == "cuda" else {}
+    wanted: dict[str, str | None] = {**dict.fromkeys(UNSET), **PROFILES[profile], **threading, **of_device}
+    if any(os.environ.get(name) != value for name, value in wanted.items()) and "torch" in sys.modules:
+        raise RuntimeError(f"torch was imported before numerics {profile!r} could be pinned")
+    for name, value in wanted.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 def _pin_device(device: str) -> None:
     """Check that a device is there, and let its random numbers be seeded at each step, too."""
     import torch
@@ -138,23 +126,6 @@ def _pin_device(device: str) -> None:
 
 
 _generators: list[Any] = []  # of the device that trains, where it isn't the CPU
-
-
-def check_precision(precision: str, profile: str, device: str) -> None:
-    """See whether numbers of a precision can be computed with.
-
-    Raises:
-        UserError: they can't.
-    """
-    import torch
-
-    if precision != "bfloat16":
-        return
-    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(f"train.precision: {torch.cuda.get_device_name()} has no bfloat16; set float32")
-    if device == "cpu" and (profile != "native" or not torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        need = "numerics: native" if profile != "native" else "a processor with AVX-512"
-        raise UserError(f"train.precision: bfloat16 on the CPU needs {need}; set that, or float32")
 
 
 def settings() -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What is made small, and what is measured beside it: by task."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +96,7 @@ class Objective:
 CLASSIFICATION = Objective("classification", nn.CrossEntropyLoss())
 
 
-def objective(
+def make_objective(
     task: str,
     name: str,
     arguments: dict[str, Any],
@@ -121,18 +120,8 @@ def objective(
         UserError: there is no such loss; it can't be made; weights that don't fit.
     """
     chosen = AUTO[task] if name == "auto" else name
-    given = dict(arguments)
     weights = _weights(class_weights, class_counts)
-    if weights is not None:
-        parameter = WEIGHTED.get(chosen)
-        if parameter is None or (parameter == "pos_weight") != (task == "binary"):
-            raise UserError(
-                f"train.loss.class_weights: {chosen} takes none for {task}; give null, or one of"
-                f" {', '.join(sorted(WEIGHTED))} that fits"
-            )
-        # With one logit it is the second class's weight that is told, as a multiple of the first's.
-        given[parameter] = torch.tensor(weights[1] / weights[0] if task == "binary" else weights)
-    criterion = _make(chosen, given)
+    criterion = _make(chosen, arguments | _weight_argument(chosen, task, weights))
     if unit is not None and ":" not in chosen and chosen not in OF_ANY_NUMBER:
         raise UserError(
             f"train.loss.name: {chosen} isn't for a scaled target, half of whose values are below 0: set"
@@ -142,13 +131,27 @@ def objective(
         raise UserError(
             f"train.loss.name: {chosen} made a {type(criterion).__name__}; a function of (outputs, targets) is needed"
         )
-    if isinstance(criterion, nn.Module) and any(True for _ in criterion.parameters()):
-        raise UserError(f"train.loss.name: {chosen} has parameters of its own, which would not be trained")
     if isinstance(criterion, nn.Module):
+        if any(True for _ in criterion.parameters()):
+            raise UserError(f"train.loss.name: {chosen} has parameters of its own, which would not be trained")
         criterion.to(device)
     # One number a row: (rows, 1) against (rows,) would be spread out to (rows, rows).
     loss = criterion if task == "classification" else lambda outputs, targets: criterion(outputs.squeeze(1), targets)
     return Objective(task, loss, _share(criterion, len(class_counts)), 1.0 if unit is None else unit)
+
+
+def _weight_argument(loss: str, task: str, weights: list[float] | None) -> dict[str, Tensor]:
+    """The argument that tells a loss of torch.nn the weights of classes; {} where there are none."""
+    if weights is None:
+        return {}
+    parameter = WEIGHTED.get(loss)
+    if parameter is None or (parameter == "pos_weight") != (task == "binary"):
+        raise UserError(
+            f"train.loss.class_weights: {loss} takes none for {task}; give null, or one of"
+            f" {', '.join(sorted(WEIGHTED))} that fits"
+        )
+    # With one logit it is the second class's weight that is told, as a multiple of the first's.
+    return {parameter: torch.tensor(weights[1] / weights[0] if task == "binary" else weights)}
 
 
 def _share(criterion: Any, classes: int) -> Callable[[Sequence[Tensor]], Sequence[float]]:
@@ -177,33 +180,6 @@ def _make(name: str, arguments: dict[str, Any]) -> Any:
     except Exception as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise UserError(f"train.loss: {name}({shown}) fails: {describe_error(error)}") from None
-
-
-def check_loss(objective: Objective, outputs: Tensor, targets: Tensor) -> None:
-    """Try the loss on one batch.
-
-    Raises:
-        UserError: if it fails, or isn't one number.
-    """
-    shapes = (
-        f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} and type"
-        f" {str(targets.dtype).removeprefix('torch.')}"
-    )
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            loss = objective.loss(outputs, targets)
-    except Exception as error:
-        raise UserError(f"train.loss: it fails on {shapes}: {describe_error(error)}") from None
-    # With as many rows as outputs torch spreads the targets out over them, and only warns.
-    if any("Using a target size" in str(warning.message) for warning in said):
-        raise UserError(
-            f"train.loss: it needs outputs and targets of one shape, but gets {shapes}; a loss for {objective.task} is"
-            " needed"
-        )
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise UserError(f"train.loss: on {shapes} it gives {got}; one number is needed (reduction: mean)")
 
 
 def _weights(class_weights: str | Sequence[float] | None, class_counts: Sequence[int]) -> list[float] | None:

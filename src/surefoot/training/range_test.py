@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from surefoot.base.errors import UserError
-from surefoot.training.loop import Diverged, Progress, Trainer
-from surefoot.training.minibatches import Order
+from surefoot.data.order import RowOrder, RowOrderAmong
+from surefoot.training.divergence import Diverged
+from surefoot.training.loop import Progress, Trainer
 
 # Each measured over 20-point sweeps on the digits (docs/learning-rate.md).
 WIDTH = 0.04  # of the smoothing, as its standard deviation: a share of the steps
@@ -80,7 +81,7 @@ def range_test(
     lr: float,
     lrs: Iterable[float],
     steps: int,
-    order: Callable[[int], Tensor | Order],
+    order: Callable[[int], Tensor | RowOrder | RowOrderAmong],
     steps_per_epoch: int,
 ) -> Curve:
     """Train from the trainer's state, a step with each learning rate, until the loss explodes.

@@ -13,7 +13,7 @@ from surefoot.base import digests, writing
 from surefoot.base.errors import UserError
 from surefoot.run.chain import DISK_SHARE, segments
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.training.loop import Diverged
+from surefoot.training.divergence import Diverged
 from tests.unit.run import chains
 from tests.unit.run.chains import (
     CLASSES,

@@ -12,7 +12,7 @@ from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training import minibatches
 from surefoot.training.loop import Progress
 from surefoot.training.minibatches import Rows
-from surefoot.training.network import predict, to_bytes
+from surefoot.training.network import outputs_of, to_bytes
 from tests.unit.run.chains import (
     CLASSES,
     OPTIMIZER,
@@ -118,7 +118,7 @@ def test_a_part_frozen_in_evaluation_mode_stays_so_through_a_validation():
     model = make_model()
     before = [part.training for part in model.modules()]
     assert False in before
-    predict(model, VALIDATION.inputs)
+    outputs_of(model, VALIDATION.inputs)
     assert [part.training for part in model.modules()] == before
 
 

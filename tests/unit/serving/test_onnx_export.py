@@ -54,11 +54,11 @@ def test_the_run_has_the_chosen_network_as_onnx(project):
     directory = project / "mlartifacts" / run.info.run_id / "artifacts/onnx"
     store = open_store(project / "data/batches")
     model = networks.build("networks.mlp:mlp", {"hidden": [5]}, store.input_shape, 3, 0)
-    networks.load(model, (project / "models/model.safetensors").read_bytes())
+    networks.load_weights(model, (project / "models/model.safetensors").read_bytes())
     session = onnxruntime.InferenceSession(str(directory / "model.onnx"), providers=["CPUExecutionProvider"])
     inputs = np.array(store.test.inputs)
     (given,) = session.run(None, {"input": inputs})
-    assert np.abs(given - networks.predict(model, Stored(inputs)).numpy()).max() < 1e-5
+    assert np.abs(given - networks.outputs_of(model, Stored(inputs)).numpy()).max() < 1e-5
     described = json.loads((directory / "description.json").read_text())
     assert described["classes"] == ["x", "y", "z"]
     assert described["features"] == store.index["features"]

@@ -10,7 +10,8 @@ from torch import nn
 
 from surefoot.training import loop
 from surefoot.training.minibatches import Rows
-from surefoot.training.objective import Objective, objective
+from surefoot.training.objective import Objective, make_objective
+from surefoot.training.step import StepSettings
 from tests.unit.run.chains import trainer
 
 CLASSES, INPUTS = 4, 3
@@ -64,7 +65,7 @@ def after_a_step(task, aim, rows, size, accumulate):
     """The loss that is reported, and the weights after one step of lr 1 along the gradient."""
     torch.manual_seed(0)
     model = nn.Linear(INPUTS, CLASSES if task == "classification" else 1)
-    made = trainer(model, {}, rows, rows, size, seed=0, objective=aim, step=loop.Step(accumulate))
+    made = trainer(model, {}, rows, rows, size, seed=0, objective=aim, step=StepSettings(accumulate))
     progress = made.train(torch.arange(len(rows.targets)), [[1.0]], loop.Progress(), 0)
     assert progress.rows == len(rows.targets)
     return [progress.loss_sum / progress.rows, *model.weight.detach().ravel().tolist(), *model.bias.detach().tolist()]
@@ -79,7 +80,7 @@ def test_is_the_larger_minibatch(name, labels, size, seed):
     drawn[::size] = False
     labels = torch.where(drawn, torch.tensor(2), torch.tensor(labels))
     counts = (torch.bincount(labels, minlength=CLASSES) + 1).tolist() if task != "regression" else []
-    aim = objective(task, loss, arguments, weights, counts[: 2 if task == "binary" else None])
+    aim = make_objective(task, loss, arguments, weights, counts[: 2 if task == "binary" else None])
     rows = rows_of(task, labels)
     large = after_a_step(task, aim, rows, len(labels), 1)
     assert after_a_step(task, aim, rows, size, len(labels)) == pytest.approx(large, rel=2e-5, abs=2e-5)
@@ -89,7 +90,7 @@ def test_is_the_larger_minibatch(name, labels, size, seed):
 def test_weighing_by_rows_would_be_another_step(labels):
     """The property could be false."""
     aim, rows = (
-        objective("classification", "auto", {}, WEIGHTS, [1] * CLASSES),
+        make_objective("classification", "auto", {}, WEIGHTS, [1] * CLASSES),
         rows_of("classification", torch.tensor(labels)),
     )
     large = after_a_step("classification", aim, rows, 5, 1)

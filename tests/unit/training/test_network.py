@@ -7,6 +7,7 @@ from torch import nn
 
 from surefoot.base.errors import UserError
 from surefoot.training import network as networks
+from surefoot.training import preflight
 from tests.unit.training import networks_for_tests
 
 
@@ -44,7 +45,7 @@ def test_a_factory_gets_shape_classes_and_arguments():
     model = build("good", width=7)
     assert model(torch.zeros(5, 1, 2)).shape == (5, 3)
     assert model[1].out_features == 7
-    networks.check_output(model, torch.zeros(5, 1, 2), 3)
+    preflight.check_output(model, torch.zeros(5, 1, 2), 3)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_a_factory_gets_shape_classes_and_arguments():
 )
 def test_the_networks_that_come_with_it(factory, shape, arguments):
     model = networks.build(f"networks.{factory}", arguments, shape, 10, 0)
-    networks.check_output(model, torch.zeros(4, *shape), 10)
+    preflight.check_output(model, torch.zeros(4, *shape), 10)
 
 
 def test_a_cnn_needs_images():
@@ -132,7 +133,7 @@ def test_a_factory_with_an_argument_that_it_does_not_have():
 
 
 def test_a_network_that_fails_in_forward():
-    message = refused(networks.check_output, build("fails_in_forward"), torch.zeros(4, 2), 3)
+    message = refused(preflight.check_output, build("fails_in_forward"), torch.zeros(4, 2), 3)
     assert message.startswith(
         "train.model: the network fails on a batch of shape (4, 2): RuntimeError: mat1 and mat2 do not fit ("
     )
@@ -150,7 +151,7 @@ def test_a_network_that_fails_in_forward():
 )
 def test_an_output_of_the_wrong_shape(name, got):
     assert (
-        refused(networks.check_output, build(name), torch.zeros(4, 2), 3)
+        refused(preflight.check_output, build(name), torch.zeros(4, 2), 3)
         == f"train.model: on a batch of shape (4, 2) the network gives {got}; it must give shape (4, 3): for each row a"
         " number (logit) for each class"
     )
@@ -160,18 +161,18 @@ def test_predicting_takes_any_number_of_rows_and_leaves_training_mode_on():
     model = build("good")
     model.append(nn.Dropout(0.9))
     inputs = torch.rand(2 * networks.EVALUATION_ROWS + 5, 2)
-    output = networks.predict(model, inputs)
+    output = networks.outputs_of(model, inputs)
     assert output.shape == (len(inputs), 3)
     assert model.training
-    assert (networks.predict(model, inputs) == output).all(), "dropout is off"
+    assert (networks.outputs_of(model, inputs) == output).all(), "dropout is off"
     # The rows before it decide nothing about the bits of a row.
-    assert (networks.predict(model, inputs[networks.EVALUATION_ROWS :]) == output[networks.EVALUATION_ROWS :]).all()
+    assert (networks.outputs_of(model, inputs[networks.EVALUATION_ROWS :]) == output[networks.EVALUATION_ROWS :]).all()
 
 
 def test_saved_weights_come_back():
     model, other = build("good"), build("good", seed=1)
     data = networks.to_bytes(model.state_dict())
-    networks.load(other, data)
+    networks.load_weights(other, data)
     assert all((tensor == other.state_dict()[name]).all() for name, tensor in model.state_dict().items())
     assert networks.to_bytes(other.state_dict()) == data
 
@@ -180,7 +181,7 @@ def test_buffers_are_saved_too():
     model = networks.build("networks.cnn:cnn", {"channels": 2}, (1, 8, 8), 10, 0)
     model(torch.rand(4, 1, 8, 8))  # moves BatchNorm's averages
     other = networks.build("networks.cnn:cnn", {"channels": 2}, (1, 8, 8), 10, 1)
-    networks.load(other, networks.to_bytes(model.state_dict()))
+    networks.load_weights(other, networks.to_bytes(model.state_dict()))
     assert (other[1].running_mean == model[1].running_mean).all()
     assert other[1].num_batches_tracked == 1
 
@@ -200,7 +201,7 @@ def test_tied_weights_can_be_saved():
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
     other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    networks.load(other, networks.to_bytes(tied.state_dict()))
+    networks.load_weights(other, networks.to_bytes(tied.state_dict()))
     assert (other[0].weight == other[1].weight).all()
 
 
@@ -225,4 +226,4 @@ def test_network_that_exits():
             raise SystemExit(3)
 
     with pytest.raises(UserError, match="SystemExit: 3"):
-        networks.check_output(Exits(), torch.zeros(1, 2), 2)
+        preflight.check_output(Exits(), torch.zeros(1, 2), 2)

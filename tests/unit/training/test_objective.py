@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from surefoot.base.errors import UserError
-from surefoot.training.objective import CLASSIFICATION, Objective, check_loss, objective
+from surefoot.training.objective import CLASSIFICATION, Objective, make_objective
+from surefoot.training.preflight import check_loss
 
 LOGITS, CLASSES = (
     torch.tensor([[0.5, 1.0, -2.0], [1.0, 0.0, 0.3], [0.0, 2.0, 0.1], [1.0, 0.0, 3.0]]),
@@ -23,7 +24,7 @@ def learned():
 
 
 def make(task="classification", name="auto", arguments=None, class_weights=None, class_counts=(2, 1, 1)):
-    return objective(task, name, arguments or {}, class_weights, class_counts)
+    return make_objective(task, name, arguments or {}, class_weights, class_counts)
 
 
 @pytest.mark.parametrize(
@@ -57,18 +58,18 @@ def test_what_is_measured():
 
 
 def test_errors_are_measured_in_the_targets_own_unit():
-    aim = objective("regression", "auto", {}, None, (), unit=1000.0)
+    aim = make_objective("regression", "auto", {}, None, (), unit=1000.0)
     assert aim.measure(NUMBERS, TARGETS) == {"mae": pytest.approx(1000 * (0.5 + 1 + 2) / 3)}
     assert torch.equal(aim.loss(NUMBERS, TARGETS), nn.MSELoss()(NUMBERS[:, 0], TARGETS))
 
 
 @pytest.mark.parametrize("name", ["PoissonNLLLoss", "BCEWithLogitsLoss", "SoftMarginLoss"])
 def test_a_loss_that_numbers_below_0_are_not_for_is_refused_where_they_are_scaled(name):
-    objective("regression", name, {}, None, ())
+    make_objective("regression", name, {}, None, ())
     with pytest.raises(
         UserError, match=f"train.loss.name: {name} isn't for a scaled target, .*: set prepare.normalize_target: none"
     ):
-        objective("regression", name, {}, None, (), unit=2.0)
+        make_objective("regression", name, {}, None, (), unit=2.0)
 
 
 def test_balanced_weights_give_each_class_the_same_share():

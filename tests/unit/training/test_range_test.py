@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from surefoot.base.errors import UserError
-from surefoot.training.loop import Step, Trainer
+from surefoot.training.loop import Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.network import to_bytes
 from surefoot.training.objective import Objective
 from surefoot.training.range_test import STEPS, Curve, learning_rates, range_test, steps_needed
+from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
 
 CURVATURES = torch.tensor([1.0, 4.0, 10.0])
@@ -69,7 +70,7 @@ def test_the_steps_are_those_of_the_run():
     """The same losses as training by hand with these learning rates, with all that belongs to a step; an average isn't
     taken.
     """
-    trainer = quadratic(0.9, step=Step(clip_norm=0.5))
+    trainer = quadratic(0.9, step=StepSettings(clip_norm=0.5))
     trainer.average = Average(trainer.model, "ema", decay=0.9, start=1)
     before = to_bytes(trainer.average.state())
     curve = _tested(trainer, steps=30)

@@ -11,11 +11,13 @@ from torch import nn
 from surefoot.params.train_section import TrainParams
 from surefoot.run.from_params import network_from_params, objective_from_params
 from surefoot.run.plan.inputs import Inputs
-from surefoot.training import network, numerics
-from surefoot.training.loop import Step, Trainer
+from surefoot.training import numerics
+from surefoot.training.loop import Trainer
 from surefoot.training.objective import Objective
-from surefoot.training.optimizer import OWN, optimizer
+from surefoot.training.optimizer import make_optimizer
+from surefoot.training.preflight import OWN, load_start_weights
 from surefoot.training.schedule import Schedule
+from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
 
 
@@ -47,7 +49,7 @@ class Builder:
         model = network_from_params(inputs.params, inputs.batches)
         if inputs.weights is not None:
             assert inputs.start
-            network.start_from(model, inputs.weights, str(inputs.start.note.name))
+            load_start_weights(model, inputs.weights, str(inputs.start.note.name))
         of_model = self._optimizer(model)
         return Trainer(
             model,
@@ -57,7 +59,7 @@ class Builder:
             inputs.batches.batch_size,
             inputs.params.seed,
             self.objective,
-            Step(**step_settings(train)),
+            StepSettings(**step_settings(train)),
             Average(model, **average_settings(train)) if average_settings(train) else None,
             self.schedules(of_model)().columns,
         )
@@ -75,7 +77,7 @@ class Builder:
         for group in settings["groups"]:
             if "lr" in group["arguments"]:
                 group["arguments"]["lr"] = self.inputs.scaled(group["arguments"]["lr"])
-        return optimizer(model, lr=self.inputs.lr, own=optimizer_settings(train), **settings)
+        return make_optimizer(model, lr=self.inputs.lr, own=optimizer_settings(train), **settings)
 
 
 def optimizer_settings(train: TrainParams) -> dict[str, Any]:

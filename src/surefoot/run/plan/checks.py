@@ -7,9 +7,8 @@ from torch import Tensor
 from surefoot.base.errors import UserError
 from surefoot.params.sections import Params
 from surefoot.run.plan.inputs import Inputs
-from surefoot.training import network
 from surefoot.training.loop import Trainer
-from surefoot.training.objective import check_loss
+from surefoot.training.preflight import check_loss, check_output
 
 
 def check_same_first_state(factory: str, first: bytes, again: bytes) -> None:
@@ -52,7 +51,7 @@ def check_one_batch(inputs: Inputs, trainer: Trainer) -> list[str]:
         UserError: one of them fails, or gives what it mustn't.
     """
     size = inputs.batches.batch_size
-    outputs = network.check_output(trainer.model, inputs.training.inputs[:size], inputs.batches.outputs)
+    outputs = check_output(trainer.model, inputs.training.inputs[:size], inputs.batches.outputs)
     targets: Tensor = inputs.training.targets[:size]
     check_loss(trainer.objective, outputs, targets.to(outputs.device))
     return [f"validation/{name}" for name in ("loss", *trainer.objective.measure(outputs, targets))]

@@ -12,8 +12,9 @@ from surefoot.run import new_rows, start_from
 from surefoot.run.start_from import Start
 from surefoot.run.start_note import StartNote
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.training import divergence, network
+from surefoot.training import divergence
 from surefoot.training.minibatches import Rows
+from surefoot.training.preflight import read_start_weights
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def gather_inputs(params: Params, batches: Store, store: TrajectoryStore) -> Inp
     """
     start = start_from.load(params, store)
     batches = new_rows.select(params.train.rows, batches, start.note if start else None)
-    weights = network.saved(start.weights, str(start.note.name)) if start and start.weights is not None else None
+    weights = read_start_weights(start.weights, str(start.note.name)) if start and start.weights is not None else None
     training, validation = (
         Rows.stored(split.inputs, split.targets, batches.index["scale"], batches.target_scale)
         for split in (batches.train, batches.validation)

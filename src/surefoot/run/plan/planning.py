@@ -13,8 +13,8 @@ from surefoot.run.plan.builder import Builder
 from surefoot.run.plan.identity import identity_of, origin_of
 from surefoot.run.plan.inputs import Inputs, gather_inputs
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.training import numerics
 from surefoot.training.loop import Trainer
+from surefoot.training.machine_limits import check_precision
 from surefoot.training.network import network_of, takes_schema, to_bytes
 from surefoot.training.schedule import Schedule, epochs, rises
 
@@ -71,7 +71,7 @@ def plan_run(params: Params, batches: Store) -> Plan:
         or doesn't fit it.
     """
     inputs = gather_inputs(params, batches, TrajectoryStore(paths.trajectory_store()))
-    numerics.check_precision(params.train.precision, params.numerics, params.device)
+    check_precision(params.train.precision, params.numerics, params.device)
     builder, factory = Builder.of(inputs), params.train.model.factory
     trainer = builder.trainer()
     knows_schema = takes_schema(factory)
