@@ -322,23 +322,26 @@ def edit_all(surefoot, edit):
 
 
 def test_a_module_that_is_moved_or_renamed_changes_no_key(elsewhere):
-    """Each that counts: the whole of training/ to another folder, and one file of another."""
+    """Each that counts: the whole of training/ to another folder, the others to there by another name."""
+    others = [name for name in origin.TRAINING_CODE.values() if not name.startswith("surefoot.training.")]
+    names = {name: f"surefoot.learning.moved_{name.rpartition('.')[2]}" for name in others}
 
     def move(surefoot):
         (surefoot / "training").rename(surefoot / "learning")
-        (surefoot / "data/order.py").rename(surefoot / "learning/order_of_rows.py")
-        edit_all(
-            surefoot,
-            lambda text: (
-                text.replace("surefoot.training", "surefoot.learning")
-                .replace("surefoot import training", "surefoot import learning")
-                .replace("surefoot.data.order", "surefoot.learning.order_of_rows")
-            ),
-        )
+        for name, new in names.items():
+            file_of(surefoot, name).rename(file_of(surefoot, new))
+        edit_all(surefoot, renamed)
 
-    counted = origin.TRAINING_CODE.values()
-    assert all(name.startswith("surefoot.training.") or name == "surefoot.data.order" for name in counted)
-    assert elsewhere("moved", move, PLAN.replace("surefoot.training", "surefoot.learning")) == elsewhere("as it is")
+    def file_of(surefoot, name):
+        return surefoot.parent / f"{name.replace('.', '/')}.py"
+
+    def renamed(text):
+        for name, new in names.items():
+            text = text.replace(name, new)
+        return text.replace("surefoot.training", "surefoot.learning")
+
+    assert names
+    assert elsewhere("moved", move, renamed(PLAN)) == elsewhere("as it is")
 
 
 def test_a_message_changes_no_key_and_arithmetic_does(elsewhere):
