@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from surefoot.training.numerics import PROFILES
-from tests.helpers import Here, make_workspace, mlflow_client
+from tests.helpers import Here, made_once, make_workspace, mlflow_client
 
 # Torch reads these once, when it is imported; tests/unit/training/conftest.py checks that nobody was faster.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
@@ -52,11 +52,47 @@ def workspace(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
+def of_all_workers(tmp_path_factory):
+    """Where that lies which is made once, whatever the number of processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "of_all_workers"
+
+
+@pytest.fixture(scope="session")
+def empty_store(of_all_workers):
     """An SQLite store that holds nothing but its schema, which takes MLflow seconds to build."""
-    here = tmp_path_factory.mktemp("store")
-    mlflow_client(here).search_experiments()
-    return here / "mlflow.db"
+
+    def make(path):
+        path.mkdir()
+        mlflow_client(path).search_experiments()
+
+    return made_once(of_all_workers, "empty_store", make) / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def finished(of_all_workers):
+    """A project in which the pipeline was run, of params that weren't committed; only to be copied.
+
+    They were committed with dvc.lock, later. What DVC printed lies beside it.
+    """
+
+    def make(path):
+        workspace = make_workspace(path)
+        workspace.edit("train.lr", "0.02")
+        workspace.edit("train.save_every", "2")
+        done = workspace.dvc("repro")
+        for name, text in (("out", done.out), ("err", done.err)):
+            path.with_name(f"finished.{name}").write_text(text)
+        workspace.git("add", "params.yaml", "dvc.lock")
+        workspace.git("commit", "--quiet", "--message=run")
+
+    return made_once(of_all_workers, "finished", make)
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """evaluate draws nothing, which takes it half of its time."""
+    monkeypatch.setattr("surefoot.evaluation.reports.pictures", lambda *_: {"training.png": b"drawn elsewhere"})
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,14 @@
 """A small copy of the project to run, and how a process of it ended."""
 
+import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
@@ -114,6 +117,33 @@ class Workspace:
         found = Path(run.info.artifact_uri.removeprefix("file://")) / path
         assert found.is_relative_to(self.path / "mlartifacts")
         return found
+
+
+def made_once(root: Path, name: str, make) -> Path:
+    """A directory under `root` that `make` fills: the first of the workers that asks for it does, the others wait."""
+    root.mkdir(parents=True, exist_ok=True)
+    path, made = root / name, root / f"{name}.made"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            make(path)
+            made.touch()
+    return path
+
+
+def copy_project(source: Path, path: Path) -> None:
+    """Copy a project to a new or empty directory; its MLflow store is told where its artifacts lie now."""
+    shutil.copytree(
+        source, path, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tmp", "__pycache__")
+    )
+    with closing(sqlite3.connect(path / "mlflow.db")) as store, store:
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+        ):
+            store.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(source), str(path)))
 
 
 def left(workspace):
@@ -235,6 +265,16 @@ class Here:
 
     def edit(self, key: str, text: str) -> None:
         set_param(self / "params.yaml", key, text)
+
+    def once(self, kept: Path, make) -> None:
+        """Let `make` fill this directory; what it leaves is kept, and whoever says the same place later has a copy."""
+        if kept.exists():
+            for path in self.path.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            copy_project(kept, self.path)
+        else:
+            make()
+            copy_project(self.path, kept)
 
     def csv(self, rows: int = 60, classes: int = 3) -> None:
         """Write raw.csv: inputs `a` and `b`, target `kind`."""

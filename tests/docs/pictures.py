@@ -12,21 +12,28 @@ from pathlib import Path
 from tests.helpers import PROJECT, Workspace, make_workspace
 
 IMAGES = PROJECT / "docs/images"
-STAGES = ("prepare", "batch", "train", "evaluate")
+# The stages, then `surefoot lr-find --out found`, in one process.
+PROGRAM = """
+import sys
+from surefoot import cli
+from surefoot.stages import batch, evaluate, prepare, train
+for stage in (prepare, batch, train, evaluate):
+    stage.main()
+sys.argv = ["surefoot", "lr-find", "--out", "found"]
+cli.main()
+"""
 ONE_CYCLE = "{name: OneCycleLR, arguments: {}, per: step}"
 
 
 def make(workspace: Workspace) -> dict[str, bytes]:
     """Each picture by its name, from the default params."""
     (workspace / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
-    for stage in STAGES:
-        workspace.stage(stage)
+    python = ".venv/bin/python"
+    workspace.run(python, "-c", PROGRAM, PYTHONPATH="src", DVC_ROOT=str(workspace.path))
     found = {name: (workspace / "reports/plots" / name).read_bytes() for name in ("training.png", "mistakes.png")}
-    command = [".venv/bin/python", "-m", "surefoot"]
-    workspace.run(*command, "lr-find", "--out", "found", PYTHONPATH="src")
     workspace.edit("train.lr", "0.1")
     workspace.edit("train.schedule", ONE_CYCLE)
-    workspace.run(*command, "schedule", "--out", "schedule.png", PYTHONPATH="src")
+    workspace.run(python, "-m", "surefoot", "schedule", "--out", "schedule.png", PYTHONPATH="src")
     return found | {
         "lr-find.png": (workspace / "found/lr-find.png").read_bytes(),
         "schedule.png": (workspace / "schedule.png").read_bytes(),

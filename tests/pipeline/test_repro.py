@@ -18,7 +18,7 @@ from PIL import Image
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
 from surefoot.params.reading import load
-from tests.helpers import Workspace, make_workspace
+from tests.helpers import Done, Workspace, copy_project
 from tests.served import check, mlflow_serves, network_says
 
 OUTS = [
@@ -50,14 +50,11 @@ def stages_run(out: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory):
-    """A workspace in which the pipeline was run and dvc.lock committed."""
-    workspace = make_workspace(tmp_path_factory.mktemp("pipeline") / "project")
-    workspace.edit("train.save_every", "2")
-    workspace.git("commit", "--quiet", "--all", "--message=save")
-    workspace.done = workspace.dvc("repro")
-    workspace.git("add", "dvc.lock")
-    workspace.git("commit", "--quiet", "--message=run")
+def reproduced(finished, tmp_path_factory):
+    """A workspace in which the pipeline was run, and params.yaml and dvc.lock committed."""
+    workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "project")
+    copy_project(finished, workspace.path)
+    workspace.done = Done(0, *(finished.with_name(f"finished.{name}").read_text() for name in ("out", "err")))
     return workspace
 
 
@@ -137,7 +134,7 @@ def test_the_outputs_are_there(reproduced):
 
 def test_git_sees_nothing_but_the_lock_file(reproduced):
     assert reproduced.git("status", "--porcelain") == ""
-    assert set(reproduced.git("show", "--name-only", "--format=").split()) == {"dvc.lock"}
+    assert set(reproduced.git("show", "--name-only", "--format=").split()) == {"dvc.lock", "params.yaml"}
 
 
 def test_a_second_time_nothing_runs(reproduced):
@@ -149,9 +146,9 @@ def test_a_second_time_nothing_runs(reproduced):
     assert reproduced.git("status", "--porcelain") == ""
 
 
-def test_nothing_in_the_outputs_tells_of_time_or_place(reproduced):
+def test_nothing_in_the_outputs_tells_of_time_or_place(reproduced, finished):
     (run,) = reproduced.runs()
-    for secret in (run.info.run_id, str(reproduced.path), os.uname().nodename):
+    for secret in (run.info.run_id, str(finished), os.uname().nodename):
         for name, data in outputs(reproduced).items():
             if name.endswith(".png"):  # compressed: of two letters there are some by chance
                 data = repr(Image.open(io.BytesIO(data)).info).encode()
@@ -161,7 +158,7 @@ def test_nothing_in_the_outputs_tells_of_time_or_place(reproduced):
 def test_the_mlflow_run_has_all_of_it(reproduced):
     (run,) = reproduced.runs()
     assert run.info.status == "FINISHED"
-    assert run.data.params["train.lr"] == "0.01"
+    assert run.data.params["train.lr"] == "0.02"
     assert run.data.params["train.epochs"] == str(EPOCHS)
     # The training was in the first commit; the second has its dvc.lock.
     assert run.data.tags["mlflow.source.git.commit"] == reproduced.git("rev-parse", "HEAD~1").strip()
@@ -343,7 +340,7 @@ def test_elsewhere_the_same_bytes_come_out(reproduced, tmp_path):
 
 
 def test_another_learning_rate_runs_train_and_evaluate(again):
-    again.edit("train.lr", "2e-2")
+    again.edit("train.lr", "4e-2")
     done = again.dvc("repro")
     assert stages_run(done.out) == ["train", "evaluate"]
     head = again.git("rev-parse", "--short", "HEAD").strip()
@@ -351,13 +348,13 @@ def test_another_learning_rate_runs_train_and_evaluate(again):
     assert not re.search(r"(?m)^(loss|accuracy) .* new$", done.out)
 
     (run,) = again.runs()
-    assert run.data.params["train.lr"] == "0.02"
+    assert run.data.params["train.lr"] == "0.04"
     assert run.data.tags["mlflow.source.git.commit"] == again.git("rev-parse", "HEAD").strip()
     assert run.data.tags["surefoot.git.dirty"] == "true"
-    assert "+  lr: 2e-2\n" in again.artifact(run, "source/uncommitted.patch").read_text()
+    assert "+  lr: 4e-2\n" in again.artifact(run, "source/uncommitted.patch").read_text()
 
     (changed,) = json.loads(again.dvc("params", "diff", "--json").out).values()
-    assert changed == {"train.lr": {"old": 0.01, "new": 0.02, "diff": 0.01}}
+    assert changed == {"train.lr": {"old": 0.02, "new": 0.04, "diff": 0.02}}
     (changed,) = json.loads(again.dvc("metrics", "diff", "--json").out).values()
     assert changed["test.loss"]["new"] == json.loads((again / "reports/metrics.json").read_text())["test"]["loss"]
     assert changed["test.loss"]["new"] != changed["test.loss"]["old"]
@@ -375,7 +372,7 @@ def test_another_batch_size_in_an_experiment_runs_batch_too(again):
     (name,) = again.dvc("exp", "list", "--name-only").out.split()
     (run,) = again.runs()
     assert run.data.tags["DVC_EXP_NAME"] == name
-    assert run.info.run_name == f"digits lr=0.01 batch=256 epochs=1 {name}"
+    assert run.info.run_name == f"digits lr=0.02 batch=256 epochs=1 {name}"
     assert run.data.params["batch.size"] == "256"
     assert "test/accuracy" in run.data.metrics
 

@@ -17,7 +17,7 @@ from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from surefoot.stages import train
 from surefoot.tracking import tag_names
-from tests.helpers import PROJECT, mlflow_client, run_queue
+from tests.helpers import PROJECT, Workspace, copy_project, mlflow_client, run_queue
 
 HISTORY = (
     "train/loss",
@@ -377,45 +377,42 @@ def outputs(workspace):
     return (workspace / paths.MODEL).read_bytes(), (workspace / paths.HISTORY).read_bytes()
 
 
-def test_dvc_repro(workspace, tmp_path):
-    workspace.edit("train.epochs", "5")
-    workspace.dvc("repro", "train")
-    five = outputs(workspace)
+@pytest.fixture
+def workspace(finished, tmp_path):
+    """A project with a run of 3 epochs."""
+    copy_project(finished, tmp_path / "project")
+    return Workspace(tmp_path / "project")
 
-    workspace.edit("train.epochs", "10")
+
+def test_dvc_repro(workspace):
+    three = outputs(workspace)
+    workspace.edit("train.epochs", "5")
     done = workspace.dvc("repro")
-    ten = outputs(workspace)
-    assert "\nepochs 1-5 restored, training 6-10\n" in done.out
-    assert done.out.count("\nepoch ") == 5
+    five = outputs(workspace)
+    assert "\nepochs 1-3 restored, training 4-5\n" in done.out
+    assert done.out.count("\nepoch ") == 2
     long, short = workspace.runs()
-    check_history(workspace.path, long, 10)
-    check_history(workspace.path, short, 5)
+    check_history(workspace.path, long, 5)
+    check_history(workspace.path, short, 3)
     assert long.data.tags["surefoot.continues"] == short.info.run_id
     assert "test/accuracy" in long.data.metrics
 
     # Fewer epochs, then a comment in what only looks at runs.
-    workspace.edit("train.epochs", "5")
+    workspace.edit("train.epochs", "3")
     assert "\nepoch " not in workspace.dvc("repro", "train").out
-    assert outputs(workspace) == five
-    workspace.edit("train.epochs", "10")
-    for name in ("tracking", "evaluation/plots"):
-        with (workspace / f"src/surefoot/{name}.py").open("a") as file:
-            file.write("# a comment\n")
+    assert outputs(workspace) == three
+    workspace.edit("train.epochs", "5")
+    for name in ("tracking/find_runs", "evaluation/plots/classes"):
+        text = (workspace / f"src/surefoot/{name}.py").read_text()
+        (workspace / f"src/surefoot/{name}.py").write_text(f"{text}# a comment\n")
     done = workspace.dvc("repro")
-    assert "epochs 1-10 restored, nothing to train" in done.out
+    assert "epochs 1-5 restored, nothing to train" in done.out
     assert "Running stage 'evaluate'" in done.out
-    assert outputs(workspace) == ten
+    assert outputs(workspace) == five
     again, short = workspace.runs()
     assert (again.info.run_id, again.info.status) == (long.info.run_id, "FINISHED")
-    check_history(workspace.path, again, 10)
+    check_history(workspace.path, again, 5)
     assert [metric.step for metric in workspace.client().get_metric_history(again.info.run_id, "test/accuracy")] == [0]
-
-    # An empty store.
-    done = workspace.dvc("repro", "--force", "--single-item", "train", SUREFOOT_STORE=str(tmp_path / "elsewhere"))
-    assert done.out.count("\nepoch ") == 10
-    assert outputs(workspace) == ten
-    assert len(workspace.runs()) == 2
-    check_history(workspace.path, workspace.runs()[0], 10)
 
 
 def trained(workspace):
@@ -424,27 +421,21 @@ def trained(workspace):
 
 
 def test_experiments_share_the_store_of_the_repository_they_came_from(workspace):
-    workspace.dvc("repro", "train")
-    workspace.git("add", "--all")
-    workspace.git("commit", "--quiet", "--message=lock")
     before = outputs(workspace)
-    done = workspace.dvc("exp", "run", "--temp", "--set-param", "train.epochs=5", "--name", "longer")
-    assert "\nepochs 1-3 restored, training 4-5\n" in done.out
-    long, short = trained(workspace)
-    assert (long.info.run_name, long.info.status) == ("digits lr=0.01 batch=64 epochs=5 longer", "FINISHED")
-    assert long.data.tags["surefoot.continues"] == short.info.run_id
-    check_history(workspace.path, long, 5)
-    assert outputs(workspace) == before
-
-    for lr in ("0.02", "0.03"):
-        workspace.dvc("exp", "run", "--queue", "--set-param", f"train.lr={lr}", "--name", f"lr-{lr[-1]}")
+    (short,) = workspace.runs()
+    for name, setting in (("longer", "train.epochs=5"), ("lr-3", "train.lr=0.03")):
+        workspace.dvc("exp", "run", "--queue", "--set-param", setting, "--name", name)
     status = run_queue(workspace, jobs=2)
     assert status.count("Success") == 2, status
+    assert "\nepochs 1-3 restored, training 4-5\n" in workspace.dvc("queue", "logs", "longer").out
+    assert outputs(workspace) == before
     found = {run.info.run_name: run for run in trained(workspace)}
-    assert len(trained(workspace)) == len(found) == 4
-    for name in ("digits lr=0.02 batch=64 lr-2", "digits lr=0.03 batch=64 lr-3"):
+    longer, lr = "digits lr=0.02 batch=64 epochs=5 longer", "digits lr=0.03 batch=64 lr-3"
+    assert found.keys() == {short.info.run_name, longer, lr}
+    assert found[longer].data.tags["surefoot.continues"] == short.info.run_id
+    for name, epochs in ((longer, 5), (lr, 3)):
         assert found[name].info.status == "FINISHED"
-        check_history(workspace.path, found[name], 3)
+        check_history(workspace.path, found[name], epochs)
         assert "test/accuracy" in found[name].data.metrics
     store = TrajectoryStore(workspace / ".surefoot")
     assert {run.description.name for run in store.runs().values()} == set(found)

@@ -18,7 +18,7 @@ from surefoot.base import digests
 from surefoot.run import record
 from surefoot.run.record import read_mark
 from surefoot.run.trajectory_store import TrajectoryStore
-from tests.helpers import Done, Workspace, make_workspace
+from tests.helpers import Done, Workspace, copy_project
 
 DATA, MODEL = "data/raw/digits.csv", "src/networks/mlp.py"
 
@@ -75,13 +75,13 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(finished, tmp_path_factory):
     """A run that was made with a param edited and not committed; later commits changed the network's code and more."""
-    workspace = make_workspace(tmp_path_factory.mktemp("verify") / "project")
-    workspace.edit("train.lr", "0.02")
-    dirty = workspace.git("diff")
-    workspace.dvc("repro")
+    workspace = Workspace(tmp_path_factory.mktemp("verify") / "project")
+    copy_project(finished, workspace.path)
     (run,) = workspace.runs()
+    workspace.git("reset", "--quiet", "--mixed", "HEAD~1")
+    dirty = workspace.git("diff")
     workspace.git("checkout", "--quiet", "params.yaml")
     source = (workspace / MODEL).read_text()
     change(workspace, MODEL, source.replace("nn.ReLU", "nn.Tanh"))
@@ -102,6 +102,12 @@ def change(workspace, name, text):
     return workspace.git("rev-parse", "HEAD").strip()
 
 
+def edit_as_recorded(workspace):
+    """What wasn't committed when the run was made."""
+    workspace.edit("train.lr", "0.02")
+    workspace.edit("train.save_every", "2")
+
+
 @pytest.fixture
 def tampered(project):
     """Makes the record of the run say that it was made at another commit, where a file is another; puts
@@ -118,7 +124,7 @@ def tampered(project):
     def tamper(name, old, new):
         # On top of the commit that the run was made at.
         workspace.git("checkout", "--quiet", tags["mlflow.source.git.commit"])
-        workspace.edit("train.lr", "0.02")
+        edit_as_recorded(workspace)
         workspace.git("commit", "--quiet", "--all", "--message=lr")
         text = (workspace / name).read_text()
         assert old in text
@@ -463,7 +469,7 @@ def test_a_second_clone_with_its_raw_data_in_a_dvc_remote(project, tmp_path):
         "data-in-dvc",
         workspace.client().get_run(project.run_id).data.tags["mlflow.source.git.commit"],
     )
-    workspace.edit("train.lr", "0.02")
+    edit_as_recorded(workspace)
     workspace.git("rm", "--quiet", "--cached", DATA)
     workspace.dvc("add", DATA)
     workspace.dvc("remote", "add", "--default", "away", str(Path("..") / "remote"))  # relative, as people do

@@ -4,7 +4,6 @@ verify`.
 
 import pytest
 
-from surefoot.reproduction import provenance
 from surefoot.tracking import tag_names, tracker
 from tests.helpers import make_workspace
 
@@ -18,9 +17,9 @@ def made(tmp_path_factory):
     workspace.edit("prepare.source", MINE)
     (workspace / "src/networks/new.py").write_text("NEW = 1\n")
     rows = (workspace / "data/raw/digits.csv").read_text().splitlines(keepends=True)
-    for count in (600, 700):
+    for count, last in ((600, "train"), (700, "evaluate")):
         (workspace / MINE).write_text("".join(rows[:count]))
-        workspace.dvc("repro")
+        workspace.dvc("repro", last)
     return workspace
 
 
@@ -65,41 +64,21 @@ def test_a_run_whose_data_are_gone_cannot_be(made):
     assert "cannot say: its raw data, of which its commit has no copy, aren't those that lie here now" in done.out
 
 
-def test_data_that_git_got_after_the_training_are_found(made):
-    """Committed with the result, as one does, and more come later."""
-    later, _ = made.runs()
+def test_data_that_git_got_after_the_training_are_found_and_a_patch_that_mlflow_lost(made):
+    """Committed with the result, as one does, and more come later; the store has the patch."""
+    later, earlier = made.runs()
+    patch = made.artifact(earlier, tracker.PATCH)
+    text = patch.read_bytes()
     made.run("git", "add", "data", "src")
     made.run("git", "commit", "--quiet", "--message", "the data")
     more = made / "data/raw/more.csv"
     more.write_text("a,b\n")
+    patch.unlink()
     try:
         done = verify(made, later)
     finally:
+        patch.write_bytes(text)
         more.unlink()
         made.run("git", "reset", "--quiet", "--mixed", "HEAD^")
     assert done.code == 0, done
     assert "identical: params, data, epochs 1-3" in done.out
-
-
-def test_a_patch_that_mlflow_lost_is_had_from_the_store(made):
-    later, earlier = made.runs()
-    path = made.artifact(earlier, tracker.PATCH)
-    text = path.read_bytes()
-    path.unlink()
-    done = verify(made, later)
-    path.write_bytes(text)
-    assert done.code == 0, done
-
-
-def test_a_run_without_git_says_so(made):
-    git = made / ".git"
-    git.rename(made / "away")
-    try:
-        done = made.stage("train", GIT_CEILING_DIRECTORIES=str(made.path.parent))
-    finally:
-        (made / "away").rename(git)
-    assert (
-        "warning: this run is recorded without its commit and changes, so `surefoot verify` can't make it again: not a"
-        " git repository" in done.err
-    )
-    assert provenance.code_state(()).trouble == ""

@@ -69,23 +69,38 @@ def test_that_training_starts_from_nothing_is_said(tracked):
     assert ran(tracked, "start_from").out == "train.start_from: no model, so training starts from fresh weights\n"
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where that lies which many of these tests begin with."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def coming(tracked, monkeypatch, request):
+def coming(tracked, kept, monkeypatch, no_plots, request):
     """A run on one part file; no model is logged, which takes seconds, but in slow tests."""
-    if "slow" not in request.keywords:
+    slow = "slow" in request.keywords
+    if not slow:
         monkeypatch.setattr(mlflow_model, "log_model", lambda *_: "m-0")
-    (tracked / "params.yaml").write_text(PARAMS)
-    part(tracked, "1.csv", OLD)
-    ran(tracked)
+
+    def make():
+        (tracked / "params.yaml").write_text(PARAMS)
+        part(tracked, "1.csv", OLD)
+        ran(tracked)
+
+    tracked.once(kept / f"coming{slow}", make)
     return tracked
 
 
 @pytest.fixture
-def come(coming):
+def come(coming, kept, request):
     """After that run a second part file came, and `previous` is to be gone on from."""
-    part(coming, "2.csv", NEW, OLD)
-    coming.edit("train.start_from", "previous")
-    ran(coming, "start_from", "prepare", "batch")
+
+    def make():
+        part(coming, "2.csv", NEW, OLD)
+        coming.edit("train.start_from", "previous")
+        ran(coming, "start_from", "prepare", "batch")
+
+    coming.once(kept / f"come{'slow' in request.keywords}", make)
     return coming
 
 
@@ -435,14 +450,19 @@ TOWNS = "{source: raw, target: kind, categories: %s, missing: {numeric: mean, ca
 
 
 @pytest.fixture
-def towns(coming):
+def towns(coming, kept):
     """A run on rows with a category and with missing values."""
-    lines = [
-        f"{'' if row % 9 == 0 else row},{('Bonn', 'Ulm', '')[row % 3]},{'xyz'[row * row % 3]}\n" for row in range(OLD)
-    ]
-    (coming / "raw/1.csv").write_text("".join(["age,town,kind\n", *lines]))
-    coming.edit("prepare", TOWNS % "onehot")
-    ran(coming)
+
+    def make():
+        lines = [
+            f"{'' if row % 9 == 0 else row},{('Bonn', 'Ulm', '')[row % 3]},{'xyz'[row * row % 3]}\n"
+            for row in range(OLD)
+        ]
+        (coming / "raw/1.csv").write_text("".join(["age,town,kind\n", *lines]))
+        coming.edit("prepare", TOWNS % "onehot")
+        ran(coming)
+
+    coming.once(kept / "towns", make)
     return coming
 
 

@@ -149,7 +149,7 @@ MEASURED = {
 }
 
 
-def test_what_was_measured_stands_beside_no_other_data(batched):
+def test_what_was_measured_stands_beside_no_other_data(batched, no_plots):
     """A stage may fail before other figures are there: those of the run before are gone by then."""
     for name in ("train", "evaluate"):
         assert batched.stage(name).code == 0
@@ -162,7 +162,7 @@ def test_what_was_measured_stands_beside_no_other_data(batched):
     assert not batched.files() & MEASURED
 
 
-def test_what_was_measured_stands_beside_no_other_model(batched):
+def test_what_was_measured_stands_beside_no_other_model(batched, no_plots):
     for name in ("train", "evaluate"):
         assert batched.stage(name).code == 0
     batched.edit("train.lr", "1.0e+30")
@@ -170,7 +170,7 @@ def test_what_was_measured_stands_beside_no_other_model(batched):
     assert not batched.files() & MEASURED
 
 
-def test_the_last_commits_figures_are_told_of_the_same_test_rows_alone(batched, monkeypatch):
+def test_the_last_commits_figures_are_told_of_the_same_test_rows_alone(batched, no_plots, monkeypatch):
     for name in ("train", "evaluate"):
         assert batched.stage(name).code == 0
     committed = {str(path): path.read_bytes() for path in (paths.METRICS, paths.PREDICTIONS)}
@@ -285,7 +285,7 @@ def test_batch_shows_a_bar_on_a_terminal_alone(prepared, monkeypatch, capfd):
     assert "batch train" in capfd.readouterr().err
 
 
-def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared):
+def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared, no_plots):
     digests = []
     for batch, train in (
         ("", ""),
@@ -335,6 +335,15 @@ def test_a_model_that_is_wrong(batched, factory, message):
     assert message in batched.stage("train").refused()
     nothing_new(batched, before)
     assert all(run.info.status == "FAILED" for run in batched.runs())
+
+
+def test_a_run_without_git_says_so(batched, monkeypatch):
+    shutil.rmtree(batched / ".git")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(batched.path.parent))
+    assert (
+        "warning: this run is recorded without its commit and changes, so `surefoot verify` can't make it again: not a"
+        " git repository" in batched.stage("train").err
+    )
 
 
 def test_a_model_that_fails_on_the_validation_rows(batched, monkeypatch):
@@ -453,7 +462,7 @@ def test_every_kind_of_training_runs_through(batched):
         ("{name: MultiMarginLoss}", True),
     ],
 )
-def test_the_interval_of_a_loss(batched, monkeypatch, loss, known):
+def test_the_interval_of_a_loss(batched, no_plots, monkeypatch, loss, known):
     """It can be told where the loss is a mean over rows, weighted or not."""
     (batched / "own.py").write_text(
         "from torch.nn.functional import cross_entropy\n\n\ndef loss():\n    return lambda given, wanted:"
@@ -579,6 +588,8 @@ def test_a_damaged_mlflow_db(batched, damage):
         "mlflow.db is damaged: delete it (or move it away), then `surefoot sync` brings the runs of the trajectory"
         " store back" in done.err
     )
+    if damage is None:
+        return
     database.unlink()
     # In a copy, and a process of its own: this one holds the run's lock, and has the deleted file open.
     shutil.copytree(batched.path, batched / "copy")
