@@ -1,5 +1,6 @@
-"""The pictures of README and docs that a command makes. `python -m tests.docs.pictures` makes them anew; look at each before
-you commit it.
+"""The pictures of README and docs that a command makes.
+
+`python -m tests.docs.pictures` makes them anew; look at each before you commit it.
 
 Not made here: docs/images/tutorial (`make tutorial UPDATE=1`), and two pages in a browser: mlflow-compare.png
 (`surefoot ui` after a sweep of lr 0.005,0.02,0.08,0.3 by batch size 32,64,128) and dvc-plots.png (`dvc plots diff

@@ -67,7 +67,8 @@ def write_customers(path):
         joined = "" if row % 19 == 0 else f"20{row % 20:02}-0{1 + row % 9}-1{row % 10}"
         churn = "" if row == 23 else str(random.integers(2))
         lines.append(
-            f"{1000 + row},0{random.integers(1000, 1004)},{['basic', 'pro', ''][row % 3]},{income},{joined},{str(row % 2 == 0).lower()},n{row},{churn}"
+            f"{1000 + row},0{random.integers(1000, 1004)},{['basic', 'pro', ''][row % 3]},{income},{joined},"
+            f"{str(row % 2 == 0).lower()},n{row},{churn}"
         )
     path.write_text("\n".join(lines) + "\n")
 

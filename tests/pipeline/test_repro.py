@@ -210,8 +210,9 @@ answer = model.predict(rows.drop(columns=[target]))
 import surefoot
 probabilities = answer.drop(columns=["prediction"]).sum(axis=1)
 print(json.dumps({
-    "predicted": answer["prediction"].tolist(), "actual": rows[target].tolist(), "least": probabilities.min(), "most": probabilities.max(),
-    "signature": bool(model.metadata.signature), "example": bool(model.metadata.saved_input_example_info), "code": surefoot.__file__,
+    "predicted": answer["prediction"].tolist(), "actual": rows[target].tolist(),
+    "least": probabilities.min(), "most": probabilities.max(), "signature": bool(model.metadata.signature),
+    "example": bool(model.metadata.saved_input_example_info), "code": surefoot.__file__,
 }))
 """
 

@@ -32,7 +32,7 @@ class Project:
     capfd: pytest.CaptureFixture[str] | None = None
 
     def verify(self, *arguments, trusted=True, **environment):
-        """`surefoot verify` in the workspace, in this process, of a run with a patch; checks that it leaves no trace."""
+        """`surefoot verify` in the workspace, in this process, of a run with a patch; it must leave no trace."""
         before = self.traces()
         self.capfd.readouterr()
         with pytest.MonkeyPatch.context() as patch:

@@ -52,9 +52,11 @@ def main(profile: str) -> dict[str, str]:
         **{
             name: (lambda layer=layer: dense(layer()))
             for name, layer in {
-                "GELU": nn.GELU, "GELU (tanh)": lambda: nn.GELU("tanh"), "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid, "SiLU": nn.SiLU,
+                "GELU": nn.GELU, "GELU (tanh)": lambda: nn.GELU("tanh"), "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid,
+                "SiLU": nn.SiLU,
                 "Softplus": nn.Softplus, "ELU": nn.ELU, "Mish": nn.Mish, "LogSoftmax": lambda: nn.LogSoftmax(1),
-                "LayerNorm": lambda: nn.LayerNorm(33), "RMSNorm": lambda: nn.RMSNorm(33), "BatchNorm1d": lambda: nn.BatchNorm1d(33),
+                "LayerNorm": lambda: nn.LayerNorm(33), "RMSNorm": lambda: nn.RMSNorm(33),
+                "BatchNorm1d": lambda: nn.BatchNorm1d(33),
             }.items()
         },
         "bilinear": lambda: nn.Sequential(nn.Flatten(), Apply(nn.Bilinear(108, 108, 10), lambda layer, x: layer(x, x))),
@@ -65,14 +67,18 @@ def main(profile: str) -> dict[str, str]:
         "Conv3d": lambda: nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 4, 3), nn.Flatten(), nn.LazyLinear(10)),
         "BatchNorm2d": lambda: image(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()),
         "GroupNorm": lambda: image(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU()),
-        "pooling": lambda: image(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)),
+        "pooling": lambda: image(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1), nn.AvgPool2d(2),
+                                 nn.AdaptiveAvgPool2d(1)),
         "upsampling": lambda: image(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear")),
-        "embedding": lambda: image(nn.Flatten(), Apply(nn.Embedding(16, 7), lambda layer, x: layer((x.abs() * 5).long() % 16))),
+        "embedding": lambda: image(nn.Flatten(),
+                                   Apply(nn.Embedding(16, 7), lambda layer, x: layer((x.abs() * 5).long() % 16))),
         "RNN": lambda: sequence(nn.RNN(9, 17, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
         "GRU": lambda: sequence(nn.GRU(9, 17, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
         "LSTM": lambda: sequence(nn.LSTM(9, 17, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
-        "attention": lambda: sequence(nn.MultiheadAttention(9, 3, batch_first=True), lambda layer, x: layer(x, x, x)[0].mean(1)),
-        "transformer": lambda: sequence(nn.TransformerEncoderLayer(9, 3, 32, activation="gelu", batch_first=True), lambda layer, x: layer(x).mean(1)),
+        "attention": lambda: sequence(nn.MultiheadAttention(9, 3, batch_first=True),
+                                      lambda layer, x: layer(x, x, x)[0].mean(1)),
+        "transformer": lambda: sequence(nn.TransformerEncoderLayer(9, 3, 32, activation="gelu", batch_first=True),
+                                        lambda layer, x: layer(x).mean(1)),
     }  # fmt: skip
 
     numerics.seed_step(1, 0)

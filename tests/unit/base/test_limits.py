@@ -35,8 +35,13 @@ def end(code, *limited):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(("which", "much", "said"), [(resource.RLIMIT_AS, 300 * MB, "memory is reached: `ulimit -v` is 307200"),
-                                                     (resource.RLIMIT_NOFILE, 16, "open files is reached: `ulimit -n` is 16")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("which", "much", "said"),
+    [
+        (resource.RLIMIT_AS, 300 * MB, "memory is reached: `ulimit -v` is 307200"),
+        (resource.RLIMIT_NOFILE, 16, "open files is reached: `ulimit -n` is 16"),
+    ],
+)
 def test_too_little_for_any_stage(stage, which, much, said):
     assert end(["-m", f"surefoot.stages.{stage}"], (which, much)) == (2, "", f"error: the limit on {said}; raise it\n")
 

@@ -336,7 +336,8 @@ def refused(text: str) -> str:
         ("a: 1\t# x\nb: 2", "f:1: a tab can't stand between values; use spaces"),
         (
             "a:\n\tb: 1",
-            "f:2: not valid YAML: while scanning for the next token, found character that cannot start any token, at '\\tb: 1'",
+            "f:2: not valid YAML: while scanning for the next token, found character that cannot start any token, at"
+            " '\\tb: 1'",
         ),
         ("a: b\tc", "f:1: a tab can't stand in text without quotes"),
         ("%YAML 1.1\n---\na: no", "f:1: of directives (%...) only %YAML 1.2 is read here"),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -110,10 +111,11 @@ def test_no_browser_is_opened_without_a_terminal(monkeypatch):
     ui.open_later("http://127.0.0.1:5000/")
 
 
-def test_runs_that_mlflow_lacks_are_brought_first(here, capfd, monkeypatch):
+def test_runs_that_mlflow_lacks_are_brought_first(here, tracked, no_plots, empty_store, capfd, monkeypatch):
     here.csv()
     for stage in ("prepare", "batch", "train", "evaluate"):
         assert here.stage(stage).code == 0
+    shutil.copy(empty_store, here / "another.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'another.db'}")
     monkeypatch.setattr(ui, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
     capfd.readouterr()

@@ -129,10 +129,13 @@ ROWS = 40
         ([1e39], pa.float64(), {}, r"column 'v': 1e\+39 is more than float32 can hold"),
         ([2**53 + 1], pa.int64(), {}, r"column 'v': 9007199254740993 is not a whole number that float64 can hold"),
         ([2**63], pa.uint64(), {}, r"column 'v': 9223372036854775808 is not a whole number that float64 can hold"),
-        ([2**24 + 1], pa.int64(), {"normalize": "none"}, r"column 'v': 16777217 is more than float32 can tell from its neighbours \(2\^24\); set prepare"),
-        ([None], pa.float64(), {}, r"column 'v': empty; a number is needed in every row \(or another policy, prepare.missing.numeric\)"),
+        ([2**24 + 1], pa.int64(), {"normalize": "none"},
+         r"column 'v': 16777217 is more than float32 can tell from its neighbours \(2\^24\); set prepare"),
+        ([None], pa.float64(), {},
+         r"column 'v': empty; a number is needed in every row \(or another policy, prepare.missing.numeric\)"),
         ([float("nan")], pa.float64(), {}, r"column 'v': empty; a number"),
-        ([None], pa.bool_(), {}, r"column 'v': empty; true or false is needed in every row \(or another policy, prepare.missing.boolean\)"),
+        ([None], pa.bool_(), {},
+         r"column 'v': empty; true or false is needed in every row \(or another policy, prepare.missing.boolean\)"),
         ([None], pa.string(), {}, r"column 'v': empty; a category is needed .*prepare.missing.category"),
         ([None], pa.date32(), {}, r"column 'v': empty; a date is needed .*prepare.missing.date"),
         (["x"], pa.string(), {"kinds": {"v": "numeric"}}, r"column 'v': 'x' is not a number"),
@@ -206,9 +209,11 @@ def test_a_category_with_a_million_values_is_found_early(tmp_path):
 )
 def test_numbers_of_any_slice(type_):
     for values in ([1, 0, 1, 1, 0, 1, 1, 1, 0, 1], [None, 0, 1, None, 1, 1, None, 0, 1, None]):
-        array = pa.array(values, pa.int32()).cast(pa.int64() if type_ == pa.timestamp("us") else pa.int32()).cast(type_) if type_ != pa.float16() else pa.array(
-            [value if value is None else np.float16(value) for value in values], type_
-        )  # fmt: skip
+        if type_ == pa.float16():
+            array = pa.array([value if value is None else np.float16(value) for value in values], type_)
+        else:
+            whole = pa.int64() if type_ == pa.timestamp("us") else pa.int32()
+            array = pa.array(values, pa.int32()).cast(whole).cast(type_)
         for start, length in ((0, 10), (1, 9), (3, 4), (9, 1)):
             found, valid = numpy_values(array.slice(start, length))
             wanted = values[start : start + length]
@@ -228,8 +233,11 @@ from surefoot.params.prepare_section import PrepareParams
 table = pq.ParquetFile({str(tmp_path / "raw.parquet")!r})
 for by in ("class", "group", "time"):
     split = {{"by": by, "column": None if by == "class" else "number"}}
-    missing = {{"numeric": "median", "boolean": "constant", "category": "constant", "date": "mean", "target": "drop", "indicator": True}}
-    prepare = PrepareParams.model_validate({{"source": "raw", "target": "kind", "split": split, "missing": missing, "kinds": {{"code": "category"}}}})
+    missing = {{"numeric": "median", "boolean": "constant", "category": "constant", "date": "mean", "target": "drop"}}
+    prepare = PrepareParams.model_validate({{
+        "source": "raw", "target": "kind", "split": split, "missing": missing | {{"indicator": True}},
+        "kinds": {{"code": "category"}},
+    }})
     source = RowSource(table.schema_arrow, table.iter_batches(batch_size=50), str, None, int)
     schema, _ = write_tables(Path({str(tmp_path)!r}), prepare, 0, source)
     sum(len(targets) for _, targets in read_table(Path({str(tmp_path)!r}), "train", schema))

@@ -655,7 +655,9 @@ def test_no_space_left(tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
-            write(Path(sys.argv[1]), {"a": np.random.default_rng(0).normal(size=200_000), "kind": [*"xy"] * 100_000}, size=10_000)
+            write(Path(sys.argv[1]), {
+                "a": np.random.default_rng(0).normal(size=200_000), "kind": [*"xy"] * 100_000
+            }, size=10_000)
         except UserError as error:
             print(error)
     """

@@ -23,7 +23,8 @@ from surefoot.reproduction.scratch import Scratch
 def main():
     with Scratch() as scratch:
         print(scratch.path, flush=True)
-        tree = [sys.executable, "-c", "import subprocess, sys, time; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); time.sleep(600)"]
+        child = "child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); time.sleep(600)"
+        tree = [sys.executable, "-c", f"import subprocess, sys, time; {child}"]
         scratch.finish([scratch.start(tree, scratch.path, {"PATH": "/usr/bin:/bin"})])
 
 errors.run_process(main)

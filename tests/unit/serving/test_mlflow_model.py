@@ -93,7 +93,8 @@ def write_table(path, rows, seed):
         joined = "" if row % 9 == 0 else f"20{row % 20:02}-0{1 + row % 9}-1{row % 10}"
         plan = ["basic", "pro", "", "new"][row % (4 if path.name.startswith("test") else 3)]
         lines.append(
-            f"0{random.integers(1000, 1004)},{plan},{income},{joined},2024-05-01T{row % 24:02}:30:00Z,{str(row % 2 == 0).lower()},{'yn'[row % 2]}"
+            f"0{random.integers(1000, 1004)},{plan},{income},{joined},2024-05-01T{row % 24:02}:30:00Z,"
+            f"{str(row % 2 == 0).lower()},{'yn'[row % 2]}"
         )
     path.write_text("\n".join(lines) + "\n")
 

@@ -15,7 +15,7 @@ import pytest
 
 from surefoot.base import paths, terminal, writing
 from surefoot.commands import retrain
-from surefoot.reproduction import dvc_lock
+from surefoot.reproduction import dvc_lock, provenance
 from tests.helpers import PARAMS, PROJECT, mlflow_client
 
 NETWORKS = "tests.unit.training.networks_for_tests"
@@ -338,6 +338,7 @@ def test_a_model_that_is_wrong(batched, factory, message):
 
 
 def test_a_run_without_git_says_so(batched, monkeypatch):
+    assert provenance.code_state(()).trouble == ""
     shutil.rmtree(batched / ".git")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(batched.path.parent))
     assert (

@@ -77,7 +77,8 @@ def test_a_class_and_a_category_by_two_spellings_in_parts(here, order):
 
 def test_classes_and_categories_that_are_written_alike_are_told(here):
     lines = [
-        f"{['Oslo', 'oslo', 'Bergen', 'New  York', 'new york'][number % 5]},{number % 7},{['Yes', 'yes', 'no'][number % 3]}"
+        f"{['Oslo', 'oslo', 'Bergen', 'New  York', 'new york'][number % 5]},{number % 7},"
+        f"{['Yes', 'yes', 'no'][number % 3]}"
         for number in range(120)
     ]
     (here / "raw.csv").write_text("\n".join(["city,a,kind", *lines]) + "\n")

@@ -1,8 +1,8 @@
 """Trainings as params.yaml tells them, each beside the same in plain torch, written out with nothing of ours in it but
 order and seeds.
 
-`python -m tests.unit.training.by_hand native` compares those of `BF16` in a process of their own, with the numerics of that
-profile.
+`python -m tests.unit.training.by_hand native` compares those of `BF16` in a process of their own, with the numerics of
+that profile.
 """
 
 import sys

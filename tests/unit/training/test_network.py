@@ -98,8 +98,8 @@ def test_a_module_that_ends_the_process(user_module):
 
 def test_a_name_that_is_not_there():
     assert (
-        refused(build, "nothing")
-        == "train.model.factory: tests.unit.training.networks_for_tests:nothing: module tests.unit.training.networks_for_tests"
+        refused(build, "nothing") == "train.model.factory: tests.unit.training.networks_for_tests:nothing: module"
+        " tests.unit.training.networks_for_tests"
         " has no 'nothing'"
     )
 
@@ -122,7 +122,8 @@ def test_a_factory_that_returns_no_module():
 def test_a_factory_that_fails():
     message = refused(build, "fails")
     assert message.startswith(
-        "train.model: tests.unit.training.networks_for_tests:fails(input_shape=(1, 2), outputs=3) failed: ValueError: no"
+        "train.model: tests.unit.training.networks_for_tests:fails(input_shape=(1, 2), outputs=3) failed:"
+        " ValueError: no"
         " such width ("
     )
     assert message.endswith(f"networks_for_tests.py, line {line_of('no such')})")

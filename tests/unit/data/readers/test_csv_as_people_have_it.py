@@ -212,12 +212,13 @@ def test_what_is_refused_says_the_cause(tmp_path, text, keys, told):
         (
             [f"{n},5" for n in range(50)],
             {},
-            """row 2, column 'a': '0,5' is not a number, but it is 0.5 with prepare.csv.decimal: ","; or prepare.kinds: {a: c""",
+            "row 2, column 'a': '0,5' is not a number, but it is 0.5 with prepare.csv.decimal: \",\"; or"
+            " prepare.kinds: {a: c",
         ),
         (
             [f"{1000 * n:,}" for n in range(50)],
             {},
-            """row 3, column 'a': '1,000' is not a number, but it is 1,000 with prepare.csv.thousands: ",", or 1 with""",
+            "row 3, column 'a': '1,000' is not a number, but it is 1,000 with prepare.csv.thousands: \",\", or 1 with",
         ),
         (
             [f"{'$€'[n % 2]}{n}" for n in range(50)],
