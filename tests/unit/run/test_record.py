@@ -1,4 +1,4 @@
-"""What is known of a run: marks of before are read, malformed ones refused in a line, and an account stays as it was."""
+"""What is known of a run: marks of before are read, malformed ones refused in a line, an account stays as it was."""
 
 import json
 from pathlib import Path
