@@ -137,7 +137,7 @@ def test_a_start_of_two_ids(monkeypatch):
             self.data = type("Data", (), {"tags": {}})
 
     monkeypatch.setattr(
-        find_runs, "search", lambda _, filtered: [Run("abcd1"), Run("abcd2")] if "LIKE 'abcd%'" in filtered else []
+        find_runs, "search_runs", lambda _, filtered: [Run("abcd1"), Run("abcd2")] if "LIKE 'abcd%'" in filtered else []
     )
     with pytest.raises(
         find_runs.UserError, match=r"^2 runs have an id that starts with 'abcd'; give the id of one: abcd1, abcd2$"
