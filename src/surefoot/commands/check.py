@@ -70,10 +70,9 @@ def _faults(params: Params) -> Iterator[tuple[str, str]]:
         "train.optimizer.name": (train.optimizer.name, "optim", "optimizer"),
         "train.loss.name": (train.loss.name, "nn", "loss"),
     }
-    for key in ("source", "validation_source", "test_source"):
-        source = getattr(prepare, key)
-        if source and re.fullmatch(FUNCTION, source) and not source.startswith("sklearn:"):
-            named[f"prepare.{key}"] = (source, "", "")
+    for each in prepare.sources:
+        if re.fullmatch(FUNCTION, each.source) and not each.source.startswith("sklearn:"):
+            named[each.key] = (each.source, "", "")
     for key, (name, module, what) in named.items():
         if ":" in name:
             wrong = _no_function(name)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from surefoot.base import digests
-from surefoot.data.columns import is_number
+from surefoot.data.number_notation import is_number
 from surefoot.run.page import SHOWN, differing_params
 from surefoot.tracking import mlflow_client, tag_names
 

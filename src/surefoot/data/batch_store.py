@@ -146,21 +146,11 @@ def write_index(
 ) -> None:
     """Write `index.json`.
 
-    Args:
-        out: the directory of the store.
-        splits: what `write_split` said of each.
-        batch_size: rows in a minibatch.
-        drop_last: whether a last one that isn't full is left out.
-        shape: of one input.
-        classes: the labels; none for regression.
-        preparation: what a row that comes later needs.
-        task: classification, binary or regression.
-        scale: what inputs are brought to in the training step, (x - subtract) / divide: `subtract` and `divide`, a
-            number each, one for each of the first axis of an input, or one for each value of it.
-        target_scale: the same of targets, a number each; None: they are trained on as they are.
-        features: the preparation of tables.
-        blocks: rows in a block and blocks in a window, where rows are shuffled so; None: all rows are.
-        parts: the part files of the raw data, in order: path, digest, and rows by split.
+    `splits` is what `write_split` said of each; `preparation`, what a row that comes later needs; `scale`, what inputs
+    are brought to in the training step, (x - subtract) / divide: a number each, one for each of the first axis of an
+    input, or one for each value of it; `target_scale`, the same of targets, where they aren't trained on as they are;
+    `blocks`, rows in a block and blocks in a window, where rows are shuffled so; `parts`, the part files of the raw
+    data, in order: path, digest, and rows by split.
     """
     rows = splits["train"]["rows"]
     index = {

@@ -37,8 +37,7 @@ def write_split(
     """Write a split's blocks of (inputs, targets) into the directory `out`; row i goes to the i-th of `places`, or to
     i.
 
-    Memory is bounded, whatever the rows. They are shuffled on disk in two passes: the first brings each row to the
-    right bucket, a stretch of the file, the second puts a bucket in order.
+    Memory is bounded, whatever the rows.
 
     Args:
         out: a directory, which must not be there yet.
@@ -63,28 +62,47 @@ def write_split(
         _Array(out / "targets.npy", targets_dtype, (rows,)) as targets,
         ThreadPoolExecutor(1) as hasher,
     ):
-        arrays = (inputs, targets)
         if places is None:
-            start = 0
-            for some in _counted(blocks, counts):
-                for array, values in zip(arrays, some, strict=True):
-                    array.write(start, values)
-                    array.hash(values, hasher)
-                start += len(some[1])
-                tick(len(some[1]))
+            _write_as_they_come((inputs, targets), _counted(blocks, counts), hasher, tick)
         else:
-            size = max(1, BUCKET_BYTES // (inputs.row_bytes + targets.row_bytes))
-            # The same memory all along: what is freed and taken anew adds up to more, now and then.
-            rooms = [[array.room(min(size, rows)) for array in arrays] for _ in range(3)]
-            with tempfile.TemporaryFile(dir=out, buffering=0) as within:
-                _distribute(arrays, within, _counted(blocks, counts), places, size, rooms[0], tick)
-                _put_in_order(arrays, within, size, rooms, hasher, tick)
+            _write_shuffled((inputs, targets), _counted(blocks, counts), places, out, hasher, tick)
         return {
             "rows": rows,
             "class_counts": counts.tolist(),
             "inputs": inputs.describe(),
             "targets": targets.describe(),
         }
+
+
+def _write_as_they_come(
+    arrays: TwoArrays, blocks: Iterator[Block], hasher: ThreadPoolExecutor, tick: Callable[[int], object]
+) -> None:
+    start = 0
+    for block in blocks:
+        for array, values in zip(arrays, block, strict=True):
+            array.write(start, values)
+            array.hash(values, hasher)
+        start += len(block[1])
+        tick(len(block[1]))
+
+
+def _write_shuffled(
+    arrays: TwoArrays,
+    blocks: Iterator[Block],
+    places: RowOrder,
+    out: Path,
+    hasher: ThreadPoolExecutor,
+    tick: Callable[[int], object],
+) -> None:
+    """In two passes, in bounded memory: the first brings each row to the right bucket, a stretch of the file, the
+    second puts a bucket in order.
+    """
+    size = max(1, BUCKET_BYTES // sum(array.row_bytes for array in arrays))
+    # The same memory all along: what is freed and taken anew adds up to more, now and then.
+    rooms = [[array.room(min(size, len(places))) for array in arrays] for _ in range(3)]
+    with tempfile.TemporaryFile(dir=out, buffering=0) as within:
+        _distribute(arrays, within, blocks, places, size, rooms[0], tick)
+        _put_in_order(arrays, within, size, rooms, hasher, tick)
 
 
 def _distribute(

@@ -130,7 +130,9 @@ def to_numbers(
     return with_nulls(values, missing, pa.float64()), missing
 
 
-def to_bytes(column: Column, array: pa.Array, at: Callable[..., str]) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+def arrays_to_bytes(
+    column: Column, array: pa.Array, at: Callable[..., str]
+) -> tuple[pa.Array, NDArray[np.bool_] | None]:
     """Lists of a fixed length as so many bytes: quick to write, and to read."""
     assert column.array is not None
     dtype = np.dtype(column.array[0])

@@ -14,14 +14,14 @@ from surefoot.data.arrow_numpy import arrow_mask, null_where, numpy_values
 from surefoot.data.casting import (
     EXACT,
     FLOAT32_MAX,
+    arrays_to_bytes,
     cast_or_refuse,
     nan_to_null,
     nulls_of,
-    to_bytes,
     to_dates,
     to_numbers,
 )
-from surefoot.data.columns import Column, is_number, kind_of_type, told_unit
+from surefoot.data.columns import Column, kind_of_type, told_unit
 from surefoot.data.number_notation import (
     missing_in,
     not_a_number,
@@ -31,6 +31,7 @@ from surefoot.data.number_notation import (
     trimmed,
     without_missing_numbers,
 )
+from surefoot.data.stray_texts import stray_texts
 from surefoot.data.vocabulary import Vocabulary, texts_of_categories
 from surefoot.params.prepare_section import PrepareParams
 
@@ -118,12 +119,12 @@ class Cleaner:
                 else pa.nulls(len(array), column.type)
             ), missing
         if column.kind == "array":
-            return to_bytes(column, array, at)
+            return arrays_to_bytes(column, array, at)
         if column.kind == "category":
             vocabulary = self.vocabularies[column.name]
             codes = vocabulary.encode(self._coded(column.name, array), self._first)
             if len(vocabulary) > self._prepare.max_categories:
-                odd, key = _no_number(vocabulary.labels()), yaml_key(column.name)
+                odd, key = next(iter(stray_texts(dict.fromkeys(vocabulary.labels(), 1))), None), yaml_key(column.name)
                 mend = (
                     "leave the column out (prepare.ignore), or raise the limit, best with prepare.categories: codes and"
                     " networks.table:table, which embeds them"
@@ -269,14 +270,6 @@ class Cleaner:
 def describe_dropped(dropped: dict[str, int]) -> str:
     """What was dropped, in a line."""
     return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())
-
-
-def _no_number(texts: list[str]) -> str | None:
-    """The first text that isn't a number, where nine in ten of them are: a column of numbers with a slip in it comes as
-    text.
-    """
-    others = [text for text in texts if not is_number(text)]
-    return others[0] if others and 10 * len(others) <= len(texts) else None
 
 
 def _empty(column: Column) -> str:

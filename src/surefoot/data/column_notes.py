@@ -1,12 +1,13 @@
 """What prepare took each column for, in lines: the doubtful ones first."""
 
 import unicodedata
-from collections.abc import Iterable
 from typing import Any
 
 from surefoot.base import paths, terminal
 from surefoot.base.wording import number_of, quoted_names
-from surefoot.data.fitting import CategoriesFit, Fit
+from surefoot.data.fitting.categories import CategoriesFit
+from surefoot.data.fitting.column_fit import Fit
+from surefoot.data.kept_preparation import KeptPreparation, unseen_values
 from surefoot.data.vocabulary import natural_order
 
 LONGEST = 40
@@ -14,64 +15,65 @@ LONGEST = 40
 WIDE = 100
 """As many inputs of one-hot categories are worth a note."""
 KINDS = ("numeric", "boolean", "category", "date")
+DOUBTS = {
+    "left out": (
+        "left out, taken for an index: {} (no name, or one that pandas gives; prepare.columns takes what it names)"
+    ),
+    "empty": "empty in every training row: {} (prepare.ignore leaves a column out)",
+    "constant": (
+        "the same value in every training row, from which nothing is learned: {} (prepare.ignore leaves a column out)"
+    ),
+    "distinct": (
+        "another value in every training row, as in an id, from which nothing is learned: {} (prepare.ignore "
+        "leaves a column out)"
+    ),
+    "counting": (
+        "whole numbers that count the rows, or rise or fall with them: {}; if that is an id or a row's "
+        "number, leave it out (prepare.ignore): of new rows it says nothing, and where rows are sorted it "
+        "gives the target away"
+    ),
+    "zeros": (
+        "taken as numbers, though some begin with 0, as codes do: {} (prepare.kinds: category keeps them as they are)"
+    ),
+    "like days": (
+        'taken as numbers, though they may be days, as 20241231 is: {} (prepare.dates: "%Y%m%d" reads them so)'
+    ),
+    "with units": (
+        "taken as a category, though its values are numbers with something behind, as 25 kg is: {} "
+        "(prepare.kinds: numeric reads them as numbers)"
+    ),
+    "like dates": (
+        "taken as a category, though its values have the look of dates: {} (prepare.dates: a format of "
+        "strptime's reads them as such)"
+    ),
+    "mostly numbers": (
+        "taken as a category, though most of its values are numbers: {} (prepare.kinds: numeric, or "
+        "prepare.missing.values)"
+    ),
+}
+"""What is told of columns that may be otherwise than they were taken for, or teach nothing, or give the target away."""
 
 
-def doubtful_columns(fits: Iterable[Fit], left_out: list[str]) -> list[str]:
-    """What may be otherwise than it was taken for, or teach nothing, or give the target away."""
-    fits = list(fits)
-    groups = {
-        "left out, taken for an index: {} (no name, or one that pandas gives; prepare.columns takes what it names)": (
-            left_out
-        ),
-        "empty in every training row: {} (prepare.ignore leaves a column out)": [
-            fitted.column.name for fitted in fits if fitted.empty
-        ],
-        (
-            "the same value in every training row, from which nothing is learned: {} (prepare.ignore leaves a column "
-            "out)"
-        ): [fitted.column.name for fitted in fits if fitted.constant and not fitted.empty],
-        (
-            "another value in every training row, as in an id, from which nothing is learned: {} (prepare.ignore "
-            "leaves a column out)"
-        ): [fitted.column.name for fitted in fits if fitted.distinct],
-        (
-            "whole numbers that count the rows, or rise or fall with them: {}; if that is an id or a row's number, "
-            "leave it out (prepare.ignore): of new rows it says nothing, and where rows are sorted it gives the target"
-            " away"
-        ): [fitted.column.name for fitted in fits if fitted.counting],
-        (
-            "taken as numbers, though some begin with 0, as codes do: {} (prepare.kinds: category keeps them as they "
-            "are)"
-        ): [fitted.column.name for fitted in fits if fitted.column.zeros],
-        'taken as numbers, though they may be days, as 20241231 is: {} (prepare.dates: "%Y%m%d" reads them so)': [
-            fitted.column.name for fitted in fits if fitted.like_days
-        ],
-        (
-            "taken as a category, though its values are numbers with something behind, as 25 kg is: {} (prepare.kinds:"
-            " numeric reads them as numbers)"
-        ): [
-            fitted.column.name
-            for fitted in fits
-            if isinstance(fitted, CategoriesFit) and not fitted.told and fitted.with_units
-        ],
-        (
-            "taken as a category, though its values have the look of dates: {} (prepare.dates: a format of strptime's "
-            "reads them as such)"
-        ): [
-            fitted.column.name
-            for fitted in fits
-            if isinstance(fitted, CategoriesFit) and not fitted.told and fitted.like_dates
-        ],
-        (
-            "taken as a category, though most of its values are numbers: {} (prepare.kinds: numeric, or "
-            "prepare.missing.values)"
-        ): [
-            fitted.column.name
-            for fitted in fits
-            if isinstance(fitted, CategoriesFit) and not fitted.told and 2 * fitted.numbers > fitted.different > 1
-        ],
-    }
-    return [told.format(quoted_names(names)) for told, names in groups.items() if names]
+def notes_on_columns(fits: list[Fit], described: dict[str, Any], keep: KeptPreparation | None) -> list[str]:
+    """What the user should be told of the columns, a line each."""
+    kept = _kept(keep, fits) if keep else []
+    return [*doubtful_columns(fits, described["left_out"]), *wide_inputs(described), *alike_labels(described), *kept]
+
+
+def doubtful_columns(fits: list[Fit], left_out: list[str]) -> list[str]:
+    """What may be otherwise than it was taken for, by `DOUBTS`."""
+    doubts = [(fitted.column.name, fitted.doubts()) for fitted in fits]
+    columns = {doubt: [name for name, found in doubts if doubt in found] for doubt in DOUBTS} | {"left out": left_out}
+    return [DOUBTS[doubt].format(quoted_names(names)) for doubt, names in columns.items() if names]
+
+
+def _kept(keep: KeptPreparation, fits: list[Fit]) -> list[str]:
+    counts = {fitted.column.name: fitted.counts for fitted in fits if isinstance(fitted, CategoriesFit)}
+    unseen = "; ".join(unseen_values(keep, counts))
+    return [
+        "the preparation of the model that training starts from is kept"
+        + (f"; it hasn't seen, and takes for others: {unseen}" if unseen else "")
+    ]
 
 
 def alike_labels(described: dict[str, Any]) -> list[str]:

@@ -43,7 +43,7 @@ def choose_columns(schema: pa.Schema, prepare: PrepareParams, source: str) -> li
 
     Raises:
         UserError: a name or pattern that matches no column, a target or split column that isn't there, a column of a
-        type that can't be an input.
+        type that can't be an input, arrays beside another column.
     """
     names = names_in(schema)
     _check_patterns(names, prepare, source)
@@ -52,7 +52,14 @@ def choose_columns(schema: pa.Schema, prepare: PrepareParams, source: str) -> li
         raise UserError(
             f"{source}: no column is left as an input (prepare.columns, prepare.ignore); it has {listed_names(names)}"
         )
-    return [column_of(schema.field(name), prepare, source) for name in chosen]
+    columns = [column_of(schema.field(name), prepare, source) for name in chosen]
+    arrays = [column.name for column in columns if column.kind == "array"]
+    if arrays and len(columns) > 1:
+        raise UserError(
+            f"{source}: column {arrays[0]!r} holds arrays; then it must be the only input (prepare.columns:"
+            f" [{arrays[0]}])"
+        )
+    return columns
 
 
 def names_in(schema: pa.Schema) -> list[str]:
@@ -224,12 +231,3 @@ def _array_column(field: pa.Field, source: str) -> Column:
     dtype = dtype_of(stored).name
     shape = tuple(json.loads((field.metadata or {}).get(b"shape", b"null")) or [field.type.list_size])
     return Column(field.name, "array", pa.binary(field.type.list_size * stored.bit_width // 8), array=(dtype, shape))
-
-
-def is_number(text: str) -> bool:
-    """Whether Python reads a text as a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

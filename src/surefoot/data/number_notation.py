@@ -52,11 +52,17 @@ def told_notation(prepare: PrepareParams) -> Notation:
 
 
 def number_in(text: str) -> float | None:
-    """The number that a text is as Python reads it; None: it is none."""
+    """The number that a text is, NaN included; None: it is none."""
     try:
-        return float(text)
+        # Python reads more as a number than people do: 1_000, and digits of any script.
+        return float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    return number_in(text) is not None
 
 
 def trimmed(array: pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +64,7 @@ class RowGroupWriter:
         with _telling_of_full_disks():
             self._writer.write_table(stored, row_group_size=self._rows)
 
-    def __enter__(self) -> "RowGroupWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -15,7 +15,7 @@ from surefoot.base.wording import listed_names
 from surefoot.data.columns import Column, column_of
 from surefoot.data.readers.raw_files import is_beside
 from surefoot.data.readers.source import RowSource
-from surefoot.params.prepare_section import ArraysParams, PrepareParams, SplitParams
+from surefoot.params.prepare_section import PrepareParams, SplitParams, SplitSource
 
 OpenSource = Callable[[PrepareParams], RowSource]
 """Opens a source by what params.yaml says, or by what the main source's columns were taken for."""
@@ -27,33 +27,22 @@ def refuse_same(prepare: PrepareParams) -> None:
     Raises:
         UserError: naming both.
     """
-    named = [(key, name) for key in ("source", "validation_source", "test_source") if (name := getattr(prepare, key))]
-    for (key, name), (other_key, other) in combinations(named, 2):
-        if _arrays(prepare, key) != _arrays(prepare, other_key):
+    for one, other in combinations(prepare.sources, 2):
+        if prepare.arrays.of(one.split) != prepare.arrays.of(other.split):
             continue
-        shared = name if name == other else _shared_file(Path(name), Path(other))
+        shared = one.source if one.source == other.source else _shared_file(Path(one.source), Path(other.source))
         if shared is not None:
             why = (
                 "then the test says nothing of rows that are new, as training and the choice of its epoch have seen"
                 " them"
-                if other_key == "test_source"
+                if other.split == "test"
                 else "then the epoch is chosen by rows that are trained on"
             )
-            what = "is the same" if Path(shared) == Path(other) else f"has the same rows, in {shared},"
+            what = "is the same" if Path(shared) == Path(other.source) else f"has the same rows, in {shared},"
             raise UserError(
-                f"{other} (prepare.{other_key}) {what} as {name} (prepare.{key}); {why}. Name other rows, or give null:"
-                " then a fraction is kept apart"
+                f"{other.source} ({other.key}) {what} as {one.source} ({one.key}); {why}. Name other rows, or give"
+                " null: then a fraction is kept apart"
             )
-
-
-def _arrays(prepare: PrepareParams, key: str) -> ArraysParams:
-    """The arrays of an NPZ file that a source stands for."""
-    split = key.removesuffix("_source")
-    return (
-        prepare.arrays.of(split)
-        if split != key
-        else ArraysParams(inputs=prepare.arrays.inputs, targets=prepare.arrays.targets)
-    )
 
 
 def _shared_file(one: Path, other: Path) -> str | None:
@@ -115,9 +104,9 @@ def told_by(prepare: PrepareParams, columns: list[Column]) -> PrepareParams:
 
 
 def as_main(
-    source: RowSource, main: pa.Schema, columns: list[Column], prepare: PrepareParams, name: str, key: str
+    source: RowSource, main: pa.Schema, columns: list[Column], prepare: PrepareParams, own: SplitSource
 ) -> RowSource:
-    """The separate source `prepare.<key>`, checked to have the columns of the main one; one that is empty here is as
+    """A separate source, checked to have the columns of the main one; one that is empty here is as
     good as any.
 
     Raises:
@@ -127,7 +116,7 @@ def as_main(
     for wanted in [*(column.name for column in columns), prepare.target]:
         if wanted not in source.schema.names:
             raise UserError(
-                f"{name}: has no column {wanted!r}, as {prepare.source} has (prepare.{key}); it has"
+                f"{own.source}: has no column {wanted!r}, as {prepare.source} has ({own.key}); it has"
                 f" {listed_names(source.schema.names)}"
             )
     faults: dict[str, str] = {}
@@ -136,8 +125,8 @@ def as_main(
         field = source.schema.field(column.name)
         if pa.types.is_null(field.type):
             continue
-        other = column_of(field, by_type, name)
-        if other.array != column.array or other.kind != column_of(main.field(column.name), by_type, name).kind:
+        other = column_of(field, by_type, own.source)
+        if other.array != column.array or other.kind != column_of(main.field(column.name), by_type, own.source).kind:
             what = (
                 f"{column.kind} column"
                 if column.array is None
@@ -145,7 +134,7 @@ def as_main(
             )
             theirs = field.type if other.array is None else f"{other.array[0]} array of shape {list(other.array[1])}"
             fault = (
-                f"{name}: column {column.name!r} is {theirs}, but in {prepare.source} it is a {what} (prepare.{key});"
+                f"{own.source}: column {column.name!r} is {theirs}, but in {prepare.source} it is a {what} ({own.key});"
                 " they must be the same"
             )
             if not pa.types.is_floating(field.type):  # by which pandas stores a column that is empty

@@ -80,22 +80,23 @@ def _hash_values(column: pa.Array) -> NDArray[np.uint64]:
     return hashes if valid is None else np.where(valid, hashes, np.uint64(0))
 
 
-def shared_notes(out: Path, prepare: PrepareParams, rows: dict[str, int], own: list[str]) -> list[str]:
+def shared_notes(out: Path, prepare: PrepareParams, rows: dict[str, int]) -> list[str]:
     """How many rows of separate sources are among another source's, too."""
 
     def blocks(split: str) -> Blocks:
         return lambda: read_row_groups(out / f"{split}.parquet")
 
-    here = [other for other in SPLITS if other not in own]
-    among = [(split, here, f"those of {prepare.source}") for split in own]
+    own = prepare.sources[1:]
+    drawn = [split for split in SPLITS if split not in {each.split for each in own}]
+    among = [(each, drawn, prepare.source) for each in own]
     if len(own) == 2:
-        among.append(("test", ["validation"], f"those of {prepare.validation_source} (prepare.validation_source)"))
+        validation, test = own
+        among.append((test, ["validation"], f"{validation.source} ({validation.key})"))
     found = []
-    for split, others, theirs in among:
-        if count := count_shared(blocks(split), rows[split], [blocks(other) for other in others]):
-            name = f"{getattr(prepare, f'{split}_source')} (prepare.{split}_source)"
+    for each, others, theirs in among:
+        if count := count_shared(blocks(each.split), rows[each.split], [blocks(other) for other in others]):
             found.append(
-                f"{count:,} of the {rows[split]:,} rows of {name} are also among {theirs}, with the same inputs and"
-                " target: of these the figures say nothing about new rows"
+                f"{count:,} of the {rows[each.split]:,} rows of {each.source} ({each.key}) are also among those of"
+                f" {theirs}, with the same inputs and target: of these the figures say nothing about new rows"
             )
     return found

@@ -1,7 +1,7 @@
 """What a column of texts holds: numbers, or numbers but for a few texts that stray among them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from surefoot.data.arrow_numpy import arrow_mask, numpy_values
 from surefoot.data.number_notation import SIGN, UNIT, Notation, number_pattern, text_counts, texts_to_numbers, unit_in
+from surefoot.data.vocabulary import natural_order
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,16 @@ def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bo
     return texts > 0 and (
         10 * text_rows <= number_rows + text_rows or (text_rows <= number_rows and 4 * texts <= numbers)
     )
+
+
+def stray_texts(counts: Mapping[str, int]) -> list[str]:
+    """Of texts and the rows that each is in those that are no numbers, where there are but a few of them among numbers:
+    a column of numbers with a slip in it comes as texts.
+    """
+    texts = [text for text in counts if natural_order(text)[0]]
+    rows = sum(counts[text] for text in texts)
+    few = few_strays(sum(counts.values()) - rows, rows, len(counts) - len(texts), len(texts))
+    return texts if few else []
 
 
 def mixture_of(texts: pa.Array, notation: Notation, any_unit: bool = False) -> Mixture:

@@ -11,8 +11,8 @@ from surefoot.base.errors import UserError
 from surefoot.base.wording import listed_names, number_of
 from surefoot.data.arrow_numpy import numpy_values
 from surefoot.data.cleaning import Cleaner, describe_dropped
-from surefoot.data.columns import is_number
 from surefoot.data.normalization import Statistics, scaling
+from surefoot.data.number_notation import is_number
 from surefoot.data.splits import SPLITS
 from surefoot.data.vocabulary import natural_order
 from surefoot.params.prepare_section import PrepareParams
@@ -27,7 +27,8 @@ class Targets:
         self._measured = Statistics(1)
         self._cleaner, self._prepare = cleaner, prepare
         # Those with a source of their own are what the user says.
-        self._drawn = [split for split in SPLITS if split == "train" or getattr(prepare, f"{split}_source") is None]
+        own = {each.split for each in prepare.sources[1:]}
+        self._drawn = [split for split in SPLITS if split not in own]
 
     def add(self, number: int, target: pa.Array) -> None:
         """Count the targets of rows of a split."""
@@ -62,57 +63,61 @@ class Targets:
         Raises:
             UserError: there is nothing to learn, or too little to split.
         """
-        prepare, target = self._prepare, self._prepare.target
-        if not sum(self.rows):
+        prepare, total = self._prepare, sum(self.rows)
+        if not total:
             dropped = self._cleaner.dropped
             raise UserError(
                 f"{prepare.source}: "
                 + (f"every row was dropped: {describe_dropped(dropped)}" if dropped else "has no rows")
             )
         if prepare.task != "regression":
-            counts = self._labels()
-            if len(counts) < 2:
-                raise UserError(
-                    f"column {target!r} (prepare.target) holds one class only, {next(iter(counts))!r}; at least two are"
-                    " needed"
-                )
-            for label in sorted(counts, key=natural_order):
-                of_split = dict(zip(SPLITS, counts[label], strict=True))
-                needed = self._drawn if prepare.split.by == "class" else ["train"]
-                if empty := [split for split in needed if not of_split[split]]:
-                    remedy = "add rows, or change prepare.validation or prepare.test, or prepare.split"
-                    if prepare.split.by == "class":
-                        remedy = (
-                            "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change"
-                            " prepare.validation or prepare.test"
-                        )
-                    if all(map(is_number, counts)) and (
-                        len(counts) > 20 or not all(label.lstrip("+-").isdecimal() for label in counts)
-                    ):
-                        remedy += "; or prepare.task: regression, which predicts numbers"
-                    few = (
-                        f"class {label!r} of column {target!r} has {number_of(sum(of_split.values()), 'row')}, too few"
-                        " to split"
-                    )
-                    raise UserError(f"{few}: none is left for {' and '.join(empty)}; {remedy}")
+            self._check_classes()
         for split in self._drawn:
             if not self.rows[SPLITS.index(split)]:
-                are = "is" if sum(self.rows) == 1 else "are"
                 raise UserError(
-                    f"{prepare.source}: {number_of(sum(self.rows), 'row')} {are} too few to split by"
+                    f"{prepare.source}: {number_of(total, 'row')} {'is' if total == 1 else 'are'} too few to split by"
                     f" {prepare.split.by}: none is left for {split}; add rows, or change prepare.validation,"
                     " prepare.test or prepare.split"
                 )
-        if prepare.task == "regression" and self._measured.minimum == self._measured.maximum:
-            value = float(self._measured.minimum[0])
+        if prepare.task == "regression":
+            self._check_numbers()
+
+    def _check_classes(self) -> None:
+        """At least two, and each with enough rows to split."""
+        counts, by_class = self._labels(), self._prepare.split.by == "class"
+        column = f"column {self._prepare.target!r}"
+        if len(counts) < 2:
             raise UserError(
-                f"column {target!r} (prepare.target) is {value!r} in every training row; there is nothing to learn"
+                f"{column} (prepare.target) holds one class only, {next(iter(counts))!r}; at least two are needed"
             )
-        if prepare.task == "regression" and self._measured.deviation[0] == 0:
-            low, high = float(self._measured.minimum[0]), float(self._measured.maximum[0])
+        for label in sorted(counts, key=natural_order):
+            of_split = dict(zip(SPLITS, counts[label], strict=True))
+            empty = [split for split in (self._drawn if by_class else ["train"]) if not of_split[split]]
+            if not empty:
+                continue
+            remedy = (
+                "add rows; or set prepare.split.by: row, which draws rows whatever their class; or change"
+                " prepare.validation or prepare.test"
+                if by_class
+                else "add rows, or change prepare.validation or prepare.test, or prepare.split"
+            )
+            whole = all(label.lstrip("+-").isdecimal() for label in counts)
+            if all(map(is_number, counts)) and (len(counts) > 20 or not whole):
+                remedy += "; or prepare.task: regression, which predicts numbers"
             raise UserError(
-                f"column {target!r} (prepare.target): numbers from {low!r} to {high!r} have squares of 0 in float64;"
-                " give them in a smaller unit"
+                f"class {label!r} of {column} has {number_of(sum(of_split.values()), 'row')}, too few to split: none is"
+                f" left for {' and '.join(empty)}; {remedy}"
+            )
+
+    def _check_numbers(self) -> None:
+        """Not all the same, nor too small to measure."""
+        column = f"column {self._prepare.target!r} (prepare.target)"
+        low, high = float(self._measured.minimum[0]), float(self._measured.maximum[0])
+        if low == high:
+            raise UserError(f"{column} is {low!r} in every training row; there is nothing to learn")
+        if self._measured.deviation[0] == 0:
+            raise UserError(
+                f"{column}: numbers from {low!r} to {high!r} have squares of 0 in float64; give them in a smaller unit"
             )
 
     def check_known(self, target: pa.Array, rows: NDArray[np.int64], where: Callable[[int], str], split: str) -> None:

@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from surefoot.data.arrow_numpy import arrow_mask, is_text, numpy_values, whole_texts
+from surefoot.data.number_notation import number_in
 
 
 def texts_of_categories(array: pa.Array) -> pa.Array:
@@ -89,9 +90,5 @@ class Vocabulary:
 
 def natural_order(label: str) -> tuple[bool, float, str]:
     """To sort by: numbers by value and before texts."""
-    try:
-        # Python reads more as a number than people do: 1_000, and digits of any script.
-        number = float(label if label.isascii() and "_" not in label else "text")
-    except ValueError:
-        return True, 0.0, label
-    return (True, 0.0, label) if number != number else (False, number, label)
+    number = number_in(label)
+    return (True, 0.0, label) if number is None or number != number else (False, number, label)

@@ -79,13 +79,8 @@ def require_watched(params: Params, stage: str) -> None:
 
 def _functions(params: Params) -> dict[str, list[str]]:
     """The user's functions that each stage calls."""
-    prepare = params.prepare
     trained = params.train.model_dump(mode="json", include={"model": {"factory"}, "loss": {"name"}, "schedule": True})
-    readers = [
-        source
-        for source in (prepare.source, prepare.validation_source, prepare.test_source)
-        if source and not source.startswith("sklearn:")
-    ]
+    readers = [each.source for each in params.prepare.sources if not each.source.startswith("sklearn:")]
     return {
         "prepare": code_digests.functions_in(readers),
         **dict.fromkeys(("train", "evaluate"), code_digests.functions_in(trained)),

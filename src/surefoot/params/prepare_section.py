@@ -1,7 +1,7 @@
 """The section `prepare` of params.yaml: raw data to clean, split, typed tables."""
 
 import codecs
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -180,13 +180,11 @@ class ArraysParams(Section):
         return self
 
     def of(self, split: str) -> "ArraysParams":
-        """The arrays of a split that has its own."""
-        inputs, targets = getattr(self, f"{split}_inputs"), getattr(self, f"{split}_targets")
-        return (
-            ArraysParams(inputs=self.inputs, targets=self.targets)
-            if inputs is None
-            else ArraysParams(inputs=inputs, targets=targets)
-        )
+        """The arrays of a split: its own, or else those of the training rows."""
+        own = None if split == "train" else getattr(self, f"{split}_inputs")
+        if own is None:
+            return ArraysParams(inputs=self.inputs, targets=self.targets)
+        return ArraysParams(inputs=own, targets=getattr(self, f"{split}_targets"))
 
 
 class MissingParams(Section):
@@ -232,6 +230,20 @@ class SplitParams(Section):
                 else f"column {self.column!r} is only for splits by group or time"
             )
         return self
+
+
+class SplitSource(NamedTuple):
+    """Where the rows of a split come from."""
+
+    split: str
+    """`train`: the main source, from which splits without a source of their own are drawn, too."""
+    source: str
+    labels: str | None
+
+    @property
+    def key(self) -> str:
+        """The key that names the source."""
+        return "prepare.source" if self.split == "train" else f"prepare.{self.split}_source"
 
 
 class PrepareParams(Section):
@@ -300,6 +312,14 @@ class PrepareParams(Section):
     test_labels: str | None = Field(default=None, min_length=1)
     """The file of its targets, as `labels`."""
     split: SplitParams = Field(default_factory=SplitParams)
+
+    @property
+    def sources(self) -> list[SplitSource]:
+        """The main source, and those of the validation and the test rows where they have their own."""
+        main = SplitSource("train", self.source, self.labels)
+        validation = SplitSource("validation", self.validation_source or "", self.validation_labels)
+        test = SplitSource("test", self.test_source or "", self.test_labels)
+        return [main, *(own for own in (validation, test) if own.source)]
 
     @model_validator(mode="before")
     @classmethod

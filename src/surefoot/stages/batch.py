@@ -1,6 +1,7 @@
 """batch: tables to fixed-width tensors in training order."""
 
 from math import prod
+from typing import Any
 
 from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.errors import UserError
@@ -10,24 +11,14 @@ from surefoot.data.order import RowOrder
 from surefoot.data.splits import SPLITS
 from surefoot.data.tables import read_schema, read_table
 from surefoot.params.reading import load
+from surefoot.params.sections import Params
 
 
 def main() -> None:
     """Read `data/prepared/`; write `data/batches/`."""
     params = load(paths.PARAMS)
     schema = read_schema(paths.PREPARED)
-    columns, rows = prod(schema["shape"]), schema["rows"]
-    shape = params.batch.shape or tuple(schema["shape"])
-    if prod(shape) != columns:
-        raise UserError(
-            f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {columns} inputs; give"
-            " auto, or another shape"
-        )
-    if params.batch.drop_last and params.batch.size > rows["train"]:
-        raise UserError(
-            f"params.yaml: batch.size: {params.batch.size} is more than the {rows['train']} training rows, and"
-            " batch.drop_last leaves none"
-        )
+    shape, rows = _input_shape(params, schema), schema["rows"]
     # What a row that comes later needs, so that the model can be used on raw rows.
     preparation = {key: schema[key] for key in ("source", "dropped", "examples", "split", "notation")}
     batch, splits = params.batch, {}
@@ -67,6 +58,27 @@ def main() -> None:
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
     terminal.print_lines(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
+
+
+def _input_shape(params: Params, schema: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of one input.
+
+    Raises:
+        UserError: it doesn't fit a row; there are too few rows for a minibatch.
+    """
+    inputs, rows = prod(schema["shape"]), schema["rows"]["train"]
+    shape = params.batch.shape or tuple(schema["shape"])
+    if prod(shape) != inputs:
+        raise UserError(
+            f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {inputs} inputs; give"
+            " auto, or another shape"
+        )
+    if params.batch.drop_last and params.batch.size > rows:
+        raise UserError(
+            f"params.yaml: batch.size: {params.batch.size} is more than the {rows} training rows, and"
+            " batch.drop_last leaves none"
+        )
+    return shape
 
 
 def _scale(

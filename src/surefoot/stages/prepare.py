@@ -6,8 +6,10 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,10 +21,10 @@ from surefoot.data import column_notes, kept_preparation
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.open_source import copies, open_source, passed_over
 from surefoot.data.readers.source import RowSource
-from surefoot.data.separate_sources import OpenSource, refuse_same
+from surefoot.data.separate_sources import refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.params import dvc_yaml
-from surefoot.params.prepare_section import PrepareParams
+from surefoot.params.prepare_section import PrepareParams, SplitSource
 from surefoot.params.reading import load
 
 
@@ -33,48 +35,58 @@ def main() -> None:
     keep = kept_preparation.read_preparation(params.prepare)
     prepare = kept_preparation.as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)
-    main_source = shown(open_source(prepare, prepare.source, prepare.labels), prepare.source)
-    check_shape(params.batch.shape, prepare, main_source.schema)
-    separate = [
-        _opener(split, getattr(prepare, f"{split}_source"), getattr(prepare, f"{split}_labels"))
-        for split in ("validation", "test")
-    ]
+    main_source, *separate = prepare.sources
+    source = _open(main_source, prepare)
+    check_shape(params.batch.shape, prepare, source.schema)
+    openers = {each.split: partial(_open, each) for each in separate}
     with writing.new_directory(paths.PREPARED) as out:
-        schema, doubtful = write_tables(out, prepare, params.seed, main_source, separate[0], separate[1], keep)
+        schema, notes = write_tables(out, prepare, params.seed, source, openers, keep)
         writing.remove_measured()  # while the data that it was measured on are in place
-    for source in dict.fromkeys(filter(None, (prepare.source, prepare.validation_source, prepare.test_source))):
-        if beside := passed_over(source):
-            terminal.print_lines(
-                f"note: {source}: passed over {number_of(len(beside), 'file')} that"
-                f" {'is' if len(beside) == 1 else 'are'} no data: {listed_names(beside)}"
-            )
-    if twice := copies(prepare.source):
-        terminal.print_lines(
-            f"note: {prepare.source}: the same as another part, byte for byte: {listed_names(twice)}; its rows may be"
-            " in training and in the test"
-        )
-    for doubt in doubtful:
-        terminal.print_lines(f"note: {prepare.source}: {doubt}")
-    for line in column_notes.column_lines(schema):
+    for line in (*_notes_on_files(prepare), *(f"note: {prepare.source}: {note}" for note in notes), *_summary(schema)):
         terminal.print_lines(line)
-    if schema["dropped"]:
-        terminal.print_lines(
-            f"dropped {number_of(sum(schema['dropped'].values()), 'row')}: {describe_dropped(schema['dropped'])}"
-        )
-    counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
-    inputs = len(schema["features"]) if schema["features"][0]["kind"] != "array" else schema["features"][0]["width"]
-    what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
-    if scale := schema.get("target_scale"):
-        what += (
-            f" (mean {_written(scale['subtract'][0])}, deviation {_written(scale['divide'][0])}, by which it is scaled"
-            " in training)"
-        )
-    terminal.print_lines(f"prepared {prepare.source}: {number_of(inputs, 'input')}, {what}; rows: {counts}")
     if elsewhere := unwatched(prepare):
         terminal.print_lines(
             f"DVC doesn't watch {' and '.join(elsewhere)}, so it won't run prepare again when that changes: symlink the"
             f" file into {paths.RAW}, fetch it with `dvc import-url`, or name it in dvc.yaml under prepare's deps"
         )
+
+
+def _open(each: SplitSource, prepare: PrepareParams) -> RowSource:
+    """The source of a split, with a bar of its bytes and rows while it is read."""
+    if each.split != "train":
+        prepare = prepare.model_copy(update={"arrays": prepare.arrays.of(each.split)})
+    source = open_source(prepare, each.source, each.labels)
+    return replace(source, batches=_with_bar(source, each.source))
+
+
+def _notes_on_files(prepare: PrepareParams) -> Iterator[str]:
+    for source in dict.fromkeys(each.source for each in prepare.sources):
+        if beside := passed_over(source):
+            are = "is" if len(beside) == 1 else "are"
+            yield (
+                f"note: {source}: passed over {number_of(len(beside), 'file')} that {are} no data:"
+                f" {listed_names(beside)}"
+            )
+    if twice := copies(prepare.source):
+        yield (
+            f"note: {prepare.source}: the same as another part, byte for byte: {listed_names(twice)}; its rows may be"
+            " in training and in the test"
+        )
+
+
+def _summary(schema: dict[str, Any]) -> Iterator[str]:
+    """What was prepared, by what `schema.json` says."""
+    yield from column_notes.column_lines(schema)
+    if dropped := schema["dropped"]:
+        yield f"dropped {number_of(sum(dropped.values()), 'row')}: {describe_dropped(dropped)}"
+    counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
+    first, *_ = schema["features"]
+    inputs = first["width"] if first["kind"] == "array" else len(schema["features"])
+    what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
+    if scale := schema.get("target_scale"):
+        mean, deviation = _written(scale["subtract"][0]), _written(scale["divide"][0])
+        what += f" (mean {mean}, deviation {deviation}, by which it is scaled in training)"
+    yield f"prepared {schema['source']}: {number_of(inputs, 'input')}, {what}; rows: {counts}"
 
 
 def check_shape(shape: tuple[int, ...] | None, prepare: PrepareParams, schema: pa.Schema) -> None:
@@ -105,20 +117,9 @@ def check_shape(shape: tuple[int, ...] | None, prepare: PrepareParams, schema: p
         )
 
 
-def _opener(split: str, name: str | None, labels: str | None) -> OpenSource | None:
-    return (
-        None
-        if name is None
-        else lambda told: shown(
-            open_source(told.model_copy(update={"arrays": told.arrays.of(split)}), name, labels), name
-        )
-    )
-
-
 def unwatched(prepare: PrepareParams) -> list[str]:
     """The sources that are no dependency of the stage in dvc.yaml."""
-    keys = [f"{split}{what}" for split in ("", "validation_", "test_") for what in ("source", "labels")]
-    named = [name for key in keys if (name := getattr(prepare, key))]
+    named = [name for each in prepare.sources for name in (each.source, each.labels) if name]
     return [name for name in named if not (name.startswith("sklearn:") or _watched(name))]
 
 
@@ -134,11 +135,6 @@ def _watched(name: str) -> bool:
     directories = [parent for parent in (path, *path.parents) if parent.is_relative_to(raw) and parent != raw]
     within = path.iterdir() if path.is_dir() else ()
     return not any(place.is_symlink() and place.is_dir() for place in (*directories, *within))
-
-
-def shown(source: RowSource, name: str) -> RowSource:
-    """The source, with a bar of its bytes and rows while it is read."""
-    return replace(source, batches=_with_bar(source, name))
 
 
 def _with_bar(source: RowSource, name: str) -> Iterator[pa.RecordBatch]:

@@ -45,6 +45,5 @@ def write(out, rows, *, size=7, seed=0, types=(), metadata=None, validation=None
         prepare_of(**options),
         seed,
         source(rows, size, types=types, metadata=metadata),
-        own.get("validation"),
-        own.get("test"),
+        own,
     )

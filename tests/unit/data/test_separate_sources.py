@@ -130,7 +130,7 @@ def test_arrays_in_both_are_counted(tmp_path):
     np.savez(tmp_path / "b.npz", x=images[[4, 5, 6, 5]], y=np.array([0, 1, 1, 1]))
     prepare = prepare_of(source=str(tmp_path / "a.npz"), test_source=str(tmp_path / "b.npz"))
     opener = lambda told: open_source(told, told.test_source, None)  # noqa: E731
-    _, said = write_tables(tmp_path, prepare, 0, open_source(prepare, prepare.source, None), None, opener)
+    _, said = write_tables(tmp_path, prepare, 0, open_source(prepare, prepare.source, None), {"test": opener})
     assert [note.split(" (")[0] for note in said] == [f"3 of the 4 rows of {tmp_path / 'b.npz'}"]
 
 
@@ -165,7 +165,7 @@ def prepared(directory, main, test, ending, **options):
         source=str(directory / f"main.{ending}"), test_source=str(directory / f"test.{ending}"), **MISSING, **options
     )
     opener = lambda told: open_source(told, told.test_source, None)  # noqa: E731
-    write_tables(directory, prepare, 0, open_source(prepare, prepare.source, None), None, opener)
+    write_tables(directory, prepare, 0, open_source(prepare, prepare.source, None), {"test": opener})
     return pq.read_table(directory / "test.parquet")
 
 

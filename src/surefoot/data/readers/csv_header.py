@@ -8,7 +8,7 @@ from pathlib import Path
 
 from surefoot.base.errors import UserError
 from surefoot.base.wording import listed_names, number_of
-from surefoot.data.columns import is_number
+from surefoot.data.number_notation import is_number
 from surefoot.data.readers.csv_dialect import START_BYTES
 from surefoot.params.prepare_section import PrepareParams
 
@@ -36,7 +36,7 @@ def read_header(
         _check_names(prepare, file, first)
     if csv.quote != "'" and _fits_in_single_quotes(start, delimiter, len(csv.given or first), body):
         raise UserError(f"""{file}: its values stand in single quotes: prepare.csv.quote: "'\"""")
-    given = csv.given or []
+    given = csv.given or ()
     if csv.header is not True and given and body and [*map(str.strip, body[0])] == [*map(str.strip, given)]:
         raise UserError(
             f"{file}: row 1 holds the names that params.yaml gives; prepare.csv.header: true says that row 1 is a"

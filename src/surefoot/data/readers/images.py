@@ -42,13 +42,7 @@ def open_images(prepare: PrepareParams, files: list[Path], _labels: Path | None)
     # What it warns of while it tries formats on a damaged file, the error says.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     root, progress = files[0], BytesRead()
-    classes = data_entries(root, "images")
-    if not prepare.target and not any(entry.is_dir() for entry in classes):
-        classes = [root]
-    for folder in classes:
-        text_column([folder.name])
-        if not data_entries(folder, "images"):
-            raise UserError(f"{folder}: is an empty directory; it is a class of its own, and must have images")
+    classes = _folders(prepare, root)
     size = prepare.images.resize or _size(_read(prepare, data_entries(classes[0], "images")[0], None)[1])
     fields = [
         array_field((CHANNELS[prepare.images.mode], *size), np.dtype(np.uint8)),
@@ -80,6 +74,18 @@ def open_images(prepare: PrepareParams, files: list[Path], _labels: Path | None)
         return str(data_entries(classes[at], "images")[row - starts[at]])
 
     return RowSource(pa.schema(fields), batches(), where, None, lambda: progress.read)
+
+
+def _folders(prepare: PrepareParams, root: Path) -> list[Path]:
+    """The folders that hold the images, one for each class."""
+    folders = data_entries(root, "images")
+    if not prepare.target and not any(entry.is_dir() for entry in folders):
+        folders = [root]
+    for folder in folders:
+        text_column([folder.name])  # refuses a name that isn't Unicode
+        if not data_entries(folder, "images"):
+            raise UserError(f"{folder}: is an empty directory; it is a class of its own, and must have images")
+    return folders
 
 
 def _size(pixels: np.ndarray) -> tuple[int, int]:

@@ -55,8 +55,7 @@ def open_source(prepare: PrepareParams, source: str, labels: str | None) -> RowS
         also if the files
             aren't at the end what they were at the start.
     """
-    keys = ("source", "validation_source", "test_source")
-    key = f"prepare.{next((key for key in keys if getattr(prepare, key) == source), 'source')}"
+    key = next((each.key for each in prepare.sources if each.source == source), "prepare.source")
     if source.startswith("sklearn:"):
         _refuse_useless(prepare, "sklearn")
         return open_bundled(prepare, source.removeprefix("sklearn:"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from surefoot.data.arrow_numpy import numpy_values
 from surefoot.data.splitmix64 import key_of, random64
 from surefoot.data.splits import Splits
-from surefoot.data.splitting.rows import RowsToSplit, clean_rows
+from surefoot.data.splitting.rows import RowsToSplit
 
 
 class ByClass:
@@ -75,17 +75,17 @@ def _pick(
     return places == picked, window + (picked < places)
 
 
-def split_by_class(rows: RowsToSplit, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+def split_by_class(rows: RowsToSplit) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     """Each class by itself."""
-    places, labels = ByClass(rows.seed, validation, test), list[str]()
-    for batch, _ in clean_rows(rows.source, rows.cleaner, rows.parts):
+    places, labels = ByClass(rows.seed, rows.validation, rows.test), list[str]()
+    for _, batch, _ in rows.clean():
         if len(rows.cleaner.classes) > len(labels):
             labels = rows.cleaner.classes.labels()
         yield batch, places.split(numpy_values(batch.column(rows.prepare.target))[0], labels)
 
 
-def split_by_row(rows: RowsToSplit, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+def split_by_row(rows: RowsToSplit) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     """All rows as if they were of one class."""
-    places = ByClass(rows.seed, validation, test)
-    for batch, _ in clean_rows(rows.source, rows.cleaner, rows.parts):
+    places = ByClass(rows.seed, rows.validation, rows.test)
+    for _, batch, _ in rows.clean():
         yield batch, places.split(np.zeros(batch.num_rows, np.int32), [""])

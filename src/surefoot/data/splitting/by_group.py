@@ -41,9 +41,9 @@ def hash_texts(offsets: NDArray[np.int32], data: NDArray[np.uint8]) -> NDArray[n
     return hashes
 
 
-def split_by_group(rows: RowsToSplit, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+def split_by_group(rows: RowsToSplit) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     """Each group as a whole."""
-    for raw, batch, numbered in rows.with_raw():
+    for raw, batch, numbered in rows.clean():
         column = rows.column(raw, numbered)
         if pa.types.is_nested(column.type):
             raise UserError(
@@ -59,4 +59,4 @@ def split_by_group(rows: RowsToSplit, validation: float, test: float) -> Iterato
             else np.zeros(1, np.int32)
         )
         hashes = hash_texts(bounds, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8))
-        yield batch, split_groups(hashes, rows.seed, validation, test)[np.from_dlpack(texts.indices)]
+        yield batch, split_groups(hashes, rows.seed, rows.validation, rows.test)[np.from_dlpack(texts.indices)]

@@ -16,7 +16,7 @@ from surefoot.data.splits import Splits
 from surefoot.data.splitting.rows import RowsToSplit
 
 
-def split_by_time(rows: RowsToSplit, validation: float, test: float) -> Iterator[tuple[pa.RecordBatch, Splits]]:
+def split_by_time(rows: RowsToSplit) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     """The latest rows for the test, those before them for validation; of the same time, the rows that stand last."""
     # Which rows are the latest, the last of them tells: so they are laid aside first.
     aside = rows.out / "rows.parquet"
@@ -26,13 +26,13 @@ def split_by_time(rows: RowsToSplit, validation: float, test: float) -> Iterator
     schema = rows.cleaner.schema.append(pa.field(key, pa.uint64()))
     total = 0
     with RowGroupWriter(aside, schema, []) as writer:
-        for raw, batch, numbered in rows.with_raw():
+        for raw, batch, numbered in rows.clean():
             image = _time_image(rows.column(raw, numbered), rows)
             times = pa.Array.from_buffers(pa.uint64(), len(image), [None, pa.py_buffer(image)])
             writer.write(pa.RecordBatch.from_arrays([*batch.columns, times], schema=schema))
             total += batch.num_rows
-    tests = round(Fraction(str(test)) * total)
-    validations = round(Fraction(str(validation)) * total)
+    tests = round(Fraction(str(rows.test)) * total)
+    validations = round(Fraction(str(rows.validation)) * total)
     starts = [total - tests - validations, total - tests]
     limits = (
         numbers_at_ranks(

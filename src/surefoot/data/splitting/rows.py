@@ -1,6 +1,8 @@
 """The clean rows of a source, and the values that they are split by."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +27,15 @@ GATHER_ROWS = 1 << 12  # what is done once a batch and column costs less of so m
 
 
 def clean_rows(
-    source: RowSource, cleaner: Cleaner, parts: PartFileRows
-) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int64]]]:
-    """The clean batches of a source, each with the places of its rows in the source."""
-    for _, batch, rows in clean_rows_with_raw(source, cleaner, parts):
-        yield batch, rows
-
-
-def clean_rows_with_raw(
     source: RowSource,
     cleaner: Cleaner,
     parts: PartFileRows,
     chosen: Callable[[pa.RecordBatch], NDArray[np.bool_]] | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
-    """The same with the batches as they came; of their clean rows those that are chosen."""
+    """The rows of a source that are kept: as they came, cleaned, and their places in the source.
+
+    `chosen` says of rows as they came which are kept at all.
+    """
     first = 0
     for raw in gather(source.batches, GATHER_BYTES, GATHER_ROWS):
         batch, kept = cleaner.clean(raw, first, source.where)
@@ -57,32 +54,36 @@ def missing_values(array: pa.Array) -> NDArray[np.bool_]:
     return numpy_values(array.is_null(nan_is_null=True))[0].astype(np.bool_)
 
 
+@dataclass(frozen=True)
 class RowsToSplit:
-    """What a way to split works on."""
+    """What a way to split works on: the rows of the main source; `validation` and `test` are fractions of them."""
 
-    def __init__(
-        self, out: Path, prepare: PrepareParams, seed: int, source: RowSource, cleaner: Cleaner, parts: PartFileRows
-    ) -> None:
-        self.out, self.prepare, self.seed, self.source, self.cleaner, self.parts = (
-            out,
-            prepare,
-            seed,
-            source,
-            cleaner,
-            parts,
-        )
+    out: Path
+    prepare: PrepareParams
+    seed: int
+    source: RowSource
+    cleaner: Cleaner
+    parts: PartFileRows
+    validation: float
+    test: float
 
-        name = prepare.split.column
-        kind = None if name is None else kind_told(name, prepare) or kind_of_type(source.schema.field(name).type)
-        self.missing = str(getattr(prepare.missing, kind, "error")) if kind else "error"
+    @cached_property
+    def _kind(self) -> str | None:
+        """What the split column holds."""
+        name = self.prepare.split.column
+        if name is None:
+            return None
+        return kind_told(name, self.prepare) or kind_of_type(self.source.schema.field(name).type)
+
+    @property
+    def _policy(self) -> str:
         """What becomes of a row without a value to split by."""
-        self._kind = kind
+        return str(getattr(self.prepare.missing, self._kind, "error")) if self._kind else "error"
 
-    def with_raw(self) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
-        """`clean_rows_with_raw` of the rows that can be split."""
-        return clean_rows_with_raw(
-            self.source, self.cleaner, self.parts, self._there if self.missing == "drop" else None
-        )
+    def clean(self) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, NDArray[np.int64]]]:
+        """`clean_rows` of those that can be split."""
+        chosen = self._there if self._policy == "drop" and self.prepare.split.by in ("group", "time") else None
+        return clean_rows(self.source, self.cleaner, self.parts, chosen)
 
     def _there(self, raw: pa.RecordBatch) -> NDArray[np.bool_]:
         there = ~missing_values(self._values(raw))
@@ -98,7 +99,7 @@ class RowsToSplit:
         name, by = str(self.prepare.split.column), self.prepare.split.by
         column = self._values(raw)
         missing = missing_values(column)
-        if missing.any() and (self.missing == "error" or by == "time"):
+        if missing.any() and (self._policy == "error" or by == "time"):
             ways = "drop leaves such rows out" + (", constant makes a group of them" if by == "group" else "")
             raise UserError(
                 f"{self.source.where(int(rows[np.flatnonzero(missing)[0]]))}, column {name!r}: empty; prepare.split.by:"

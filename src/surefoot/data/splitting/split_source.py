@@ -22,15 +22,13 @@ def split_source(
     """The clean batches of the main source, and the split of each row: a source of its own has taken a
     split's place.
     """
-    fractions = (
-        prepare.validation if prepare.validation_source is None else 0.0,
-        prepare.test if prepare.test_source is None else 0.0,
-    )
+    own = {each.split for each in prepare.sources}
+    fractions = (0.0 if "validation" in own else prepare.validation, 0.0 if "test" in own else prepare.test)
     by = _SPLITTERS[prepare.split.by if (prepare.split.by, prepare.task) != ("class", "regression") else "row"]
-    return by(RowsToSplit(out, prepare, seed, source, cleaner, parts), *fractions)
+    return by(RowsToSplit(out, prepare, seed, source, cleaner, parts, *fractions))
 
 
-_SPLITTERS: dict[str, Callable[[RowsToSplit, float, float], Iterator[tuple[pa.RecordBatch, Splits]]]] = {
+_SPLITTERS: dict[str, Callable[[RowsToSplit], Iterator[tuple[pa.RecordBatch, Splits]]]] = {
     "class": split_by_class,
     "row": split_by_row,
     "group": split_by_group,

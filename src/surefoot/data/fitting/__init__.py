@@ -1,0 +1,1 @@
+"""What is learned from the training rows of each input column."""
