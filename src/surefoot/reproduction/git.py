@@ -68,6 +68,6 @@ def run_git(*arguments: str, index: Path | None = None, cwd: Path | None = None,
     return done.stdout
 
 
-def listed_names(listed: bytes) -> list[str]:
+def split_names(listed: bytes) -> list[str]:
     """The names in what Git lists with `-z`."""
     return [os.fsdecode(name) for name in listed.split(b"\0") if name]

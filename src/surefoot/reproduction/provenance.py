@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surefoot.base import paths
-from surefoot.reproduction.git import GitError, ask_git, listed_names, run_git
+from surefoot.reproduction.git import GitError, ask_git, run_git, split_names
 from surefoot.reproduction.raw_data import untracked_data
 
 UNTRACKED_BYTES = 1 << 20
@@ -64,7 +64,7 @@ def _code_state(raw: Sequence[Path]) -> CodeState:
         os.fsdecode(run_git("rev-parse", "--show-prefix").rstrip(b"\n")) + "dvc.lock"
     )  # what came of it, which is other each time
     untracked = set(
-        listed_names(run_git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", cwd=top))
+        split_names(run_git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", cwd=top))
     ) - {
         *data,
         lock,

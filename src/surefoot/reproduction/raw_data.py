@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.base import digests, paths, reading, writing
-from surefoot.reproduction.git import listed_names, run_git, top_of_repository
+from surefoot.reproduction.git import run_git, split_names, top_of_repository
 
 
 def raw_places(params: Mapping[str, Any]) -> list[Path]:
@@ -48,7 +48,7 @@ def data_lacking(raw: Sequence[Path], repository: Path, commit: str) -> Iterator
     yield now
     tried = {tuple(now)}
     for later in run_git("rev-list", f"{commit}..HEAD", "--", *map(str, _within(raw, here))).decode().split():
-        then = set(listed_names(run_git("ls-tree", "-r", "-z", "--name-only", "--full-tree", later)))
+        then = set(split_names(run_git("ls-tree", "-r", "-z", "--name-only", "--full-tree", later)))
         names = [name for name in now if name in then]
         if tuple(names) not in tried:
             tried.add(tuple(names))
@@ -93,7 +93,7 @@ def _listed(raw: Sequence[Path], top: Path) -> tuple[list[str], list[str]]:
         return [], []
     places = [name for path in there for name in (str(path), f"{path}.dvc")]
     found, tracked = (
-        listed_names(run_git("ls-files", *kind, "-z", "--full-name", "--", *places))
+        split_names(run_git("ls-files", *kind, "-z", "--full-name", "--", *places))
         for kind in (["--others"], ["--cached"])
     )
     return found, tracked
