@@ -15,7 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 LARGEST = 128 << 10  # values that a text with aliases may stand for
 DEEPEST = 100  # lists and mappings in one another: PyYAML's recursion in C knows no limit, and crashes
-TOO_DEEP = f"nested too deep to read: it may have {DEEPEST} lists and mappings in one another"
+TOO_DEEP = f"nested too deep to read: at most {DEEPEST} lists and mappings may lie in one another"
 
 TAG = "tag:yaml.org,2002:"
 MERGE, VALUE = f"{TAG}merge", f"{TAG}value"
@@ -49,8 +49,8 @@ class _Loader(yaml.CSafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # none of YAML 1.1's
 
 
-# Scalars without quotes, by the characters that they may begin with: YAML 1.2's, as ruamel.yaml has them. It takes
-# underscores in numbers, dates, and `.5e1`, whose exponent has no sign, as text.
+# Scalars without quotes, by the characters that they may begin with: YAML 1.2's, as ruamel.yaml has them. A number may
+# have underscores, a date is a date, and `.5e1`, whose exponent has no sign, is text.
 _FLOAT = r"""(?x: [-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)? | [-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
     | [-+]?\.[0-9_]+(?:[eE][-+][0-9]+)? | [-+]?\.(?:inf|Inf|INF) | \.(?:nan|NaN|NAN) )$"""
 _TIMESTAMP = r"""(?x: [0-9]{4}-[0-9]{2}-[0-9]{2} | [0-9]{4}-[0-9][0-9]?-[0-9][0-9]? (?:[Tt]|[ \t]+)

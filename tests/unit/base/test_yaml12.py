@@ -254,7 +254,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(TEXTS, VALUES, max_size=5))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_dvc_writes_is_read(values):
     text = dumps_yaml(values)
     assume(not set(text) & {"\x85", "\u2028", "\u2029", "\ufeff"})
