@@ -202,13 +202,13 @@ NUMBERS = st.text("0123456789.eE+-_xobX:~infNaN", max_size=8)
     style=st.just("{}") | st.sampled_from(STYLES),
     place=st.sampled_from(PLACES),
 )
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 def test_a_scalar_means_the_same_wherever_it_stands(tag, style, place, scalar):
     check(place.format(tag + style.format(scalar)))
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.sampled_from(["{}", "[{}]", "{{{}}}", "a: {}"]))
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 @example("['x':b]", "{}")
 @example("[!!str :1]", "{}")
 @example("[? ]]", "{}")
