@@ -25,6 +25,7 @@ OUTS = [
     paths.PREPARED,
     paths.BATCHES,
     paths.MODEL,
+    paths.RUN,
     paths.HISTORY,
     paths.METRICS,
     paths.INTERVALS,

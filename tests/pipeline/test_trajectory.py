@@ -11,11 +11,10 @@ import pytest
 
 from surefoot import cli
 from surefoot.base import paths
-from surefoot.run import publish
+from surefoot.run import follow, publish
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
-from surefoot.stages import train
 from surefoot.tracking import tag_names
 from tests.helpers import PROJECT, Workspace, copy_project, mlflow_client, run_queue
 
@@ -149,13 +148,15 @@ def test_a_signal_leaves_a_killed_run_that_the_next_one_finishes(project, monkey
     git("add", "--force", "params.yaml")
     git("commit", "--quiet", "--message=one")
     set_train(project, epochs=5)
-    report = train._report
+    report = follow._print_epoch
     with monkeypatch.context() as patch:
         patch.setattr(
-            train, "_report", lambda record, epochs: os.kill(os.getpid(), number) if record["epoch"] == 3 else None
+            follow,
+            "_print_epoch",
+            lambda record, epochs: os.kill(os.getpid(), number) if record["epoch"] == 3 else None,
         )
         done = project.stage("train")
-    assert train._report is report
+    assert follow._print_epoch is report
     assert done.code == code, done
     assert done.err == f"stopped by {signal.Signals(number).name}\n"
     (killed,) = project.runs()
@@ -329,7 +330,7 @@ def test_a_model_that_came_from_elsewhere_is_evaluated_and_has_a_run(project):
 def test_an_unfinished_run_is_left_as_it_is_by_sync(project, monkeypatch, capfd):
     set_train(project, epochs=3)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_report", lambda record, epochs: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(follow, "_print_epoch", lambda record, epochs: os.kill(os.getpid(), signal.SIGTERM))
         assert project.stage("train").code == 143
     sync(monkeypatch)
     assert capfd.readouterr().out.startswith("unfinished, left as it is: raw mlp ")

@@ -175,7 +175,7 @@ def _chain(store: "TrajectoryStore") -> "Chain":
 def _stages(path: Path, count: Callable[..., None]) -> None:
     """The same through the train stage, on a run that isn't finished."""
     workspace = Workspace.make(path)
-    outputs = OUTPUTS[:2]
+    outputs = OUTPUTS[:3]
     workspace.params(epochs=BROKEN)
     workspace.stage("train")
     shutil.copytree(path / ".surefoot", path.with_name("half"))

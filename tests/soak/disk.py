@@ -23,7 +23,7 @@ STATE, MODEL = 4_000_000, 2_000_000  # limits that a state and a model don't fit
 def run(path: Path, count: Callable[..., None], *, short: bool = False) -> None:
     """A file-size limit, and a small tmpfs that is full."""
     workspace = Workspace.make(path)
-    outputs = OUTPUTS[:2]
+    outputs = OUTPUTS[:3]
     workspace.params(**TRAIN, epochs=EPOCHS)
     workspace.stage("train")
     wanted = {name: (path / name).read_bytes() for name in outputs}

@@ -76,7 +76,7 @@ def _broken(
         said = workspace.run(train if catch_up == "evaluate" else [*workspace.dvc, "repro"], **server.environ)
     if "warning: MLflow at" not in said:
         raise Wrong(f"no warning says that MLflow is out of reach:\n{said}")
-    workspace.check_outputs(reference, OUTPUTS[:2])
+    workspace.check_outputs(reference, OUTPUTS[:3])
     server.start()
     if catch_up == "sync":
         workspace.run([workspace.python, "-m", "surefoot", "sync"], **workspace.alone, **server.environ)

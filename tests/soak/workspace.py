@@ -18,7 +18,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 COPIED = ("src", "data/raw", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvc/config", ".gitignore", ".dvcignore")
-OUTPUTS = ("models/model.safetensors", "reports/history.csv", "reports/metrics.json")
+OUTPUTS = ("models/model.safetensors", "models/run.json", "reports/history.csv", "reports/metrics.json")
 TEST_METRICS = {f"test/{name}" for name in ("loss", "accuracy", "precision_macro", "recall_macro", "f1_macro", "ece")}
 METRICS = {
     "train/loss",

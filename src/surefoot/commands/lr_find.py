@@ -179,7 +179,7 @@ def _track(
 
     The trajectory store knows nothing of it.
     """
-    said = new_record.description(params, batches, plan)
+    said = new_record.description(params, batches, plan.origin)
     tags = {name: value for name, value in said.tags.items() if name != "DVC_EXP_NAME"} | {
         tag_names.KIND: "lr-find",
         "mlflow.source.name": "surefoot lr-find",

@@ -34,13 +34,19 @@ def main(out: Path | None) -> None:
     history = _history(plan) if schedule.metric else []
     summary = Summary(len(schedule.columns))
     from surefoot.evaluation.plots import learning_rate
+    from surefoot.evaluation.schedule_points import schedule_points
 
     groups = naming.group_names(params)
     epochs = params.train.epochs
     known = _values(schedule, history, epochs)
     bar = terminal.progress_bar(known, name="schedule", total=epochs, unit="epoch", leave=False)
     data = learning_rate.schedule_plot(
-        summary.watch(bar), schedule.columns, groups, plan.inputs.steps_per_epoch, epochs, naming.schedule_title(params)
+        schedule_points(summary.watch(bar), epochs),
+        schedule.columns,
+        groups,
+        plan.inputs.steps_per_epoch,
+        epochs,
+        naming.schedule_title(params),
     )
     path = out or paths.trajectory_store() / "schedule.png"
     writing.write_bytes(path, data)

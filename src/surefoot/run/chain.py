@@ -25,6 +25,7 @@ from torch import Tensor
 from surefoot.base import digests
 from surefoot.base.errors import UserError
 from surefoot.data.order import RowOrder, RowOrderAmong
+from surefoot.run.stored_network import stored_network
 from surefoot.run.trajectory_store import Record, TrajectoryStore
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches, Progress, Trainer
@@ -239,7 +240,7 @@ class Chain:
         self._finish_writing()
         index = next(index for index, segment in enumerate(self.segments) if segment.key == key)
         if not (self._trainer and self._at == index):
-            stored = self._store.weights(key, averaged)
+            stored = stored_network(self._store, key, averaged)
             if stored is not None:
                 return stored
             self._bring_to(index)
@@ -249,7 +250,7 @@ class Chain:
     def stored_weights(self, key: str) -> bytes | None:
         """The network after the segment of this key, as safetensors, if its state is stored."""
         self._finish_writing()
-        return self._store.weights(key)
+        return stored_network(self._store, key)
 
     def _announce(self, first: Segment) -> None:
         """Say what is restored, where something is, when `first` is the first segment to be trained."""

@@ -3,7 +3,8 @@
 import getpass
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 from surefoot.base import digests, paths
 from surefoot.data.batch_store import Store
@@ -17,11 +18,8 @@ from surefoot.run.start_note import StartNote
 from surefoot.tracking import tag_names
 from surefoot.tracking.description import DescribedData, Description
 
-if TYPE_CHECKING:
-    from surefoot.run.plan.planning import Plan
 
-
-def description(params: Params, batches: Store, plan: "Plan") -> Description:
+def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> Description:
     """What the run in MLflow says of itself."""
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     group = naming.sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
@@ -50,7 +48,7 @@ def description(params: Params, batches: Store, plan: "Plan") -> Description:
             **git,
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
             **({tag_names.SWEEP: group} if group else {}),
-            "surefoot.fingerprint": plan.origin["numerics"]["fingerprint"],
+            "surefoot.fingerprint": origin["numerics"]["fingerprint"],
             "surefoot.data.digest": _data_digest(batches),
             "surefoot.data.dropped": describe_dropped(preparation["dropped"]) if preparation["dropped"] else "",
         },
@@ -90,21 +88,27 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def new_record(params: Params, batches: Store, plan: "Plan") -> RunRecord:
-    """What is known of a run before it is trained."""
+def new_record(
+    params: Params,
+    batches: Store,
+    identity: str,
+    origin: Mapping[str, Any],
+    epoch_keys: list[str],
+    start: StartNote | None,
+) -> RunRecord:
+    """What is known of a run before it is trained, or where nothing is known of its training."""
     preparation, splits = batches.index["preparation"], batches.index["splits"]
-    start = StartNote.model_validate(plan.inputs.start_note) if plan.inputs.start_note else None
     arrays = {split: {name: given[name]["sha256"] for name in ("inputs", "targets")} for split, given in splits.items()}
     source = {"path": preparation["source"], "md5": dvc_lock.md5("prepare", "deps", paths.RAW)}
     network = {"factory": params.train.model.factory, "arguments": params.train.model.arguments}
     return RunRecord(
         version=VERSION,
-        identity=plan.identity,
-        description=description(params, batches, plan),
-        origin=Origin.model_validate(plan.origin),
+        identity=identity,
+        description=description(params, batches, origin),
+        origin=Origin.model_validate(origin),
         data=DataDigests.model_validate({"source": source, "digest": batches.index["digest"], **arrays}),
         epochs=params.train.epochs,
-        epoch_keys=plan.epoch_keys(),
+        epoch_keys=epoch_keys,
         incomplete=None,
         select=params.train.select,
         save_every=params.train.save_every,

@@ -5,15 +5,12 @@ that they come from.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot.base.errors import UserError
 from surefoot.data.batch_store import Store
 from surefoot.data.part_files import rows_in, rows_of_parts
 from surefoot.run.start_note import Seen, StartNote
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def seen(index: Mapping[str, Any], before: Seen | None) -> Seen:
@@ -113,26 +110,3 @@ def _differs(before: Any, now: Any) -> bool:
     if isinstance(before, dict) and isinstance(now, dict):
         return any(_differs(before.get(key, value), value) for key, value in now.items())
     return bool(before != now)
-
-
-def old_and_new(
-    start: StartNote | None, batches: Store, actual: "np.ndarray", predicted: "np.ndarray"
-) -> dict[str, float]:
-    """Accuracy (in regression the mean absolute error) on the test rows of part files that the start had seen, and on
-    the new ones.
-
-    From the test rows' classes or numbers, and those that were predicted.
-    """
-    import numpy as np
-
-    if start is None or not start.seen or not batches.index["parts"]:
-        return {}
-    new = np.zeros(len(actual), np.bool_)
-    for first, stop in rows_of_parts(batches.index["parts"], "test", is_new(start.seen)):
-        new[first:stop] = True
-    what, each = (
-        ("mae", np.abs(predicted - actual.astype(np.float64)))
-        if batches.task == "regression"
-        else ("accuracy", predicted == actual)
-    )
-    return {f"{age}/{what}": float(each[which].mean()) for age, which in (("old", ~new), ("new", new)) if which.any()}

@@ -9,20 +9,13 @@ from surefoot.base.errors import UserError
 from surefoot.params.train_section import registered_as
 from surefoot.run import page, start_from
 from surefoot.run.record import ACCOUNT, RunRecord, account
+from surefoot.run.stored_network import stored_network
 from surefoot.serving import mlflow_model, onnx_export
 from surefoot.tracking import find_runs, tag_names
 from surefoot.tracking.tracker import Point, Tracker
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import Record, TrajectoryStore
-
-
-def metric_names(record: "Record") -> list[str]:
-    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the gradient's
-    norm, the learning rate.
-    """
-    losses, last = ["train/loss", "validation/loss"], ["gradient_norm", "lr"]
-    return [*losses, *sorted(record["metrics"].keys() - {*losses, *last}), *last]
 
 
 def points(record: "Record") -> Iterator[Point]:
@@ -103,7 +96,7 @@ def publish_training(tracker: Tracker, run: RunRecord, store: "TrajectoryStore")
         epoch_of = {key: epoch for epoch, key in enumerate(run.epoch_keys, 1)}
         tracker.results({"best_epoch": epoch_of[run.best], "chosen_epoch": epoch_of[run.chosen]})
         tracker.tag({tag_names.INCOMPLETE: run.incomplete or ""})
-    chosen = store.weights(run.chosen, run.select.endswith("_average")) if run.chosen else None
+    chosen = stored_network(store, run.chosen, run.select.endswith("_average")) if run.chosen else None
     _publish_checkpoints(tracker, run, store, chosen)
     for path, given in start_from.artifacts(run, store).items():
         if path not in tracker.artifacts(str(Path(path).parent)):
@@ -136,9 +129,9 @@ def _publish_checkpoints(tracker: Tracker, run: RunRecord, store: "TrajectorySto
         for epoch, key in enumerate(run.epoch_keys, 1)
         if run.save_every and epoch % run.save_every == 0
     }
-    networks = {path: store.weights(key) for path, key in saved.items() if path not in there}
+    networks = {path: stored_network(store, key) for path, key in saved.items() if path not in there}
     named = {"best": run.best, "last": run.last}
-    networks |= {f"checkpoints/{which}.safetensors": store.weights(key) for which, key in named.items() if key}
+    networks |= {f"checkpoints/{which}.safetensors": stored_network(store, key) for which, key in named.items() if key}
     if run.chosen:
         networks[f"checkpoints/{run.select}.safetensors"] = chosen
     for path, network in networks.items():

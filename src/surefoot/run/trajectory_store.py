@@ -78,13 +78,6 @@ class TrajectoryStore:
         record = self.record(key)
         return self.state(record) if record else None
 
-    def weights(self, key: str, averaged: bool = False) -> bytes | None:
-        """The network in the state under a key, as safetensors, with averaged weights if so; None as for `state_of`."""
-        from surefoot.training.network import network_of
-
-        state = self.state_of(key)
-        return network_of(state, averaged) if state is not None else None
-
     def write(self, record: Record, state: bytes) -> None:
         """Write a state and its record, durably, each whole or not at all.
 

@@ -199,7 +199,7 @@ def test_the_names_that_the_outside_relies_on():
     outs = {name: outputs(stage) for name, stage in DVC["stages"].items()}
     assert outs["prepare"] == ["data/prepared"]
     assert outs["batch"] == ["data/batches"]
-    assert {"models/model.safetensors", "reports/history.csv"} <= set(outs["train"])
+    assert {"models/model.safetensors", "models/run.json", "reports/history.csv"} <= set(outs["train"])
     assert "reports/metrics.json" in outs["evaluate"]
     assert DVC["stages"]["evaluate"]["metrics"] == ["reports/metrics.json"]
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))

@@ -200,7 +200,7 @@ def halt_after(monkeypatch, segments):
         if calls > segments:
             raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr(train, "_parent_check", lambda: check)
+    monkeypatch.setattr(train, "parent_check", lambda: check)
 
 
 @pytest.mark.parametrize("rows", ["all", "new"])

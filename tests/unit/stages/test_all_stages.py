@@ -509,7 +509,7 @@ def test_the_model_that_is_kept(batched, select):
 MADE = {
     "batch": ("data/prepared/schema.json", "data/prepared/train.parquet"),
     "train": ("data/batches/index.json", "data/batches/train/inputs.npy"),
-    "evaluate": ("data/batches/index.json", "models/model.safetensors", "reports/history.csv"),
+    "evaluate": ("data/batches/index.json", "models/model.safetensors", "models/run.json", "reports/history.csv"),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from surefoot.base import errors, paths, writing
 from surefoot.params.reading import load
 from surefoot.run.choose_epoch import choose_epoch
+from surefoot.run.stopping import Pruned
 from surefoot.stages import train
 
 LATER = "validation/average_"  # metrics that begin with train.average.start
@@ -45,7 +46,7 @@ def main() -> None:
     try:
         train.main(judge)
         value = choose_epoch(load(paths.PARAMS).train.select, records)["metrics"].get(metric)
-    except train.Pruned as pruned:
+    except Pruned as pruned:
         state, why = "pruned", str(pruned)
     metrics = sorted({name for record in records for name in record["metrics"]})
     writing.write_json(

@@ -1,6 +1,6 @@
 """Plots of learning rates, as PNG: the schedule of a run, and a range test."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from surefoot.evaluation.plots.figures import BLUE, COLOURS, constant_axis, short_label, to_png
+from surefoot.evaluation.schedule_points import SchedulePoints
 
 LABEL = 40  # characters of the groups' patterns that are shown
-SHOWN = 4000  # points of a line: more are thinned out, the least and the largest of each stretch kept
 
 
 def schedule_plot(
-    epochs: Iterable[np.ndarray],
+    points: SchedulePoints,
     columns: Sequence[tuple[int, str]],
     groups: Sequence[str],
     steps_per_epoch: int,
@@ -25,14 +25,14 @@ def schedule_plot(
     """What is scheduled, over the steps of a run; epochs above.
 
     Args:
-        epochs: of each epoch the values of its steps, (steps, columns).
+        points: steps and values.
         columns: the number of the optimizer's group and the name of what is scheduled.
         groups: what to call each group.
         steps_per_epoch: of a whole epoch.
         planned: epochs of the whole run; where fewer are given, the rest isn't known.
         title: of the plot.
     """
-    steps, values = _thinned(epochs, max(2, SHOWN // planned))
+    steps, values = points
     names = list(dict.fromkeys(name for _, name in columns))
     figure = Figure(figsize=(7, 1.5 + 3 * len(names)), dpi=120, layout="constrained")
     for place, name in enumerate(names):
@@ -124,20 +124,3 @@ def _mark_epochs(axes: Axes, steps_per_epoch: int) -> None:
     above = axes.secondary_xaxis("top", functions=(epoch, step))
     above.set_xlabel("epoch")
     above.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _thinned(epochs: Iterable[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The steps to draw, and the values there: of each epoch the first and the last, and the least and largest of
-    `size` stretches.
-    """
-    steps, kept, before = [], [], 0
-    for values in epochs:
-        chosen = np.arange(len(values))
-        if len(values) > 4 * size:
-            parts = np.array_split(chosen, size)
-            extremes = [part[0] + pick(values[part], axis=0) for part in parts for pick in (np.argmin, np.argmax)]
-            chosen = np.unique(np.concatenate([[0, len(values) - 1], *extremes]))
-        steps.append(1 + before + chosen)
-        kept.append(values[chosen])
-        before += len(values)
-    return np.concatenate(steps), np.concatenate(kept)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from surefoot.evaluation.plots import learning_rate
+from surefoot.evaluation.schedule_points import schedule_points
 
 LR = [(0, "lr")]
 
@@ -14,7 +15,7 @@ def size(png):
 
 
 def flat(epochs, *values, steps=5):
-    return [np.tile(values, (steps, 1)) for _ in range(epochs)]
+    return schedule_points([np.tile(values, (steps, 1)) for _ in range(epochs)], epochs)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 40])
@@ -41,7 +42,7 @@ def test_groups_that_are_the_same_share_a_line(monkeypatch):
 def test_of_many_steps_the_peaks_stay():
     values = np.full((100_000, 1), 0.5)
     values[77_777], values[33_333] = 0.9, 0.1
-    steps, kept = learning_rate._thinned([values, values], 50)
+    steps, kept = schedule_points([values, values], 80)
     assert len(steps) < 500
     assert (steps[0], steps[-1]) == (1, 200_000)
     assert {77_778, 33_334, 177_778, 133_334} <= set(steps)

@@ -1,0 +1,46 @@
+"""`reports/history.csv`: the metrics of each epoch."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from surefoot.base import paths, reading
+from surefoot.base.errors import UserError
+
+if TYPE_CHECKING:
+    from surefoot.run.trajectory_store import Record
+
+
+def metric_names(record: "Record") -> list[str]:
+    """The metrics of an epoch in the order in which they are shown: the losses, what the task measures, the gradient's
+    norm, the learning rate.
+    """
+    losses, last = ["train/loss", "validation/loss"], ["gradient_norm", "lr"]
+    return [*losses, *sorted(record["metrics"].keys() - {*losses, *last}), *last]
+
+
+def history_csv(history: "Sequence[Record]") -> bytes:
+    """A line for each epoch; floats as the shortest text that reads back as the same number."""
+    text = io.StringIO(newline="")
+    # The last epoch has all columns: averages begin later than the first.
+    writer = csv.DictWriter(text, ("epoch", *metric_names(history[-1])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"epoch": record["epoch"], **record["metrics"]} for record in history)
+    return text.getvalue().encode()
+
+
+def read_history(epochs: int) -> dict[str, list[float]]:
+    """The columns of the file, of so many epochs; NaN for an empty cell.
+
+    Raises:
+        UserError: it isn't there, can't be read, or is damaged.
+    """
+    text = reading.read_made(paths.HISTORY, "train").decode("utf-8", "replace")
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        if len(rows) != epochs:
+            raise ValueError(len(rows))
+        return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
+    except (IndexError, ValueError, TypeError, csv.Error):
+        raise UserError(f"{paths.HISTORY}: is damaged; remove it, and `dvc repro train` makes it again") from None

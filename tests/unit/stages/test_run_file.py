@@ -1,0 +1,191 @@
+"""models/run.json: what train tells evaluate, so that evaluate plans nothing."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import networks.mlp
+from surefoot.base import digests, paths
+from surefoot.data.batch_store import open_store
+from surefoot.params.reading import load
+from surefoot.run.plan.planning import plan_run
+from surefoot.run.run_file import read_run_file
+from surefoot.training.network import network_of, to_bytes
+from tests.helpers import PROJECT
+
+
+@pytest.fixture
+def batched(tracked):
+    tracked.csv()
+    for stage in ("prepare", "batch"):
+        assert tracked.stage(stage).code == 0
+    return tracked
+
+
+@pytest.fixture
+def trained(batched):
+    assert batched.stage("train").code == 0
+    return batched
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The networks that the factory of params.yaml has made so far."""
+    made, factory = [], networks.mlp.mlp
+
+    @functools.wraps(factory)
+    def counted(*given, **named):
+        made.append(factory(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(networks.mlp, "mlp", counted)
+    return made
+
+
+def test_a_network_is_built_as_often_as_needed(batched, built):
+    """Once to train it, once to see that its factory repeats itself; once to evaluate it."""
+    assert batched.stage("train").code == 0
+    assert len(built) == 3, "MLflow has loaded the model that it was given, to try it"
+    assert batched.stage("train").code == 0
+    assert len(built) == 5
+    assert batched.stage("evaluate").code == 0
+    assert len(built) == 6
+
+
+def test_a_trainer_that_is_wanted_again_is_in_the_first_state(batched, built):
+    """The one that was built already is given once: it is trained meanwhile."""
+    plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
+    assert len(built) == 2
+    network = plan.first_network()
+    trainer = plan.trainer()
+    assert len(built) == 2
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter += 1
+    trainer.optimizer.param_groups[0]["lr"] = 7.0
+    again = plan.trainer()
+    assert len(built) == 3
+    first = to_bytes(again.state())
+    assert digests.sha256(first) == plan.origin["first_state"]
+    assert network_of(first) == network
+    assert plan.schedule().next_epoch(None).max() == 0.1, "whatever the optimizer went through"
+
+
+def test_it_is_the_same_bytes_on_every_run(trained):
+    first = paths.RUN.read_bytes()
+    shutil.rmtree(".surefoot")
+    Path("mlflow.db").unlink()
+    os.environ["SUREFOOT_TRIAL"] = os.environ["DVC_EXP_NAME"] = "another-1"
+    assert trained.stage("train").code == 0
+    assert paths.RUN.read_bytes() == first
+    assert all(str(word) not in first.decode() for word in (trained.path, os.getpid(), os.uname().nodename))
+
+
+def test_it_says_what_evaluate_needs(trained):
+    said = read_run_file()
+    history = paths.HISTORY.read_text().splitlines()[1:]
+    assert len(said.epoch_keys) == len(history) == 2
+    assert said.chosen_epoch in (1, 2)
+    assert said.schedule.columns == [(0, "lr")]
+    assert said.schedule.steps[-1] == 2 * said.schedule.steps_per_epoch
+    assert {value for (value,) in said.schedule.values} == {0.1}
+    assert said.start is None
+
+
+def test_a_schedule_is_drawn_as_it_was(batched, monkeypatch):
+    """One that follows a metric isn't known before; the run ends before its last epoch."""
+    from surefoot.evaluation.plots import learning_rate
+
+    drawn = []
+    monkeypatch.setattr(learning_rate, "schedule_plot", lambda *given: drawn.append(given) or b"")
+    batched.edit("train.epochs", "30")
+    batched.edit(
+        "train.lr",
+        "3.0\n  schedule: {name: ReduceLROnPlateau, arguments: {patience: 0, factor: 0.5}}"
+        "\n  early_stopping: {patience: 3}",
+    )
+    for stage in ("train", "evaluate"):
+        assert batched.stage(stage).code == 0
+    history = [line.rsplit(",", 1)[1] for line in paths.HISTORY.read_text().splitlines()[1:]]
+    (points, columns, groups, per_epoch, epochs, title) = drawn[0]
+    assert 1 < len(history) < 30 and epochs == len(history)
+    by_step = dict(zip(points.steps.tolist(), points.values[:, 0].tolist(), strict=True))
+    assert [by_step[per_epoch * epoch] for epoch in range(1, epochs + 1)] == [float(lr) for lr in history]
+    assert len(set(by_step.values())) > 1
+    assert (columns, groups, title) == ([(0, "lr")], ["all others"], "ReduceLROnPlateau")
+
+
+def test_evaluate_plans_nothing(trained):
+    code = "import sys; from surefoot.stages.evaluate import main; main(); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = done.stderr.split()
+    assert "surefoot.run.score_model" in imported
+    trains = (
+        "surefoot.training.optimizer",
+        "surefoot.training.schedule",
+        "surefoot.training.loop",
+        "surefoot.run.chain",
+    )
+    assert [name for name in imported if name in trains or name.startswith("surefoot.run.plan")] == []
+
+
+def test_a_model_from_elsewhere_has_a_run_without_a_history(trained):
+    """As after `dvc pull`: neither the store nor MLflow knows the run."""
+    shutil.rmtree(".surefoot")
+    shutil.rmtree("mlartifacts", ignore_errors=True)
+    (before,) = trained.runs()
+    trained.client().delete_run(before.info.run_id)
+    assert trained.stage("evaluate").code == 0
+    (run,) = trained.runs()
+    assert run.info.run_id != before.info.run_id
+    assert run.data.params == before.data.params
+    assert "test/accuracy" in run.data.metrics and "train/loss" not in run.data.metrics
+    same = ("surefoot.identity", "surefoot.fingerprint", "surefoot.data.digest")
+    assert {name: run.data.tags[name] for name in same} == {name: before.data.tags[name] for name in same}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chosen_epoch": 3},
+        {"epoch_keys": []},
+        {"identity": "../../etc"},
+        {"version": 2},
+        {"schedule": None},
+        {"origin": {}},
+    ],
+)
+def test_one_that_is_not_what_train_wrote_is_refused(trained, change):
+    said = json.loads(paths.RUN.read_text())
+    paths.RUN.write_text(json.dumps(said | change))
+    assert (
+        trained.stage("evaluate").refused()
+        == "error: models/run.json: is damaged; remove it, and `dvc repro train` makes it again\n"
+    )
+
+
+@pytest.mark.parametrize("change", [{"steps": []}, {"values": [[0.1, 0.2]]}, {"columns": []}, {"values": [["a"]]}])
+def test_a_schedule_that_is_none_is_refused(trained, change):
+    said = json.loads(paths.RUN.read_text())
+    said["schedule"] |= change
+    paths.RUN.write_text(json.dumps(said))
+    assert "models/run.json: is damaged" in trained.stage("evaluate").refused()
+
+
+def test_a_history_of_another_length_is_refused(trained):
+    with paths.HISTORY.open("a") as file:
+        file.write(paths.HISTORY.read_text().splitlines()[-1] + "\n")
+    assert "reports/history.csv: is damaged" in trained.stage("evaluate").refused()
