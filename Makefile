@@ -29,7 +29,7 @@ in-git:
 	  echo "This directory is no clone, a ZIP download perhaps. Make a repository of it, then try again:" >&2; \
 	  echo "    git init --quiet && git add --all && git commit --quiet --message start" >&2; exit 2;; esac
 
-# loadfile: the tests of a file share what was expensive to make.
+# loadfile: the tests of a file share what was expensive to make. No reordering: pipeline/ takes longest, so it's first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup         ## run the tests

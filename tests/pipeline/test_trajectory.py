@@ -385,34 +385,19 @@ def workspace(finished, tmp_path):
     return Workspace(tmp_path / "project")
 
 
-def test_dvc_repro(workspace):
-    three = outputs(workspace)
-    workspace.edit("train.epochs", "5")
-    done = workspace.dvc("repro")
-    five = outputs(workspace)
-    assert "\nepochs 1-3 restored, training 4-5\n" in done.out
-    assert done.out.count("\nepoch ") == 2
-    long, short = workspace.runs()
-    check_history(workspace.path, long, 5)
-    check_history(workspace.path, short, 3)
-    assert long.data.tags["surefoot.continues"] == short.info.run_id
-    assert "test/accuracy" in long.data.metrics
-
-    # Fewer epochs, then a comment in what only looks at runs.
-    workspace.edit("train.epochs", "3")
-    assert "\nepoch " not in workspace.dvc("repro", "train").out
-    assert outputs(workspace) == three
-    workspace.edit("train.epochs", "5")
+def test_a_comment_in_what_only_looks_at_runs_trains_nothing(workspace):
+    before = outputs(workspace)
+    (run,) = workspace.runs()
     for name in ("tracking/find_runs", "evaluation/plots/classes"):
         text = (workspace / f"src/surefoot/{name}.py").read_text()
         (workspace / f"src/surefoot/{name}.py").write_text(f"{text}# a comment\n")
     done = workspace.dvc("repro")
-    assert "epochs 1-5 restored, nothing to train" in done.out
+    assert "epochs 1-3 restored, nothing to train" in done.out
     assert "Running stage 'evaluate'" in done.out
-    assert outputs(workspace) == five
-    again, short = workspace.runs()
-    assert (again.info.run_id, again.info.status) == (long.info.run_id, "FINISHED")
-    check_history(workspace.path, again, 5)
+    assert outputs(workspace) == before
+    (again,) = workspace.runs()
+    assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
+    check_history(workspace.path, again, 3)
     assert [metric.step for metric in workspace.client().get_metric_history(again.info.run_id, "test/accuracy")] == [0]
 
 
