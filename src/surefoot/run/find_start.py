@@ -30,7 +30,7 @@ from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.run import new_rows
 from surefoot.run.record import Select
-from surefoot.run.start_from import KEY, PREVIOUS, SEEN, Start, places, read
+from surefoot.run.start_from import KEY, PREVIOUS, SEEN, Start, read_start, start_files
 from surefoot.run.start_note import Seen, StartNote
 from surefoot.tracking import find_runs, tag_names
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 STAGE = "start_from"
 
 
-def settle(params: Params, store: "TrajectoryStore") -> Start:
+def find_start(params: Params, store: "TrajectoryStore") -> Start:
     """What training starts from; for `previous` what it was before, where the raw data are the same.
 
     Raises:
@@ -87,7 +87,7 @@ def _noted() -> Start | None:
         UserError: it is here, but damaged.
     """
     directory = paths.START_FROM
-    found = read(places()) or read(dvc_lock.within(dvc_lock.md5(STAGE, "outs", directory)))
+    found = read_start(start_files()) or read_start(dvc_lock.within(dvc_lock.md5(STAGE, "outs", directory)))
     if found is None and (directory / "start.json").exists():
         raise UserError(
             f"{KEY}: {directory} is damaged; `dvc checkout {directory}` brings it back, or delete it, so that it is"
@@ -171,7 +171,7 @@ def _as_trained_here(found: Start, noted: Start | None) -> Start:
     )
     try:
         index = json.loads(reading.read_file(path, kept_preparation.BYTES)) if path else {}
-        seen = new_rows.seen(index, noted.note.seen if noted else None) if index else None
+        seen = new_rows.seen_parts(index, noted.note.seen if noted else None) if index else None
     except (OSError, ValueError, KeyError, TypeError):
         return found
     return Start(found.note.model_copy(update={"seen": seen}), found.weights, kept_preparation.parse_preparation(index))

@@ -117,7 +117,7 @@ def new_record(
         model=RunNetwork.model_validate(network | batches.preparation),
         examples=preparation["examples"],
         start=start,
-        seen=new_rows.seen(batches.index, start.seen if start else None),
+        seen=new_rows.seen_parts(batches.index, start.seen if start else None),
         continues=[],
         last=None,
         best=None,

@@ -13,7 +13,7 @@ from surefoot.data.part_files import rows_in, rows_of_parts
 from surefoot.run.start_note import Seen, StartNote
 
 
-def seen(index: Mapping[str, Any], before: Seen | None) -> Seen:
+def seen_parts(index: Mapping[str, Any], before: Seen | None) -> Seen:
     """What a model has seen that is trained on these batches, and started from one that had seen what `before` says."""
     preparation = index["preparation"]
     source = Path(preparation["source"])
@@ -22,13 +22,13 @@ def seen(index: Mapping[str, Any], before: Seen | None) -> Seen:
     return Seen(parts=parts, others=sorted(others - {digest for _, digest in parts}), split=preparation["split"])
 
 
-def is_new(known: Seen | None) -> Callable[[dict[str, Any]], bool]:
+def is_new_part(known: Seen | None) -> Callable[[dict[str, Any]], bool]:
     """Whether a part is none of those that are known."""
     digests = known.digests() if known else set()
     return lambda part: part["digest"] not in digests
 
 
-def select(which: str, batches: Store, start: StartNote | None) -> Store:
+def select_rows(which: str, batches: Store, start: StartNote | None) -> Store:
     """The batches with the rows that are trained on: `which` is `train.rows`, `start` what is said of the start.
 
     Raises:
@@ -39,7 +39,7 @@ def select(which: str, batches: Store, start: StartNote | None) -> Store:
         return batches
     parts, source = batches.index["parts"], batches.index["preparation"]["source"]
     if start.seen:
-        _check_split(start.seen, seen(batches.index, None), str(start.name))
+        _check_split(start.seen, seen_parts(batches.index, None), str(start.name))
     if which == "all":
         return batches
     if not parts:
@@ -51,7 +51,7 @@ def select(which: str, batches: Store, start: StartNote | None) -> Store:
         raise UserError(
             f"train.rows: new: which rows {start.name} has seen isn't known; start from a run, or set rows: all"
         )
-    only = rows_of_parts(parts, "train", is_new(start.seen))
+    only = rows_of_parts(parts, "train", is_new_part(start.seen))
     chosen = replace(batches, only=only)
     if not only:
         raise UserError(

@@ -98,7 +98,7 @@ def publish_training(tracker: Tracker, run: RunRecord, store: "TrajectoryStore")
         tracker.tag({tag_names.INCOMPLETE: run.incomplete or ""})
     chosen = stored_network(store, run.chosen, run.select.endswith("_average")) if run.chosen else None
     _publish_checkpoints(tracker, run, store, chosen)
-    for path, given in start_from.artifacts(run, store).items():
+    for path, given in start_from.start_artifacts(run, store).items():
         if path not in tracker.artifacts(str(Path(path).parent)):
             tracker.artifact(path, given)
     said = account(run, store)

@@ -17,7 +17,7 @@ from surefoot.data.part_files import rows_of_parts
 from surefoot.evaluation.metrics import Scored
 from surefoot.params.sections import Params
 from surefoot.run.from_params import network_from_params, objective_from_params
-from surefoot.run.new_rows import is_new
+from surefoot.run.new_rows import is_new_part
 from surefoot.training import network
 from surefoot.training.minibatches import Stored
 from surefoot.training.objective import Objective
@@ -124,7 +124,7 @@ def old_and_new(start: "StartNote | None", batches: Store, tested: Scored) -> di
     if start is None or not start.seen or not batches.index["parts"]:
         return {}
     new = np.zeros(len(tested.actual), np.bool_)
-    for first, stop in rows_of_parts(batches.index["parts"], "test", is_new(start.seen)):
+    for first, stop in rows_of_parts(batches.index["parts"], "test", is_new_part(start.seen)):
         new[first:stop] = True
     what, each = (
         ("mae", np.abs(tested.predicted - tested.actual.astype(np.float64)))

@@ -53,12 +53,12 @@ class Start:
         }
 
 
-def read(places: Mapping[str, Path]) -> Start | None:
+def read_start(files: Mapping[str, Path]) -> Start | None:
     """A start from its files; None where one of them isn't there, or isn't what it was written as."""
     try:
-        note = StartNote.model_validate_json(reading.read_file(places[NOTE]))
-        weights = reading.read_weights(places[WEIGHTS]) if note.weights else None
-        preparation = reading.read_file(places[PREPARATION], kept_preparation.BYTES)
+        note = StartNote.model_validate_json(reading.read_file(files[NOTE]))
+        weights = reading.read_weights(files[WEIGHTS]) if note.weights else None
+        preparation = reading.read_file(files[PREPARATION], kept_preparation.BYTES)
         if weights is not None and digests.sha256(weights) != note.weights:
             return None
         return Start(
@@ -72,12 +72,12 @@ def read(places: Mapping[str, Path]) -> Start | None:
         return None
 
 
-def places(directory: Path = paths.START_FROM) -> dict[str, Path]:
+def start_files(directory: Path = paths.START_FROM) -> dict[str, Path]:
     """Where the files of a start lie in a directory."""
     return {name: directory / name for name in (NOTE, WEIGHTS, PREPARATION)}
 
 
-def load(params: Params, store: "TrajectoryStore") -> Start | None:
+def load_start(params: Params, store: "TrajectoryStore") -> Start | None:
     """The start of a training, as the stage start_from has found it; None if params.yaml names none.
 
     Raises:
@@ -86,7 +86,7 @@ def load(params: Params, store: "TrajectoryStore") -> Start | None:
     wanted = params.train.start_from
     if wanted is None:
         return None
-    found = read(places())
+    found = read_start(start_files())
     if found is None and (paths.START_FROM / NOTE).exists():  # damaged: the store has the weights, too
         try:
             note = StartNote.model_validate_json(reading.read_file(paths.START_FROM / NOTE))
@@ -101,7 +101,7 @@ def load(params: Params, store: "TrajectoryStore") -> Start | None:
     return found
 
 
-def artifacts(run: RunRecord, store: "TrajectoryStore") -> dict[str, bytes]:
+def start_artifacts(run: RunRecord, store: "TrajectoryStore") -> dict[str, bytes]:
     """What an MLflow run has of the start of a run of the store, and for those that are to start from it."""
     said, found = run.start, {}
     if run.seen and run.seen.parts:
@@ -116,11 +116,15 @@ def artifacts(run: RunRecord, store: "TrajectoryStore") -> dict[str, bytes]:
     return found
 
 
-def describe(start: StartNote, batches: Store, only: tuple[RowRange, ...] | None) -> str:
+def start_line(start: StartNote, batches: Store, only: tuple[RowRange, ...] | None) -> str:
     """A line for the terminal."""
     if start.weights is None:
         return f"{KEY}: {start.wanted}: there is no run before this one, so training starts from fresh weights"
-    new = [part["path"] for part in batches.index["parts"] if new_rows.is_new(start.seen)(part)] if start.seen else []
+    new = (
+        [part["path"] for part in batches.index["parts"] if new_rows.is_new_part(start.seen)(part)]
+        if start.seen
+        else []
+    )
     parts = f"; new: {', '.join(new[:3])}{f' and {len(new) - 3} more' if len(new) > 3 else ''}" if new else ""
     trained = "" if only is None else f"; training on {rows_in(only):,} new rows of {len(batches.train.targets):,}"
     return f"training starts from {start.name} (weights {start.weights[:12]}){parts}{trained}"

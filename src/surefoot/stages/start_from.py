@@ -2,7 +2,7 @@
 
 from surefoot.base import errors, paths, terminal, writing
 from surefoot.params.reading import load
-from surefoot.run.find_start import settle
+from surefoot.run.find_start import find_start
 from surefoot.run.start_from import KEY
 from surefoot.run.trajectory_store import TrajectoryStore
 
@@ -10,7 +10,7 @@ from surefoot.run.trajectory_store import TrajectoryStore
 def main() -> None:
     """Write `data/start_from/`."""
     params = load(paths.PARAMS)
-    found = settle(params, TrajectoryStore(paths.trajectory_store()))
+    found = find_start(params, TrajectoryStore(paths.trajectory_store()))
     with writing.new_directory(paths.START_FROM) as out:
         for name, data in found.contents().items():
             writing.write_bytes(out / name, data)

@@ -73,7 +73,7 @@ def _announce(plan: "Plan", run: "RunRecord") -> None:
     """Say what is worth knowing before the first epoch."""
     inputs, train = plan.inputs, plan.inputs.params.train
     if inputs.start:
-        terminal.print_lines(start_from.describe(inputs.start.note, inputs.batches, inputs.batches.only))
+        terminal.print_lines(start_from.start_line(inputs.start.note, inputs.batches, inputs.batches.only))
     if train.lr_reference_batch:
         terminal.print_lines(
             f"lr {train.lr:g} for {train.lr_reference_batch} rows in a step is scaled to {inputs.lr:g} for"

@@ -81,8 +81,8 @@ def gather_inputs(params: Params, batches: Store, store: TrajectoryStore) -> Inp
     Raises:
         UserError: the model that it is to start from isn't there, or is damaged; there is no new row.
     """
-    start = start_from.load(params, store)
-    batches = new_rows.select(params.train.rows, batches, start.note if start else None)
+    start = start_from.load_start(params, store)
+    batches = new_rows.select_rows(params.train.rows, batches, start.note if start else None)
     weights = read_start_weights(start.weights, str(start.note.name)) if start and start.weights is not None else None
     training, validation = (
         Rows.stored(split.inputs, split.targets, batches.index["scale"], batches.target_scale)
