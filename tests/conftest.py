@@ -92,7 +92,7 @@ def finished(of_all_workers):
 @pytest.fixture
 def no_plots(monkeypatch):
     """evaluate draws nothing, which takes it half of its time."""
-    monkeypatch.setattr("surefoot.evaluation.reports.pictures", lambda *_: {"training.png": b"drawn elsewhere"})
+    monkeypatch.setattr("surefoot.evaluation.reports.draw_plots", lambda *_: {"training.png": b"drawn elsewhere"})
 
 
 @pytest.fixture(autouse=True)
