@@ -48,6 +48,11 @@ def in_history(workspace: Path, commit: str) -> bool:
     return _git(["rev-list", "--max-count=1", commit, "--not", "--all", "HEAD"], workspace) == ""
 
 
+def command_module(place: Path, name: str) -> str:
+    """The module of a command, at the commit that is checked out there: an older Surefoot has it at its top."""
+    return f"surefoot.commands.{name}" if (place / "src/surefoot/commands").is_dir() else f"surefoot.{name}"
+
+
 def patched(workspace: Path, patch: bytes) -> list[str]:
     """The files that a patch changes."""
     done = subprocess.run(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from surefoot.base import digests
 from surefoot.base.documents import Malformed, parse_document
-from surefoot.commands.search.command import Answer, Journal
+from surefoot.commands.search.in_checkout import Answer
+from surefoot.commands.search.journal import Journal
 from surefoot.reproduction.environment import Machine
 from surefoot.run.record import Account, RunRecord
 from surefoot.run.start_note import Seen, StartNote

@@ -230,3 +230,10 @@ def test_a_project_below_the_top_of_its_repository(repository, monkeypatch):
         assert (remake.path / "../../kept").read_text() == "changed above it\n"
     with Scratch() as scratch, pytest.raises(CannotSay, match=r"at its commit \w+ there is no params\.yaml"):
         Remake(scratch).check_out(source.commit, b"")
+
+
+def test_an_older_commit_has_its_commands_at_the_top(tmp_path):
+    (tmp_path / "src/surefoot").mkdir(parents=True)
+    assert checkout.command_module(tmp_path, "search.trial") == "surefoot.search.trial"
+    (tmp_path / "src/surefoot/commands").mkdir()
+    assert checkout.command_module(tmp_path, "search.trial") == "surefoot.commands.search.trial"

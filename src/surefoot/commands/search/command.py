@@ -8,59 +8,28 @@ on alike
 
 import importlib.util
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from surefoot.base import digests, paths, reading, terminal, writing
-from surefoot.base.documents import Digest, Document, Malformed, parse_document
-from surefoot.base.errors import CannotSay, UserError
+from surefoot.base import digests, paths, terminal, writing
+from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
 from surefoot.commands import option
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search import study
+from surefoot.commands.search.in_checkout import check_out_start, try_values
+from surefoot.commands.search.journal import known_or_new_journal
 from surefoot.commands.search.space import Distribution
 from surefoot.commands.search.study import Trial
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import load
-from surefoot.reproduction import checkout, provenance
+from surefoot.reproduction import provenance
 
-FORMAT: Literal[1] = 1
 FAILURES = 5  # so many first trials may fail before the search gives up
 BEST = 5  # trials in the table at the end
-
-
-class Answer(Document):
-    """What a trial's process leaves."""
-
-    state: Literal["complete", "pruned"]
-    value: float | None
-    epochs: list[float | None]
-    why: str
-    metrics: list[str]
-
-
-class SearchStart(Document):
-    """The code that a search started with."""
-
-    commit: str | None
-    patch: Digest
-
-
-class Journal(Document):
-    """`.surefoot/search/NAME.json`."""
-
-    format: Literal[1]
-    settings: dict[str, Any]
-    start: SearchStart
-    base: str
-    trials: list[Trial]
 
 
 @option(
@@ -147,8 +116,8 @@ def _run(
     from surefoot.training.schedule import rises
 
     source, journal = provenance.code_state(), home.with_suffix(".json")
-    found = _known_or_new(journal, settings, base, source)
-    place = _check_out(home, source, found.start)
+    found = known_or_new_journal(journal, settings, base, source)
+    place = check_out_start(home, source, found.start)
     writing.write_json(journal, found.plain())
     done = found.trials
     terminal.print_lines(
@@ -169,7 +138,7 @@ def _run(
                 "rises": up,
                 "bars": study.median_bars(done) if settings["prune"] == "median" else [],
             }
-            trial = _try(home, place, f"{name}-{len(done) + 1}", found.base, values, question, data)
+            trial = try_values(home, place, f"{name}-{len(done) + 1}", found.base, values, question, data)
             data = trial.state == "failed" or any(
                 not key.startswith("train.") or key == "train.start_from" for key in space
             )
@@ -182,21 +151,6 @@ def _run(
                 f"what they printed is in {home}",
             )
     _say_best(name, done, up, settings["metric"])
-
-
-def _known_or_new(journal: Path, settings: dict[str, Any], base: str, source: provenance.CodeState) -> Journal:
-    """The search as its journal has it, or one that starts now; where the code isn't that of its start, it is told."""
-    known, start = _read(journal, settings), _start(source)
-    if known and known.start != start:
-        terminal.print_lines(
-            f"note: {journal.stem} goes on with the code of its start, commit {str(known.start.commit)[:7]};"
-            " --name starts another one with that of now"
-        )
-    return known or Journal(format=FORMAT, settings=settings, start=start, base=base, trials=[])
-
-
-def _start(source: provenance.CodeState) -> SearchStart:
-    return SearchStart(commit=source.commit, patch=digests.sha256(source.patch))
 
 
 def _check_name(name: str | None) -> None:
@@ -218,162 +172,6 @@ def _check_keys(space: dict[str, Distribution], base: str) -> None:
                     fault = re.sub(r"^.*?params\.yaml:(\d+: )?", "", str(error).splitlines()[0]).strip()
                     if fault.startswith((f"{key}:", f"{key}.")):
                         raise UserError(f"-S {fault}") from None
-
-
-def _read(journal: Path, settings: dict[str, Any]) -> Journal | None:
-    """What is known of a search.
-
-    Raises:
-        UserError: it can't be read, or it is another search.
-    """
-    try:
-        found = parse_document(Journal, reading.read_file(journal))
-        before = found.settings
-    except FileNotFoundError:
-        return None
-    except (OSError, Malformed):
-        raise UserError(
-            f"{journal} can't be read; delete it to start the search anew: what was trained is kept"
-        ) from None
-    other = [key for key in settings if before.get(key) != json.loads(json.dumps(settings[key]))]
-    if other:
-        what = {"space": "what -S says", "params": "params.yaml"}
-        raise UserError(
-            f"a search {journal.stem} was started with another {what.get(other[0], other[0])}; give --name a new name,"
-            " or say what it was"
-        )
-    return found
-
-
-def _check_out(home: Path, source: provenance.CodeState, start: SearchStart) -> Path:
-    """The checkout that the trials run in: that of the search's start, where it is there; else one of now."""
-    if source.commit is None:
-        raise UserError("surefoot search needs the project in Git, with a commit: each trial has a checkout of it")
-    repository, workspace = home / "repository", Path.cwd()
-    try:
-        top, below = checkout.place_in_repository(workspace)
-        place = repository / below
-        if not repository.is_dir():
-            if start != _start(source):
-                raise UserError(
-                    f"{repository} is gone, and the code isn't that of the search's start any more; give --name a new"
-                    " name"
-                )
-            with writing.new_directory(repository) as beside:
-                checkout.check_out(top, beside, source.commit, source.patch)
-                for name in (*source.left_out, *source.data):  # which the patch doesn't have
-                    if (top / name).is_file():
-                        (beside / name).parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copy2(top / name, beside / name)
-                _share_cache(workspace, beside / below)
-    except CannotSay as error:
-        raise UserError(f"the code can't be checked out for the trials: {error}") from None
-    return place
-
-
-def _share_cache(workspace: Path, place: Path) -> None:
-    """Let DVC in the checkout use the workspace's cache, and bring the data that it tracks."""
-    from dvc.config import Config, ConfigError
-
-    try:
-        ours = Config(str(workspace / ".dvc"))
-        with Config(str(place / ".dvc")).edit("local") as local:
-            local["cache"]["dir"] = ours["cache"].get("dir") or str(workspace / ".dvc/cache")
-    except ConfigError as error:
-        raise UserError(f"DVC's settings can't be read: {error}") from None
-    tracked = [str(path.relative_to(place)) for path in place.rglob("*.dvc") if path.is_file()]
-    if tracked:
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "checkout", "--quiet", *tracked],
-            cwd=place,
-            env=_environment(),
-            capture_output=True,
-            check=False,
-        )
-
-
-def _environment(**more: str) -> dict[str, str]:
-    # DVC_ROOT: the store, MLflow's and the virtual environment are the workspace's.
-    kept = {
-        name: value
-        for name, value in checkout.plain_environment().items()
-        if name not in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE")
-    }
-    here = {
-        "DVC_ROOT": str(paths.repository_root()),
-        "DVC_NO_ANALYTICS": "true",
-        "SUREFOOT_STORE": str(paths.trajectory_store().resolve()),
-        "PYTHONPATH": _python_path(),
-    }
-    return {**kept, **here, **more}
-
-
-def _python_path() -> str:
-    """`src` first, so that the checkout's code runs, then what this process was given."""
-    return os.pathsep.join(["src", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-
-
-def _try(
-    home: Path, place: Path, name: str, base: str, values: dict[str, Any], question: dict[str, Any], data: bool
-) -> Trial:
-    """Run a trial; what it came to."""
-    asked = home / f"trial-{name.rpartition('-')[2]}.json"
-
-    def failed(why: str) -> Trial:
-        return Trial(values=values, state="failed", value=None, epochs=[], why=why)
-
-    writing.write_bytes(place / paths.PARAMS, spaces.put_values(base, values).encode())
-    try:
-        load(place / paths.PARAMS)
-    except UserError as error:
-        return failed(str(error).splitlines()[0].removeprefix(f"{place}/"))
-    writing.write_json(asked, question)
-    commands = [[sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "batch"]] if data else []
-    for command in [*commands, [sys.executable, "-m", "surefoot.commands.search.trial", str(asked.resolve())]]:
-        # DVC_STAGE: the training stops when this process is gone.
-        variables = {"DVC_STAGE": "train", "SUREFOOT_TRIAL": name} if command[2] != "dvc" else {}
-        code, why = _run_logged(command, place, asked.with_suffix(".log"), _environment(**variables))
-        if code:
-            return failed(why or f"exit code {code}; {asked.with_suffix('.log')} has what it printed")
-    try:
-        answer = parse_document(Answer, reading.read_file(asked))
-    except (OSError, Malformed) as error:
-        raise UserError(f"{asked} isn't what a trial leaves: {error}") from None
-    metric = question["metric"]
-    if metric not in answer.metrics:
-        raise UserError(
-            f"--metric {metric}: no such metric is logged in an epoch; there are {', '.join(answer.metrics)}"
-        )
-    if answer.state == "complete" and answer.value is None:
-        return failed(f"{metric} isn't measured in the epoch whose model is kept")
-    return Trial(values=values, state=answer.state, value=answer.value, epochs=answer.epochs, why=answer.why)
-
-
-def _run_logged(command: list[str], place: Path, log: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run a process with its output in a file; returns its exit code, and what its error line says.
-
-    If this process is stopped, it is, too.
-    """
-    with log.open("ab") as out:
-        start = out.tell()
-        with subprocess.Popen(
-            command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
-        ) as process:
-            try:
-                code = process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
-    with log.open("rb") as written:
-        written.seek(start)
-        printed = written.read().decode(errors="replace")
-    if code < 0:
-        raise UserError(f"a trial was killed by signal {-code}; the same command goes on from there")
-    if code > 128:
-        raise UserError(f"a trial was stopped by signal {code - 128}; the same command goes on from there")
-    said = [line for line in printed.splitlines() if line.lower().startswith("error: ")]
-    return code, said[0].partition(": ")[2] if said else ""
 
 
 def _spell(values: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from surefoot.commands.verify import verdict
 from surefoot.commands.verify.remake import Remake
 from surefoot.commands.verify.verdict import Row
 from surefoot.data import kept_preparation
+from surefoot.reproduction import checkout
 from surefoot.run import publish, record, start_from
 from surefoot.run.record import Account
 from surefoot.run.recorded_run import Recorded
@@ -144,14 +145,9 @@ def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -
     tasks = sorted(tasks, key=lambda task: task[0] - task[1])
     shares = [share for share in (tasks[number::processes] for number in range(processes)) if share]
     arguments = [[text for first, last, store in share for text in (f"{first}-{last}", str(store))] for share in shares]
-    module = _retraining_module(remake.path)
+    module = checkout.command_module(remake.path, "retrain")
     if remake.scratch.finish([remake.python("-m", module, *some) for some in arguments]):
         raise CannotSay("these epochs can't be trained again at its commit; what went wrong is above")
-
-
-def _retraining_module(place: Path) -> str:
-    """What trains some epochs at the commit that is checked out there: an older Surefoot has it at its top."""
-    return "surefoot.retrain" if (place / "src/surefoot/retrain.py").exists() else "surefoot.commands.retrain"
 
 
 def _bring_data(remake: Remake, account: Account) -> None:

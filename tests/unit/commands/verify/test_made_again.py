@@ -11,7 +11,7 @@ from surefoot.commands.verify import made_again
 @pytest.mark.parametrize(
     ("file", "module"),
     [
-        ("retrain.py", "surefoot.retrain"),  # a commit of before src/surefoot had rooms
+        ("retrain.py", "surefoot.retrain"),  # a commit of before src/surefoot/commands
         ("commands/retrain.py", "surefoot.commands.retrain"),
     ],
 )
