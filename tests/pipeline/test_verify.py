@@ -347,17 +347,6 @@ def test_the_account_of_an_older_surefoot(project):
     assert ([epoch.plain() for epoch in made.epochs], made.incomplete) == (account["epochs"], None)
 
 
-def test_a_budget_of_minutes_that_is_over_before_it_was_made_again(project, tampered):
-    """It may have been trained in several goes."""
-    tampered("params.yaml", "max_minutes:", "max_minutes: 1.0e-9")
-    done = project.verify(project.run_id)
-    assert done.code == 3, done
-    assert (
-        "cannot say: made again, it came to no end: after 1 of 3 epochs train.max_minutes (1e-09) was over; `--epochs"
-        " 1-3` knows no such" in done.out
-    )
-
-
 def test_files_that_were_left_out(project):
     project.tag("surefoot.git.left_out", "data/raw/big.csv")
     done = project.verify(project.run_id)
