@@ -58,7 +58,7 @@ def test_an_output_that_no_space_is_left_for_is_named(tmp_path):
 
 
 def test_a_first_start_that_is_killed_while_mlflow_builds_its_tables_leaves_no_broken_store(tmp_path):
-    code = "from surefoot.tracking import tracker; import sys; tracker._build_tables(sys.argv[1])"
+    code = "from surefoot.tracking import experiment; import sys; experiment.build_tables(sys.argv[1])"
     build = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'mlflow.db'}"]
     killed = subprocess.Popen(build, env=ENVIRON)
     beside = tmp_path / "mlflow.db.partial"

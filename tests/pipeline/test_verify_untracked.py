@@ -4,7 +4,8 @@ verify`.
 
 import pytest
 
-from surefoot.tracking import tag_names, tracker
+from surefoot.tracking import tag_names
+from surefoot.tracking.patch_artifact import PATCH
 from tests.helpers import make_workspace
 
 MINE = "data/raw/mine.csv"
@@ -39,7 +40,7 @@ def verify(workspace, run, *more):
 
 def test_the_patch_has_the_source_once_and_no_data(made):
     later, earlier = made.runs()
-    patches = [made.artifact(run, tracker.PATCH) for run in (earlier, later)]
+    patches = [made.artifact(run, PATCH) for run in (earlier, later)]
     assert [path.exists() for path in patches] == [True, False]
     text = patches[0].read_text()
     assert "+NEW = 1" in text and f"+  source: {MINE}" in text and "b/data" not in text
@@ -68,7 +69,7 @@ def test_a_run_whose_data_are_gone_cannot_be(made):
 def test_data_that_git_got_after_the_training_are_found_and_a_patch_that_mlflow_lost(made):
     """Committed with the result, as one does, and more come later; the store has the patch. Batches are made again."""
     later, earlier = made.runs()
-    patch = made.artifact(earlier, tracker.PATCH)
+    patch = made.artifact(earlier, PATCH)
     text = patch.read_bytes()
     made.run("git", "add", "data", "src")
     made.run("git", "commit", "--quiet", "--message", "the data")

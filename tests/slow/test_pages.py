@@ -13,7 +13,8 @@ from shutil import which
 import pytest
 
 from surefoot.base.locks import Locks
-from surefoot.tracking.tracker import Point, Tracker
+from surefoot.tracking.metric_points import Point
+from surefoot.tracking.tracker import Tracker
 from tests.helpers import PROJECT, description
 
 pytestmark = pytest.mark.slow

@@ -2,16 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot.base import paths
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.reading import parse
 from surefoot.params.sections import NO_RESULT, Params
 from surefoot.reproduction import git
-
-if TYPE_CHECKING:
-    pass
 
 
 def group_names(params: Params) -> list[str]:
@@ -29,7 +26,7 @@ def schedule_title(params: Params) -> str:
     return ", then ".join(f"{part.name}{length}" for part, length in zip(parts, lengths, strict=True))
 
 
-def name(params: Params, label: str | None) -> str:
+def run_name(params: Params, label: str | None) -> str:
     """What a run is called: its data set, what differs from the last commit, and what it is otherwise; at the end the
     experiment's or trial's name.
     """
@@ -82,7 +79,7 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
 
 
-def sweep(experiment: str, baseline: str) -> str:
+def sweep_name(experiment: str, baseline: str) -> str:
     """What all runs of a sweep have in common: `--name lr` makes experiments lr-1, lr-2, ...; those without a name
     share the commit they started from.
     """

@@ -22,14 +22,14 @@ from surefoot.tracking.description import DescribedData, Description
 def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> Description:
     """What the run in MLflow says of itself."""
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
-    group = naming.sweep(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
+    group = naming.sweep_name(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
     source = provenance.code_state(raw_data.raw_places(flatten(params.model_dump(mode="json"))))
     preparation = batches.index["preparation"]
     git = {tag_names.NO_GIT: source.trouble}
     if source.commit:
         git |= {"mlflow.source.git.commit": source.commit, **_uncommitted(source)}
     return Description(
-        name=naming.name(params, trial or experiment),
+        name=naming.run_name(params, trial or experiment),
         params=flatten(params.model_dump(mode="json")),
         dataset=DescribedData.model_validate(
             {

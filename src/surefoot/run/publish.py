@@ -12,7 +12,8 @@ from surefoot.run.record import ACCOUNT, RunRecord, account
 from surefoot.run.stored_network import stored_network
 from surefoot.serving import mlflow_model, onnx_export
 from surefoot.tracking import find_runs, tag_names
-from surefoot.tracking.tracker import Point, Tracker
+from surefoot.tracking.metric_points import Point
+from surefoot.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import Record, TrajectoryStore

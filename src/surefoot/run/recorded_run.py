@@ -12,8 +12,9 @@ from surefoot.params.reading import load
 from surefoot.reproduction import patches
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import find_runs, tag_names, tracker
+from surefoot.tracking import find_runs, tag_names
 from surefoot.tracking.mlflow_client import Failure
+from surefoot.tracking.patch_artifact import PATCH
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,14 +64,14 @@ class Recorded:
         if self.run.data.tags.get("surefoot.git.dirty") != "true":
             return b""
         digest = self.run.data.tags.get(tag_names.PATCH_DIGEST)
-        patch = self.artifact(tracker.PATCH) or b""
+        patch = self.artifact(PATCH) or b""
         if not digest or digest == digests.sha256(patch):
             return patch
         # Kept once: by another run that was made of the same code, and in the store of where it was made.
         kept = self._patch_of(self.run.data.tags.get(tag_names.PATCH_RUN, "")) or patches.kept_patch(digest)
         if kept is None or digests.sha256(kept) != digest:
             raise CannotSay(
-                f"its uncommitted changes, {tracker.PATCH} in MLflow, "
+                f"its uncommitted changes, {PATCH} in MLflow, "
                 + ("aren't those of its commit" if patch else "can't be had")
             )
         return kept
@@ -78,7 +79,7 @@ class Recorded:
     def _patch_of(self, run_id: str) -> bytes | None:
         try:
             return (
-                find_runs.read_artifact(self.client, self.client.get_run(run_id), tracker.PATCH)
+                find_runs.read_artifact(self.client, self.client.get_run(run_id), PATCH)
                 if re.fullmatch("[0-9a-f]{32}", run_id)
                 else None
             )

@@ -14,7 +14,7 @@ from surefoot.base.documents import Document, Malformed, Number, parse_document,
 from surefoot.base.errors import UserError
 from surefoot.base.reading import LARGEST_WHOLE, read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
-from surefoot.tracking import mlflow_client, parent_run, tag_names, tracker
+from surefoot.tracking import mlflow_client, parent_run, tag_names
 from surefoot.tracking.mlflow_client import Failure, Refused
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _checked(run: "Run") -> "Run":
 
 
 def experiment_id(client: "MlflowClient") -> str | None:
-    """The id of the experiment, or None where there is none yet. (`tracker.ensure_experiment` would make it.)"""
+    """The id of the experiment, or None where there is none yet. (`experiment.ensure_experiment` would make it.)"""
     found = mlflow_client.active_experiment(client)
     return str(found.experiment_id) if found else None
 
@@ -229,7 +229,9 @@ def fetch_model(uri: str, into: Path) -> Path:
 
     return Path(
         mlflow_client.call(
-            lambda: download_artifacts(artifact_uri=uri, dst_path=str(into)), into=into, requests=tracker.MODEL_REQUESTS
+            lambda: download_artifacts(artifact_uri=uri, dst_path=str(into)),
+            into=into,
+            requests=mlflow_client.MODEL_REQUESTS,
         )
     )
 

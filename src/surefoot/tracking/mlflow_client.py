@@ -51,6 +51,7 @@ RELATIVE = re.compile(
 WAITS = 3  # a call may take so many times what a request may wait for a byte
 BYTES = 5_000_000  # so many bytes of an artifact may take that long again
 REQUESTS = 50  # and so many requests, where a call makes many
+MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
 LARGEST_ANSWER = 64 << 20  # bytes of an answer that is read whole: a page of a thousand runs has far less
 LARGEST = 1 << 34  # bytes of an artifact, or of a model's files, that are fetched
 # MLflow's names of what it says of one request. Whatever else it says, a simple question shows whether it is there at
@@ -313,7 +314,9 @@ def _failure(error: Exception) -> Exception:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
     # Of what failed on the way the first cause: "Connection refused", "too many 503 error responses".
-    text = reason(chain[-1] if any(isinstance(found, requests.RequestException) for found in chain[1:]) else error)
+    text = failure_reason(
+        chain[-1] if any(isinstance(found, requests.RequestException) for found in chain[1:]) else error
+    )
     statuses = [
         found.response.status_code
         for found in chain
@@ -327,7 +330,7 @@ def _failure(error: Exception) -> Exception:
     return _Unclear(text)
 
 
-def reason(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """What an exception says, in a line, without a password."""
     if isinstance(error, Exception) and (by_system := limits.explain(error)):
         return without_password(by_system)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-def join(client: "MlflowClient", experiment: str, run: "Run", sweep: str) -> None:
+def join_parent(client: "MlflowClient", experiment: str, run: "Run", sweep: str) -> None:
     """Put a run below its sweep's, which is made if it isn't there. One process at a time."""
     quoted = quote(sweep)
     if quoted is None:
@@ -20,7 +20,7 @@ def join(client: "MlflowClient", experiment: str, run: "Run", sweep: str) -> Non
     _settle(client, experiment, parent, quoted)
 
 
-def settle(client: "MlflowClient", experiment: str, sweep: str) -> None:
+def settle_parent(client: "MlflowClient", experiment: str, sweep: str) -> None:
     """Give a sweep's run the status that those below it make. One process at a time."""
     quoted = quote(sweep)
     parent = _find(client, experiment, quoted) if quoted else None

@@ -1,58 +1,44 @@
 """MLflow as a view: writes what a run there lacks, in order, exactly once. A server that fails holds nothing up."""
 
 import os
-import posixpath
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from surefoot.base import digests, locks, paths, terminal
+from surefoot.base import digests, locks, terminal
 from surefoot.reproduction import patches
 from surefoot.tracking import mlflow_client, parent_run
-from surefoot.tracking.description import Description
-from surefoot.tracking.mlflow_client import (
-    OutOfReach,
-    Refused,
-    active_experiment,
-    configure,
-    experiment_name,
-    sqlite_file,
-    store_uri,
-    without_password,
+from surefoot.tracking.description import Description, mlflow_dataset, param_name, short_tags
+from surefoot.tracking.experiment import build_tables, ensure_experiment, find_by_identity
+from surefoot.tracking.metric_points import BATCH, Point, lacking_results, log_points, metrics_of_model
+from surefoot.tracking.mlflow_client import OutOfReach, Refused, configure, store_uri, without_password
+from surefoot.tracking.patch_artifact import PATCH, has_patch, run_with_patch
+from surefoot.tracking.tag_names import (
+    COMPLETE,
+    IDENTITY,
+    INCOMPLETE,
+    KIND,
+    MODEL,
+    NOTE,
+    PATCH_DIGEST,
+    PATCH_RUN,
+    REGISTERED,
+    SWEEP,
+    WEIGHTS,
 )
-from surefoot.tracking.tag_names import COMPLETE, IDENTITY, MODEL, NOTE, PATCH_DIGEST, PATCH_RUN, REGISTERED, WEIGHTS
-from surefoot.tracking.tag_names import INCOMPLETE as INCOMPLETE
-from surefoot.tracking.tag_names import KIND as KIND
-from surefoot.tracking.tag_names import SWEEP as SWEEP
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Dataset, Run
+    from mlflow.entities import Run
+
 NOTE_MARK = "\n<!-- written by surefoot, which writes it anew while it is as it was: "
-TAG = 250  # characters of a tag: a page has many
 SECONDS_TO_STOP = 5  # for the sampler of system metrics
 SCRATCH = "SUREFOOT_SCRATCH"  # the variable that is set where a run is made again only to be compared
-PARAM_NAME = 250  # characters of a param's name
-PATCH = "source/uncommitted.patch"
 SECONDS_BETWEEN_WRITES = 1.0
-BATCH = 1000  # metrics that MLflow takes in one call; of params and tags it takes 100
-MODEL_REQUESTS = 150  # that it takes to log or fetch a model, which has many files
-
-
-@dataclass(frozen=True)
-class Point:
-    """A metric at a step; `ended` in seconds since 1970."""
-
-    name: str
-    value: float
-    step: int
-    ended: float
 
 
 class Tracker:
@@ -125,7 +111,7 @@ class Tracker:
             # one identity would each make a run.
             with self._locks.held("mlflow"):
                 mlflow_client.check_file(uri)
-                _build_tables(uri)
+                build_tables(uri)
                 client = mlflow_client.connect()
                 found = find_by_identity(client, self.identity)
                 gone = None if found or anew else find_by_identity(client, self.identity, deleted=True)
@@ -147,7 +133,7 @@ class Tracker:
         if KIND not in self._description.tags:
             self._above(
                 "its parent",
-                lambda client: parent_run.join(
+                lambda client: parent_run.join_parent(
                     client, ensure_experiment(client), client.get_run(self._id), self._sweep
                 ),
             )
@@ -248,19 +234,10 @@ class Tracker:
         """
 
         def write(client: "MlflowClient") -> None:
-            there, now = client.get_run(self._id).data, time.time()
-            known = self._of_model(client, there.tags.get(MODEL))
-            lacking = []
-            for name, value in metrics.items():
-                if there.metrics.get(name) != value:
-                    lacking.append(Point(name, value, 0, now))
-                elif known is not None and known.get((name, 0)) != value:
-                    # With the time that it has in the run: MLflow takes it for the same there, and writes it to the
-                    # model alone.
-                    lacking.append(
-                        Point(name, value, 0, (client.get_metric_history(self._id, name)[-1].timestamp + 0.5) / 1000)
-                    )
-            self._log(client, lacking, there.tags.get(MODEL) if known is not None else None)
+            model = client.get_run(self._id).data.tags.get(MODEL)
+            known = metrics_of_model(client, model)
+            lacking = lacking_results(client, self._id, metrics, known, time.time())
+            log_points(client, self._id, lacking, self._description.dataset, None if known is None else model)
 
         self._try("its results", write)
 
@@ -270,37 +247,12 @@ class Tracker:
 
         def write(client: "MlflowClient") -> None:
             model = client.get_run(self._id).data.tags.get(MODEL)
-            known = self._of_model(client, model)
+            known = metrics_of_model(client, model)
             if known is not None:
-                self._log(
-                    client, [point for point in points if known.get((point.name, point.step)) != point.value], model
-                )
+                lacking = [point for point in points if known.get((point.name, point.step)) != point.value]
+                log_points(client, self._id, lacking, self._description.dataset, model)
 
         self._try("its model's metrics", write)
-
-    def _of_model(self, client: "MlflowClient", model: str | None) -> dict[tuple[str, int], float] | None:
-        """The metrics of the model, by name and step; None where there is no model, or it was deleted."""
-        try:
-            return (
-                {(metric.key, metric.step): metric.value for metric in client.get_logged_model(model).metrics or []}
-                if model
-                else None
-            )
-        except Refused:
-            return None
-
-    def _log(self, client: "MlflowClient", points: list[Point], model: str | None = None) -> None:
-        from mlflow.entities import Metric
-
-        dataset = _dataset(self._description)
-        of_model = (
-            {"model_id": model, "dataset_name": dataset.name, "dataset_digest": dataset.digest, "run_id": self._id}
-            if model
-            else {}
-        )
-        metrics = [Metric(point.name, point.value, int(point.ended * 1000), point.step, **of_model) for point in points]
-        for start in range(0, len(metrics), BATCH):
-            client.log_batch(self._id, metrics=metrics[start : start + BATCH])
 
     def flush(self) -> None:
         """Write the metrics that the run lacks."""
@@ -309,7 +261,7 @@ class Tracker:
             lacking = [point for point in self._points if (point.name, point.step) not in self._have]
             for start in range(0, len(lacking), BATCH):
                 some = lacking[start : start + BATCH]
-                self._log(client, some)
+                log_points(client, self._id, some, self._description.dataset)
                 self._have |= {(point.name, point.step) for point in some}
 
         began = time.monotonic()
@@ -324,7 +276,7 @@ class Tracker:
         def write(client: "MlflowClient") -> None:
             from mlflow.entities import RunTag
 
-            given = _short(tags)
+            given = short_tags(tags)
             client.log_batch(self._id, tags=[RunTag(name, value) for name, value in given.items()])
             there = client.get_run(self._id).data.tags if len(given) < len(tags) else {}
             for name in (tags.keys() - given.keys()) & there.keys():
@@ -359,7 +311,9 @@ class Tracker:
 
         def write(client: "MlflowClient") -> None:
             if client.get_run(self._id).data.tags.get(WEIGHTS) != digest:
-                logged = mlflow_client.call(lambda: log_model(self._id), size=size, requests=MODEL_REQUESTS)
+                logged = mlflow_client.call(
+                    lambda: log_model(self._id), size=size, requests=mlflow_client.MODEL_REQUESTS
+                )
                 self.tag({MODEL: logged, WEIGHTS: digest})
 
         self._try("its model", write)
@@ -376,20 +330,18 @@ class Tracker:
                 terminal.warn(f"the run has no model in MLflow, so none is registered as {name!r}")
                 self.lack(f"its model in the registry as {name}", "it has no model")
                 return
-            if tags.get(REGISTERED) == f"{name}@{alias} {tags[MODEL]}":
+            as_said = f"{name}@{alias} {tags[MODEL]}"
+            if tags.get(REGISTERED) == as_said:
                 return
             with self._locks.held("mlflow"):  # two runs that make the same name
                 if not client.search_registered_models(f"name = '{name}'", max_results=1):
                     client.create_registered_model(name)
             source = f"models:/{tags[MODEL]}"
-            there = [
-                version
-                for version in client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
-                if version.source == source
-            ]
+            versions = client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
+            there = [version for version in versions if version.source == source]
             found = there[0] if there else client.create_model_version(name, source, self._id, model_id=tags[MODEL])
             client.set_registered_model_alias(name, alias, found.version)
-            client.set_tag(self._id, REGISTERED, f"{name}@{alias} {tags[MODEL]}")
+            client.set_tag(self._id, REGISTERED, as_said)
 
         self._try(f"its model in the registry as {name}", write)
 
@@ -399,14 +351,15 @@ class Tracker:
         self.flush()
         self._try("its end", lambda client: client.set_terminated(self._id, status))
         self._above(
-            "the status of its parent", lambda client: parent_run.settle(client, ensure_experiment(client), self._sweep)
+            "the status of its parent",
+            lambda client: parent_run.settle_parent(client, ensure_experiment(client), self._sweep),
         )
 
     def _create(self, client: "MlflowClient") -> "Run":
         return client.create_run(
             ensure_experiment(client),
             run_name=self._description.name,
-            tags=_short({**self._description.tags, IDENTITY: self.identity}),
+            tags=short_tags({**self._description.tags, IDENTITY: self.identity}),
         )
 
     def _complement(self, run: "Run", new: bool, take_over: bool) -> None:
@@ -420,7 +373,7 @@ class Tracker:
             some = params[start : start + 100]
             self._try("its params", lambda client, some=some: client.log_batch(run_id, params=some))  # type: ignore[misc]
         if not (run.inputs and run.inputs.dataset_inputs):
-            inputs = [DatasetInput(_dataset(said), [InputTag("mlflow.data.context", "training")])]
+            inputs = [DatasetInput(mlflow_dataset(said.dataset), [InputTag("mlflow.data.context", "training")])]
             with self._locks.held("mlflow"):  # two runs that are the first of a data set would each make it
                 self._try("its data set", lambda client: client.log_inputs(run_id, inputs))
         # Tags and texts belong together: those of the last one who made it. An empty text only takes the place of an
@@ -454,18 +407,12 @@ class Tracker:
         if not digest or (PATCH_RUN in run.data.tags and not take_over):
             return
         patch = patches.kept_patch(digest)
-        own = _has_patch(client, run.info.run_id)
+        own = has_patch(client, run.info.run_id)
         if patch is None:
             if own and take_over:  # that of another time
                 self.artifact(PATCH, b"")
             return
-        same = (
-            []
-            if own
-            else client.search_runs([run.info.experiment_id], f"tags.`{PATCH_DIGEST}` = '{digest}'", max_results=100)
-        )
-        others = {other.data.tags[PATCH_RUN] for other in same if PATCH_RUN in other.data.tags}
-        where = next((other for other in sorted(others) if _has_patch(client, other)), None)
+        where = None if own else run_with_patch(client, run, digest)
         if where is None:
             self.artifact(PATCH, patch)
         self.tag({PATCH_RUN: where or run.info.run_id})
@@ -479,12 +426,12 @@ class Tracker:
         except OutOfReach as error:
             self._give_up(error)
         except Exception as error:  # also by us: a model that can't be made, a disk that is full
-            self.lack(what, mlflow_client.reason(error))
+            self.lack(what, mlflow_client.failure_reason(error))
             self._warn_once(what, f"doesn't take {what} of the run {self._id}: {self.lacks[what]}")
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
-        why = mlflow_client.reason(error)
+        why = mlflow_client.failure_reason(error)
         if isinstance(error, Refused):
             self.lack("the run", why)
         self._warn_once("", f"can't be written, going on without it: {why}")
@@ -495,85 +442,9 @@ class Tracker:
             terminal.warn(f"MLflow at {without_password(store_uri())} {text}")
 
 
-def _short(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags as a page has room for them; without the empty ones."""
-    return {name: value if name == NOTE else terminal.one_line(value, TAG) for name, value in tags.items() if value}
-
-
-def param_name(name: str) -> str:
-    """A param's name as MLflow takes it: that of a column (`prepare.kinds`) may hold anything.
-
-    `trajectory.json` has the params as they are.
-    """
-    found = re.sub(r"[^/\w.\- :]", "_", name)[:PARAM_NAME]
-    return found if posixpath.normpath(found) == found else found.replace("/", "_")
-
-
-def _has_patch(client: "MlflowClient", run_id: str) -> bool:
-    return any(file.path == PATCH for file in client.list_artifacts(run_id, str(Path(PATCH).parent)))
-
-
-def _dataset(said: Description) -> "Dataset":
-    from mlflow.entities import Dataset
-
-    return Dataset(
-        name=said.dataset.path,
-        digest=said.dataset.digest[:36],  # MLflow takes no more: the whole one is in the profile and in a tag
-        source_type="local",
-        source=digests.canonical_json({"uri": said.dataset.path}).decode(),
-        profile=digests.canonical_json(said.dataset.plain()).decode(),
-    )
-
-
 def _say_who(pid: int) -> None:
     terminal.print_lines(f"waiting: process {pid or 'unknown'} is at work on the same run")
 
 
-def _build_tables(uri: str) -> None:
-    """Build the tables of an SQLite store that isn't there yet beside it, then rename it.
-
-    MLflow builds them in many steps, for seconds. Killed between two of them it would leave a store that never opens
-    again.
-    """
-    from mlflow import MlflowClient
-
-    path = sqlite_file(uri)
-    if path and not path.exists():
-        beside = path.with_name(f"{path.name}.partial")
-        for leftover in (beside, path.with_name(f"{beside.name}-journal")):
-            leftover.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
-        beside.rename(path)
-
-
-def find_by_identity(client: "MlflowClient", identity: str, deleted: bool = False) -> "Run | None":
-    """The run of an identity, the latest if there should be several; or of those that were deleted."""
-    from mlflow.entities import ViewType
-
-    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    filtered, order = f"tags.`{IDENTITY}` = '{identity}'", ["attributes.start_time DESC"]
-    runs = client.search_runs([ensure_experiment(client)], filtered, run_view_type=view, max_results=1, order_by=order)
-    return runs[0] if runs else None
-
-
 def _link(run: "Run") -> str:
     return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
-
-
-def ensure_experiment(client: "MlflowClient") -> str:
-    """The id of the experiment, which is made if it isn't there.
-
-    Raises:
-        Refused: it was deleted.
-    """
-    found = active_experiment(client)
-    if found is None:
-        # A server has its own place for artifacts; the default store's are beside it.
-        beside = (paths.repository_root() / "mlartifacts").as_uri() if store_uri().startswith("sqlite:") else None
-        try:
-            return str(client.create_experiment(experiment_name(), artifact_location=beside))
-        except Refused:
-            found = active_experiment(client)  # somebody else was quicker
-            if found is None:
-                raise
-    return str(found.experiment_id)

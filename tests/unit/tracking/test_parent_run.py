@@ -11,7 +11,8 @@ from surefoot.base.errors import UserError
 from surefoot.commands import compare, ui
 from surefoot.run import recorded_run
 from surefoot.tracking import find_runs, parent_run
-from surefoot.tracking.tracker import Point, Tracker
+from surefoot.tracking.metric_points import Point
+from surefoot.tracking.tracker import Tracker
 from tests.helpers import PROJECT, description
 
 
@@ -182,7 +183,7 @@ def test_two_machines_that_each_made_one_settle_on_the_first(tracked, monkeypatc
 
     monkeypatch.setattr(parent_run, "_find", unseen)
     child = client.create_run(experiment, tags={"surefoot.sweep": "lr"})
-    parent_run.join(client, experiment, child, "lr")
+    parent_run.join_parent(client, experiment, child, "lr")
     (parent,) = parents(tracked)
     assert parent.info.run_id == other[0].info.run_id
     assert client.get_run(child.info.run_id).data.tags["mlflow.parentRunId"] == parent.info.run_id

@@ -16,6 +16,8 @@ from surefoot.base import locks
 from surefoot.params.reading import load
 from surefoot.run import naming
 from surefoot.tracking import mlflow_client, tracker
+from surefoot.tracking.description import param_name
+from surefoot.tracking.metric_points import Point
 from tests.helpers import PARAMS, description
 
 NETWORKS = "tests.unit.training.networks_for_tests"
@@ -48,10 +50,10 @@ def history(here):
 def test_the_param_of_any_column_has_a_name_that_mlflow_takes(column):
     from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_param_name
 
-    name = tracker.param_name(f"prepare.kinds.{column}")
+    name = param_name(f"prepare.kinds.{column}")
     _validate_param_name(name)
     assert len(name) <= MAX_ENTITY_KEY_LENGTH
-    assert tracker.param_name("train.model.arguments.hidden") == "train.model.arguments.hidden"
+    assert param_name("train.model.arguments.hidden") == "train.model.arguments.hidden"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_a_runs_name_begins_with_the_data_and_what_differs(here, monkeypatch, ed
     monkeypatch.setattr(naming.git, "committed_file", lambda path: PARAMS.encode())
     for key, value in edits.items():
         here.edit(key, value)
-    assert naming.name(load(here / "params.yaml"), label) == name
+    assert naming.run_name(load(here / "params.yaml"), label) == name
 
 
 # --- the default store
@@ -140,7 +142,7 @@ def test_the_store_lies_at_the_root_that_dvc_names(batched, tmp_path_factory):
     ],
 )
 def test_what_the_runs_of_a_sweep_share(experiment, sweep):
-    assert naming.sweep(experiment, "0123456789") == sweep
+    assert naming.sweep_name(experiment, "0123456789") == sweep
 
 
 def test_a_run_that_a_signal_stops_is_killed(batched):
@@ -400,7 +402,7 @@ def test_metrics_are_shown_with_the_model_once(tracked):
     first = some_tracker(tracked)
     first.open()
     client = tracked.client()
-    epochs = [tracker.Point("validation/loss", 0.5, epoch, 1_700_000_000.1237) for epoch in (1, 2)]
+    epochs = [Point("validation/loss", 0.5, epoch, 1_700_000_000.1237) for epoch in (1, 2)]
     first.add(epochs)
     first.results({"test/loss": 0.25})
     first.link(epochs)  # without a model: nothing
@@ -424,6 +426,6 @@ def test_a_model_that_somebody_deleted_holds_nothing_up(tracked, capfd):
     first.open()
     tracked.client().set_tag(first.run_id, "surefoot.model_id", "m-gone")
     first.results({"test/loss": 0.25})
-    first.link([tracker.Point("validation/loss", 0.5, 1, 1_700_000_000.0)])
+    first.link([Point("validation/loss", 0.5, 1, 1_700_000_000.0)])
     assert first.run_id, capfd.readouterr()
     assert tracked.runs()[0].data.metrics == {"test/loss": 0.25}

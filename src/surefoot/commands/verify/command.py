@@ -31,8 +31,8 @@ from surefoot.reproduction.scratch import Scratch
 from surefoot.run.record import Account
 from surefoot.run.recorded_run import Recorded, find_recorded
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import tracker
 from surefoot.tracking.mlflow_client import Failure
+from surefoot.tracking.patch_artifact import PATCH
 
 
 @option("run", nargs="?", metavar="RUN", help=f"{A_RUN} (default: this workspace's last run)")
@@ -163,7 +163,7 @@ def _foreign(commit: str, patch: bytes) -> list[str]:
     found = [] if checkout.in_history(here, commit) else [f"its commit {commit}, which no branch or tag here holds"]
     if patch:
         changed = terminal.first_few(checkout.patched(here, patch)) or "what git can not read"
-        found.append(f"its uncommitted changes, {tracker.PATCH} in MLflow, to {changed}")
+        found.append(f"its uncommitted changes, {PATCH} in MLflow, to {changed}")
     return found
 
 
