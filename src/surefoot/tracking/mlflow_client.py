@@ -6,11 +6,11 @@ Failure
 └── Refused       MLflow is there, and doesn't take or doesn't have this one thing: what comes after may work
 """
 
-import gc
 import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _waited_for: set[threading.Thread] = set()
+_connections: list[weakref.ref[HTTPConnection]] = []
 
 EXPERIMENT = "surefoot"
 # A tracking server must not hold training up; a user's own setting is left as it is.
@@ -226,6 +227,7 @@ def _in_time(what: Callable[[], Result], size: int, into: Path | None, requests:
             done.set_exception(error)
 
     _bound_answers()
+    _remember_connections()
     thread = threading.Thread(target=work, daemon=True)
     began = time.monotonic()
     _waited_for.add(thread)
@@ -294,15 +296,26 @@ def _hang_up(thread: threading.Thread) -> None:
     until = time.monotonic() + 10 * bound()
     while thread.is_alive() and time.monotonic() < until:
         if not _waited_for:  # no other call's connections
-            for connection in _connections():
-                with suppress(OSError, AttributeError):
-                    connection.sock.shutdown(2)
+            for known in list(_connections):
+                with suppress(OSError, AttributeError):  # also where it is gone, or not open
+                    known().sock.shutdown(2)  # type: ignore[union-attr]
         time.sleep(0.5)
 
 
-def _connections() -> Iterator[HTTPConnection]:
-    # No library hands out those that are in use.
-    return (found for found in gc.get_objects() if issubclass(type(found), HTTPConnection))
+@cache
+def _remember_connections() -> None:
+    """Have each connection noted when it is made: no library hands out those that are in use.
+
+    Asking the garbage collector for them would hold every object for a moment, so that another thread, which trains,
+    could fail: Python can't make a tuple longer that somebody else holds.
+    """
+    make = HTTPConnection.__init__
+
+    def make_and_note(connection: HTTPConnection, *arguments: Any, **named: Any) -> None:
+        make(connection, *arguments, **named)
+        _connections.append(weakref.ref(connection, _connections.remove))
+
+    HTTPConnection.__init__ = make_and_note  # type: ignore[method-assign,assignment]
 
 
 def _failure(error: Exception) -> Exception:

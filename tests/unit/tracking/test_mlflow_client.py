@@ -1,10 +1,12 @@
 """Calls to MLflow end, whatever a server answers, and say in a line why they failed."""
 
+import gc
 import json
 import os
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 
 import pytest
 
@@ -120,6 +122,28 @@ def test_each_status_is_told(reached, status):
 @pytest.mark.parametrize("answer", [never, drips, drips_headers, turns_in_a_circle, hangs_up])
 def test_a_server_that_gives_no_answer(reached, answer):
     assert "can't be read: " in reached(answer, lambda client: find_runs.search_runs(client))
+
+
+def test_a_call_that_is_left_behind_ends_and_holds_no_object_of_others(reached, monkeypatch):
+    """Who lists all objects holds a tuple that is being made, and then Python can't make it longer: a training beside
+    would fail.
+    """
+    import_module("mlflow")  # takes longer than the call may
+    listed = []
+    monkeypatch.setattr(gc, "get_objects", lambda *_: listed.append(1) or [])
+    made = []
+
+    def drips_until_hung_up(handler, gone):
+        made.extend(thread for thread in threading.enumerate() if thread.name.endswith("(work)"))
+        never_set = threading.Event()
+        drips_headers(handler, never_set)
+
+    assert "no whole answer came" in reached(drips_until_hung_up)
+    for thread in made:
+        thread.join(60)
+    assert made
+    assert not any(thread.is_alive() for thread in made)
+    assert not listed
 
 
 def test_an_answer_without_an_end_is_not_kept_in_memory(reached, monkeypatch):
