@@ -1,7 +1,8 @@
 """Runs in MLflow as trainings leave them."""
 
 from surefoot.base import locks
-from surefoot.tracking.tracker import Point, Tracker
+from surefoot.tracking.metric_points import Point
+from surefoot.tracking.tracker import Tracker
 from tests.helpers import description
 
 
