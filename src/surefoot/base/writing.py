@@ -1,11 +1,13 @@
-"""Where things lie, and how they are written: beside, then renamed, so that nobody sees half a file."""
+"""Files are written beside, then renamed, so that nobody sees half a one."""
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,24 @@ from surefoot.base.paths import MEASURED
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-# --- writing --------------------------------------------------------------------------------------
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A place to write a file to; it takes the place of `path` when the block ends well, and vanishes when not.
+
+    Raises:
+        OSError: with `path` as its file name where it names none.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(beside)):
+            error.filename = str(path)
+        raise
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -25,16 +44,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         UserError: the disk is full, or can't be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(data)
-        beside.replace(path)
+        with written_beside(path) as beside:
+            beside.write_bytes(data)
     except OSError as error:
         raise unwritable(path, error) from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+
+
+def csv_bytes(rows: Iterable[Iterable[Any]]) -> bytes:
+    """Rows as CSV; floats as the shortest text that reads back as the same number."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def unwritable(path: Path | str, error: OSError) -> UserError:
@@ -75,22 +97,17 @@ def write_durably(directory: Path, contents: dict[str, bytes]) -> None:
         OSError: naming the file that couldn't be written; those before it in the dict may be there.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    beside = {name: directory / f".{name}.{os.getpid()}.partial" for name in contents}
-    name = ""
-    try:
+    with ExitStack() as stack:  # which ends in reverse, so files are renamed in the order of the dict
+        beside = {name: stack.enter_context(written_beside(directory / name)) for name in reversed(contents)}
         for name, data in contents.items():
-            with beside[name].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for name, written in beside.items():
-            written.replace(directory / name)
-    except OSError as error:
-        error.filename = str(directory / name)
-        raise
-    finally:
-        for leftover in beside.values():
-            leftover.unlink(missing_ok=True)
+            try:
+                with beside[name].open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                error.filename = str(directory / name)
+                raise
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,8 +2,6 @@
 what it suggests.
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,12 +144,10 @@ def _say(params: Params, curve: "Curve", suggestions: dict[str, float], scale: f
 
 
 def _table(curve: "Curve") -> bytes:
-    """The curve as CSV; floats as the shortest text that reads back as the same number."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("step", "lr", "loss", "smoothed_loss"))
-    writer.writerows(zip(range(1, len(curve.lrs) + 1), curve.lrs, curve.losses, curve.smoothed, strict=True))
-    return text.getvalue().encode()
+    """The curve as CSV."""
+    steps = range(1, len(curve.lrs) + 1)
+    rows = zip(steps, curve.lrs, curve.losses, curve.smoothed, strict=True)
+    return writing.csv_bytes([("step", "lr", "loss", "smoothed_loss"), *rows])
 
 
 def _plot(curve: "Curve") -> bytes:

@@ -1,7 +1,6 @@
 """`surefoot predict`: predictions beside the raw rows of a file, batch by batch, in bounded memory."""
 
 import io
-import os
 import re
 import shutil
 import sys
@@ -339,15 +338,11 @@ def _write(stack: ExitStack, batches: Iterator[pa.RecordBatch], out: Path | None
         else:
             shutil.copyfileobj(spool, sys.stdout.buffer)
         return rows
-    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    stack.callback(beside.unlink, missing_ok=True)
     try:
-        with beside.open("wb") as file:
-            rows = (_write_csv if out.suffix.lower() == ".csv" else _write_parquet)(file, batches)
-        beside.replace(out)
+        with writing.written_beside(out) as beside, beside.open("wb") as file:
+            return (_write_csv if out.suffix.lower() == ".csv" else _write_parquet)(file, batches)
     except OSError as error:
         raise writing.unwritable(out, error) from None
-    return rows
 
 
 def _write_csv(file: Any, batches: Iterator[pa.RecordBatch]) -> int:

@@ -1,13 +1,12 @@
 """What evaluate leaves behind of a task: its plots, and its table of classes."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from surefoot.base.writing import csv_bytes
 from surefoot.evaluation.intervals import wilson
 from surefoot.evaluation.metrics import Scored, per_class
 from surefoot.evaluation.plots import classes, mistakes, regression, training_curves
@@ -74,14 +73,12 @@ def class_table(tested: Scored) -> bytes:
         if tested.classes
         else {}
     )
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines: list[Sequence[Any]] = [COLUMNS]
     for number, name in enumerate(tested.classes):
         rows, taken, right = (int(table[column][number]) for column in ("rows", "predicted", "right"))
         shares = (
             [right / of, *(round(end, 6) for end in wilson(right, of))] if of else [""] * 3 for of in (taken, rows)
         )
         precision, recall = shares
-        writer.writerow([name, rows, taken, *precision, *recall, 2 * right / (rows + taken) if rows + taken else ""])
-    return text.getvalue().encode()
+        lines.append([name, rows, taken, *precision, *recall, 2 * right / (rows + taken) if rows + taken else ""])
+    return csv_bytes(lines)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from surefoot.base import paths, reading
 from surefoot.base.errors import UserError
+from surefoot.base.writing import csv_bytes
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import Record
@@ -21,13 +22,10 @@ def metric_names(record: "Record") -> list[str]:
 
 
 def history_csv(history: "Sequence[Record]") -> bytes:
-    """A line for each epoch; floats as the shortest text that reads back as the same number."""
-    text = io.StringIO(newline="")
-    # The last epoch has all columns: averages begin later than the first.
-    writer = csv.DictWriter(text, ("epoch", *metric_names(history[-1])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"epoch": record["epoch"], **record["metrics"]} for record in history)
-    return text.getvalue().encode()
+    """A line for each epoch."""
+    columns = metric_names(history[-1])  # the last epoch has all: averages begin later than the first
+    rows = ([record["epoch"], *(record["metrics"].get(name) for name in columns)] for record in history)
+    return csv_bytes([("epoch", *columns), *rows])
 
 
 def read_history(epochs: int) -> dict[str, list[float]]:

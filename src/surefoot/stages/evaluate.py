@@ -65,9 +65,7 @@ def _predictions_csv(batches: Store, tested: "Scored") -> bytes:
         [str(value) if batches.task == "regression" else batches.classes[int(value)] for value in values]
         for values in (tested.actual, tested.predicted)
     ]
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([("actual", "predicted"), *zip(*columns, strict=True)])
-    return text.getvalue().encode()
+    return writing.csv_bytes([("actual", "predicted"), *zip(*columns, strict=True)])
 
 
 def _track(

@@ -73,6 +73,28 @@ def test_writing_does_not_change_a_file_that_is_linked(tmp_path):
     assert (cached.read_bytes(), file.read_bytes()) == (b"old", b"new")
 
 
+def test_files_that_are_written_durably_are_renamed_in_their_order(tmp_path, monkeypatch):
+    renamed, real = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, to: (renamed.append(Path(to).name), real(self, to)))
+    writing.write_durably(tmp_path / "new", {"state": b"1", "record": b"2"})
+    assert renamed == ["state", "record"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"state": b"1", "record": b"2"}
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_what_cannot_be_written_durably_is_named_and_leaves_no_rest(tmp_path, monkeypatch, step):
+    (tmp_path / "state").write_bytes(b"0")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
+    with pytest.raises(OSError, match="No space") as failed:
+        writing.write_durably(tmp_path, {"state": b"1"})
+    assert failed.value.filename == str(tmp_path / "state")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("state", b"0")]
+
+
 def test_a_new_directory_takes_the_place_of_the_old(tmp_path):
     target = tmp_path / "data" / "out"
     for text in ("one", "two"):

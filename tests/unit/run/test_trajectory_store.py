@@ -209,13 +209,13 @@ def test_a_mark_that_cannot_be_written(store):
 FILLS = """
 import resource, sys
 from pathlib import Path
-from surefoot.base.errors import run
+from surefoot.base.errors import run_process
 from surefoot.run.trajectory_store import TrajectoryStore
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 state = bytes(20000)
-run(lambda: TrajectoryStore(Path(sys.argv[1])).write({"key": "b" * 64, "state": "x"}, state))
+run_process(lambda: TrajectoryStore(Path(sys.argv[1])).write({"key": "b" * 64, "state": "x"}, state))
 """
 
 
