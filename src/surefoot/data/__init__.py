@@ -1,1 +1,1 @@
-"""From raw rows to tensors: reading, splitting, normalizing, the batch store, the order of rows."""
+"""From raw rows to tensors: reading, cleaning, splitting, fitting, the batch store, the order of rows."""

@@ -11,7 +11,7 @@ from surefoot.data.arrow_numpy import numpy_values
 from surefoot.data.parquet_tables import read_row_groups
 from surefoot.data.splitmix64 import mix64
 from surefoot.data.splits import SPLITS
-from surefoot.data.splitting.by_group import hash_texts
+from surefoot.data.text_hashes import hash_text_array, hash_texts
 from surefoot.data.vocabulary import category_keys
 from surefoot.params.prepare_section import PrepareParams
 
@@ -55,10 +55,7 @@ def hash_rows(batch: pa.RecordBatch) -> NDArray[np.uint64]:
 
 def _hash_values(column: pa.Array) -> NDArray[np.uint64]:
     if pa.types.is_dictionary(column.type):
-        texts = category_keys(column.dictionary)
-        _, offsets, data = pa.concat_arrays([texts, pa.nulls(0, pa.string())]).buffers()
-        bounds = np.frombuffer(offsets, np.int32)[: len(texts) + 1]
-        of_texts = hash_texts(bounds, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8))
+        of_texts = hash_text_array(category_keys(column.dictionary))
         codes, valid = numpy_values(column.indices)
         hashes = of_texts[codes] if len(of_texts) else np.zeros(len(codes), np.uint64)
     elif pa.types.is_fixed_size_binary(column.type):

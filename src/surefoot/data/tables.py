@@ -28,7 +28,7 @@ from surefoot.data.schema_json import Learned, describe_tables
 from surefoot.data.separate_sources import OpenSource, as_main, told_by
 from surefoot.data.shared_rows import shared_notes
 from surefoot.data.splits import SPLITS
-from surefoot.data.splitting.rows import clean_rows
+from surefoot.data.splitting.clean_rows import clean_rows
 from surefoot.data.splitting.split_source import split_source
 from surefoot.data.streams import read_ahead
 from surefoot.data.targets import Targets

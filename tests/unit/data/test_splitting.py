@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from surefoot.data.splitmix64 import key_of
 from surefoot.data.splits import SPLITS
 from surefoot.data.splitting.by_class import ByClass, split_places
-from surefoot.data.splitting.by_group import hash_texts, split_groups
+from surefoot.data.splitting.by_group import split_groups
+from surefoot.data.text_hashes import hash_texts
 
 LABELS = st.text(max_size=5)
 SEEDS = st.integers(0, 2**63 - 1)

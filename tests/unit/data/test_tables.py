@@ -16,7 +16,7 @@ from surefoot.base.errors import UserError
 from surefoot.data import parquet_tables
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.splits import SPLITS
-from surefoot.data.splitting import rows as rows_module
+from surefoot.data.splitting import clean_rows
 from surefoot.data.tables import read_schema, read_table
 from tests.helpers import PROJECT
 from tests.unit.data.sources import write
@@ -126,7 +126,7 @@ def test_the_size_of_blocks_changes_neither_split_nor_scaling(tmp_path, by):
 
 def test_row_groups_hold_so_many_rows_and_batches_are_gathered(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_tables, "GROUP_ROWS", 16)
-    monkeypatch.setattr(rows_module, "GATHER_ROWS", 40)
+    monkeypatch.setattr(clean_rows, "GATHER_ROWS", 40)
     schema, _ = write(tmp_path, columns(LABELS) | {"c": [f"v{number % 40:02}" for number in range(len(LABELS))]})
     with pq.ParquetFile(tmp_path / "train.parquet") as file:
         assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [16] * 6 + [10]

@@ -1,1 +1,1 @@
-"""Raw data as a stream of Arrow record batches: `open.open_source`, and a file for each format."""
+"""Raw data as a stream of Arrow record batches: `open_source.open_source`, and a file for each format."""

@@ -1,4 +1,4 @@
-"""CSV files as one stream of bytes for Arrow's reader, their header rows taken out, however many the files are."""
+"""CSV files, however many, as one stream of rows. What lies beside in csv_*.py is for these alone."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from surefoot.data.arrow_numpy import numpy_values
 from surefoot.data.splitmix64 import key_of, random64
 from surefoot.data.splits import Splits
-from surefoot.data.splitting.rows import RowsToSplit
+from surefoot.data.splitting.clean_rows import RowsToSplit
 
 
 class ByClass:

@@ -8,9 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.base.errors import UserError
-from surefoot.data.splitmix64 import key_of, mix64, random64
+from surefoot.data.splitmix64 import key_of, mix64
 from surefoot.data.splits import Splits
-from surefoot.data.splitting.rows import RowsToSplit
+from surefoot.data.splitting.clean_rows import RowsToSplit
+from surefoot.data.text_hashes import hash_text_array
 from surefoot.data.vocabulary import category_keys, texts_of_categories
 
 
@@ -27,20 +28,6 @@ def split_groups(groups: NDArray[np.uint64], seed: int, validation: float, test:
     )
 
 
-def hash_texts(offsets: NDArray[np.int32], data: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each text, UTF-8 in `data` from offsets[i] to offsets[i + 1]: a sum of a random number for each
-    byte and place.
-    """
-    lengths = np.diff(offsets)
-    data = data[offsets[0] : offsets[-1]]
-    places = np.arange(len(data)) - np.repeat(offsets[:-1] - offsets[0], lengths)
-    totals = np.append(np.uint64(0), np.cumsum(random64(places * 256 + data, key_of("text"))))
-    at = offsets - offsets[0]
-    # Differences wrap around as sums do.
-    hashes: NDArray[np.uint64] = totals[at[1:]] - totals[at[:-1]]
-    return hashes
-
-
 def split_by_group(rows: RowsToSplit) -> Iterator[tuple[pa.RecordBatch, Splits]]:
     """Each group as a whole."""
     for raw, batch, numbered in rows.clean():
@@ -51,12 +38,5 @@ def split_by_group(rows: RowsToSplit) -> Iterator[tuple[pa.RecordBatch, Splits]]
                 " which can't be groups"
             )
         texts = texts_of_categories(column).dictionary_encode("encode")  # all that are missing are one group
-        names = pa.concat_arrays([category_keys(texts.dictionary), pa.nulls(0, pa.string())])
-        _, offsets, data = names.buffers()
-        bounds = (
-            np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1]
-            if len(names)
-            else np.zeros(1, np.int32)
-        )
-        hashes = hash_texts(bounds, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8))
+        hashes = hash_text_array(category_keys(texts.dictionary))
         yield batch, split_groups(hashes, rows.seed, rows.validation, rows.test)[np.from_dlpack(texts.indices)]

@@ -13,7 +13,7 @@ from surefoot.data.arrow_numpy import numpy_values
 from surefoot.data.parquet_tables import RowGroupWriter, read_row_groups
 from surefoot.data.quantiles import numbers_at_ranks, sortable
 from surefoot.data.splits import Splits
-from surefoot.data.splitting.rows import RowsToSplit
+from surefoot.data.splitting.clean_rows import RowsToSplit
 
 
 def split_by_time(rows: RowsToSplit) -> Iterator[tuple[pa.RecordBatch, Splits]]:

@@ -12,7 +12,7 @@ from surefoot.data.splits import Splits
 from surefoot.data.splitting.by_class import split_by_class, split_by_row
 from surefoot.data.splitting.by_group import split_by_group
 from surefoot.data.splitting.by_time import split_by_time
-from surefoot.data.splitting.rows import RowsToSplit
+from surefoot.data.splitting.clean_rows import RowsToSplit
 from surefoot.params.prepare_section import PrepareParams
 
 
