@@ -110,14 +110,20 @@ def _fill(
     """Numbers (rows, n) into the first n features; what is missing is filled in, and told by the indicator."""
     if valid is not None and not valid.all():
         if feature["fill"] is None:
-            row = int(np.flatnonzero(~valid)[0])
-            raise UserError(
-                f"column {feature['column']!r} is empty in row {row} (from 0); a value is needed in every row"
-            )
+            raise _is_empty(feature, valid)
         values = np.where(valid[:, None], values, np.asarray(feature["fill"]))
     out[:, : values.shape[1]] = normalize(values, feature["subtract"], feature["divide"])
     if feature["indicator"]:
         out[:, -1] = 0 if valid is None else ~valid
+
+
+def _is_empty(feature: FeatureDict, valid: NDArray[np.bool_]) -> UserError:
+    row = int(np.flatnonzero(~valid)[0])
+    return UserError(f"column {feature['column']!r} is empty in row {row} (from 0); a value is needed in every row")
+
+
+def _as_arrow(given: Any) -> pa.Array:
+    return pa.array(given, from_pandas=True) if isinstance(given, np.ndarray) else given
 
 
 def _numeric(given: Any, feature: FeatureDict, out: NDArray[np.float32]) -> None:
@@ -127,23 +133,18 @@ def _numeric(given: Any, feature: FeatureDict, out: NDArray[np.float32]) -> None
 
 def _numbers(given: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
     """Float64 values, and which of them are there."""
-    if isinstance(given, np.ndarray) and given.dtype == object:
-        given = pa.array(given, from_pandas=True)
-    if not isinstance(given, np.ndarray):
+    valid = None
+    if not isinstance(given, np.ndarray) or given.dtype == object:
+        given = _as_arrow(given)
         if pa.types.is_null(given.type):
             return np.zeros(len(given)), np.zeros(len(given), np.bool_)
         if pa.types.is_dictionary(given.type):
             given = given.dictionary_decode()
         try:
-            given, valid = numpy_values(
-                given
-                if pa.types.is_floating(given.type) or pa.types.is_boolean(given.type)
-                else given.cast(pa.float64())
-            )
+            plain = pa.types.is_floating(given.type) or pa.types.is_boolean(given.type)
+            given, valid = numpy_values(given if plain else given.cast(pa.float64()))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UserError(f"column {name!r} must hold numbers: {str(error).splitlines()[0]}") from None
-    else:
-        valid = None
     values = given.astype(np.float64, copy=False)
     nan = np.isnan(values)
     if nan.any():
@@ -159,8 +160,7 @@ def _boolean(given: Any, feature: FeatureDict, out: NDArray[np.float32]) -> None
 
 
 def _category(given: Any, feature: FeatureDict, out: NDArray[np.float32]) -> None:
-    if isinstance(given, np.ndarray):
-        given = pa.array(given, from_pandas=True)
+    given = _as_arrow(given)
     if not (pa.types.is_dictionary(given.type) and is_text(given.type.value_type)):
         given = texts_of_categories(given).dictionary_encode()
     known = [value for value in feature["values"] if value is not None]
@@ -172,10 +172,7 @@ def _category(given: Any, feature: FeatureDict, out: NDArray[np.float32]) -> Non
     numbered = of_dictionary[codes]
     if valid is not None:
         if None not in feature["values"]:
-            raise UserError(
-                f"column {feature['column']!r} is empty in row {int(np.flatnonzero(~valid)[0])} (from 0); a value is"
-                " needed in every row"
-            )
+            raise _is_empty(feature, valid)
         numbered = np.where(valid, numbered, len(feature["values"]))
     if feature["encode"] == "codes":
         out[:, 0] = numbered
@@ -185,9 +182,7 @@ def _category(given: Any, feature: FeatureDict, out: NDArray[np.float32]) -> Non
 
 
 def _date(given: Any, feature: FeatureDict, out: NDArray[np.float32]) -> None:
-    if isinstance(given, np.ndarray):
-        given = pa.array(given, from_pandas=True)
-    given, problem = dates_of(given, feature)
+    given, problem = dates_of(_as_arrow(given), feature)
     if problem:
         raise UserError(
             f"column {feature['column']!r} can't be taken as date: in row {problem[0]} (from 0) {problem[1]}"
