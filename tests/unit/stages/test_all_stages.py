@@ -354,7 +354,7 @@ def test_a_model_that_fails_on_the_validation_rows(batched, monkeypatch):
     def fail(*_):
         raise IndexError("too many rows")
 
-    monkeypatch.setattr(loop, "predict", fail)
+    monkeypatch.setattr(loop, "outputs_of", fail)
     assert (
         "train.model: the network fails on the validation rows: IndexError: too many rows"
         in batched.stage("train").refused()
