@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import pipeline, scale, tables, worker
+from benchmarks import pipeline, scale, tables
+from benchmarks.workload import ROOT, Workload, call_worker
 from surefoot.params.reading import load
 from surefoot.params.sections import Params
 
@@ -30,9 +31,7 @@ MEMORY = 500e6  # bytes above what the imports take
 
 SLOW_ROUNDS = 3  # at most, of memory and pipeline, where a round takes long
 
-LARGE = worker.Workload(
-    "60,000 x 784", 60_000, (784,), 10, 64, "networks.mlp:mlp", {"hidden": [128]}, {"lr": 0.01}, epochs=1
-)
+LARGE = Workload("60,000 x 784", 60_000, (784,), 10, 64, "networks.mlp:mlp", {"hidden": [128]}, {"lr": 0.01}, epochs=1)
 LABELS = {
     "tutorial": "tutorial loop",
     "lightning": "Lightning",
@@ -74,7 +73,7 @@ def main() -> None:
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
 
-    params = load(worker.ROOT / "params.yaml")
+    params = load(ROOT / "params.yaml")
     workloads = {"large": LARGE, "digits": digits(params, epochs=10)}
     if arguments.quick:
         workloads = {
@@ -90,13 +89,13 @@ def main() -> None:
     print(table(rows))
 
 
-def digits(params: Params, epochs: int) -> worker.Workload:
+def digits(params: Params, epochs: int) -> Workload:
     """The project's own run: as many rows as the training split has, the network and optimizer of params.yaml."""
     train = params.train
-    with (worker.ROOT / "data" / "raw" / "digits.csv").open() as file:
+    with (ROOT / "data" / "raw" / "digits.csv").open() as file:
         rows = round((sum(1 for _ in file) - 1) * (1 - params.prepare.validation - params.prepare.test))
     optimizer = train.model_dump(include={"lr", "momentum", "nesterov", "dampening", "weight_decay"})
-    return worker.Workload(
+    return Workload(
         "digits",
         rows,
         params.batch.shape or (64,),
@@ -109,13 +108,13 @@ def digits(params: Params, epochs: int) -> worker.Workload:
     )
 
 
-def measure_loops(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+def measure_loops(workloads: dict[str, Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
     for key, workload in workloads.items():
         (scratch / key).mkdir()
-        worker.call("write_data", workload, scratch / key)
+        call_worker("write_data", workload, scratch / key)
         for profile, contenders in (("native", list(LABELS)), ("portable", ["bare", "ours", "kept"])):
             progress(f"{workload.name}, {profile}: {', '.join(LABELS[name] for name in contenders)}")
-            seconds = worker.call("time_loops", workload, scratch / key, profile, contenders=contenders, rounds=rounds)
+            seconds = call_worker("time_loops", workload, scratch / key, profile, contenders=contenders, rounds=rounds)
             where = f"{workload.name}, {profile}"
             for name, some in seconds.items():
                 yield Row(
@@ -138,14 +137,14 @@ def measure_loops(workloads: dict[str, worker.Workload], _params: Params, rounds
             )
 
 
-def measure_memory(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+def measure_memory(workloads: dict[str, Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
     workload = workloads["large"]
-    worker.call("write_data", workload, scratch)
+    call_worker("write_data", workload, scratch)
     peaks: dict[str, list[float]] = {"bare": [], "ours": []}
     for number in range(rounds):
         progress(f"peak memory: round {number + 1} of {rounds}")
         for contender, some in peaks.items():
-            some.append(worker.call("peak_memory", workload, scratch, params.numerics, contender=contender))
+            some.append(call_worker("peak_memory", workload, scratch, params.numerics, contender=contender))
     for contender, some in peaks.items():
         how = (
             "rows in memory"
@@ -159,9 +158,7 @@ def measure_memory(workloads: dict[str, worker.Workload], params: Params, rounds
     yield ratio_row(f"{workload.name}: peak memory, ours / bare", peaks["ours"], peaks["bare"], MEMORY_OVER_BARE)
 
 
-def measure_pipeline(
-    workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path
-) -> Iterator[Row]:
+def measure_pipeline(workloads: dict[str, Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
     # The same run, so as many epochs as the pipeline trains.
     workload = replace(workloads["digits"], epochs=params.train.epochs)
     measured: list[dict[str, float]] = []
@@ -186,7 +183,7 @@ def measure_pipeline(
     )
 
 
-def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+def measure_scale(workloads: dict[str, Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
     quick = workloads["large"].rows < LARGE.rows
     small, large = sizes = (300_000_000, 600_000_000) if quick else (500_000_000, 5_000_000_000)
     names = " and ".join(f"{size / 1e9:g} GB" for size in sizes)
@@ -221,7 +218,7 @@ def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds:
     else:
         yield Row(what, "no control group can be made here")
     progress("digits, 10 seeds: full and blocks")
-    some = worker.call("accuracy", replace(workloads["digits"], epochs=30), scratch, seeds=2 if quick else 10)
+    some = call_worker("accuracy", replace(workloads["digits"], epochs=30), scratch, seeds=2 if quick else 10)
     for name, values in some.items():
         off = statistics.stdev(values) / len(values) ** 0.5
         yield Row(f"digits, {name}: test accuracy", f"{statistics.mean(values):.4f} ± {off:.4f}")
@@ -236,7 +233,7 @@ def measure_scale(workloads: dict[str, worker.Workload], params: Params, rounds:
     )
 
 
-def measure_tables(workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+def measure_tables(workloads: dict[str, Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
     quick = workloads["large"].rows < LARGE.rows
     sizes = (20_000_000, 50_000_000) if quick else (500_000_000, 5_000_000_000)
     names = " and ".join(f"{size / 1e9:g} GB" for size in sizes)
@@ -284,13 +281,11 @@ def measure_tables(workloads: dict[str, worker.Workload], _params: Params, round
     )
 
 
-def measure_features(
-    workloads: dict[str, worker.Workload], _params: Params, rounds: int, scratch: Path
-) -> Iterator[Row]:
+def measure_features(workloads: dict[str, Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
     workload = workloads["large"]
-    worker.call("write_data", workload, scratch)
+    call_worker("write_data", workload, scratch)
     progress(f"{workload.name}: features of a step")
-    for name, seconds in worker.call("time_features", workload, scratch, rounds=rounds).items():
+    for name, seconds in call_worker("time_features", workload, scratch, rounds=rounds).items():
         yield ratio_row(
             f"{workload.name}, native, {name}: ours / by hand", seconds["ours"], seconds["hand"], FEATURE_OVER_HAND
         )

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks import worker
-from benchmarks.loops import LR, SEED
+from benchmarks.loops import LR, SEED, prepare
+from benchmarks.workload import Workload
 from surefoot.data.order import RowOrder
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
@@ -29,7 +29,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 
 
-def time_features(workload: worker.Workload, directory: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
+def time_features(workload: Workload, directory: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
     """Seconds an epoch of ours and of the loop by hand, one after another in each round, after a round to warm up."""
     found: dict[str, dict[str, list[float]]] = {}
     for name, settings in FEATURES.items():
@@ -46,9 +46,9 @@ def time_features(workload: worker.Workload, directory: Path, rounds: int) -> di
 
 
 def _ours(
-    workload: worker.Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False
+    workload: Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False
 ) -> Callable[[int], object]:
-    training = worker.prepare("ours", workload, directory)
+    training = prepare("ours", workload, directory)
     few = Rows(training.inputs[:10], training.targets[:10])
     average = Average(training.model, "ema", DECAY, 1) if ema else None
     rows, size = len(training.targets), training.batch_size
@@ -67,9 +67,9 @@ def _ours(
 
 
 def _by_hand(
-    workload: worker.Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False
+    workload: Workload, directory: Path, accumulate: int = 1, clip: float | None = None, ema: bool = False
 ) -> Callable[[int], object]:
-    training = worker.prepare("bare", workload, directory)
+    training = prepare("bare", workload, directory)
     model, optimizer = training.model, training.optimizer
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY)) if ema else None
 

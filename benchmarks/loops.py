@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.workload import Workload
+from surefoot.data.batch_store import open_store
 from surefoot.data.order import RowOrder
 from surefoot.run.chain import Chain, known, segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
+from surefoot.training.network import build
 
 SEED = 0
 LR = 0.01
@@ -35,6 +38,24 @@ class Training:
     batch_size: int
     epochs: int
     scratch: Path
+
+
+def prepare(contender: str, workload: Workload, directory: Path) -> Training:
+    """The training that a contender is given.
+
+    Ours reads memory-mapped rows, as it does in the pipeline, the others rows in memory.
+    """
+    if contender in ("ours", "kept"):
+        split = open_store(directory).train
+        inputs, targets = split.inputs, split.targets
+    else:
+        inputs, targets = (np.load(directory / "train" / f"{name}.npy") for name in ("inputs", "targets"))
+    model = build(workload.factory, workload.arguments, tuple(workload.shape), workload.classes, SEED)
+    optimizer = torch.optim.SGD(model.parameters(), **workload.optimizer)
+    rows = (torch.from_numpy(inputs), torch.from_numpy(targets))
+    return Training(
+        model, torch.nn.CrossEntropyLoss(), optimizer, *rows, workload.batch_size, workload.epochs, directory
+    )
 
 
 def tutorial(training: Training) -> None:

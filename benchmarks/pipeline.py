@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import worker
+from benchmarks.workload import ROOT, Workload, call_worker
 
 # What each process can't do its work without. In train that is also torch._dynamo, which torch.optim imports when it is
 # first used, and in train and evaluate MLflow's SQLite store.
@@ -27,7 +27,7 @@ IMPORTS = {
 }
 
 
-def measure_round(project: Path, digits: worker.Workload, profile: str) -> dict[str, float]:
+def measure_round(project: Path, digits: Workload, profile: str) -> dict[str, float]:
     """Seconds of each thing, once, in a new copy of the project in the directory `project`."""
     copy(project)
     seconds = {"scratch": repro(project)}
@@ -36,7 +36,7 @@ def measure_round(project: Path, digits: worker.Workload, profile: str) -> dict[
         for name, modules in IMPORTS.items()
     }
     seconds |= imports | {"imports": sum(imports.values())}
-    seconds["bare training"] = worker.call("train", digits, project / "data" / "batches", profile)
+    seconds["bare training"] = call_worker("train", digits, project / "data" / "batches", profile)
     params = project / "params.yaml"
     bumped, found = re.subn(r"^(  lr: *)[^ \n]+", r"\g<1>0.0125", params.read_text(), flags=re.MULTILINE)
     assert found == 1
@@ -52,15 +52,15 @@ def copy(project: Path) -> None:
     """
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=worker.ROOT,
+        cwd=ROOT,
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
     for name in filter(None, names.stdout.split("\0")):
-        if (worker.ROOT / name).is_file():
+        if (ROOT / name).is_file():
             (project / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(worker.ROOT / name, project / name)
+            shutil.copy(ROOT / name, project / name)
     (project / ".venv").symlink_to(Path(sys.prefix))
     identity = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost"]
     for command in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "copy"]):

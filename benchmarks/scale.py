@@ -1,6 +1,6 @@
 """Data larger than memory: what batch and train take, in time and in memory.
 
-Each task runs in a process of its own (`worker.call`).
+Each task runs in a process of its own (`call_worker`).
 """
 
 import os
@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from benchmarks import worker
+from benchmarks.workload import ROOT, Workload, call_worker
 
 CHUNK = 1 << 20
 BLOCKS = (1024, 16)
@@ -27,12 +27,12 @@ DIGITS: dict[str, tuple[int, ...]] = {
 }
 
 
-def sized(workload: worker.Workload, size: int) -> worker.Workload:
+def sized(workload: Workload, size: int) -> Workload:
     """The same with so many bytes of inputs."""
     return replace(workload, rows=size // (4 * prod(workload.shape)))
 
 
-def batch(workload: worker.Workload, directory: Path) -> dict[str, float]:
+def batch(workload: Workload, directory: Path) -> dict[str, float]:
     """A batch store whose training rows are shuffled, as the stage `batch` writes it: seconds, and bytes of memory
     above what the imports take.
     """
@@ -69,7 +69,7 @@ def batch(workload: worker.Workload, directory: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "bytes": _peak() - start_bytes}
 
 
-def copy(_workload: worker.Workload, directory: Path) -> float:
+def copy(_workload: Workload, directory: Path) -> float:
     """Seconds to copy the training rows to the same disk."""
     start = time.perf_counter()
     with (directory / "train/inputs.npy").open("rb") as source, (directory / "copy").open("wb") as target:
@@ -82,7 +82,7 @@ def copy(_workload: worker.Workload, directory: Path) -> float:
     return seconds
 
 
-def train(workload: worker.Workload, directory: Path, shuffle: str) -> dict[str, float]:
+def train(workload: Workload, directory: Path, shuffle: str) -> dict[str, float]:
     """As many epochs as the workload has: seconds, and bytes of memory above what the process has after its imports."""
     import torch
 
@@ -178,24 +178,24 @@ def _status(name: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def measure(workload: worker.Workload, directory: Path, profile: str, sizes: tuple[int, int]) -> dict[str, Any]:
+def measure(workload: Workload, directory: Path, profile: str, sizes: tuple[int, int]) -> dict[str, Any]:
     """One round: a small and a large store are made, trained on, and removed again."""
     found: dict[str, Any] = {"batch": [], "full": [], "blocks": []}
     for size in sizes:
         some = sized(workload, size)
         store = directory / str(size)
         store.mkdir()
-        found["batch"].append(worker.call("batch", some, store))
-        found["copy"] = worker.call("copy", some, store)  # of the large one: it comes last
+        found["batch"].append(call_worker("batch", some, store))
+        found["copy"] = call_worker("copy", some, store)  # of the large one: it comes last
         for shuffle in ("full", "blocks"):
-            found[shuffle].append(worker.call("train_store", some, store, profile, shuffle=shuffle))
+            found[shuffle].append(call_worker("train_store", some, store, profile, shuffle=shuffle))
         if size == max(sizes):
             forget(store)
-            found["free"] = worker.call("train_store", some, store, profile, shuffle="blocks")["seconds"]
+            found["free"] = call_worker("train_store", some, store, profile, shuffle="blocks")["seconds"]
             forget(store)
             with memory_limit(size // 4) as group:
                 limited = (
-                    worker.call("train_store", some, store, profile, cgroup=str(group), shuffle="blocks")
+                    call_worker("train_store", some, store, profile, cgroup=str(group), shuffle="blocks")
                     if group
                     else None
                 )
@@ -204,7 +204,7 @@ def measure(workload: worker.Workload, directory: Path, profile: str, sizes: tup
     return found
 
 
-def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[str, list[float]]:
+def accuracy(workload: Workload, _directory: Path, seeds: int) -> dict[str, list[float]]:
     """Test accuracy on the digits for each seed: all rows shuffled, and blocks; rows that were shuffled once, as batch
     does, and rows by class.
     """
@@ -217,7 +217,7 @@ def accuracy(workload: worker.Workload, _directory: Path, seeds: int) -> dict[st
     from surefoot.training.minibatches import Rows
     from surefoot.training.network import build, outputs_of
 
-    digits = np.loadtxt(worker.ROOT / "data/raw/digits.csv", delimiter=",", skiprows=1, dtype=np.float32)
+    digits = np.loadtxt(ROOT / "data/raw/digits.csv", delimiter=",", skiprows=1, dtype=np.float32)
     digits = digits[np.random.default_rng(0).permutation(len(digits))]
     inputs, targets = (digits[:, :-1] / 16).reshape(-1, *workload.shape), digits[:, -1].astype(np.int64)
     rows = workload.rows

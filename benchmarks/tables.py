@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.worker import ROOT
+from benchmarks.workload import ROOT
 from tests.helpers import set_param
 
 COLUMNS = 20

@@ -5,52 +5,15 @@ JSON`.
 import json
 import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from benchmarks.loops import Training
+from benchmarks.workload import Workload
 
-ROOT = Path(__file__).resolve().parent.parent
 THREADS = 1
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is trained on what: the rows are random numbers, which cost the same as real ones."""
-
-    name: str
-    rows: int
-    shape: tuple[int, ...]
-    classes: int
-    batch_size: int
-    factory: str
-    arguments: dict[str, Any]
-    optimizer: dict[str, Any]
-    epochs: int  # that are timed as one
-
-
-def call(
-    task: str, workload: Workload, directory: Path, profile: str = "native", cgroup: str | None = None, **arguments: Any
-) -> Any:
-    """Run one of the tasks in a new process, in a control group if one is given, and return its answer."""
-    message = {
-        "task": task,
-        "workload": asdict(workload),
-        "directory": str(directory),
-        "profile": profile,
-        "cgroup": cgroup,
-        "arguments": arguments,
-    }
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    command = [sys.executable, "-m", "benchmarks.worker", json.dumps(message)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def write_data(workload: Workload, directory: Path) -> None:
@@ -95,7 +58,7 @@ def time_loops(workload: Workload, directory: Path, contenders: list[str], round
 
     from benchmarks import loops
 
-    trainings = {name: prepare(name, workload, directory) for name in contenders}
+    trainings = {name: loops.prepare(name, workload, directory) for name in contenders}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, training in list(trainings.items()):
@@ -123,7 +86,7 @@ def peak_memory(workload: Workload, directory: Path, contender: str) -> int:
     """Peak resident bytes of this process after it has trained as `contender`."""
     from benchmarks import loops
 
-    loops.CONTENDERS[contender](prepare(contender, workload, directory))
+    loops.CONTENDERS[contender](loops.prepare(contender, workload, directory))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -134,33 +97,8 @@ def train(workload: Workload, directory: Path) -> float:
     from benchmarks import loops
 
     start = time.perf_counter()
-    loops.bare(prepare("bare", workload, directory))
+    loops.bare(loops.prepare("bare", workload, directory))
     return time.perf_counter() - start
-
-
-def prepare(contender: str, workload: Workload, directory: Path) -> "Training":
-    """The training that a contender is given.
-
-    Ours reads memory-mapped rows, as it does in the pipeline, the others rows in memory.
-    """
-    import numpy as np
-    import torch
-
-    from benchmarks.loops import SEED, Training
-    from surefoot.data.batch_store import open_store
-    from surefoot.training.network import build
-
-    if contender in ("ours", "kept"):
-        split = open_store(directory).train
-        inputs, targets = split.inputs, split.targets
-    else:
-        inputs, targets = (np.load(directory / "train" / f"{name}.npy") for name in ("inputs", "targets"))
-    model = build(workload.factory, workload.arguments, tuple(workload.shape), workload.classes, SEED)
-    optimizer = torch.optim.SGD(model.parameters(), **workload.optimizer)
-    rows = (torch.from_numpy(inputs), torch.from_numpy(targets))
-    return Training(
-        model, torch.nn.CrossEntropyLoss(), optimizer, *rows, workload.batch_size, workload.epochs, directory
-    )
 
 
 def main() -> None:

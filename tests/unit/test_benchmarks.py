@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import worker
 from benchmarks.__main__ import LARGE, Row, ratio_row, table
+from benchmarks.workload import call_worker
 
 
 def test_times_the_loops_side_by_side(tmp_path):
     workload = replace(LARGE, rows=200, shape=(4,))
-    worker.call("write_data", workload, tmp_path)
-    seconds = worker.call("time_loops", workload, tmp_path, contenders=["tutorial", "bare", "ours"], rounds=2)
+    call_worker("write_data", workload, tmp_path)
+    seconds = call_worker("time_loops", workload, tmp_path, contenders=["tutorial", "bare", "ours"], rounds=2)
     assert {name: len(some) for name, some in seconds.items()} == {"tutorial": 2, "bare": 2, "ours": 2}
 
 
