@@ -41,6 +41,10 @@ class Intervals(Document):
 
     test: dict[str, Interval]
 
+    def ends(self) -> dict[str, float]:
+        """Of each, as `test_interval/accuracy_low`."""
+        return interval_ends({name: {"low": ends.low, "high": ends.high} for name, ends in self.test.items()})
+
 
 class MLmodel(Document):
     """What is read of a model's `MLmodel`."""
@@ -186,15 +190,10 @@ def recorded_intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
         Failure: MLflow is out of reach.
         Malformed: what it has of them isn't that.
     """
-    as_metrics = {
-        name: value for name, value in run.data.metrics.items() if name.startswith(INTERVAL)
-    }  # by an older Surefoot
+    # An older Surefoot had them as metrics.
+    as_metrics = {name: value for name, value in run.data.metrics.items() if name.startswith(INTERVAL)}
     data = None if as_metrics else read_artifact(client, run, INTERVALS)
-    if data is None:
-        return as_metrics
-    return interval_ends(
-        {name: {"low": ends.low, "high": ends.high} for name, ends in parse_document(Intervals, data).test.items()}
-    )
+    return as_metrics if data is None else parse_document(Intervals, data).ends()
 
 
 def interval_ends(ranges: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from surefoot.base import digests
 from surefoot.base.documents import Malformed, parse_document
 from surefoot.commands.search.in_checkout import Answer
 from surefoot.commands.search.journal import Journal
+from surefoot.commands.verify.made_again import BatchIndex, MetricsFile
 from surefoot.reproduction.environment import Machine
 from surefoot.run.record import Account, RunRecord
 from surefoot.run.start_note import Seen, StartNote
@@ -26,7 +27,7 @@ SEEN = {
 
 @pytest.mark.parametrize(
     "kind",
-    [Seen, StartNote, Machine, RunRecord, StateRecord, Account, Journal, Answer, Intervals],
+    [Seen, StartNote, Machine, RunRecord, StateRecord, Account, Journal, Answer, Intervals, MetricsFile, BatchIndex],
 )
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_documents(kind, how):

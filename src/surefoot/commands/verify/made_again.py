@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from surefoot.base import digests, paths, reading, writing
+from surefoot.base.documents import Digest, Document, Kind, Malformed, parse_document
 from surefoot.base.errors import CannotSay
 from surefoot.commands.verify import verdict
 from surefoot.commands.verify.remake import Remake
@@ -20,7 +21,19 @@ from surefoot.run.record import Account
 from surefoot.run.recorded_run import Recorded
 from surefoot.run.start_note import StartNote
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import find_runs
+from surefoot.tracking.find_runs import Intervals
+
+
+class MetricsFile(Document):
+    """`reports/metrics.json`."""
+
+    test: dict[str, float]
+
+
+class BatchIndex(Document):
+    """`data/batches/index.json`, as far as it is looked into."""
+
+    digest: Digest
 
 
 @dataclass
@@ -45,9 +58,9 @@ def whole_run(remake: Remake, recorded: Recorded, account: Account) -> Findings:
         raise CannotSay(
             f"made again, it came to no end: {made.incomplete}; `--epochs 1-{len(account.epochs)}` knows no such limit"
         )
-    metrics = json.loads((remake.path / paths.METRICS).read_text())["test"]
-    ranges = remake.path / paths.INTERVALS  # which an older Surefoot doesn't make
-    intervals = find_runs.interval_ends(json.loads(ranges.read_text())["test"]) if ranges.is_file() else {}
+    metrics = _read_made(MetricsFile, remake, paths.METRICS).test
+    # An older Surefoot makes no intervals.
+    ranges = _read_made(Intervals, remake, paths.INTERVALS).ends() if (remake.path / paths.INTERVALS).is_file() else {}
     data, symptoms = verdict.data_row(account.data.plain(), made.data.plain())
     said, again = ([epoch.plain() for epoch in epochs] for epochs in (account.epochs, made.epochs))
     epochs, first = verdict.epochs_row(said, again, 1, max(len(said), len(again)))
@@ -60,7 +73,7 @@ def whole_run(remake: Remake, recorded: Recorded, account: Account) -> Findings:
         verdict.model_row("model", account.model, made.model),
         verdict.model_row("model in MLflow", digests.sha256(published) if published else None, made.model),
         *verdict.metric_rows(recorded.results, {f"test/{name}": value for name, value in metrics.items()}),
-        *verdict.interval_rows(recorded.intervals, intervals),
+        *verdict.interval_rows(recorded.intervals, ranges),
     ]
     if first:
         symptoms.append(_first_difference(recorded, said, store, again, first))
@@ -90,6 +103,18 @@ def some_epochs(remake: Remake, recorded: Recorded, account: Account, ranges: li
         )
         found.symptoms += [other_curve] if other_curve else []
     return found
+
+
+def _read_made(kind: type[Kind], remake: Remake, path: Path) -> Kind:
+    """A document that the run's own code has left.
+
+    Raises:
+        CannotSay: it isn't such a document.
+    """
+    try:
+        return parse_document(kind, reading.read_file(remake.path / path))
+    except (OSError, Malformed) as error:
+        raise CannotSay(f"{path}, which its code has made again, can't be read: {error}") from None
 
 
 def _bring_start(remake: Remake, store: TrajectoryStore, recorded: Recorded, account: Account) -> None:
@@ -153,20 +178,19 @@ def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -
 def _bring_data(remake: Remake, account: Account) -> None:
     """The batches: this workspace's, if they are the recorded ones, or else made again."""
     try:
-        index = json.loads((paths.BATCHES / "index.json").read_text())
-        same = index["digest"] == account.data.digest and all(
+        here = parse_document(BatchIndex, reading.read_file(paths.BATCHES / "index.json"))
+        same = here.digest == account.data.digest and all(
             digests.sha256_file(paths.BATCHES / split / f"{name}.npy") == digest
             for split, arrays in (("train", account.data.train), ("validation", account.data.validation))
             for name, digest in (("inputs", arrays.inputs), ("targets", arrays.targets))
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, Malformed):
         same = False
     if same:
         (remake.path / paths.BATCHES).symlink_to(paths.BATCHES.resolve())
         return
     remake.reproduce("batch", store=remake.scratch.path / "store")
-    index = json.loads((remake.path / paths.BATCHES / "index.json").read_text())
-    if index["digest"] != account.data.digest:
+    if _read_made(BatchIndex, remake, paths.BATCHES / "index.json").digest != account.data.digest:
         raise CannotSay(
             "the batches that come of its data are others than were recorded; verify the whole run to see where"
         )
