@@ -10,11 +10,10 @@ indicator        whether a feature says where a value was missing
 subtract, divide the scaling of each number
 values           a category's values as seen in training; null, at the end, is a missing value
 encode           a category's: onehot, a feature a value after one for values not seen in training; or codes, one
-feature with the
-                 value's number from 1, and 0 for values not seen in training
+                 feature with the value's number from 1, and 0 for values not seen in training
 parts            a date's, each a number
-zone             UTC: its parts are those of the time in UTC, and a time without a zone is an error; left out: it has
-none
+zone             UTC: its parts are those of the time in UTC, and a time without a zone is an error; left out: it
+                 has none
 format           how its texts are written, as strptime has it; left out: as ISO 8601 has it
 first, width     its features: where they start, how many there are
 names            the features' names

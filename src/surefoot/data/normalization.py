@@ -36,8 +36,7 @@ class Statistics:
         if not self.count:
             self._shift = rows[0].copy()
         # Row i goes into lane i modulo the lanes, each lane adding its rows in order: the same bits on any CPU and for
-        # any size
-        # of blocks, with additions of whole lanes only, which are fast.
+        # any size of blocks, with additions of whole lanes only, which are fast.
         lanes = self._sums.shape[1]
         lane = self.count % lanes
         cuts = [0, *range(min(lanes - lane, len(rows)), len(rows), lanes), len(rows)]

@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from surefoot.data.columns import (
-    Column,
-)
+from surefoot.data.columns import Column
 from surefoot.data.features import FeatureDict, from_bytes
 from surefoot.data.fitting.column_fit import Fit
 from surefoot.data.normalization import ByteStatistics, Statistics, scaling

@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from surefoot.data.columns import (
-    Column,
-    kind_told,
-)
+from surefoot.data.columns import Column, kind_told
 from surefoot.data.features import FeatureDict
 from surefoot.data.fitting.column_fit import Fit
 from surefoot.data.stray_texts import stray_texts

@@ -5,9 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from surefoot.data.columns import (
-    Column,
-)
+from surefoot.data.columns import Column
 from surefoot.data.features import FeatureDict
 from surefoot.params.prepare_section import PrepareParams
 
@@ -26,7 +24,7 @@ class Fit:
         return str(getattr(self._prepare.missing, self.column.kind))
 
     def add(self, array: pa.Array) -> None:
-        """Take in the column of some training rows, as `columns.Cleaner` gives it."""
+        """Take in the column of some training rows, as `cleaning.Cleaner` gives it."""
         raise NotImplementedError
 
     def feature(self, blocks: Callable[[], Iterable[pa.Array]]) -> FeatureDict:

@@ -8,9 +8,7 @@ import pyarrow as pa
 from surefoot.base.errors import UserError
 from surefoot.base.wording import quoted_names, yaml_key
 from surefoot.data.cleaning import Cleaner
-from surefoot.data.columns import (
-    Column,
-)
+from surefoot.data.columns import Column
 from surefoot.data.features import FeatureDict
 from surefoot.data.fitting.arrays import ArraysFit
 from surefoot.data.fitting.categories import CategoriesFit

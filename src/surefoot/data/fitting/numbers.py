@@ -8,10 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.data.arrow_numpy import numpy_values
-from surefoot.data.columns import (
-    Column,
-    kind_told,
-)
+from surefoot.data.columns import Column, kind_told
 from surefoot.data.dates import INSTANT, date_parts, parts_of_type
 from surefoot.data.features import FeatureDict
 from surefoot.data.fitting.column_fit import Fit

@@ -7,11 +7,7 @@ import pyarrow as pa
 
 from surefoot.base.errors import UserError
 from surefoot.base.wording import number_of, yaml_key
-from surefoot.data.number_notation import (
-    not_a_number,
-    told_notation,
-    what_it_may_be,
-)
+from surefoot.data.number_notation import not_a_number, told_notation, what_it_may_be
 from surefoot.data.readers import csv_text
 from surefoot.data.readers.csv_batches import CsvFault, read_batches
 from surefoot.data.readers.csv_dialect import encoding_by_mark

@@ -23,9 +23,8 @@ class RowSource:
     """Rows to come, from one place.
 
     A table has columns of Arrow's numbers, booleans, strings, dates and times; nulls are missing values; the schema's
-    metadata names those that
-    were left out, too, under `columns`. Arrays and images are one column
-    `input` of fixed-size lists, each a row, its shape in the field's metadata as JSON under `shape`, beside the target.
+    metadata names those that were left out, too, under `columns`. Arrays and images are one column `input` of
+    fixed-size lists, each a row, its shape in the field's metadata as JSON under `shape`, beside the target.
     """
 
     schema: pa.Schema

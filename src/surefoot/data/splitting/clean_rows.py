@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from surefoot.base.errors import UserError
 from surefoot.data.arrow_numpy import arrow_mask, numpy_values
 from surefoot.data.cleaning import Cleaner
-from surefoot.data.columns import (
-    kind_of_type,
-    kind_told,
-)
+from surefoot.data.columns import kind_of_type, kind_told
 from surefoot.data.number_notation import nulls_for_missing, told_notation
 from surefoot.data.part_files import PartFileRows
 from surefoot.data.readers.source import RowSource
