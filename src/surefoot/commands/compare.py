@@ -34,17 +34,17 @@ def main(runs: list[str], out: Path | None) -> None:
     """Show runs side by side.
 
     Raises:
-        UserError: there is but one; and see `lines_beside`.
+        UserError: there is but one; and see `compare_runs`.
     """
     if len(runs) < 2:
         raise UserError(
             "compare takes two runs or more: surefoot compare RUN RUN; RUN is an MLflow run's id or name, or a DVC"
             " experiment's name"
         )
-    terminal.print_lines(*lines_beside(runs, out))
+    terminal.print_lines(*compare_runs(runs, out))
 
 
-def lines_beside(wanted: list[str], out: Path | None) -> list[str]:
+def compare_runs(wanted: list[str], out: Path | None) -> list[str]:
     """The lines of a table of the runs: params that differ, metrics with intervals; and a picture of their curves,
     written to `out`.
 

@@ -143,7 +143,7 @@ def test_no_command_takes_it_for_a_run(tracked, tmp_path):
         with pytest.raises(UserError, match="trained nothing: it is the parent"):
             recorded_run.find_recorded(name)
     with pytest.raises(UserError, match=told):
-        compare.lines_beside(["run 1", "lr"], tmp_path / "x.png")
+        compare.compare_runs(["run 1", "lr"], tmp_path / "x.png")
     with find_runs.reading() as client:
         runs, _ = find_runs.latest_runs(client)
     assert {run.info.run_name for run in runs} == {"run 1", "run 2"}
