@@ -114,7 +114,7 @@ def test_numbers_of_any_size(project, monkeypatch, capfd, size):
         assert sorted(given) == sorted(predicted)
 
 
-def test_diabetes_by_the_default_params_is_as_good_as_by_scikit_learn(project):
+def test_diabetes_by_the_default_params_is_as_good_as_by_scikit_learn(project, no_plots):
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import r2_score
     from sklearn.neural_network import MLPRegressor
@@ -132,7 +132,7 @@ def test_diabetes_by_the_default_params_is_as_good_as_by_scikit_learn(project):
     assert metrics()["r2"] > r2_score(scaled[1], theirs) - 0.03
 
 
-def test_a_key_switches_it_off(project):
+def test_a_key_switches_it_off(project, no_plots):
     raw = write(project, lambda value: 30 + value)
     project.change("prepare", normalize_target="none")
     project.change("train", lr=0.001)
@@ -160,7 +160,7 @@ def test_the_scale_is_part_of_what_determines_a_run(project):
     assert paths.MODEL.read_bytes() != before
 
 
-def test_a_training_that_goes_on_keeps_the_scale(project):
+def test_a_training_that_goes_on_keeps_the_scale(project, no_plots):
     """New rows have another mean and deviation, by which the weights of before would say something else."""
     parts = project / "data/raw/parts"
     parts.mkdir()

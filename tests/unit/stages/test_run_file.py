@@ -29,9 +29,18 @@ def batched(tracked):
     return tracked
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where that lies which many of these tests begin with."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def trained(batched):
-    assert batched.stage("train").code == 0
+def trained(batched, kept, no_plots):
+    def make():
+        assert batched.stage("train").code == 0
+
+    batched.once(kept / "trained", make)
     return batched
 
 
