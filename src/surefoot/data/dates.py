@@ -6,9 +6,8 @@ the same numbers, however it comes.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -60,8 +59,7 @@ TWO_DIGITS = tuple(known.replace("%Y", "%y") for known in KNOWN if "%Y" in known
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
-@dataclass(frozen=True)
-class DatesRead:
+class DatesRead(NamedTuple):
     """What texts say, in microseconds since 1970 (of a time alone: since midnight); and which of them are dates, name a
     time of the day, and a zone.
     """
@@ -75,27 +73,16 @@ class DatesRead:
 def read_dates(texts: pa.Array, form: str) -> DatesRead:
     """Texts by a format; where that doesn't fit a text, as ISO 8601 has it. A null isn't found."""
     coded = texts.dictionary_encode()
+    if not len(coded.dictionary):
+        return DatesRead(np.zeros(len(texts), np.int64), *(np.zeros(len(texts), np.bool_) for _ in range(3)))
     distinct = pc.utf8_trim_whitespace(coded.dictionary)
-    by_form, matched = _read(distinct, form)
+    result, matched = _read(distinct, form)
     if form not in (ISO, CLOCK) and not matched.all():
         iso, _ = _read(distinct, CLOCK if is_time(form) else ISO)
-        by_form = DatesRead(
-            *(np.where(matched, one, other) for one, other in zip(_fields(by_form), _fields(iso), strict=True))
-        )
+        result = DatesRead(*(np.where(matched, one, other) for one, other in zip(result, iso, strict=True)))
     codes, valid = numpy_values(coded.indices)
-    if not len(distinct):
-        codes, by_form = (
-            np.zeros(len(texts), np.int64),
-            DatesRead(np.zeros(1, np.int64), *(np.zeros(1, np.bool_) for _ in range(3))),
-        )
-    taken = [values[codes] for values in _fields(by_form)]
-    if valid is not None:
-        taken[1] &= valid
-    return DatesRead(*taken)
-
-
-def _fields(result: DatesRead) -> tuple[NDArray[Any], ...]:
-    return result.values, result.found, result.timed, result.zoned
+    result = DatesRead(*(values[codes] for values in result))
+    return result if valid is None else result._replace(found=result.found & valid)
 
 
 def _read(texts: pa.Array, form: str) -> tuple[DatesRead, NDArray[np.bool_]]:

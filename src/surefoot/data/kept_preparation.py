@@ -4,6 +4,7 @@ It is kept, so that the model's weights fit whatever new rows bring.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -223,36 +224,36 @@ def columns_as_kept(kept: KeptPreparation, chosen: list[Column], source: str) ->
     """
     there = {column.name: column for column in chosen}
     check_inputs_there(kept, there, source)
-    known, whose = [feature.column for feature in kept.features], WHOSE
+    known = [feature.column for feature in kept.features]
     if new := [name for name in there if name not in known]:
         raise UserError(
-            f"{source}: {quoted_names(new)}: an input that {whose} doesn't have",
+            f"{source}: {quoted_names(new)}: an input that {WHOSE} doesn't have",
             f"leave it out (prepare.ignore), {FRESH}",
         )
     for feature in kept.features:
-        if feature.kind == "date" and pa.types.is_time(there[feature.column].type) != ("year" not in feature.parts):
-            now, before = ("times of day", "dates") if "year" in feature.parts else ("dates", "times of day")
-            raise UserError(
-                f"{source}: column {feature.column!r} holds {now}, but {before} in {whose}",
-                f"bring it to that, {FRESH}",
-            )
-        if feature.kind == "date" and (there[feature.column].type == INSTANT) != (feature.zone is not None):
-            now, before = ("times without a zone", "with one") if feature.zone else ("times with a zone", "without one")
-            raise UserError(
-                f"{source}: column {feature.column!r} holds {now}, but {before} in {whose}",
-                f"bring it to that, {FRESH}",
-            )
-        array = there[feature.column].array
-        size = 1
-        for length in array[1] if array else ():
-            size *= length
-        if (array[0], size) != (feature.dtype, feature.width) if array else feature.kind == "array":
-            now = f"{array[0]} of {size} values" if array else "no arrays"
-            raise UserError(
-                f"{source}: its rows are {now}, but {whose} takes {feature.dtype} of {feature.width} values",
-                f"bring them to that, {FRESH}",
-            )
+        _check_form(feature, there[feature.column], source)
     return [there[name] for name in known]
+
+
+def _check_form(feature: Feature, column: Column, source: str) -> None:
+    """Dates, times of day and instants are three kinds, and arrays have a type and a size."""
+    told = None
+    if feature.kind == "date" and pa.types.is_time(column.type) != ("year" not in feature.parts):
+        told = ("times of day", "dates") if "year" in feature.parts else ("dates", "times of day")
+    elif feature.kind == "date" and (column.type == INSTANT) != (feature.zone is not None):
+        told = ("times without a zone", "with one") if feature.zone else ("times with a zone", "without one")
+    if told:
+        now, before = told
+        raise UserError(
+            f"{source}: column {feature.column!r} holds {now}, but {before} in {WHOSE}", f"bring it to that, {FRESH}"
+        )
+    array, size = column.array, prod(column.array[1]) if column.array else 1
+    if (array[0], size) != (feature.dtype, feature.width) if array else feature.kind == "array":
+        now = f"{array[0]} of {size} values" if array else "no arrays"
+        raise UserError(
+            f"{source}: its rows are {now}, but {WHOSE} takes {feature.dtype} of {feature.width} values",
+            f"bring them to that, {FRESH}",
+        )
 
 
 def unseen_values(kept: KeptPreparation, counted: Mapping[str, Mapping[str, int]]) -> Iterable[str]:
