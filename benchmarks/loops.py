@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.workload import Workload
 from surefoot.data.batch_store import open_store
 from surefoot.data.order import RowOrder
-from surefoot.run.chain import Chain, known, segments
+from surefoot.run.chain import Chain
+from surefoot.run.segments import cut_into_segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
@@ -122,11 +123,11 @@ def kept(training: Training) -> None:
     rows.
     """
     steps = -(-len(training.targets) // training.batch_size)
-    plan = segments({"benchmark": time.time_ns()}, [np.full(steps, LR)] * training.epochs, 0)
+    next_segments = cut_into_segments({"benchmark": time.time_ns()}, lambda _: np.full(steps, LR), 0)
     with (
         tempfile.TemporaryDirectory(dir=training.scratch) as path,
         Chain(
-            known(plan),
+            next_segments,
             training.epochs,
             TrajectoryStore(Path(path)),
             lambda: _trainer(training),

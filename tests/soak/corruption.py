@@ -152,7 +152,8 @@ def _chain(store: "TrajectoryStore") -> "Chain":
     import torch
     from torch import nn
 
-    from surefoot.run.chain import Chain, known, segments
+    from surefoot.run.chain import Chain
+    from surefoot.run.segments import cut_into_segments
     from surefoot.training.loop import Trainer
     from surefoot.training.minibatches import Rows
 
@@ -169,7 +170,8 @@ def _chain(store: "TrajectoryStore") -> "Chain":
     def order(epoch: int) -> torch.Tensor:
         return torch.randperm(40, generator=torch.Generator().manual_seed(epoch))
 
-    return Chain(known(segments({"soak": 1}, [np.full(5, 0.05)] * EPOCHS, 0)), EPOCHS, store, make, order)
+    next_segments = cut_into_segments({"soak": 1}, lambda _: np.full(5, 0.05), 0)
+    return Chain(next_segments, EPOCHS, store, make, order)
 
 
 def _stages(path: Path, count: Callable[..., None]) -> None:

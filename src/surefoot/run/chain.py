@@ -1,23 +1,15 @@
-"""A run as a chain of states: each has a key that says everything that determined it, and is trained once.
-
-The key of the state after n steps is sha256(origin, scheduled values of step 1, ..., of step n), which are the learning
-rates
-and whatever else changes: a function of the origin and these values alone, not of where checkpoints lie, so another
-`checkpoint_every` finds the same keys.
+"""A run as a chain of states: each has a key (`segments`) that says everything that determined it, and is trained
+once.
 """
 
-import hashlib
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -25,6 +17,7 @@ from torch import Tensor
 from surefoot.base import digests
 from surefoot.base.errors import UserError
 from surefoot.data.order import RowOrder, RowOrderAmong
+from surefoot.run.segments import Metrics, NextSegments, Segment
 from surefoot.run.stored_network import stored_network
 from surefoot.run.trajectory_store import Record, TrajectoryStore
 from surefoot.training.divergence import Diverged
@@ -36,31 +29,6 @@ DISK_SHARE = 0.1
 # By the least of these an epoch is the best one: with the weights that are trained, and with their average.
 LOSSES = ("validation/loss", "validation/average_loss")
 
-Metrics = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Some steps within an epoch, and the key of the state after them."""
-
-    key: str
-    parent: str
-    epoch: int
-    first: int  # step of the epoch, from 0
-    values: np.ndarray  # float64 (steps, columns): what is scheduled, first the learning rate
-    steps_before: int  # of the run
-    ends_epoch: bool
-
-    @property
-    def lrs(self) -> np.ndarray:
-        """The learning rate of each step, of the first group."""
-        return self.values[:, 0]
-
-
-Plan = Callable[
-    [Metrics | None], list[Segment]
-]  # the segments of the next epoch, from the metrics of the one before; none at the end
-
 
 @dataclass(frozen=True)
 class Reached:
@@ -70,68 +38,11 @@ class Reached:
     trained: bool
 
 
-def planner(
-    origin: dict[str, Any],
-    next_epoch: Callable[[Metrics | None], np.ndarray],
-    checkpoint_every: int,
-    steps: int | None = None,
-) -> Plan:
-    """What cuts a run into segments, epoch by epoch.
-
-    Args:
-        origin: everything but the schedule that determines the run.
-        next_epoch: the scheduled values of the next epoch, (steps,) or (steps, columns), from the metrics of the one
-            before; none at the end.
-        checkpoint_every: steps in a segment; 0 for whole epochs. An epoch's end always ends a segment.
-        steps: of a whole epoch. One with fewer ends the run within the epoch; None: there is no such one.
-    """
-    digest = hashlib.sha256(digests.canonical_json(origin))
-    parent, epoch, before = digest.hexdigest(), 0, 0
-
-    def plan(metrics: Metrics | None) -> list[Segment]:
-        nonlocal parent, epoch, before
-        values = np.ascontiguousarray(next_epoch(metrics), dtype="<f8")
-        values = values if values.ndim == 2 else values[:, None]
-        epoch += 1
-        found = []
-        size = checkpoint_every or max(1, len(values))
-        for first in range(0, len(values), size):
-            part = values[first : first + size]
-            last = first + len(part) == len(values)
-            digest.update(part.tobytes())
-            if last and steps and len(values) < steps:
-                digest.update(b"the run ends here, within the epoch")  # the same steps in a longer run end no epoch
-            key = digest.hexdigest()
-            found.append(Segment(key, parent, epoch, first, part, before, last))
-            parent, before = key, before + len(part)
-        return found
-
-    return plan
-
-
-def segments(
-    origin: dict[str, Any], schedule: Iterable[np.ndarray], checkpoint_every: int, steps: int | None = None
-) -> list[Segment]:
-    """All segments of a run whose schedule is known before: for each epoch the values of each step."""
-    values = iter(schedule)
-    plan = planner(origin, lambda _: next(values, np.empty(0)), checkpoint_every, steps)
-    found = []
-    while some := plan(None):
-        found += some
-    return found
-
-
-def known(segments: Iterable[Segment]) -> Plan:
-    """The plan of a run whose segments are all known."""
-    epochs = groupby(segments, key=lambda segment: segment.epoch)
-    return lambda _: list(next(epochs, (0, ()))[1])
-
-
 class Chain:
     """Walks the segments of a run, restoring what the store has and training what it lacks. Use it in a `with` block.
 
     Args:
-        plan: gives the segments of each epoch in turn.
+        next_segments: gives the segments of each epoch in turn.
         epochs: of the run, if nothing ends it before.
         store: where records and states lie.
         make: makes the trainer in its first state.
@@ -146,7 +57,7 @@ class Chain:
 
     def __init__(
         self,
-        plan: Plan,
+        next_segments: NextSegments,
         epochs: int,
         store: TrajectoryStore,
         make: Callable[[], Trainer],
@@ -161,14 +72,14 @@ class Chain:
     ) -> None:
         self.segments: list[Segment] = []  # those that are planned
         self.steps_trained = 0
-        self._plan, self._epochs, self._ends = plan, epochs, ends
+        self._next_segments, self._epochs, self._ends = next_segments, epochs, ends
         self._store, self._make, self._order = store, make, order
         self._keep_states, self._lock, self._check, self._watch, self._say = keep_states, lock, check, watch, say
         self._trainer: Trainer | None = None
         self._at = -1  # the trainer stands at the end of this segment; -1: at the start
         self._bests: dict[str, Record] = {}  # by loss
         self._recent: dict[str, Record] = {}  # the last one trained, which may not be written yet
-        self._limited = False
+        self._limited = self._announced = False
         self._held: dict[str, int] = {}  # states of this run that lie in the store: key to place in `segments`
         # One thread writes the last segment while the next is trained.
         self._writer = ThreadPoolExecutor(1, "trajectory-writer")
@@ -189,49 +100,54 @@ class Chain:
             Diverged: a loss isn't finite. What was stored before it stays.
             UserError: the store can't be written, or a segment that was trained again came out otherwise.
         """
-        stored = self._store.state_sizes()
-        announced, metrics = False, None
+        stored, metrics, self._announced = self._store.state_sizes(), None, False
         for epoch in range(1, (last or self._epochs) + 1):
-            planned = self._plan(metrics)
-            indices = range(len(self.segments), len(self.segments) + len(planned))
-            self.segments += planned
-            self._held |= {
-                segment.key: index for index, segment in zip(indices, planned, strict=True) if segment.key in stored
-            }
-            if not planned:
+            indices = self._plan_epoch(metrics, stored)
+            if not indices:
                 break
             if epoch < first:
-                record = self._store.record(planned[-1].key)
+                record = self._store.record(self.segments[-1].key)
                 metrics = record["metrics"] if record else None
                 if epoch == first - 1 and not record:
                     return
                 continue
-            record, trained, lacking = None, False, list[int]()
-            # From behind: segments before the last one that has a record needn't have any, as after a change of
-            # checkpoint_every.
-            for index in reversed(indices):
-                record = self._store.record(self.segments[index].key)
-                if record:
-                    break
-                lacking.insert(0, index)
-            for index in lacking:
-                if not announced:
-                    self._announce(self.segments[index])
-                    announced = True
-                record, trained = self._train_lacking(index)
-            assert record
-            metrics = record["metrics"]
+            reached = self._reach(indices)
+            metrics = reached.record["metrics"]
             for loss in LOSSES:
                 if loss in metrics and (loss not in self._bests or metrics[loss] < self._bests[loss]["metrics"][loss]):
-                    self._bests[loss] = record
-            yield Reached(record, trained)
+                    self._bests[loss] = reached.record
+            yield reached
             reason = self._ends(metrics) if last is None else None
             if reason:
                 self._say(f"the run ends after epoch {epoch} of {self._epochs}: {reason}")
                 break
         self._finish_writing()
-        if not announced and self.segments:
+        if not self._announced and self.segments:
             self._say(f"epochs 1-{self.segments[-1].epoch} restored, nothing to train")
+
+    def _plan_epoch(self, metrics: Metrics | None, stored: Container[str]) -> range:
+        """Plan the next epoch; returns the places of its segments."""
+        planned = self._next_segments(metrics)
+        indices = range(len(self.segments), len(self.segments) + len(planned))
+        self.segments += planned
+        self._held |= {self.segments[index].key: index for index in indices if self.segments[index].key in stored}
+        return indices
+
+    def _reach(self, indices: range) -> Reached:
+        """The end of an epoch, whose segments these are."""
+        record, trained, lacking = None, False, list[int]()
+        # From behind: segments before the last one that has a record needn't have any, as after a change of
+        # checkpoint_every.
+        for index in reversed(indices):
+            record = self._store.record(self.segments[index].key)
+            if record:
+                break
+            lacking.insert(0, index)
+        for index in lacking:
+            self._announce(self.segments[index])
+            record, trained = self._train_lacking(index)
+        assert record
+        return Reached(record, trained)
 
     def weights(self, key: str, averaged: bool = False) -> bytes:
         """The network after the segment of this key, with the averaged weights if so, as safetensors; trained again if
@@ -253,7 +169,10 @@ class Chain:
         return stored_network(self._store, key)
 
     def _announce(self, first: Segment) -> None:
-        """Say what is restored, where something is, when `first` is the first segment to be trained."""
+        """Say once what is restored, where something is, when `first` is the first segment to be trained."""
+        if self._announced:
+            return
+        self._announced = True
         whole = [f"epochs 1-{first.epoch - 1}"] if first.epoch > 1 else []
         within = [f"{first.first} steps of epoch {first.epoch}"] if first.first else []
         if whole or within:
@@ -296,38 +215,8 @@ class Chain:
             segment, trainer = self.segments[index], self._trainer
             assert trainer and self._at == index - 1
             before = self._store_record(index - 1) if segment.first else None
-            progress = (
-                Progress(segment.first, before["rows"], before["loss_sum"], before["norm_sum"])
-                if before
-                else Progress()
-            )
-            rows = self._order(segment.epoch)[segment.first * trainer.rows_per_step :][
-                : len(segment.values) * trainer.rows_per_step
-            ]
-            steps = segment.steps_before + len(segment.values)
             self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
-            start = time.perf_counter()
-            try:
-                scheduled = segment.values.tolist()
-                progress = trainer.train(
-                    rows,
-                    scheduled,
-                    progress,
-                    segment.steps_before,
-                    segment.epoch,
-                    lambda batches: self._watch(batches, segment),
-                )
-                seconds = time.perf_counter() - start
-                metrics: dict[str, float] = {}
-                if segment.ends_epoch:
-                    mean = {
-                        "train/loss": progress.loss_sum / progress.rows,
-                        "gradient_norm": progress.norm_sum / progress.steps,
-                    }
-                    metrics = {**mean, **trainer.end_epoch(segment.epoch, steps), "lr": scheduled[-1][0]}
-            except Diverged as diverged:
-                diverged.epoch = segment.epoch
-                raise
+            progress, metrics, seconds = self._take_steps(trainer, segment, before)
             self._trainer, self._at = trainer, index
             self.steps_trained += len(segment.values)
             state = to_bytes(trainer.state())
@@ -335,7 +224,7 @@ class Chain:
                 "key": segment.key,
                 "parent": segment.parent,
                 "epoch": segment.epoch,
-                "step": steps,
+                "step": segment.steps_before + len(segment.values),
                 "steps": progress.steps,
                 "rows": progress.rows,
                 "loss_sum": progress.loss_sum,
@@ -347,18 +236,59 @@ class Chain:
                 "peak_memory": _peak_memory(),
                 "ended": time.time(),
             }
-            known = self._store.record(segment.key)
-            if known and known["state"] != record["state"]:
-                raise UserError(
-                    f"epoch {segment.epoch}, trained again, came out otherwise than recorded in"
-                    f" {self._store.record_path(segment.key)}: the network draws on something that its key doesn't"
-                    " know, such as time or its own random numbers",
-                    "if it was changed on purpose, delete that record; `surefoot store` lists runs",
-                )
+            known = self._known(record)
             self._finish_writing()
             self._recent = {segment.key: record}
             self._writing = self._writer.submit(self._write, index, known or record, state, held.pop_all())
             return known or record
+
+    def _take_steps(
+        self, trainer: Trainer, segment: Segment, before: Record | None
+    ) -> tuple[Progress, dict[str, float], float]:
+        """How far into its epoch the steps of a segment bring the trainer, the epoch's metrics if it ends there, and
+        the seconds that the steps took.
+        """
+        progress, size = Progress(), trainer.rows_per_step
+        if before:
+            progress = Progress(segment.first, before["rows"], before["loss_sum"], before["norm_sum"])
+        rows = self._order(segment.epoch)[segment.first * size :][: len(segment.values) * size]
+        scheduled = segment.values.tolist()
+
+        def watch(batches: Batches) -> Batches:
+            return self._watch(batches, segment)
+
+        start = time.perf_counter()
+        try:
+            progress = trainer.train(rows, scheduled, progress, segment.steps_before, segment.epoch, watch)
+            seconds = time.perf_counter() - start
+            if not segment.ends_epoch:
+                return progress, {}, seconds
+            metrics = {
+                "train/loss": progress.loss_sum / progress.rows,
+                "gradient_norm": progress.norm_sum / progress.steps,
+                **trainer.end_epoch(segment.epoch, segment.steps_before + len(segment.values)),
+                "lr": scheduled[-1][0],
+            }
+        except Diverged as diverged:
+            diverged.epoch = segment.epoch
+            raise
+        return progress, metrics, seconds
+
+    def _known(self, record: Record) -> Record | None:
+        """The record that the store has of the same segment, if it has one.
+
+        Raises:
+            UserError: that tells of another state.
+        """
+        known = self._store.record(record["key"])
+        if known and known["state"] != record["state"]:
+            raise UserError(
+                f"epoch {record['epoch']}, trained again, came out otherwise than recorded in"
+                f" {self._store.record_path(record['key'])}: the network draws on something that its key doesn't"
+                " know, such as time or its own random numbers",
+                "if it was changed on purpose, delete that record; `surefoot store` lists runs",
+            )
+        return known
 
     def _store_record(self, index: int) -> Record | None:
         key = self.segments[index].key
@@ -404,25 +334,6 @@ class Chain:
             wait([writing])  # a signal may come here: what is written then must still be waited for
             self._writing = None
             writing.result()
-
-
-def early_stopping(metric: str, patience: int | None, min_delta: float, rises: bool) -> Callable[[Metrics], str | None]:
-    """What ends a run after `patience` epochs without an improvement of a metric by more than `min_delta`; it is told
-    each epoch's metrics in turn.
-    """
-    best: float | None = None
-    since = 0
-
-    def ends(metrics: Metrics) -> str | None:
-        nonlocal best, since
-        value = metrics.get(metric)
-        if patience is None or value is None:  # an average has no metrics before its first epoch
-            return None
-        gain = None if best is None else value - best if rises else best - value
-        best, since = (value, 0) if gain is None or gain > min_delta else (best, since + 1)
-        return f"{metric} has not improved for {patience} epochs (train.early_stopping)" if since >= patience else None
-
-    return ends
 
 
 def _peak_memory() -> int:

@@ -9,7 +9,8 @@ from surefoot.base.errors import Stopped, UserError
 from surefoot.base.locks import Locks
 from surefoot.params.train_section import TrainParams
 from surefoot.run import publish
-from surefoot.run.chain import Chain, Segment
+from surefoot.run.chain import Chain
+    from surefoot.run.segments import Segment
 from surefoot.run.history import metric_names
 from surefoot.run.record import RunRecord
 from surefoot.run.stopping import Pruned, TimeIsUp

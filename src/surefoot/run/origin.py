@@ -25,14 +25,10 @@ TRAINING_CODE = {
 FORMAT = 3  # 1 and 2 named modules
 
 
-def origin(
+def make_origin(
     *,
     seed: int,
-    numerics: str,
-    threads: int,
-    device: str,
-    deterministic: bool,
-    fingerprint: str,
+    numerics: dict[str, Any],
     factory: str,
     arguments: dict[str, Any],
     first_state: bytes,
@@ -48,11 +44,7 @@ def origin(
 
     Args:
         seed: the seed of the run.
-        numerics: the profile, with `threads` and `fingerprint`: how this machine computes.
-        threads: CPU threads.
-        device: what trains.
-        deterministic: whether operations without a deterministic kernel are refused.
-        fingerprint: of `numerics.fingerprint`.
+        numerics: how this machine computes: profile, threads, device, deterministic, and the fingerprint of these.
         factory: import path of the network, whose source counts, and that of the project's modules that it imports.
         arguments: of the factory.
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
@@ -60,8 +52,7 @@ def origin(
         optimizer: its name and arguments, but for the learning rate, and its groups of parameters.
         step: what goes into a step beside it: accumulation, clipping, precision.
         average: how weights are averaged; {} if they aren't.
-        schedule: what is scheduled, by group and name, and the metric that it follows. The values themselves are in the
-            keys.
+        schedule: what is scheduled, by group and name, and the metric that it follows; the values are in the keys.
         start: the digest of the weights that another training left (`train.start_from`); None where there are none.
         data: digests of the training and validation arrays, their scale, how they are batched and shuffled, and what
             the factory was told of them.
@@ -71,13 +62,7 @@ def origin(
     return {
         "format": FORMAT,
         "seed": seed,
-        "numerics": {
-            "profile": numerics,
-            "threads": threads,
-            "device": device,
-            "deterministic": deterministic,
-            "fingerprint": fingerprint,
-        },
+        "numerics": numerics,
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
         "code": {label: _digest(module) for label, module in TRAINING_CODE.items()},
         "model": {"factory": factory, "arguments": arguments, "source": code_digests.digests(own)},

@@ -10,7 +10,7 @@ from torch import nn
 
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import describe_error
-from surefoot.training.preflight import check_optimizer_arguments, optimizer_class, why_none_matches
+from surefoot.training.preflight import check_groups, check_optimizer_arguments, optimizer_class, why_none_matches
 
 
 def make_optimizer(
@@ -54,15 +54,7 @@ def make_optimizer(
     except Exception as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise UserError(f"train.optimizer: {name}({shown}) fails: {describe_error(error)}") from None
-    for number, (group, parameters) in enumerate(zip(groups, matched, strict=False)):
-        if group["frozen"]:  # it never comes to the optimizer, which may not take it: Muon takes no biases
-            continue
-        try:  # torch looks at the values of all groups together alone
-            kind(parameters, **{**options, **group["arguments"]})
-        except Exception as error:
-            raise UserError(
-                f"train.optimizer.groups.{number}.arguments: {name} refuses them: {describe_error(error)}"
-            ) from None
+    check_groups(kind, options, groups, matched)
     return made
 
 

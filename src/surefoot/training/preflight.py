@@ -137,6 +137,28 @@ def _refuse_boolean(key: str, value: Any, parameter: inspect.Parameter | None) -
         raise UserError(f"{key}: a number is needed, got {str(value).lower()}")
 
 
+def check_groups(
+    kind: Any,
+    options: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    matched: Sequence[Sequence[nn.Parameter]],
+) -> None:
+    """See whether an optimizer takes the arguments of each group by itself: of several, torch looks at all together.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    for number, (group, parameters) in enumerate(zip(groups, matched, strict=False)):
+        if group["frozen"]:  # it never comes to the optimizer, which may not take it: Muon takes no biases
+            continue
+        try:
+            kind(parameters, **{**options, **group["arguments"]})
+        except Exception as error:
+            raise UserError(
+                f"train.optimizer.groups.{number}.arguments: {kind.__name__} refuses them: {describe_error(error)}"
+            ) from None
+
+
 def why_none_matches(pattern: str, names: Sequence[str], had: bool) -> str:
     """Why a pattern of `train.optimizer.groups` has no parameter; `had`: groups before it have those that match it."""
     some = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -86,8 +86,7 @@ def range_test(
 ) -> Curve:
     """Train from the trainer's state, a step with each learning rate, until the loss explodes.
 
-    All that a step is made of is as in the run, but for the schedule: momentum keeps its value, and averages aren't
-    taken.
+    A step is as in the run, but for the schedule: momentum keeps its value, and averages aren't taken.
 
     Args:
         trainer: in the run's first state; it isn't fit for anything afterwards.
@@ -104,27 +103,11 @@ def range_test(
     groups = trainer.optimizer.param_groups
     ratios = [group["lr"] / lr for group in groups]
     trainer = replace(trainer, average=None, columns=[(number, "lr") for number in range(len(groups))])
-    size, weights = trainer.rows_per_step, _weights(WIDTH * steps)
-    reach = len(weights) // 2
-    taken: list[float] = []
-    losses: list[float] = []
-    smoothed: list[float] = []
-    diverging: float | None = None
-
-    def exploded() -> int | None:
-        """The step at which the smoothed loss did; the next one is smoothed before."""
-        smoothed.append(_smooth(losses, len(smoothed), weights))
-        least = min(smoothed)
-        room = (EXPLODED - 1) * max(
-            abs(least), abs(losses[0]) / 10
-        )  # a loss near to 0 may rise by much that is nothing
-        return len(smoothed) - 1 if smoothed[-1] > least + room else None
-
+    weights = _weights(WIDTH * steps)
+    taken, losses, smoothed, diverging = list[float](), list[float](), list[float](), None
     for step, value in enumerate(lrs):
-        epoch, within = divmod(step, steps_per_epoch)
-        rows = order(epoch + 1)[within * size : (within + 1) * size]
         try:
-            progress = trainer.train(rows, [[value * ratio for ratio in ratios]], Progress(), step, epoch + 1)
+            losses.append(_take_step(trainer, step, [value * ratio for ratio in ratios], order, steps_per_epoch))
         except Diverged as diverged:
             if not step:
                 raise NeverFinite(
@@ -133,15 +116,39 @@ def range_test(
             diverging = value
             break
         taken.append(value)
-        losses.append(progress.loss_sum / progress.rows)
-        if step >= reach and (at := exploded()) is not None:
-            diverging = taken[at]
-            break
+        if step >= len(weights) // 2:
+            smoothed.append(_smooth(losses, len(smoothed), weights))
+            if _exploded(smoothed, losses[0]):
+                diverging = taken[len(smoothed) - 1]
+                break
     while len(smoothed) < len(losses):
-        at = exploded()
-        if at is not None and (diverging is None or taken[at] < diverging):
-            diverging = taken[at]
+        smoothed.append(_smooth(losses, len(smoothed), weights))
+        at = taken[len(smoothed) - 1]
+        if _exploded(smoothed, losses[0]) and (diverging is None or at < diverging):
+            diverging = at
     return Curve(taken, losses, smoothed, diverging)
+
+
+def _take_step(
+    trainer: Trainer,
+    step: int,
+    lrs: list[float],
+    order: Callable[[int], Tensor | RowOrder | RowOrderAmong],
+    steps_per_epoch: int,
+) -> float:
+    """Take a step with these learning rates; returns the loss just before it."""
+    epoch, within = divmod(step, steps_per_epoch)
+    size = trainer.rows_per_step
+    rows = order(epoch + 1)[within * size : (within + 1) * size]
+    progress = trainer.train(rows, [lrs], Progress(), step, epoch + 1)
+    return progress.loss_sum / progress.rows
+
+
+def _exploded(smoothed: Sequence[float], first_loss: float) -> bool:
+    """Whether the last of the smoothed losses is far above the least of them."""
+    least = min(smoothed)
+    # A loss near to 0 may rise by much that is nothing.
+    return smoothed[-1] > least + (EXPLODED - 1) * max(abs(least), abs(first_loss) / 10)
 
 
 def _weights(deviation: float) -> list[float]:

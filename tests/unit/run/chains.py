@@ -4,6 +4,7 @@ import math
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import nn
 
 from surefoot.base import digests
 from surefoot.data.order import RowOrder
-from surefoot.run.chain import Chain, known, segments
+from surefoot.run.chain import Chain
+from surefoot.run.segments import all_segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Trainer
 from surefoot.training.minibatches import Rows
@@ -77,7 +79,8 @@ def make():
 
 def chain(parts, store, make, order, **options):
     """A chain of known segments."""
-    return Chain(known(parts), parts[-1].epoch, store, make, order, **options)
+    epochs = groupby(parts, key=lambda part: part.epoch)
+    return Chain(lambda _: list(next(epochs, (0, ()))[1]), parts[-1].epoch, store, make, order, **options)
 
 
 def order(epoch):
@@ -90,7 +93,7 @@ def schedule(epochs, lr=0.05):
 
 
 def cut(epochs, checkpoint_every=0, lr=0.05):
-    return segments({"test": 1}, schedule(epochs, lr), checkpoint_every)
+    return all_segments({"test": 1}, schedule(epochs, lr), checkpoint_every)
 
 
 @dataclass

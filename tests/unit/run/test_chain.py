@@ -11,7 +11,8 @@ from torch import nn
 
 from surefoot.base import digests, writing
 from surefoot.base.errors import UserError
-from surefoot.run.chain import DISK_SHARE, segments
+from surefoot.run.chain import DISK_SHARE
+from surefoot.run.segments import all_segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.divergence import Diverged
 from tests.unit.run import chains
@@ -70,20 +71,20 @@ def check_store(path):
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 12))
 def test_segments_cover_each_step_once_in_order(lengths, checkpoint_every):
     lrs = np.arange(1.0, sum(lengths) + 1)
-    parts = segments({}, np.split(lrs, np.cumsum(lengths)[:-1]), checkpoint_every)
-    assert np.concatenate([part.lrs for part in parts]).tolist() == lrs.tolist()
-    assert [part.steps_before for part in parts] == np.cumsum([0, *(len(part.lrs) for part in parts)])[:-1].tolist()
+    parts = all_segments({}, np.split(lrs, np.cumsum(lengths)[:-1]), checkpoint_every)
+    assert np.concatenate([part.values[:, 0] for part in parts]).tolist() == lrs.tolist()
+    assert [part.steps_before for part in parts] == np.cumsum([0, *(len(part.values) for part in parts)])[:-1].tolist()
     assert [part.parent for part in parts[1:]] == [part.key for part in parts[:-1]]
     assert [part.epoch for part in parts if part.ends_epoch] == list(range(1, len(lengths) + 1))
     for part in parts:
         assert part.steps_before == sum(lengths[: part.epoch - 1]) + part.first
-        assert part.ends_epoch == (part.first + len(part.lrs) == lengths[part.epoch - 1])
-        assert len(part.lrs) <= (checkpoint_every or max(lengths))
-        assert len(part.lrs) == checkpoint_every or part.ends_epoch
+        assert part.ends_epoch == (part.first + len(part.values) == lengths[part.epoch - 1])
+        assert len(part.values) <= (checkpoint_every or max(lengths))
+        assert len(part.values) == checkpoint_every or part.ends_epoch
 
 
 def test_a_key_is_the_digest_of_origin_and_learning_rates():
-    parts = segments({"b": 1, "a": 2}, [np.array([0.5, 0.25]), np.array([2.0])], 0)
+    parts = all_segments({"b": 1, "a": 2}, [np.array([0.5, 0.25]), np.array([2.0])], 0)
     origin = b'{"a":2,"b":1}'
     assert parts[0].parent == hashlib.sha256(origin).hexdigest()
     assert parts[0].key == hashlib.sha256(origin + np.array([0.5, 0.25], "<f8").tobytes()).hexdigest()
@@ -94,7 +95,7 @@ def test_a_key_is_the_digest_of_origin_and_learning_rates():
 def test_keys_do_not_depend_on_where_checkpoints_lie(epochs, one, other):
     finest = {part.steps_before + 1: part.key for part in cut(epochs, 1)}
     for every in (one, other):
-        assert all(part.key == finest[part.steps_before + len(part.lrs)] for part in cut(epochs, every))
+        assert all(part.key == finest[part.steps_before + len(part.values)] for part in cut(epochs, every))
 
 
 # Among them values that differ in the last bit, and both zeros.
@@ -106,9 +107,12 @@ RATES = st.sampled_from([0.1, 0.1 + 2**-56, 0.2, 1e-300, 0.0, -0.0])
     st.lists(st.lists(RATES, min_size=3, max_size=3), min_size=1, max_size=4),
 )
 def test_two_schedules_share_the_keys_up_to_the_first_step_that_differs(one, other):
-    a, b = (segments({}, [np.array(epoch) for epoch in rates], 1) for rates in (one, other))
+    a, b = (all_segments({}, [np.array(epoch) for epoch in rates], 1) for rates in (one, other))
     pairs = list(zip(a, b, strict=False))
-    alike = [math.copysign(1, x.lrs[0]) == math.copysign(1, y.lrs[0]) and x.lrs[0] == y.lrs[0] for x, y in pairs]
+    alike = [
+        math.copysign(1, x.values[0, 0]) == math.copysign(1, y.values[0, 0]) and x.values[0, 0] == y.values[0, 0]
+        for x, y in pairs
+    ]
     first = alike.index(False) if False in alike else len(pairs)
     assert [x.key == y.key for x, y in pairs] == [True] * first + [False] * (len(pairs) - first)
     keys = {part.key for part in a}
@@ -116,11 +120,11 @@ def test_two_schedules_share_the_keys_up_to_the_first_step_that_differs(one, oth
 
 
 def test_the_order_learning_rates_counts():
-    assert segments({}, [np.array([0.1, 0.2])], 0)[-1].key != segments({}, [np.array([0.2, 0.1])], 0)[-1].key
+    assert all_segments({}, [np.array([0.1, 0.2])], 0)[-1].key != all_segments({}, [np.array([0.2, 0.1])], 0)[-1].key
 
 
 def test_another_origin_shares_no_key():
-    one, other = ({part.key for part in segments({"seed": seed}, schedule(3), 1)} for seed in (1, 2))
+    one, other = ({part.key for part in all_segments({"seed": seed}, schedule(3), 1)} for seed in (1, 2))
     assert not one & other
 
 
@@ -165,7 +169,7 @@ def test_another_checkpoint_every_goes_on_from_the_latest_state_on_its_grid(befo
             if (path / "chain").is_dir()
             else []
         )
-        on_grid = [part.steps_before + len(part.lrs) for part in cut(EPOCHS, checkpoint_every)]
+        on_grid = [part.steps_before + len(part.values) for part in cut(EPOCHS, checkpoint_every)]
         outcome = walk(path, cut(EPOCHS, checkpoint_every))
         check(outcome)
         check_store(path)
@@ -219,9 +223,9 @@ def test_what_is_restored_is_said(tmp_path, stop, said):
 
 
 def test_schedules_that_part_late_share_what_comes_before(tmp_path):
-    walk(tmp_path, segments({}, [np.full(STEPS, 0.1)] * 3, 0))
+    walk(tmp_path, all_segments({}, [np.full(STEPS, 0.1)] * 3, 0))
     other = [np.full(STEPS, 0.1), np.full(STEPS, 0.1), np.full(STEPS, 0.05)]
-    assert walk(tmp_path, segments({}, other, 0)).steps == STEPS
+    assert walk(tmp_path, all_segments({}, other, 0)).steps == STEPS
 
 
 def damage(file, how, place):
@@ -376,7 +380,7 @@ def test_a_divergence_names_its_step_and_keeps_what_came_before(tmp_path, checkp
         with pytest.raises(
             Diverged,
             match=(
-                rf"^the loss became nan at step 4, with lr {parts[0].lrs[0] / 2.5:g}; it began in layer '1'"
+                rf"^the loss became nan at step 4, with lr {parts[0].values[0, 0] / 2.5:g}; it began in layer '1'"
                 r" \(Explodes\)"
             ),
         ) as caught:
@@ -384,7 +388,7 @@ def test_a_divergence_names_its_step_and_keeps_what_came_before(tmp_path, checkp
         assert caught.value.epoch == 3, attempt
         kept = [part for part in parts if store.record(part.key)]
         assert kept == [
-            part for part in parts if part.steps_before + len(part.lrs) <= 2 * STEPS + (2 if checkpoint_every else 0)
+            part for part in parts if part.steps_before + len(part.values) <= 2 * STEPS + (2 if checkpoint_every else 0)
         ]
         assert all(store.state(store.record(part.key)) for part in kept)
 
@@ -415,7 +419,7 @@ def stored(path, parts):
 @pytest.mark.parametrize("keep_states", [1, 2, 3, 50])
 def test_the_last_states_and_the_best_stay(tmp_path, keep_states):
     # Uphill in the end: the best epoch is not among the last.
-    parts = segments({}, [np.full(STEPS, lr) for lr in (0.05, 0.05, -0.03, -0.03, -0.03, -0.03)], 0)
+    parts = all_segments({}, [np.full(STEPS, lr) for lr in (0.05, 0.05, -0.03, -0.03, -0.03, -0.03)], 0)
     outcome = walk(tmp_path, parts, keep_states=keep_states)
     losses = [record["metrics"]["validation/loss"] for record in outcome.records]
     best = losses.index(min(losses)) + 1

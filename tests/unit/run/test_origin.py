@@ -500,14 +500,9 @@ def of_code(monkeypatch, tmp_path):
         changed.write_text(text)
         module = origin.TRAINING_CODE.get(label)
         monkeypatch.setattr(code_digests, "module_file", lambda name: changed if name == module else real(name))
-        nothing = {key: {} for key in ("optimizer", "step", "average", "schedule", "data", "arguments")}
-        return origin.origin(
+        nothing = {key: {} for key in ("optimizer", "step", "average", "schedule", "data", "arguments", "numerics")}
+        return origin.make_origin(
             seed=0,
-            numerics="portable",
-            threads=1,
-            device="cpu",
-            deterministic=True,
-            fingerprint="",
             factory="networks.mlp:mlp",
             first_state=b"",
             loss={"name": "auto"},

@@ -7,7 +7,7 @@ from torch import nn
 
 from surefoot.base import digests
 from surefoot.data.order import RowOrder
-from surefoot.run.chain import segments
+from surefoot.run.segments import all_segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training import minibatches
 from surefoot.training.loop import Progress
@@ -184,7 +184,7 @@ class Blocked:
             if calls == stop:
                 raise KeyboardInterrupt
 
-        parts = segments({"blocked": 1}, [np.full(self.steps, 0.05)] * epochs, checkpoint_every)
+        parts = all_segments({"blocked": 1}, [np.full(self.steps, 0.05)] * epochs, checkpoint_every)
         with chain(parts, TrajectoryStore(path), self.make, self.order, check=check) as links:
             try:
                 return [reached.record["state"] for reached in links.follow()], links.weights(parts[-1].key)

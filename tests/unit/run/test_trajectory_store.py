@@ -278,16 +278,17 @@ def test_a_chain_of_ten_thousand_records_is_walked(store, monkeypatch):
     import numpy as np
     import torch
 
-    from surefoot.run.chain import Chain, known, segments
+    from surefoot.run.segments import all_segments
+    from tests.unit.run import chains
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    parts = segments({}, [np.full(2, 0.1)] * 10_000, 0)
+    parts = all_segments({}, [np.full(2, 0.1)] * 10_000, 0)
     for part in parts:
         metrics = {"train/loss": 1.0, "validation/loss": 1.0, "validation/accuracy": 0.5, "lr": 0.1}
         store.write(record(part.key, b"", epoch=part.epoch, rows=1, loss_sum=1.0, metrics=metrics), b"")
     store.drop_state(parts[0].key)
-    with Chain(
-        known(parts), 10_000, store, lambda: pytest.fail("no trainer is needed"), lambda epoch: torch.arange(1)
+    with chains.chain(
+        parts, store, lambda: pytest.fail("no trainer is needed"), lambda epoch: torch.arange(1)
     ) as chain:
         assert [reached.record["epoch"] for reached in chain.follow()] == list(range(1, 10_001))
         assert chain.steps_trained == 0

@@ -3,7 +3,7 @@
 from typing import Any
 
 from surefoot.base import code_digests, digests
-from surefoot.run.origin import origin, sources
+from surefoot.run.origin import make_origin, sources
 from surefoot.run.plan.builder import average_settings, optimizer_settings, step_settings
 from surefoot.run.plan.inputs import Inputs
 from surefoot.training import numerics
@@ -20,13 +20,15 @@ def origin_of(inputs: Inputs, first_state: bytes, schedule: Schedule, knows_sche
         knows_schema: whether the network was told of the columns.
     """
     params, train = inputs.params, inputs.params.train
-    return origin(
+    return make_origin(
         seed=params.seed,
-        numerics=params.numerics,
-        threads=params.threads,
-        device=params.device,
-        deterministic=params.deterministic,
-        fingerprint=numerics.fingerprint(params.device, train.precision),
+        numerics={
+            "profile": params.numerics,
+            "threads": params.threads,
+            "device": params.device,
+            "deterministic": params.deterministic,
+            "fingerprint": numerics.fingerprint(params.device, train.precision),
+        },
         factory=train.model.factory,
         arguments=train.model.arguments,
         first_state=first_state,

@@ -7,11 +7,13 @@ from typing import Any
 from surefoot.base import paths
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
-from surefoot.run.chain import Chain, early_stopping, planner, segments
+from surefoot.run.chain import Chain
+from surefoot.run.early_stopping import early_stopping
 from surefoot.run.plan import checks
 from surefoot.run.plan.builder import Builder
 from surefoot.run.plan.identity import identity_of, origin_of
 from surefoot.run.plan.inputs import Inputs, gather_inputs
+from surefoot.run.segments import all_segments, cut_into_segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Trainer
 from surefoot.training.machine_limits import check_precision
@@ -48,13 +50,13 @@ class Plan:
         schedule = self.schedule()
         if schedule.metric:
             return []
-        return [segment.key for segment in segments(self.origin, epochs(schedule), 0, self.inputs.steps_per_epoch)]
+        return [segment.key for segment in all_segments(self.origin, epochs(schedule), 0, self.inputs.steps_per_epoch)]
 
     def chain(self, store: TrajectoryStore, **hooks: Any) -> Chain:
         """The chain of the run; `hooks` go to `Chain`."""
         params, steps = self.inputs.params, self.inputs.steps_per_epoch
         early = params.train.early_stopping
-        planned = planner(self.origin, self.schedule().next_epoch, params.train.checkpoint_every, steps)
+        planned = cut_into_segments(self.origin, self.schedule().next_epoch, params.train.checkpoint_every, steps)
         ends = early_stopping(**early.model_dump(), rises=rises(early.metric))
 
         def order(epoch: int) -> Any:
