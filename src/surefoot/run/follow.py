@@ -10,9 +10,9 @@ from surefoot.base.locks import Locks
 from surefoot.params.train_section import TrainParams
 from surefoot.run import publish
 from surefoot.run.chain import Chain
-    from surefoot.run.segments import Segment
 from surefoot.run.history import metric_names
 from surefoot.run.record import RunRecord
+from surefoot.run.segments import Segment
 from surefoot.run.stopping import Pruned, TimeIsUp
 from surefoot.run.trajectory_store import Record, TrajectoryStore
 from surefoot.tracking import tag_names

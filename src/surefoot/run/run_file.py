@@ -16,8 +16,8 @@ from surefoot.run.record import Origin, RunRecord
 from surefoot.run.start_note import StartNote
 
 if TYPE_CHECKING:
-    from surefoot.run.chain import Segment
     from surefoot.run.plan.planning import Plan
+    from surefoot.run.segments import Segment
 
 
 class DrawnSchedule(Document):

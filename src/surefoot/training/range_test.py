@@ -123,9 +123,8 @@ def range_test(
                 break
     while len(smoothed) < len(losses):
         smoothed.append(_smooth(losses, len(smoothed), weights))
-        at = taken[len(smoothed) - 1]
-        if _exploded(smoothed, losses[0]) and (diverging is None or at < diverging):
-            diverging = at
+        if _exploded(smoothed, losses[0]):
+            diverging = min(taken[len(smoothed) - 1], diverging or math.inf)
     return Curve(taken, losses, smoothed, diverging)
 
 
