@@ -21,7 +21,7 @@ from surefoot.data import column_notes, kept_preparation
 from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.open_source import copies, open_source, passed_over
 from surefoot.data.readers.source import RowSource
-from surefoot.data.separate_sources import refuse_same
+from surefoot.data.same_files import refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.params import dvc_yaml
 from surefoot.params.prepare_section import PrepareParams, SplitSource

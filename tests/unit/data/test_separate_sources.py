@@ -12,7 +12,7 @@ import pytest
 from surefoot.base.errors import UserError
 from surefoot.data import shared_rows
 from surefoot.data.readers.open_source import open_source
-from surefoot.data.separate_sources import refuse_same
+from surefoot.data.same_files import refuse_same
 from surefoot.data.shared_rows import count_shared, hash_rows
 from surefoot.data.tables import write_tables
 from tests.unit.data.sources import prepare_of, write
