@@ -1,4 +1,4 @@
-"""`surefoot <command>`: what there is beside the stages, which `dvc repro` runs."""
+"""`surefoot <command>`: all commands, beside the stages, which `dvc repro` runs."""
 
 import argparse
 import sys

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with one spelling a value: sorted keys, no spaces, shortest round-trip floats, no NaN."""
+    """JSON with one spelling for each value: sorted keys, no spaces, shortest round-trip floats, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 

@@ -1,4 +1,4 @@
-"""What is read back from files, MLflow or a store, as types: whoever wrote it, it is data.
+"""The types of what is read back from files, MLflow or a store: whoever wrote it, it is only data.
 
 Each document is checked before anything of it is used, and refused in a line where it isn't what it should be. Keys
 that nothing here knows are kept. The types themselves lie in the room that they belong to.

@@ -1,4 +1,6 @@
-"""How a process of ours ends: by a mistake of the user's, a signal, or as the system gives no more."""
+"""How a process of ours ends: by a mistake of the user's, by a signal, or because the system has no more memory, files
+or disk.
+"""
 
 import atexit
 import ctypes
@@ -46,8 +48,8 @@ def _stop(signum: int, _frame: FrameType | None) -> None:
 
 
 def run_process(main: Callable[[], None]) -> None:
-    """Run `main` as a whole process: exit code 0, 2 for a `UserError` and where the system gives no more, 128 + signal
-    when stopped.
+    """Run `main` as a whole process: exit code 0, 2 for a `UserError` and where memory, files or the disk run out, 128
+    + signal when stopped.
     """
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -75,12 +77,12 @@ def run_process(main: Callable[[], None]) -> None:
 
 ABORTED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
 
-# --- before `run`, while modules are imported -----------------------------------------------------
+# --- before `run_process`, while modules are imported -----------------------------------------------------
 
 
 def begin_process() -> None:
-    """Take care of how this process ends before anything else is imported, as that alone may be more than the system
-    gives.
+    """See to it how this process ends before anything else is imported, as imports alone may need more memory than
+    there is.
     """
     sys.excepthook = _end
     short = limits.too_little()

@@ -1,4 +1,4 @@
-"""What to say where the system gives no more: memory, open files, the size of a file, the disk; with the limit that was
+"""What to say when the system has no more of something, such as memory, open files or disk: with the limit that was
 reached.
 """
 
@@ -53,9 +53,8 @@ def system_reason(error: OSError) -> str:
     if error.errno == errno.EIO:
         return f"{os.strerror(errno.EIO)}: the disk fails"
     said = (error.strerror or str(error)).splitlines()[0]
-    return (
-        os.strerror(error.errno) if error.errno and "Detail: [errno" in said else said
-    )  # Arrow's own text is a long one
+    # Arrow's own text is a long one.
+    return os.strerror(error.errno) if error.errno and "Detail: [errno" in said else said
 
 
 def memory_limit() -> int | None:
@@ -93,9 +92,8 @@ def _ran_out(error: BaseException) -> str | None:
         return "memory"
     if isinstance(error, OSError) and error.errno in NUMBERS:
         return NUMBERS[error.errno]
-    if isinstance(error, OSError) and NO_TEMPORARY in str(
-        error
-    ):  # Python tries to write to each, and hides why it can't
+    # Python tries to write to each temporary directory, and hides why it can't.
+    if isinstance(error, OSError) and NO_TEMPORARY in str(error):
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         return "the size of a file" if limit != UNLIMITED else None
     if isinstance(error, (OSError, RuntimeError, ImportError)):

@@ -30,7 +30,7 @@ class Locks:
 
     @contextmanager
     def held(self, name: str, waiting: Callable[[int], None] = lambda pid: None) -> Iterator[None]:
-        """Hold the lock of `name`; `waiting` is told the process that has it, if there is one."""
+        """Hold the lock of `name`; if another process has it, `waiting` is called with its id first."""
         byte = int(sha256(name.encode())[:15], 16)
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)

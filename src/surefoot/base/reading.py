@@ -12,9 +12,7 @@ from typing import IO, Any
 from surefoot.base import limits
 from surefoot.base.errors import UserError
 
-LARGEST = (
-    1 << 44
-)  # bytes of a file that is read piece by piece: more than a disk has; /proc/kcore says that it has them
+LARGEST = 1 << 44  # bytes of a file that is read piece by piece: more than a disk has, though /proc/kcore claims more
 LARGEST_WHOLE = 64 << 20  # bytes of a file that is read and parsed whole, such as JSON: far more than any of ours has
 LARGEST_WEIGHTS = 1 << 38
 KINDS = {

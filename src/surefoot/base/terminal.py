@@ -37,8 +37,8 @@ def one_line(text: object, longest: int = LONGEST) -> str:
 
 
 def print_lines(*lines: object, kind: str = "", error: bool = False, longest: int = LONGEST) -> None:
-    """Print lines, each as `plain` shows it: a line's end within one is shown as text, so it can't pass for a line of
-    ours.
+    """Print lines, each as `one_line` shows it: a line's end within one is shown as text, so it can't pass for a line
+    of ours.
 
     Args:
         lines: what is said.
@@ -94,7 +94,7 @@ def first_few(texts: Iterable[str], most: int = 8) -> str:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether standard output or error goes to a terminal."""
+    """Whether a stream, standard output or standard error, goes to a terminal."""
     return bool(_unwrapped(stream).isatty())
 
 

@@ -35,7 +35,7 @@ def find_function(key: str, path: str) -> Callable[..., Any]:
 
 
 def describe_error(error: BaseException) -> str:
-    """What went wrong in code of the user's, with the line it went wrong at: they get no traceback."""
+    """What went wrong in the user's code, and in which line: the user gets no traceback."""
     operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
     theirs = [
         frame
@@ -57,7 +57,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str:
-    """A hint for a name that there isn't: the nearest one, or all of them."""
+    """A hint for a name that doesn't exist: the nearest one, or all that do."""
     near = {key.lower(): key for key in known}
     found = difflib.get_close_matches(name.lower(), near, n=1)
     return f"did you mean {near[found[0]]}?" if found else f"it has {', '.join(known)}"

@@ -1,4 +1,6 @@
-"""The commands: a file each; its `main` carries it out, with its options standing on it. `surefoot.cli` lists them."""
+"""The commands, a file each. Its `main` carries the command out, and has its options as decorators. `surefoot.cli`
+lists them.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def sync(only: Collection[str] | None = None) -> None:
-    """Bring each finished run there, the shorter ones first: a longer one links to the one that it goes on from.
+    """Bring each finished run to MLflow, the shorter ones first: a longer one links to the one that it goes on from.
 
     Args:
         only: the identities of those to bring; None: of all.

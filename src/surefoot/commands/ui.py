@@ -67,7 +67,7 @@ def serve(port: int, *, browser: bool = True) -> None:
 
 
 def _bring_lacking() -> None:
-    """Bring the runs that MLflow lacks, as after an outage; what hinders that is told, and hinders nothing else."""
+    """Bring the runs that MLflow lacks, as after an outage. What hinders that is printed, and stops nothing else."""
     try:
         lacking = sync.lacking()
         if lacking:
@@ -116,10 +116,8 @@ def _run_server(uri: str, port: int) -> None:
         "--uvicorn-opts",
         "--log-level warning",
     ]
-    settings = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONWARNINGS": "ignore",
-    }  # its jobs are for language models
+    # The server's jobs are for language models.
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     with Scratch("ui") as scratch:
         server = scratch.start([*command, *places], Path.cwd(), settings | os.environ)
         try:

@@ -45,7 +45,7 @@ def validity(array: pa.Array) -> NDArray[np.bool_]:
 
 
 def arrow_mask(chosen: NDArray[np.bool_]) -> pa.BooleanArray:
-    """As Arrow has it. From the bits, as pa.array imports pandas."""
+    """A mask as an Arrow array: from its bits, as pa.array imports pandas."""
     return pa.BooleanArray.from_buffers(
         pa.bool_(), len(chosen), [None, pa.py_buffer(np.packbits(chosen, bitorder="little"))]
     )

@@ -119,7 +119,7 @@ class Store:
 
 
 def preparation(index: dict[str, Any]) -> dict[str, Any]:
-    """Of an `index.json`: what must be known to bring raw rows to a network, and its outputs to answers."""
+    """From an `index.json`, what it takes to bring raw rows to a network, and its outputs to answers."""
     known = index["preparation"] | index
     return {
         name: known[name]

@@ -168,7 +168,7 @@ def to_date_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
 
 
 def date_type_of(type_: pa.DataType) -> pa.DataType:
-    """Of DATE, TIME, MOMENT and INSTANT the one in which a type of Arrow's is kept."""
+    """The one of DATE, TIME, MOMENT and INSTANT in which a type of Arrow's is kept."""
     if pa.types.is_date32(type_):
         return DATE
     if pa.types.is_time(type_):

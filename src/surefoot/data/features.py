@@ -198,7 +198,7 @@ def dates_of(given: pa.Array, feature: FeatureDict) -> tuple[pa.Array, tuple[int
 
 
 def date_type(feature: FeatureDict) -> pa.DataType:
-    """The type in which the dates of a feature come: also of days alone with a time, which is left aside."""
+    """The type in which the dates of a feature come. Days alone may come with a time, which is ignored."""
     return TIME if "year" not in feature["parts"] else INSTANT if feature.get("zone") else MOMENT
 
 

@@ -47,7 +47,7 @@ NOTHING = Notation(missing=())
 
 
 def told_notation(prepare: PrepareParams) -> Notation:
-    """As params.yaml says."""
+    """The notation that params.yaml tells."""
     return Notation(prepare.missing.values, prepare.csv.decimal, prepare.csv.thousands)
 
 
@@ -182,7 +182,7 @@ def _yaml(sign: str | None) -> str:
 
 
 def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> str:
-    """Of a text that is no number: how it would be one, and by which key; empty where it wouldn't."""
+    """How a text that is no number could be one, and by which key of params.yaml; empty if it couldn't."""
     texts = text_array([text.strip()])
     given = unit_in(texts)
     if not texts_to_numbers(texts, notation, given)[1][0]:
@@ -213,7 +213,7 @@ def what_it_may_be(text: str, notation: Notation, unit: str | None = None) -> st
 
 
 def not_a_number(text: str, notation: Notation, unit: str | None = None) -> str:
-    """Of a text where a number should be: what to do."""
+    """What to do about a text that stands where a number should be."""
     may_be = what_it_may_be(text, notation, unit)
     return f"{text!r} is not a number" + (
         f", but {may_be}" if may_be else "; where it stands for a missing value, name it in prepare.missing.values"

@@ -48,7 +48,7 @@ class PartFileRows:
             self._at += bool(len(splits))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Of each part file its path, digest, and rows by split."""
+        """The path, the digest and the rows by split of each part file."""
         if self._places is None:
             return []
         self._grow(len(self._places.files) - 1)

@@ -63,9 +63,8 @@ def useless_keys(prepare: PrepareParams, form: str | None = None) -> Iterator[tu
         given, default = (
             getattr(getattr(values, section) if section else values, name) for values in (prepare, DEFAULTS)
         )
-        if (
-            given != default and form not in formats and not isinstance(given, bool)
-        ):  # that there is a header is no name
+        # A boolean says whether there is a header, and gives no names.
+        if given != default and form not in formats and not isinstance(given, bool):
             shown = list(given) if isinstance(given, tuple) else given
             yield (
                 f"prepare.{key}",

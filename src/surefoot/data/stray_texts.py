@@ -57,8 +57,8 @@ def few_strays(number_rows: int, text_rows: int, numbers: int, texts: int) -> bo
 
 
 def stray_texts(counts: Mapping[str, int]) -> list[str]:
-    """Of texts and the rows that each is in those that are no numbers, where there are but a few of them among numbers:
-    a column of numbers with a slip in it comes as texts.
+    """The texts that are no numbers, with the rows that each is in, where there are only a few of them among numbers: a
+    column of numbers with a slip in it comes as texts.
     """
     texts = [text for text in counts if natural_order(text)[0]]
     rows = sum(counts[text] for text in texts)

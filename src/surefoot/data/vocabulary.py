@@ -89,6 +89,6 @@ class Vocabulary:
 
 
 def natural_order(label: str) -> tuple[bool, float, str]:
-    """To sort by: numbers by value and before texts."""
+    """A key to sort labels by: numbers come by value, and before texts."""
     number = number_in(label)
     return (True, 0.0, label) if number is None or number != number else (False, number, label)

@@ -19,7 +19,7 @@ CELLS = 4_000_000  # numbers in memory at a time
 
 
 def wilson(successes: float, trials: float) -> Interval:
-    """Of a share: Wilson's score interval. It holds for few trials too, and at 0 and 1. Of no trial, 0 to 1."""
+    """Wilson's score interval of a share. It holds for few trials, too, and at 0 and 1; without any it is 0 to 1."""
     # Not scipy's, which gives other last bits in three of four cases, and takes seconds to import.
     if not trials:
         return 0.0, 1.0
@@ -72,9 +72,8 @@ def bootstrap(statistics: Statistics, rows: int, seed: int, width: int = 1) -> d
             there = np.concatenate(values)
             there = there[np.isfinite(there)]
             value = float(statistics[name](every)[0])
-            if (
-                len(there) and np.isfinite(value) and there.min() < there.max()
-            ):  # all the same, at 1 say, would claim what can't be known
+            # Where all are the same, at 1 say, an interval would claim what can't be known.
+            if len(there) and np.isfinite(value) and there.min() < there.max():
                 # Around the value itself, as resamples of few rows a class lie below it; and narrower by the root of
                 # how many more rows there are.
                 low, middle, high = np.quantile(there, [0.025, 0.5, 0.975])

@@ -17,11 +17,8 @@ from surefoot.params.reading import load, parse, values_of
 from surefoot.params.sections import Params
 
 PIPELINE = Path("dvc.yaml")
-BY_NAME = (
-    "seed",
-    "batch.size",
-    "train.start_from",
-)  # what a stage that doesn't depend on all of params.yaml, or on a section that is always there, names
+# The keys that dvc.yaml names one by one, where a stage doesn't depend on all of params.yaml or on a whole section.
+BY_NAME = ("seed", "batch.size", "train.start_from")
 
 
 def add_what_dvc_needs() -> list[str]:

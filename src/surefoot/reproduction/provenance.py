@@ -60,9 +60,8 @@ def _code_state(raw: Sequence[Path]) -> CodeState:
     commit = run_git("rev-parse", "--verify", "HEAD^{commit}").decode().strip()
     top = Path(run_git("rev-parse", "--show-toplevel").decode().strip())
     data = untracked_data(raw, top)
-    lock = (
-        os.fsdecode(run_git("rev-parse", "--show-prefix").rstrip(b"\n")) + "dvc.lock"
-    )  # what came of it, which is other each time
+    # dvc.lock is what came of the code, and differs each time.
+    lock = os.fsdecode(run_git("rev-parse", "--show-prefix").rstrip(b"\n")) + "dvc.lock"
     untracked = set(
         split_names(run_git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", cwd=top))
     ) - {

@@ -1,9 +1,8 @@
 """Looking up what `train.start_from` names: once, by the stage start_from, before anything is prepared.
 
-`previous` is the model that lies in the workspace, whether it was trained here or came by DVC. What it was stays for
-the same raw data: a later run on
-them, with another learning rate, forced or after a kill, starts from the same model. New data means the model that lies
-there then.
+`previous` is the model that lies in the workspace, whether it was trained here or came by DVC. What it was is kept
+for the same raw data: a later run on them, with another learning rate, forced or after a kill, starts from the same
+model. With new data, `previous` is the model that lies there then.
 """
 
 import hashlib

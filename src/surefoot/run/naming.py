@@ -55,7 +55,7 @@ def _data_set(source: str) -> str:
 
 
 def _told(params: Params) -> dict[str, str]:
-    """What tells one run from another, shortly, by the key that says it."""
+    """In a few words, what tells one run from another, by dotted key."""
     train = params.train
     schedules = " ".join(part.name.rpartition(":")[2] for part in train.schedule if part.name != "constant")
     return {

@@ -84,10 +84,8 @@ def _check_split(before: Seen, now: Seen, name: str) -> None:
     )
     if was:
         raise UserError(f"{key}: {was}, {moved}; put that back, or start from null")
-    if now.split["prepare.split"]["by"] in (
-        "group",
-        "time",
-    ):  # by a row's own group; or it moves with time, as it should
+    # Then a row's split follows from its own group, or moves on with time, as it should.
+    if now.split["prepare.split"]["by"] in ("group", "time"):
         return
     for number in range(shared[-1] + 1):
         path, digest = now.parts[number]

@@ -6,14 +6,8 @@ from typing import Any
 from surefoot.params.sections import NO_RESULT, default_values
 from surefoot.run.record import RunRecord
 
-SHOWN = (
-    "train.model",
-    "train.lr",
-    "train.epochs",
-    "train.momentum",
-    "batch.size",
-    "seed",
-)  # also where they are the defaults
+# Shown also where they are the defaults.
+SHOWN = ("train.model", "train.lr", "train.epochs", "train.momentum", "batch.size", "seed")
 
 
 def page_markdown(run: RunRecord, run_id: str, before: str = "") -> str:
@@ -64,7 +58,7 @@ def page_markdown(run: RunRecord, run_id: str, before: str = "") -> str:
 
 def figures(metrics: Mapping[str, float], prefix: str) -> dict[str, str]:
     """Metrics as texts, such as `0.967 [0.938, 0.983]` where `test/accuracy` has a `test_interval/accuracy_low` and
-    `_high`; the prefix is left away.
+    `_high`; the prefix is left out.
     """
     found = {}
     for name, value in metrics.items():
@@ -77,7 +71,7 @@ def figures(metrics: Mapping[str, float], prefix: str) -> dict[str, str]:
 
 
 def params_that_matter(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run's params those that everybody asks for, and those that aren't the defaults."""
+    """The params of a run that everybody asks for, and those that aren't the defaults."""
     defaults = default_values()
     asked = {
         name: value for key in SHOWN for name, value in params.items() if name == key or name.startswith(f"{key}.")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def begun_record(plan: "Plan", store: TrajectoryStore) -> tuple[RunRecord, RunRecord]:
-    """The record of a run that is about to be trained; and what the store is to know of it meanwhile: the same, or what
-    an earlier training of it left there.
+    """The record of a run that is about to be trained; and the record that the store keeps until it is done: the same,
+    or the one that an earlier training of this run left there.
     """
     inputs, keys = plan.inputs, plan.epoch_keys()
     run = new_record(inputs.params, inputs.batches, plan.identity, plan.origin, keys, inputs.start_note)
@@ -26,8 +26,8 @@ def begun_record(plan: "Plan", store: TrajectoryStore) -> tuple[RunRecord, RunRe
 
 
 def note_epochs(run: RunRecord, known: RunRecord, store: TrajectoryStore) -> Callable[[Sequence[Record]], None]:
-    """What lets the store know of each epoch's key as it is reached, where they aren't known before: where the schedule
-    follows a metric.
+    """A function that tells the store each epoch's key when it is reached, where they can't be known before: where the
+    schedule follows a metric.
     """
 
     def note(history: Sequence[Record]) -> None:

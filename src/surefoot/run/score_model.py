@@ -65,7 +65,7 @@ def _check_finite(loss: float, outputs: Tensor) -> None:
 
 
 def _scored(batches: Store, outputs: Tensor, losses: np.ndarray | None, weights: np.ndarray | None) -> Scored:
-    """What came out of the network as what is measured."""
+    """The network's outputs as the metrics take them."""
     scores = outputs.double()
     # By torch, whose kernels are pinned: NumPy's exp has other last digits on other processors.
     if batches.task == "classification":

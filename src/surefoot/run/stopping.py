@@ -30,7 +30,7 @@ def parent_check() -> Callable[[], None]:
 
 
 def time_check(minutes: float | None) -> Callable[[], None]:
-    """Stops a training when its time is up, which begins with the first step."""
+    """Stops a training when its time is up, which runs from the first step on."""
     end: float | None = None
 
     def check() -> None:

@@ -1,12 +1,11 @@
 """The trajectory store on disk: under each key a record, kept for good, and a state, kept by policy.
 
-    .surefoot/chain/KEY.json           a line with the digest of the rest, then the record as JSON
-    .surefoot/chain/KEY.safetensors    the state; its digest is in the record
-    .surefoot/runs/IDENTITY.json       all that is known of a run (`surefoot.run.record`)
-    .surefoot/patches/DIGEST.patch     what differed from the commit that runs were made at
-    .surefoot/starts/DIGEST.safetensors    weights that a training started from (train.start_from), for its run in
-    MLflow
-    .surefoot/lock                     a byte a key: who trains it holds that byte's lock
+    .surefoot/chain/KEY.json               a line with the digest of the rest, then the record as JSON
+    .surefoot/chain/KEY.safetensors        the state; its digest is in the record
+    .surefoot/runs/IDENTITY.json           all that is known of a run (`surefoot.run.record`)
+    .surefoot/patches/DIGEST.patch         what differed from the commit that runs were made at
+    .surefoot/starts/DIGEST.safetensors    weights that a training started from (`train.start_from`)
+    .surefoot/lock                         a byte for each key: the process that trains it holds that byte's lock
 
 A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
 """
@@ -52,9 +51,8 @@ class TrajectoryStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._warned: set[Path] = set()
-        self._needed: dict[
-            Path, tuple[int, set[str]]
-        ] = {}  # by file of a run: when it was written, and whose states it needs
+        # By file of a run: when it was written, and the keys of the states that it needs.
+        self._needed: dict[Path, tuple[int, set[str]]] = {}
 
     def record(self, key: str) -> Record | None:
         """The record under a key, or None if it is missing or damaged."""

@@ -28,12 +28,12 @@ TOLERANCE = 1e-4  # of two ways to compute the same; relative to the largest out
 
 
 def export(weights: bytes, description: dict[str, Any], examples: list[Any]) -> dict[str, bytes]:
-    """The network as ONNX, and beside it the description of its inputs and outputs: artifacts by path. Takes some
+    """The network as ONNX, and beside it the description of its inputs and outputs: artifacts by path. This takes some
     seconds.
 
     Args:
         weights: safetensors.
-        description: of the network, as `serving.log_model` takes it.
+        description: of the network, as `mlflow_model.log_model` takes it.
         examples: raw rows, on which the file is compared with the network, where onnxruntime is installed.
 
     Raises:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def cleaner_of(features: list[dict[str, Any]], notation: Notation) -> Cleaner:
-    """What refuses what prepare refuses, such as an infinite number or a boolean 7; of all but categories, of which any
-    is taken, and arrays.
+    """The cleaner that refuses what prepare refuses, such as an infinite number or a boolean 7. Categories, of which
+    any is taken, and arrays aren't among its columns.
     """
     import pyarrow as pa
 
@@ -40,8 +40,8 @@ def cleaner_of(features: list[dict[str, Any]], notation: Notation) -> Cleaner:
 
 
 def params_to_predict(features: list[dict[str, Any]], notation: Notation, prepare: PrepareParams) -> PrepareParams:
-    """Of rows to predict: without a target, and what is missing is filled in where the preparation has what for, or an
-    error.
+    """The params that rows to predict are cleaned by: there is no target, and a missing value is filled in if the
+    preparation has something for it, else it is an error.
     """
     filled = {feature["kind"] for feature in features if feature.get("fill") is not None}
     missing = MissingParams().model_copy(update=dict.fromkeys(filled, "constant") | {"values": notation.missing})
@@ -75,8 +75,8 @@ def may_be_missing(feature: dict[str, Any]) -> bool:
 
 
 def as_arrow(column: "pd.Series", feature: dict[str, Any], notation: Notation = USUAL) -> "pa.Array":
-    """A column as pandas reads it as what the preparation takes: dates may be texts, categories numbers, and what is
-    missing NaN, None or a text for it.
+    """A column as pandas reads it, turned into what the preparation takes: dates may be texts, categories numbers, and
+    what is missing NaN, None or a text for it.
 
     Raises:
         UserError: it holds what it can't.
@@ -84,9 +84,8 @@ def as_arrow(column: "pd.Series", feature: dict[str, Any], notation: Notation = 
     import pyarrow as pa
 
     try:
-        zoned = (
-            getattr(getattr(column, "dtype", None), "tz", None) is not None
-        )  # of such pandas gives Arrow no values any more
+        # Of times with a zone pandas gives Arrow no values any more.
+        zoned = getattr(getattr(column, "dtype", None), "tz", None) is not None
         array = pa.array(column.dt.tz_convert(None) if zoned else column, from_pandas=True)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         array = array.cast(pa.timestamp(array.type.unit, "UTC")) if zoned else array

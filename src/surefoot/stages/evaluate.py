@@ -114,8 +114,8 @@ def _actual(predictions: bytes) -> list[str]:
 
 
 def _places(run_id: str | None) -> list[str]:
-    """Where things are, after an empty line; nothing where `surefoot verify` makes a run again, as they
-    will be gone.
+    """Lines that say where things are, after an empty one; none when `surefoot verify` makes a run again, as they will
+    be gone.
     """
     if os.environ.get(tracker.SCRATCH):
         return []

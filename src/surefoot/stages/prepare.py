@@ -125,9 +125,8 @@ def unwatched(prepare: PrepareParams) -> list[str]:
 
 def _watched(name: str) -> bool:
     if re.fullmatch(FUNCTION, name):
-        return name.startswith("sources.") or bool(
-            code_digests.modules([name])[0]
-        )  # of this project: `watched.require` has seen to it
+        # Other code of this project is watched, too: `dvc_yaml.require_watched` has seen to it.
+        return name.startswith("sources.") or bool(code_digests.modules([name])[0])
     # As the path is written: DVC follows a link in data/raw to a file, but none to a directory.
     path, raw = Path(os.path.abspath(name)), paths.RAW.absolute()  # noqa: PTH100
     if not path.is_relative_to(raw):

@@ -1,1 +1,1 @@
-"""MLflow: writing runs, finding them, what their pages show."""
+"""MLflow: a client with bounded waits, writing runs, finding them."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# the artifact with the intervals of test metrics, which as metrics would be a chart of one bar for each end
+# The artifact with the intervals of test metrics: as metrics they would be a chart of one bar for each end.
 INTERVALS = "intervals.json"
 INTERVAL = "test_interval/"
 ID = re.compile("[0-9a-f]{1,64}")  # or the start of one

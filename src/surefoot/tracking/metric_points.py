@@ -40,7 +40,7 @@ def lacking_results(
     model: Mapping[tuple[str, int], float] | None,
     now: float,
 ) -> list[Point]:
-    """Of final metrics, at step 0, those that a run or its model, whose metrics are given, doesn't have."""
+    """The final metrics, at step 0, that a run lacks, or its model, whose metrics are given."""
     there, lacking = client.get_run(run_id).data.metrics, []
     for name, value in results.items():
         if there.get(name) != value:

@@ -366,7 +366,7 @@ def without_password(text: str) -> str:
 
 
 def experiment_name() -> str:
-    """Of the experiment that runs are in."""
+    """The name of the experiment that runs are in."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
 
 

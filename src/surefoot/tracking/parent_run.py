@@ -86,6 +86,6 @@ def _status(client: "MlflowClient", experiment: str, quoted: str) -> str:
 
 
 def quote(text: str) -> str | None:
-    """As MLflow's filters take it, which know no escape; None where it has quotes of both kinds."""
+    """A text in quotes for a filter of MLflow's, which knows no escape; None if it has quotes of both kinds."""
     mark = '"' if "'" in text else "'"
     return None if mark in text else f"{mark}{text}{mark}"

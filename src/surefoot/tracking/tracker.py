@@ -271,7 +271,7 @@ class Tracker:
         self._next_write = now + max(SECONDS_BETWEEN_WRITES, 10 * (now - began))
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags; an empty one is none, and takes away that of before."""
+        """Set tags. An empty value deletes the tag."""
 
         def write(client: "MlflowClient") -> None:
             from mlflow.entities import RunTag

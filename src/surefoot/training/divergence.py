@@ -1,4 +1,4 @@
-"""Numbers that are finite no more, and where in a network that began."""
+"""Numbers that aren't finite any more, and where in a network that began."""
 
 from typing import Any
 
@@ -62,9 +62,7 @@ def began(model: nn.Module, inputs: Tensor, seed: int, step: int) -> str:
 
 
 def began_backward(model: nn.Module) -> str:
-    """The parameter, of those whose gradients aren't finite the last one of the network: the way back comes by it
-    first.
-    """
+    """The last parameter of the network whose gradient isn't finite: the backward pass reaches it first."""
     gradients = [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
     bad = [name for name, gradient in gradients if not _finite(gradient)]
     if bad:

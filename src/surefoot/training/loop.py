@@ -42,7 +42,7 @@ class Trainer:
         model: the network, in training mode, on the device where it is trained.
         optimizer: of its parameters.
         training: the rows to train on.
-        validation: the rows that `validate` looks at.
+        validation: the rows that it is validated on after each epoch.
         batch_size: rows in a minibatch.
         seed: step k of the run draws its randomness from (seed, k).
         objective: the loss, and what is measured beside it.

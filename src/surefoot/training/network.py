@@ -1,4 +1,4 @@
-"""A network by its import path: built, checked on one batch, and as safetensors."""
+"""A network by its import path: built, evaluated on many rows, and as safetensors."""
 
 import inspect
 import random

@@ -1,4 +1,4 @@
-"""What is made small, and what is measured beside it: by task."""
+"""What training minimizes, and what is measured beside the loss, by task."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def binary_accuracy(logits: Tensor, targets: Tensor) -> float:
 
 
 def mean_absolute_error(predicted: Tensor, targets: Tensor) -> float:
-    """In the unit of both."""
+    """The mean absolute error, in the unit of predictions and targets."""
     return (predicted.squeeze(1).double() - targets.double()).abs().mean().item()
 
 
@@ -47,12 +47,12 @@ MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor], float]]] = {
 
 
 def by_rows(targets: Sequence[Tensor]) -> Sequence[float]:
-    """Of a loss that is a mean over rows."""
+    """The shares of minibatches in a loss that is a mean over rows: their rows."""
     return [len(some) for some in targets]
 
 
 def by_weights(weights: Sequence[float]) -> Callable[[Sequence[Tensor]], Sequence[float]]:
-    """Of a loss that is a mean by weights of classes: the sum of its rows' weights counts."""
+    """The shares in a loss that weights rows by their class: a minibatch counts by the sum of its rows' weights."""
 
     def share(targets: Sequence[Tensor]) -> Sequence[float]:
         # Counted by class, which is exact; torch adds up floats in an order of the processor's.
@@ -68,21 +68,21 @@ def by_weights(weights: Sequence[float]) -> Callable[[Sequence[Tensor]], Sequenc
 
 
 def by_sum(targets: Sequence[Tensor]) -> Sequence[float]:
-    """Of a loss that is a sum: each counts whole."""
+    """The shares in a loss that is a sum over rows: each minibatch counts whole."""
     return [sum(map(len, targets))] * len(targets)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a task makes small, and how it measures: functions of what the network gives, (rows, outputs), and of
+    """What is minimized for a task, and what is measured: functions of the network's outputs, (rows, outputs), and of
     targets (rows,).
     """
 
     task: str
     loss: Callable[[Tensor, Tensor], Tensor]
     share: Callable[[Sequence[Tensor]], Sequence[float]] = by_rows
-    """Of the rows of a step, how many the loss of each of its minibatches stands for, by their targets: so their mean
-    is the loss of all.
+    """For each minibatch of a step, by its targets: how many of the step's rows its loss stands for, so that the
+    weighted mean is the loss of all of them.
     """
     unit: float = 1.0
     """In regression, what 1 of the targets is in their own unit."""

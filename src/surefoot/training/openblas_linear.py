@@ -18,7 +18,7 @@ _torch_linear = F.linear
 
 
 class _Product(torch.autograd.Function):
-    """Of two matrices; may be differentiated any number of times."""
+    """The product of two matrices; may be differentiated any number of times."""
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class _Product(torch.autograd.Function):
 
 
 class _Linear(torch.autograd.Function):
-    """Of a matrix of rows."""
+    """The linear layer of a matrix of rows."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -27,7 +27,7 @@ def make_optimizer(
         model: the network.
         name: a class of torch.optim.
         lr: learning rate of the groups that name none.
-        own: the values of `OWN`.
+        own: the values of `preflight.OWN`.
         arguments: the other keyword arguments.
         groups: `parameters` (a pattern), `arguments`, `frozen`; the first that matches a parameter has it.
 

@@ -153,9 +153,8 @@ class Schedule:
 
     def _part(self, key: str, part: Mapping[str, Any], length: int) -> Any:
         name, arguments = part["name"], dict(part["arguments"])
-        own = (
-            [CONSTANT] if any(part is one for one in self._parts) else []
-        )  # it isn't torch's: no other schedule takes it as a part
+        # `constant` isn't torch's: no other schedule takes it as a part.
+        own = [CONSTANT] if any(part is one for one in self._parts) else []
         if name in own:
             if arguments:
                 raise UserError(f"{key}.arguments: `{CONSTANT}` takes none")
@@ -209,7 +208,7 @@ class Schedule:
 
 
 def rises(metric: str) -> bool:
-    """Whether a metric is better the larger it is."""
+    """Whether larger values of a metric are better."""
     return "accuracy" in metric
 
 

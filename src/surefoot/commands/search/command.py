@@ -1,9 +1,8 @@
 """`surefoot search`: trials one after the other, each the project's own stages in a checkout of the search's own.
 
-.surefoot/search/NAME.json          what the search is, and what came of each trial: all that a killed one needs to go
-on alike
-.surefoot/search/NAME/repository    the code and data of its start, in which the trials run; the workspace isn't touched
-.surefoot/search/NAME/trial-N.json, .log    a trial's question and answer, and what its stages printed
+.surefoot/search/NAME.json            what the search is, and what came of each trial: it goes on from there if killed
+.surefoot/search/NAME/repository      the code and data of its start, in which trials run; the workspace isn't touched
+.surefoot/search/NAME/trial-N.json    a trial's question and answer; beside it, .log has what its stages printed
 """
 
 import importlib.util

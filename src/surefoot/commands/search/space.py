@@ -1,4 +1,4 @@
-"""What a search varies: a dotted key and a distribution each, as `train.lr=log(1e-3,1)`; and params.yaml with values
+"""What a search varies, each a dotted key with a distribution, as `train.lr=log(1e-3,1)`; and params.yaml with values
 put in.
 """
 

@@ -60,7 +60,8 @@ from surefoot.tracking.patch_artifact import PATCH
 def main(
     run: str | None, epochs: str | None, sample: int | None, anyway: bool, environment: bool, trusted: bool
 ) -> None:
-    """Make a run again and compare: prints a table and the verdict, and tags the run with it. Ends with its exit code.
+    """Make a run again and compare: print a table and the verdict, and tag the run with it. The process ends with the
+    verdict's exit code.
 
     Args:
         run: an MLflow run's id or name, or a DVC experiment's; None for the last run.

@@ -1,4 +1,4 @@
-"""Code that is to run though this repository's history doesn't hold it: said first, and run only by a yes."""
+"""Code that is to run though this repository's history doesn't hold it: it is named first, and run only after a yes."""
 
 import sys
 from collections.abc import Sequence

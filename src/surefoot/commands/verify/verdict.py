@@ -201,7 +201,7 @@ def give_verdict(rows: list[Row], origin: Mapping[str, str]) -> str:
 
 
 def causes_to_tell(causes: Mapping[str, str], other_params: bool, symptoms: Sequence[str]) -> list[str]:
-    """Of the causes those that don't follow from another one.
+    """The causes that don't follow from another one.
 
     Args:
         causes: from `differing_origins`.

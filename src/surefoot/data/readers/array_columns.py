@@ -19,8 +19,8 @@ NUMPY = {pa.uint8(): np.uint8, pa.int64(): np.int64, pa.float32(): np.float32, p
 
 
 def number_type(dtype: np.dtype) -> np.dtype | None:
-    """As which of uint8, int64, float32, float64 numbers of `dtype` are passed on; None for no numbers, or too wide
-    ones.
+    """The type in which numbers of `dtype` are passed on: uint8, int64, float32 or float64; None if they are no
+    numbers, or too wide.
     """
     if dtype.kind == "b" or dtype == np.uint8:
         return np.dtype(np.uint8)

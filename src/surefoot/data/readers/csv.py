@@ -35,9 +35,8 @@ def open_csv(prepare: PrepareParams, files: list[Path], _labels: Path | None) ->
                     places.start(file, rows)
                     at = file
                 rows += batch.num_rows
-                yield pa.RecordBatch.from_arrays(
-                    batch.columns, schema=schema
-                )  # with what the metadata says of a column
+                # The schema's metadata says more of some columns.
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
         except CsvFault as fault:
             raise find_fault(prepare, files, schema, inferred, fault) from None
         if not rows:

@@ -26,9 +26,8 @@ from surefoot.params.prepare_section import PrepareParams
 
 # https://yann.lecun.com/exdb/mnist: the third byte of a file is the type of its values, all big-endian.
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-MOST_COMPRESSED = (
-    1 << 15
-)  # bytes that a byte of a compressed file stands for, at most: of gzip 1,032, of Zstandard some more
+# So many bytes at most come of one byte of a compressed file: 1,032 with gzip, some more with Zstandard.
+MOST_COMPRESSED = 1 << 15
 
 
 @dataclass

@@ -193,7 +193,7 @@ def _stored(stack: ExitStack, path: Path, name: str) -> StoredArray:
 
 
 def _copied(stack: ExitStack, stored: StoredArray) -> StoredArray:
-    """As a temporary file, as a member of a zip can be read from start to end only."""
+    """The array in a temporary file, as a member of a zip can only be read from start to end."""
     copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     while part := _read(stored, 1 << 20):
         copy.write(part)

@@ -39,7 +39,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def short_label(text: str, length: int = LABEL) -> str:
-    """A text of the user's, on one line and not too long: its begin and its end, as names often share one.
+    """A text of the user's, on one line and not too long: its beginning and its end, as names often share one of them.
 
     `$` in it begins no formula.
     """
@@ -77,6 +77,6 @@ def share_limits(least: float, largest: float) -> tuple[float, float]:
 
 
 def rows_shown(count: int, kind: str = "test rows") -> tuple[int, str]:
-    """To show every so-manieth of many rows, and how to say it."""
+    """Which of many rows to draw, as a step from one to the next, and a text that says so."""
     every = -(-count // POINTS)
     return every, f"{count:,} {kind}" + (f", one in {every} shown" if every > 1 else "")
