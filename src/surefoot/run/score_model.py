@@ -21,6 +21,7 @@ from surefoot.run.new_rows import is_new_part
 from surefoot.training import network
 from surefoot.training.minibatches import Stored
 from surefoot.training.objective import Objective
+from surefoot.training.probabilities import class_probabilities
 
 if TYPE_CHECKING:
     from surefoot.run.start_note import StartNote
@@ -67,14 +68,7 @@ def _check_finite(loss: float, outputs: Tensor) -> None:
 def _scored(batches: Store, outputs: Tensor, losses: np.ndarray | None, weights: np.ndarray | None) -> Scored:
     """The network's outputs as the metrics take them."""
     scores = outputs.double()
-    # By torch, whose kernels are pinned: NumPy's exp has other last digits on other processors.
-    if batches.task == "classification":
-        probabilities = torch.softmax(scores, 1)
-    elif batches.task == "binary":
-        positive = torch.sigmoid(scores[:, 0])
-        probabilities = torch.stack([1 - positive, positive], 1)
-    else:
-        probabilities = scores[:, :0]
+    probabilities = class_probabilities(scores, batches.task)
     actual: np.ndarray = batches.test.targets
     predicted = _predicted(batches, outputs.numpy())
     if batches.task != "regression":

@@ -79,6 +79,7 @@ def predict_rows(model: Any, description: dict[str, Any], inputs: np.ndarray) ->
 
     from surefoot.training.minibatches import Stored
     from surefoot.training.network import outputs_of
+    from surefoot.training.probabilities import class_probabilities
 
     rows = np.require(inputs.reshape(-1, *description["input_shape"]), requirements="W")  # torch warns of others
     try:
@@ -93,11 +94,7 @@ def predict_rows(model: Any, description: dict[str, Any], inputs: np.ndarray) ->
         scale = description.get("target_scale")  # older models have none
         given = outputs[:, 0].numpy()
         return {"prediction": in_own_unit(given, scale) if scale else given}
-    if description["task"] == "binary":
-        positive = torch.sigmoid(outputs[:, 0])
-        probabilities = torch.stack([1 - positive, positive], 1).numpy()
-    else:
-        probabilities = torch.softmax(outputs, 1).numpy()
+    probabilities = class_probabilities(outputs, description["task"]).numpy()
     classes = description["classes"]
     return {"prediction": [classes[number] for number in probabilities.argmax(1)]} | {
         f"probability_{label}": probabilities[:, number] for number, label in enumerate(classes)
