@@ -131,7 +131,10 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
             else f"there is no model yet: {path} doesn't exist; `make repro` makes one"
         )
     index = reading.read_made_json(paths.BATCHES / "index.json", "batch")  # which has the preparation
-    trained, made = dvc_lock.md5("train", "deps", paths.BATCHES), dvc_lock.md5("batch", "outs", paths.BATCHES)
+    trained, made = (
+        dvc_lock.recorded_md5("train", "deps", paths.BATCHES),
+        dvc_lock.recorded_md5("batch", "outs", paths.BATCHES),
+    )
     if weights is None and trained and made and trained != made:
         raise UserError(
             f"{path} was trained on other batches than {paths.BATCHES} has now: `make repro` trains on these, or give a"

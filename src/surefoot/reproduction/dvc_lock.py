@@ -16,7 +16,7 @@ LOCK = Path("dvc.lock")
 LISTING_BYTES = 1 << 30
 
 
-def md5(stage: str, kind: str, path: Path) -> str | None:
+def recorded_md5(stage: str, kind: str, path: Path) -> str | None:
     """The MD5 of a dependency (`kind` deps) or an output (outs) of a stage, as DVC noted it when the stage ran; None if
     it didn't.
     """
@@ -38,18 +38,18 @@ def _md5_in(lock: bytes, stage: str, kind: str, path: Path) -> str | None:
     return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{32}(\.dir)?", found) else None
 
 
-def cached(digest: str | None) -> Path | None:
+def cached_file(digest: str | None) -> Path | None:
     """Where DVC's cache has the file, or the listing of the directory, of an MD5; None where it doesn't."""
     path = cache_directory() / "files" / "md5" / digest[:2] / digest[2:] if digest else None
     return path if path and path.is_file() else None
 
 
-def within(digest: str | None) -> dict[str, Path]:
+def cached_directory(digest: str | None) -> dict[str, Path]:
     """Where DVC's cache has the files of the directory of an MD5, by their paths in it, as far as it has them."""
-    listing = cached(digest)
+    listing = cached_file(digest)
     try:
         entries = json.loads(reading.read_file(listing, LISTING_BYTES)) if listing else []
-        there = {entry["relpath"]: cached(entry["md5"]) for entry in entries}
+        there = {entry["relpath"]: cached_file(entry["md5"]) for entry in entries}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {name: path for name, path in there.items() if path}
@@ -72,7 +72,7 @@ def committed_output(stage: str, path: Path, now: bytes) -> tuple[str, bytes] | 
         return None
     try:
         if hashlib.md5(now, usedforsecurity=False).hexdigest() != digest:
-            place = cached(digest)
+            place = cached_file(digest)
             if place is None:
                 return None
             now = place.read_bytes()

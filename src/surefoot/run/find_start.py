@@ -86,7 +86,9 @@ def _noted() -> Start | None:
         UserError: it is here, but damaged.
     """
     directory = paths.START_FROM
-    found = read_start(start_files()) or read_start(dvc_lock.within(dvc_lock.md5(STAGE, "outs", directory)))
+    found = read_start(start_files()) or read_start(
+        dvc_lock.cached_directory(dvc_lock.recorded_md5(STAGE, "outs", directory))
+    )
     if found is None and (directory / "start.json").exists():
         raise UserError(
             f"{KEY}: {directory} is damaged; `dvc checkout {directory}` brings it back, or delete it, so that it is"
@@ -118,9 +120,9 @@ def _in_workspace() -> bytes | None:
     Raises:
         UserError: dvc.lock names one that isn't here; or it can't be read.
     """
-    named = dvc_lock.md5("train", "outs", MODEL)
+    named = dvc_lock.recorded_md5("train", "outs", MODEL)
     # In a checkout that a search works in, the model is in the repository that it was made from.
-    paths = (MODEL, dvc_lock.cached(named), repository_root() / MODEL)
+    paths = (MODEL, dvc_lock.cached_file(named), repository_root() / MODEL)
     path = next((path for path in paths if path and os.path.lexists(path)), None)
     if path is not None:
         return _weights(path)
@@ -160,13 +162,13 @@ def _as_trained_here(found: Start, noted: Start | None) -> Start:
     """What DVC knows of the model, where no run of the store does, as in a clone: it was trained on the batches that
     dvc.lock names.
     """
-    if hashlib.md5(found.weights or b"", usedforsecurity=False).hexdigest() != dvc_lock.md5(
+    if hashlib.md5(found.weights or b"", usedforsecurity=False).hexdigest() != dvc_lock.recorded_md5(
         "train", "outs", paths.MODEL
     ):
         return found
-    batches = dvc_lock.md5("train", "deps", paths.BATCHES)
-    path = dvc_lock.within(batches).get("index.json") or (
-        paths.BATCHES / "index.json" if batches == dvc_lock.md5("batch", "outs", paths.BATCHES) else None
+    batches = dvc_lock.recorded_md5("train", "deps", paths.BATCHES)
+    path = dvc_lock.cached_directory(batches).get("index.json") or (
+        paths.BATCHES / "index.json" if batches == dvc_lock.recorded_md5("batch", "outs", paths.BATCHES) else None
     )
     try:
         index = json.loads(reading.read_file(path, kept_preparation.BYTES)) if path else {}

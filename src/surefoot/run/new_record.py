@@ -99,7 +99,7 @@ def new_record(
     """What is known of a run before it is trained, or where nothing is known of its training."""
     preparation, splits = batches.index["preparation"], batches.index["splits"]
     arrays = {split: {name: given[name]["sha256"] for name in ("inputs", "targets")} for split, given in splits.items()}
-    source = {"path": preparation["source"], "md5": dvc_lock.md5("prepare", "deps", paths.RAW)}
+    source = {"path": preparation["source"], "md5": dvc_lock.recorded_md5("prepare", "deps", paths.RAW)}
     network = {"factory": params.train.model.factory, "arguments": params.train.model.arguments}
     return RunRecord(
         version=VERSION,

@@ -43,20 +43,23 @@ def test_a_file_and_the_files_of_a_directory(lock):
         ".dir",
     )
     lock("batch", "data/batches", listing)
-    digest = dvc_lock.md5("batch", "outs", Path("data/batches"))
+    digest = dvc_lock.recorded_md5("batch", "outs", Path("data/batches"))
     assert digest == listing
-    assert {name: path.read_bytes() for name, path in dvc_lock.within(digest).items()} == {"a": b"one", "b/c": b"two"}
-    assert dvc_lock.cached(one).read_bytes() == b"one"
-    assert dvc_lock.cached(None) is None
-    assert dvc_lock.cached("0" * 32) is None
-    assert dvc_lock.md5("batch", "deps", Path("data/batches")) is None
-    assert dvc_lock.md5("train", "outs", Path("data/batches")) is None
+    assert {name: path.read_bytes() for name, path in dvc_lock.cached_directory(digest).items()} == {
+        "a": b"one",
+        "b/c": b"two",
+    }
+    assert dvc_lock.cached_file(one).read_bytes() == b"one"
+    assert dvc_lock.cached_file(None) is None
+    assert dvc_lock.cached_file("0" * 32) is None
+    assert dvc_lock.recorded_md5("batch", "deps", Path("data/batches")) is None
+    assert dvc_lock.recorded_md5("train", "outs", Path("data/batches")) is None
 
 
 @pytest.mark.parametrize("digest", ["../../../etc/passwd", "0", "[1]", "null"])
 def test_what_is_no_md5(lock, digest):
     lock("batch", "data/batches", digest)
-    assert dvc_lock.md5("batch", "outs", Path("data/batches")) is None
+    assert dvc_lock.recorded_md5("batch", "outs", Path("data/batches")) is None
 
 
 @pytest.mark.parametrize(
@@ -65,9 +68,16 @@ def test_what_is_no_md5(lock, digest):
 )
 def test_a_damaged_lock(here, text):
     Path("dvc.lock").write_text(text)
-    assert dvc_lock.md5("batch", "outs", Path("data/batches")) is None
+    assert dvc_lock.recorded_md5("batch", "outs", Path("data/batches")) is None
 
 
 @pytest.mark.parametrize("listing", [b"1", b"{", b'{"a": 1}', b'[{"md5": 1, "relpath": "a"}]', b"\xff"])
 def test_a_damaged_listing(here, listing):
-    assert dvc_lock.within(cache(listing, ".dir")) == {}
+    assert dvc_lock.cached_directory(cache(listing, ".dir")) == {}
+
+
+@pytest.mark.parametrize("settings", [b"no section", b"[cache\n", b"\xff\xfe"])
+def test_damaged_settings_of_dvc_name_no_other_cache(here, settings):
+    one = cache(b"one")
+    Path(".dvc/config").write_bytes(settings)
+    assert dvc_lock.cached_file(one).read_bytes() == b"one"
