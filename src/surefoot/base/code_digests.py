@@ -50,7 +50,7 @@ def digests(own: dict[str, Path]) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """The digest of what a module does: comments, layout and docstrings don't count."""
-    return sha256(ast.unparse(_without_docstrings(path)).encode())
+    return sha256(ast.unparse(_PlainTexts().visit(_without_docstrings(path))).encode())
 
 
 def arithmetic(path: Path, package: str) -> str:
@@ -62,7 +62,20 @@ def arithmetic(path: Path, package: str) -> str:
     return ast.unparse(_Arithmetic(package).visit(_without_docstrings(path)))
 
 
-class _Arithmetic(ast.NodeTransformer):
+class _PlainTexts(ast.NodeTransformer):
+    """Makes lists of f-strings: Python 3.12 and later write them with other quotes, and digests must be the same."""
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.List:
+        self.generic_visit(node)
+        return ast.List(node.values, ast.Load())
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.List:
+        self.generic_visit(node)
+        form = [node.format_spec] if node.format_spec else []
+        return ast.List([node.value, ast.Constant(node.conversion), *form], ast.Load())
+
+
+class _Arithmetic(_PlainTexts):
     """Leaves what decides a result."""
 
     def __init__(self, package: str) -> None:

@@ -558,6 +558,22 @@ def test_only_arithmetic_counts(of_code, old, new, same):
     assert (of_code("step", CODE.replace(old, new)) == of_code("step", CODE)) is same
 
 
+@pytest.mark.parametrize("text", ['''f"{a['b']!r:>{width}}, {{c}}"''', "f'{a:.2f}' 'b'", "f'{a}{b}'", "f'a{b}'"])
+def test_an_f_string_counts_the_same_by_each_python(tmp_path, text):
+    """Python 3.12 writes it with other quotes than 3.11; models/run.json, which DVC tracks, has the digests."""
+    path = tmp_path / "module.py"
+
+    def found(text):
+        path.write_text(f"T = {text}\n")
+        return code_digests.digest(path), code_digests.arithmetic(path, "surefoot")
+
+    digest, arithmetic = found(text)
+    assert not [node for node in ast.walk(ast.parse(arithmetic)) if isinstance(node, ast.JoinedStr)]
+    for other in (text.replace("{a", "{x"), text.replace("!r", "!s"), text.replace(".2", ".3"), text.replace("b", "d")):
+        assert (found(other)[0] == digest) is (other == text)
+        assert (found(other)[1] == arithmetic) is (other == text)
+
+
 # What digested modules import, beside each other: it carries no number.
 HARMLESS = {
     "surefoot.base.errors",
