@@ -86,4 +86,4 @@ def test_data_that_git_got_after_the_training_are_found_and_a_patch_that_mlflow_
         made.run("git", "reset", "--quiet", "--mixed", "HEAD^")
     assert done.code == 0, done
     assert "prepared data/raw/mine.csv: " in done.out
-    assert "identical: params, epochs 1" in done.out
+    assert "identical: params, epoch 1;" in done.out

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from surefoot.base import paths, terminal, writing
 from surefoot.base.documents import Malformed
 from surefoot.base.errors import UserError
-from surefoot.commands import A_RUN, option
+from surefoot.commands.options import A_RUN, option
 from surefoot.run import page
 from surefoot.tracking import find_runs
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from surefoot.base import digests, locks, paths, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.commands import option
+from surefoot.commands.options import option
 from surefoot.commands.schedule import load_with_batches
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params

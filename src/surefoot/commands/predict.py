@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from surefoot.base import paths, reading, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.wording import listed_names, number_of
-from surefoot.commands import A_RUN, option
+from surefoot.commands.options import A_RUN, option
 from surefoot.data.arrow_numpy import null_where
 from surefoot.data.batch_store import preparation
 from surefoot.data.cleaning import Cleaner

@@ -8,7 +8,7 @@ import numpy as np
 
 from surefoot.base import paths, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.commands import option
+from surefoot.commands.options import option
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params.sections import Params
 from surefoot.run import naming

@@ -3,7 +3,7 @@
 import json
 
 from surefoot.base import terminal
-from surefoot.commands import option
+from surefoot.commands.options import option
 from surefoot.params.reference import json_schema, params_page
 
 

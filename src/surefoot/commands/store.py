@@ -4,7 +4,7 @@ import os
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
-from surefoot.commands import option
+from surefoot.commands.options import option
 from surefoot.run.record import RunRecord
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tag_names

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import Stopped, UserError
-from surefoot.commands import option, sync
+from surefoot.commands import sync
+from surefoot.commands.options import option
 from surefoot.commands.ui_page_state import WORKFLOW, compare_page_query
 from surefoot.reproduction.scratch import Scratch
 from surefoot.tracking import find_runs, mlflow_client

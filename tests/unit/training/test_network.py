@@ -216,7 +216,9 @@ def test_tied_weights_can_be_saved():
 )
 def test_network_without_weights(made, said, monkeypatch):
     makes = {"lazy": lambda: nn.LazyLinear(2), "meta": lambda: nn.Linear(2, 2, device="meta"), "empty": nn.Flatten}
-    monkeypatch.setattr("surefoot.training.network.find", lambda key, path: lambda shape, outputs: makes[made]())
+    monkeypatch.setattr(
+        "surefoot.training.network.find_function", lambda key, path: lambda shape, outputs: makes[made]()
+    )
     with pytest.raises(UserError, match=said):
         networks.build("some:network", {}, (2,), 2, 0)
 

@@ -16,7 +16,7 @@ from typing import Any
 from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
-from surefoot.commands import option
+from surefoot.commands.options import option
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search import study
 from surefoot.commands.search.in_checkout import check_out_start, try_values

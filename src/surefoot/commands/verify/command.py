@@ -8,7 +8,7 @@ from pathlib import Path
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import CannotSay, UserError
-from surefoot.commands import A_RUN, option
+from surefoot.commands.options import A_RUN, option
 from surefoot.commands.verify import trust
 from surefoot.commands.verify.account import check_keys, read_account
 from surefoot.commands.verify.made_again import some_epochs, whole_run
