@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import pipeline, scale, tables
 from benchmarks.workload import ROOT, Workload, call_worker
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 
 EPOCH_OVER_BARE = 1.05
@@ -73,7 +73,7 @@ def main() -> None:
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
 
-    params = load(ROOT / "params.yaml")
+    params = load_params(ROOT / "params.yaml")
     workloads = {"large": LARGE, "digits": digits(params, epochs=10)}
     if arguments.quick:
         workloads = {

@@ -17,7 +17,7 @@ from typing import Any
 
 from surefoot.base import paths
 from surefoot.data.batch_store import Store, open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 from surefoot.run.pinned_params import pin_by
 
@@ -26,7 +26,7 @@ Epoch = dict[str, float]  # its metrics, by the names that they have in MLflow
 
 def params(**changes: Any) -> Params:
     """What params.yaml says, but for some keys: `params(train__lr=0.1)` for `train.lr: 0.1`."""
-    values = load(paths.PARAMS).model_dump(mode="json")
+    values = load_params(paths.PARAMS).model_dump(mode="json")
     for name, value in changes.items():
         *sections, key = name.split("__")
         section = values
@@ -61,7 +61,7 @@ def _batched(values: str) -> Path:
     (there / "data").mkdir()
     (there / paths.RAW).symlink_to(here / paths.RAW)
     (there / paths.PARAMS).write_text(
-        json.dumps(load(paths.PARAMS).model_dump(mode="json") | json.loads(values))
+        json.dumps(load_params(paths.PARAMS).model_dump(mode="json") | json.loads(values))
     )  # JSON is YAML, too
     os.chdir(there)
     try:
@@ -86,7 +86,7 @@ def epochs(params: Params) -> Iterator[tuple[Epoch, Any]]:
 
     data = batches(params)
     plan = plan_run(params, data)
-    trainer, schedule = plan.trainer(), plan.schedule()
+    trainer, schedule = plan.trainer(), plan.make_schedule()
     metrics, epoch, steps = None, 0, 0
     while len(scheduled := schedule.next_epoch(metrics)):
         epoch += 1

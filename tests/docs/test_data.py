@@ -173,11 +173,11 @@ def test_an_example(tracked, monkeypatch, heading, example):
     assert "batched " in ran(tracked, "batch").out
     from surefoot.base import paths
     from surefoot.data.batch_store import open_store
-    from surefoot.params.reading import load
+    from surefoot.params.reading import load_params
     from surefoot.run.plan.planning import plan_run
 
     store = open_store(paths.BATCHES)
-    assert len(plan_run(load(paths.PARAMS), store).epoch_keys()) == 1
+    assert len(plan_run(load_params(paths.PARAMS), store).epoch_keys()) == 1
     assert store.index["shuffle"] == params["batch"].get("shuffle", "full")
     if "missing" in params["prepare"]:
         assert store.index["preparation"]["dropped"] == {"'churn' (the target) is missing": 1}

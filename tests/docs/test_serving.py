@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from tests.docs.test_data import ran, set_up
 from tests.helpers import PROJECT
 from tests.unit.serving.test_mlflow_model import app
@@ -76,4 +76,4 @@ def test_its_params_are_right(flowers):
         params["train"] |= YAML(typ="safe").load(block)["train"]
         with (flowers / "params.yaml").open("w") as file:
             YAML().dump(params, file)
-        load(flowers / "params.yaml")
+        load_params(flowers / "params.yaml")

@@ -10,7 +10,7 @@ import pytest
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import PROJECT, Workspace, make_workspace, run_queue
 
@@ -29,7 +29,7 @@ def test_every_setting_that_the_page_shows_is_one(tmp_path):
             path = tmp_path / "params.yaml"
             path.write_text((PROJECT / "params.yaml").read_text())
             apply_overrides(path, sweep["params.yaml"])
-            load(path)
+            load_params(path)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 from tests.helpers import PROJECT
 from tutorial import page
@@ -40,7 +40,7 @@ def test_every_experiment_is_on_the_page_and_the_other_way_round():
 
 
 def test_settings_that_commands_change_are_there_and_may_be_so():
-    values = load(PROJECT / "params.yaml").model_dump(mode="json")
+    values = load_params(PROJECT / "params.yaml").model_dump(mode="json")
     for command in COMMANDS:
         for key, value in re.findall(r"-S (\S+?)=(\S+)", command.text):
             *path, last = key.split(".")
@@ -53,7 +53,7 @@ def test_settings_that_commands_change_are_there_and_may_be_so():
 
 
 def test_settings_in_yaml_are_there_and_may_be_so():
-    values = load(PROJECT / "params.yaml").model_dump(mode="json")
+    values = load_params(PROJECT / "params.yaml").model_dump(mode="json")
     shown = [YAML(typ="safe").load(text) for language, text in FENCED.findall(PAGE) if language == "yaml"]
     assert len(shown) == 5
     for given in shown:
@@ -132,7 +132,7 @@ OF_THE_TEXT = {
 def test_the_rows_of_the_first_section_are_those_of_the_data():
     from tutorial import lab
 
-    splits = lab.batches(load(PROJECT / "params.yaml")).index["splits"]
+    splits = lab.batches(load_params(PROJECT / "params.yaml")).index["splits"]
     assert [splits[name]["rows"] for name in ("train", "validation", "test")] == [1259, 269, 269]
     assert 1259 + 2 * 269 == 1797
     assert -(-1259 // 64) == 20  # steps of an epoch

@@ -17,7 +17,7 @@ from PIL import Image
 
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from tests.helpers import Done, Workspace, copy_project
 from tests.served import check, mlflow_serves, network_says
 
@@ -260,7 +260,9 @@ def test_served_over_http_it_says_what_evaluate_computed(reproduced, tmp_path):
     (run,) = reproduced.runs()
     store = open_store(reproduced / "data/batches")
     said = network_says(
-        store, load(reproduced / "params.yaml").train.model, (reproduced / "models/model.safetensors").read_bytes()
+        store,
+        load_params(reproduced / "params.yaml").train.model,
+        (reproduced / "models/model.safetensors").read_bytes(),
     )
     test = pq.read_table(reproduced / "data/prepared/test.parquet").drop_columns(["digit"])
     rows = test.to_pylist()

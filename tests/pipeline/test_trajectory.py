@@ -236,9 +236,9 @@ def test_a_divergence_keeps_the_epochs_before_it(project, monkeypatch):
 
 def steps_per_epoch():
     from surefoot.data.batch_store import open_store
-    from surefoot.params.reading import load
+    from surefoot.params.reading import load_params
 
-    return plan_run(load(paths.PARAMS), open_store(paths.BATCHES)).inputs.steps_per_epoch
+    return plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES)).inputs.steps_per_epoch
 
 
 def test_an_mlflow_that_is_away_is_caught_up(project, monkeypatch, tmp_path):

@@ -343,7 +343,7 @@ def test_the_account_of_an_older_surefoot(project):
     (run,) = TrajectoryStore(project.workspace / ".surefoot").runs().values()
     kept = {*account, "description", "weights", "epoch_keys", "last", "best"}
     older = read_mark(run.identity, digests.canonical_json({n: v for n, v in run.plain().items() if n in kept}))
-    made = record.account(older, TrajectoryStore(project.workspace / ".surefoot"))
+    made = record.make_account(older, TrajectoryStore(project.workspace / ".surefoot"))
     assert ([epoch.plain() for epoch in made.epochs], made.incomplete) == (account["epochs"], None)
 
 

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from surefoot.base import paths
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from tests.helpers import PROJECT, make_workspace
 
 PREPARED = """\
@@ -150,7 +150,7 @@ def dvc_takes(path, text):
     """Whether every stage finds its params, as `dvc repro` looks for them."""
     (path / "params.yaml").write_text(text)
     dvc_yaml.add_what_dvc_needs()
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     for stage in Repo(str(path)).index.stages:
         for dep in stage.deps:
             if hasattr(dep, "params"):

@@ -16,7 +16,7 @@ from surefoot.base.user_code import FUNCTION
 NO_DATA = (".py", ".pyc", ".md", "~")  # what lies beside modules and decides nothing
 
 
-def modules(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
+def modules_behind(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
     """The project's modules behind `module:function`s and all that they import, with their files; and the packages from
     elsewhere that they import.
     """
@@ -41,19 +41,19 @@ def modules(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
     return own, packages
 
 
-def digests(own: dict[str, Path]) -> dict[str, str]:
+def module_digests(own: dict[str, Path]) -> dict[str, str]:
     """The digests of modules, by name, and of the data files beside them, by path."""
-    found = {name: digest(path) for name, path in own.items()}
+    found = {name: module_digest(path) for name, path in own.items()}
     found |= {name: sha256_file(path) for name, path in _data(own)}
     return dict(sorted(found.items()))
 
 
-def digest(path: Path) -> str:
+def module_digest(path: Path) -> str:
     """The digest of what a module does: comments, layout and docstrings don't count."""
     return sha256(ast.unparse(_PlainTexts().visit(_without_docstrings(path))).encode())
 
 
-def arithmetic(path: Path, package: str) -> str:
+def arithmetic_source(path: Path, package: str) -> str:
     """The source of a module without what decides no result.
 
     Beside comments, layout and docstrings that is what it says where it raises, as no result comes of that;

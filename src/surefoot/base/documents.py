@@ -40,10 +40,10 @@ def parse_document(kind: type[Kind], data: bytes) -> Kind:
     try:
         return kind.model_validate_json(data)
     except (ValidationError, RecursionError, MemoryError, ValueError) as error:
-        raise Malformed(where(error)) from None
+        raise Malformed(what_is_wrong(error)) from None
 
 
-def where(error: Exception) -> str:
+def what_is_wrong(error: Exception) -> str:
     """What is wrong with a document, in a line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -16,7 +16,7 @@ from surefoot.base.errors import UserError
 from surefoot.base.user_code import FUNCTION, nearest_name
 from surefoot.data import source_formats
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import lines_of, load
+from surefoot.params.reading import lines_of, load_params
 from surefoot.params.sections import Params
 from surefoot.reproduction import git
 from surefoot.training.machine_limits import too_many_threads
@@ -30,7 +30,7 @@ LISTS = {
 
 def main() -> None:
     """Check params.yaml; bring what DVC must know to it and to dvc.yaml."""
-    check_names(load(paths.PARAMS))
+    check_names(load_params(paths.PARAMS))
     for line in dvc_yaml.add_what_dvc_needs():
         terminal.print_lines(line)
     if dvc_yaml.PIPELINE.is_file() and (why := git.out_of_reach()):
@@ -100,7 +100,7 @@ def _no_function(path: str) -> str:
             return f"{path}: there is no module {module.partition('.')[0]}"
     except (ImportError, AttributeError, ValueError):
         return ""
-    own, _ = code_digests.modules([path])
+    own, _ = code_digests.modules_behind([path])
     top = module.partition(".")[0]
     if module not in own:
         return f"{path}: there is no module {module}" if top in own or (Path("src") / top).is_dir() else ""

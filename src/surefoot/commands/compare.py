@@ -51,7 +51,7 @@ def compare_runs(wanted: list[str], out: Path | None) -> list[str]:
     Raises:
         UserError: a run isn't there, or is meant twice; none has a metric yet; the picture can't be written.
     """
-    with find_runs.reading() as client:
+    with find_runs.reading_mlflow() as client:
         runs = [find_runs.find_run(client, name) for name in wanted]
         for number, run in enumerate(runs):
             if run.info.run_id in [other.info.run_id for other in runs[:number]]:
@@ -110,7 +110,9 @@ def _rows(
     columns = [{"run": run.info.run_name or "", "id": run.info.run_id[:8], "status": run.info.status} for run in runs]
     for column, run, of_run, intervals in zip(columns, runs, curves, ranges, strict=True):
         column |= {name: run.data.params.get(name, "-") for name in params}
-        column |= {f"test/{name}": text for name, text in page.figures(run.data.metrics | intervals, "test/").items()}
+        column |= {
+            f"test/{name}": text for name, text in page.metric_texts(run.data.metrics | intervals, "test/").items()
+        }
         for name, points in of_run.items():
             if name.startswith("validation/"):
                 pick = min if name.endswith(("loss", "mae", "rmse")) else max

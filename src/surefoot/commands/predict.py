@@ -22,7 +22,7 @@ from surefoot.base.errors import UserError
 from surefoot.base.wording import listed_names, number_of
 from surefoot.commands.options import A_RUN, option
 from surefoot.data.arrow_numpy import null_where
-from surefoot.data.batch_store import preparation
+from surefoot.data.batch_store import preparation_of_index
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of
 from surefoot.data.features import date_type, dates_of, transform
@@ -31,7 +31,7 @@ from surefoot.data.readers.array_columns import INPUT
 from surefoot.data.readers.open_source import open_rows
 from surefoot.data.readers.source import FILE, RowSource
 from surefoot.params.prepare_section import PrepareParams
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.serving import logged_network, model_description, rows_to_predict
@@ -86,7 +86,7 @@ def write_predictions(source: Path, out: Path | None, model: str | None = None, 
     if model and run:
         raise UserError("--model and --run: give one of them")
     _check_out(source, out)
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     opened = open_rows(params.prepare, source)
     with ExitStack() as stack:
         # A thread reads ahead: it must have ended when Python does.
@@ -141,7 +141,7 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
             " run (--run)"
         )
     chosen = params.train.model
-    description = {"factory": chosen.factory, "arguments": chosen.arguments, **preparation(index)}
+    description = {"factory": chosen.factory, "arguments": chosen.arguments, **preparation_of_index(index)}
     return Model(str(path), logged_network.network_with_weights(description, path), description)
 
 

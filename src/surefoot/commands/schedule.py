@@ -30,7 +30,7 @@ def main(out: Path | None) -> None:
     from surefoot.run.plan.planning import plan_run
 
     plan = plan_run(params, batches)
-    schedule = plan.schedule()
+    schedule = plan.make_schedule()
     history = _history(plan) if schedule.metric else []
     summary = Summary(len(schedule.columns))
     from surefoot.evaluation.plots import learning_rate

@@ -107,7 +107,7 @@ def _of_mlflow(wanted: str) -> list[str]:
     if not find_runs.ID.fullmatch(wanted):
         return []
     try:
-        with find_runs.reading() as client:
+        with find_runs.reading_mlflow() as client:
             identity = find_runs.find_run(client, wanted).data.tags.get(tag_names.IDENTITY)
     except UserError as error:
         if str(error).startswith(("there is no run", "MLflow at ")):

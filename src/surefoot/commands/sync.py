@@ -16,10 +16,10 @@ from surefoot.tracking import find_runs, mlflow_client, tag_names
 
 def main() -> None:
     """Bring to MLflow what it lacks of all runs."""
-    sync()
+    sync_runs()
 
 
-def sync(only: Collection[str] | None = None) -> None:
+def sync_runs(only: Collection[str] | None = None) -> None:
     """Bring each finished run to MLflow, the shorter ones first: a longer one links to the one that it goes on from.
 
     Args:
@@ -41,7 +41,7 @@ def sync(only: Collection[str] | None = None) -> None:
         )
 
 
-def lacking() -> set[str]:
+def lacking_runs() -> set[str]:
     """The identities of finished runs that MLflow doesn't have whole; those that were deleted there aren't among them.
 
     Raises:
@@ -54,7 +54,7 @@ def lacking() -> set[str]:
         return finished
     from mlflow.entities import ViewType
 
-    with find_runs.reading() as client:
+    with find_runs.reading_mlflow() as client:
         experiment = find_runs.experiment_id(client)
         for filtered, view in (
             (f"tags.`{tag_names.COMPLETE}` = 'true'", ViewType.ACTIVE_ONLY),
@@ -82,7 +82,7 @@ def _bring(run: RunRecord, store: TrajectoryStore, locks: locks.Locks) -> bool:
             f"left as it is, since what {store.run_path(run.identity)} says of it isn't whole: {name}: {lacks}"
         )
         return False
-    tracker = publish.publish(run, store, locks, anew=False)
+    tracker = publish.publish_run(run, store, locks, anew=False)
     if tracker.deleted:
         uri = mlflow_client.without_password(mlflow_client.store_uri())
         restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"

@@ -70,13 +70,13 @@ def serve(port: int, *, browser: bool = True) -> None:
 def _bring_lacking() -> None:
     """Bring the runs that MLflow lacks, as after an outage. What hinders that is printed, and stops nothing else."""
     try:
-        lacking = sync.lacking()
+        lacking = sync.lacking_runs()
         if lacking:
             terminal.print_lines(
                 f"MLflow lacks {len(lacking)} run{'s' if len(lacking) > 1 else ''}, or parts of"
                 f" {'them' if len(lacking) > 1 else 'it'}: these first"
             )
-            sync.sync(lacking)
+            sync.sync_runs(lacking)
     except UserError as error:
         terminal.print_lines(*error.args, kind="note")
 
@@ -130,13 +130,13 @@ def _run_server(uri: str, port: int) -> None:
     raise UserError(f"MLflow's server ended by itself, exit code {code}; what it said is above")
 
 
-def page() -> str:
+def comparison_page() -> str:
     """The part of the address after the server's: the latest comparison, or the run's page where there is but one.
 
     Raises:
         UserError: there is no store, or it can't be read.
     """
-    with find_runs.reading() as client:
+    with find_runs.reading_mlflow() as client:
         experiment = find_runs.experiment_id(client)
         runs, filtered = find_runs.latest_runs(client)
         if not experiment or not runs:
@@ -180,13 +180,13 @@ def _open(address: str) -> None:
 
 
 def latest_page(uri: str) -> str:
-    """`page`, or MLflow's list of experiments where there is nothing to compare yet, or the server is out of reach.
+    """`comparison_page`, or MLflow's list of experiments: where nothing is to compare, or the server is out of reach.
 
     Raises:
         UserError: the store is here and can't be read.
     """
     try:
-        return page()
+        return comparison_page()
     except UserError as error:
         path = mlflow_client.sqlite_file(uri)
         if path and path.exists():

@@ -90,7 +90,7 @@ class Store:
     @property
     def preparation(self) -> dict[str, Any]:
         """What a network's description says of its inputs and outputs, so that raw rows can be predicted."""
-        return preparation(self.index)
+        return preparation_of_index(self.index)
 
     def schema(self) -> dict[str, Any]:
         """What a network may want to know: the task, the classes, and of each input column its kind and its place in a
@@ -118,7 +118,7 @@ class Store:
         return RowOrder(len(self.train.targets), seed, epoch, *blocks)[: self.rows_per_epoch]
 
 
-def preparation(index: dict[str, Any]) -> dict[str, Any]:
+def preparation_of_index(index: dict[str, Any]) -> dict[str, Any]:
     """From an `index.json`, what it takes to bring raw rows to a network, and its outputs to answers."""
     known = index["preparation"] | index
     return {

@@ -30,7 +30,7 @@ from surefoot.data.dates import (
 from surefoot.data.number_notation import Notation, nulls_for_missing, told_notation
 from surefoot.data.readers.source import RowSource
 from surefoot.data.stray_texts import few_strays
-from surefoot.params.date_formats import CLOCK, ISO, is_time
+from surefoot.params.date_formats import CLOCK, ISO, is_time_format
 from surefoot.params.prepare_section import PrepareParams
 
 SAMPLE_ROWS = 1 << 12
@@ -142,7 +142,7 @@ def _form(texts: _Texts, column: str, prepare: PrepareParams, source: RowSource)
         form = _find(texts, column, are_dates, source)
     if form is None:
         return (ISO, MOMENT) if are_dates else None
-    if is_time(form):
+    if is_time_format(form):
         return form, TIME
     seen = read_dates(texts.distinct, form)
     if seen.zoned.any():

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from surefoot.data.arrow_numpy import is_text, numpy_values, text_array, whole_texts, with_nulls
-from surefoot.params.date_formats import CLOCK, ISO, is_time, pattern
+from surefoot.params.date_formats import CLOCK, ISO, format_pattern, is_time_format
 
 NO_ZONE_HERE = "has a time zone, and the others have none"
 ZONE_HERE = (
@@ -78,7 +78,7 @@ def read_dates(texts: pa.Array, form: str) -> DatesRead:
     distinct = pc.utf8_trim_whitespace(coded.dictionary)
     result, matched = _read(distinct, form)
     if form not in (ISO, CLOCK) and not matched.all():
-        iso, _ = _read(distinct, CLOCK if is_time(form) else ISO)
+        iso, _ = _read(distinct, CLOCK if is_time_format(form) else ISO)
         result = DatesRead(*(np.where(matched, one, other) for one, other in zip(result, iso, strict=True)))
     codes, valid = numpy_values(coded.indices)
     result = DatesRead(*(values[codes] for values in result))
@@ -87,7 +87,7 @@ def read_dates(texts: pa.Array, form: str) -> DatesRead:
 
 def _read(texts: pa.Array, form: str) -> tuple[DatesRead, NDArray[np.bool_]]:
     """What texts without nulls say, and which of them have the look of the format."""
-    expression = pattern(form)
+    expression = format_pattern(form)
     parts = pc.extract_regex(texts, expression)
     groups = set(re.findall(r"\?P<(\w)>", expression))
     matched = numpy_values(parts.is_valid())[0].astype(np.bool_)

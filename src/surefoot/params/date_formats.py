@@ -67,9 +67,9 @@ def check_format(text: str) -> str:
     return text
 
 
-def is_time(form: str) -> bool:
+def is_time_format(form: str) -> bool:
     """Whether a format has no date, but a time of the day."""
-    return re.search(r"\?P<[Yys]>", pattern(form)) is None
+    return re.search(r"\?P<[Yys]>", format_pattern(form)) is None
 
 
 def _written_out(text: str) -> str:
@@ -78,7 +78,7 @@ def _written_out(text: str) -> str:
 
 
 @lru_cache(64)
-def pattern(form: str) -> str:
+def format_pattern(form: str) -> str:
     """The regular expression (RE2's) of a format.
 
     A time may follow a date, and the name of a weekday may precede it.

@@ -13,7 +13,7 @@ from surefoot.base import code_digests, paths, writing
 from surefoot.base.errors import UserError
 from surefoot.base.reading import read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml, yaml_nodes
-from surefoot.params.reading import load, parse, values_of
+from surefoot.params.reading import load_params, parse_params, values_of
 from surefoot.params.sections import Params
 
 PIPELINE = Path("dvc.yaml")
@@ -27,14 +27,14 @@ def add_what_dvc_needs() -> list[str]:
     Raises:
         UserError: they can't be written, or in no simple way.
     """
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     said: list[str] = []
     if not PIPELINE.is_file():
         return said
     if lacking := _lacking():
         text = _with_defaults(paths.PARAMS.read_bytes().decode("utf-8-sig"), lacking)
         # A value may stand there in a way that no text can be put before, such as an alias.
-        if parse(text.encode()) != params:
+        if parse_params(text.encode()) != params:
             raise UserError(
                 f"{paths.PARAMS}: {' and '.join(lacking)}: DVC needs to find it there; give its default,"
                 f" {_shown(lacking)}"
@@ -52,7 +52,7 @@ def unwatched_code(params: Params, *stages: str) -> dict[str, list[str]]:
     text, functions, found = _text(), _functions(params), {}
     for stage in stages:
         deps = _dependencies(text, stage)
-        own, _ = code_digests.modules(functions[stage])
+        own, _ = code_digests.modules_behind(functions[stage])
         paths = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
         found[stage] = sorted(
             path.as_posix() for path in paths if deps is not None and not any(path.is_relative_to(dep) for dep in deps)

@@ -20,7 +20,7 @@ from surefoot.params.sections import Params
 LARGEST = 128 << 10  # bytes of params.yaml
 
 
-def load(path: Path) -> Params:
+def load_params(path: Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
@@ -54,11 +54,11 @@ def lines_of(path: Path) -> dict[str, int]:
 
 
 def values_of(path: Path) -> dict[str, Any]:
-    """What stands in a file that `load` takes, without defaults; merge keys (`<<`) followed."""
+    """What stands in a file that `load_params` takes, without defaults; merge keys (`<<`) followed."""
     return _read_yaml(path)[0]
 
 
-def parse(text: bytes) -> Params | None:
+def parse_params(text: bytes) -> Params | None:
     """The params that a text says; None where it isn't right, as an older commit's may be."""
     try:
         return Params.model_validate(from_yaml(text.decode()))

@@ -282,7 +282,7 @@ def _about(
 @contextmanager
 def _reaching_mlflow() -> "Iterator[MlflowClient]":
     try:
-        with find_runs.reading() as client:
+        with find_runs.reading_mlflow() as client:
             yield client
     except OSError as error:
         raise UserError(f"{KEY}: MLflow can't be read: {error}") from None

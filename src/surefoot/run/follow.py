@@ -27,7 +27,7 @@ LAST = "checkpoints/last.safetensors"
 
 
 @contextmanager
-def tracked(run: RunRecord, known: RunRecord, locks: Locks) -> Iterator[Tracker]:
+def tracked_run(run: RunRecord, known: RunRecord, locks: Locks) -> Iterator[Tracker]:
     """The MLflow run of a training; it ends as the training does, if that comes to no good end.
 
     `known`: what the store knows of it.
@@ -104,11 +104,11 @@ def follow_chain(
             record = reached.record
             history.append(record)
             note(history)
-            tracker.add(publish.points(record))
+            tracker.add(publish.epoch_points(record))
             if reached.trained:
                 _print_epoch(record, train.epochs)
             if train.save_every and len(history) % train.save_every == 0:
-                path = publish.checkpoint(len(history))
+                path = publish.checkpoint_path(len(history))
                 if path not in there:  # now, as `keep_states` may drop the state before the end
                     _save_checkpoint(chain, tracker, record, path)
             if pruned := judge(record):

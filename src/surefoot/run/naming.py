@@ -6,7 +6,7 @@ from typing import Any
 
 from surefoot.base import paths
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import parse
+from surefoot.params.reading import parse_params
 from surefoot.params.sections import NO_RESULT, Params
 from surefoot.reproduction import git
 
@@ -31,7 +31,7 @@ def run_name(params: Params, label: str | None) -> str:
     experiment's or trial's name.
     """
     now = flatten(params.model_dump(mode="json"))
-    committed = parse(git.committed_file(str(paths.PARAMS)) or b"")
+    committed = parse_params(git.committed_file(str(paths.PARAMS)) or b"")
     before = flatten(committed.model_dump(mode="json")) if committed else now
     told = _told(params)
     differs = [

@@ -57,17 +57,17 @@ def make_origin(
         data: digests of the training and validation arrays, their scale, how they are batched and shuffled, and what
             the factory was told of them.
     """
-    own, packages = code_digests.modules([factory])
-    of_loss, more = code_digests.modules(code_digests.functions_in(loss["name"]))
+    own, packages = code_digests.modules_behind([factory])
+    of_loss, more = code_digests.modules_behind(code_digests.functions_in(loss["name"]))
     return {
         "format": FORMAT,
         "seed": seed,
         "numerics": numerics,
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
         "code": {label: _digest(module) for label, module in TRAINING_CODE.items()},
-        "model": {"factory": factory, "arguments": arguments, "source": code_digests.digests(own)},
+        "model": {"factory": factory, "arguments": arguments, "source": code_digests.module_digests(own)},
         "first_state": digests.sha256(first_state),
-        "loss": {**loss, "source": code_digests.digests(of_loss)},
+        "loss": {**loss, "source": code_digests.module_digests(of_loss)},
         "optimizer": optimizer,
         "step": step,
         "average": average,
@@ -77,18 +77,18 @@ def make_origin(
     }
 
 
-def sources(*functions: str) -> dict[str, str]:
+def source_digests(*functions: str) -> dict[str, str]:
     """The digests of the project's own modules behind `module:function`s, of a network say, and of the data files
     beside them.
     """
-    own, _ = code_digests.modules(functions)
-    return code_digests.digests(own)
+    own, _ = code_digests.modules_behind(functions)
+    return code_digests.module_digests(own)
 
 
 def _digest(module: str) -> str:
     path = code_digests.module_file(module)
     assert path
-    return digests.sha256(code_digests.arithmetic(path, "surefoot").encode())
+    return digests.sha256(code_digests.arithmetic_source(path, "surefoot").encode())
 
 
 def _version(package: str) -> str:

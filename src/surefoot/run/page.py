@@ -26,7 +26,7 @@ def page_markdown(run: RunRecord, run_id: str, before: str = "") -> str:
         else f"of {run.epochs} epochs, not all are trained"
     )
     state += f", not complete: {run.incomplete}" if run.incomplete else ""
-    results = figures(run.results, "test/")
+    results = metric_texts(run.results, "test/")
     # The first lines are seen at once, the tables below on a click.
     first = [
         (
@@ -56,7 +56,7 @@ def page_markdown(run: RunRecord, run_id: str, before: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def figures(metrics: Mapping[str, float], prefix: str) -> dict[str, str]:
+def metric_texts(metrics: Mapping[str, float], prefix: str) -> dict[str, str]:
     """Metrics as texts, such as `0.967 [0.938, 0.983]` where `test/accuracy` has a `test_interval/accuracy_low` and
     `_high`; the prefix is left out.
     """

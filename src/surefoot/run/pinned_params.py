@@ -1,7 +1,7 @@
 """The params of this workspace, and numerics as they say."""
 
 from surefoot.base import paths
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 from surefoot.training import numerics
 
@@ -12,7 +12,7 @@ def load_and_pin() -> Params:
     Raises:
         UserError: a param is wrong; this machine can't compute so.
     """
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     pin_by(params)
     return params
 

@@ -8,7 +8,7 @@ from surefoot.base import digests, locks, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.params.train_section import registered_as
 from surefoot.run import page, start_from
-from surefoot.run.record import ACCOUNT, RunRecord, account
+from surefoot.run.record import ACCOUNT, RunRecord, make_account
 from surefoot.run.stored_network import stored_network
 from surefoot.serving import mlflow_model, onnx_export
 from surefoot.tracking import find_runs, tag_names
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from surefoot.run.trajectory_store import Record, TrajectoryStore
 
 
-def points(record: "Record") -> Iterator[Point]:
+def epoch_points(record: "Record") -> Iterator[Point]:
     """The metrics of an epoch, as they go to MLflow."""
     seconds = record["seconds"]
     values = record["metrics"] | {
@@ -32,12 +32,12 @@ def points(record: "Record") -> Iterator[Point]:
         yield Point(name, value, record["epoch"], record["ended"])
 
 
-def checkpoint(epoch: int) -> str:
+def checkpoint_path(epoch: int) -> str:
     """Where a run in MLflow has the network after an epoch (`train.save_every`)."""
     return f"checkpoints/epoch-{epoch:04}.safetensors"
 
 
-def publish(run: RunRecord, store: "TrajectoryStore", locks: locks.Locks, anew: bool = True) -> Tracker:
+def publish_run(run: RunRecord, store: "TrajectoryStore", locks: locks.Locks, anew: bool = True) -> Tracker:
     """Bring to MLflow all that it lacks of a finished run; the run stays open in the tracker that is returned, which
     says what it still lacks.
 
@@ -82,7 +82,7 @@ def describe_in_mlflow(tracker: Tracker, run: RunRecord) -> None:
 
 
 def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
-    """Leave plots for `publish`, now or by `surefoot sync` when MLflow is back."""
+    """Leave plots for `publish_run`, now or by `surefoot sync` when MLflow is back."""
     for name, data in plots.items():
         writing.write_bytes(store.path / "plots" / identity / name, data)
 
@@ -102,7 +102,7 @@ def publish_training(tracker: Tracker, run: RunRecord, store: "TrajectoryStore")
     for path, given in start_from.start_artifacts(run, store).items():
         if path not in tracker.artifacts(str(Path(path).parent)):
             tracker.artifact(path, given)
-    said = account(run, store)
+    said = make_account(run, store)
     if said:
         tracker.artifact(ACCOUNT, digests.canonical_json(said.plain()))
     if run.chosen:
@@ -117,7 +117,7 @@ def _publish_history(tracker: Tracker, run: RunRecord, store: "TrajectoryStore")
     records = [store.record(key) for key in run.epoch_keys]
     for record in records:
         if record:
-            tracker.add(points(record))
+            tracker.add(epoch_points(record))
     if not all(records):
         tracker.lack("its whole history", f"records of it are gone from {store.path}")
 
@@ -126,7 +126,7 @@ def _publish_checkpoints(tracker: Tracker, run: RunRecord, store: "TrajectorySto
     """The networks of the epochs that are to be kept, where they lack; those of the best, last and chosen one anew."""
     there = tracker.artifacts("checkpoints")
     saved = {
-        checkpoint(epoch): key
+        checkpoint_path(epoch): key
         for epoch, key in enumerate(run.epoch_keys, 1)
         if run.save_every and epoch % run.save_every == 0
     }
@@ -168,7 +168,7 @@ def _publish_model(tracker: Tracker, run: RunRecord, store: "TrajectoryStore", c
     )
     record = store.record(run.chosen)
     if record:
-        tracker.link(point for point in points(record) if "/" in point.name)
+        tracker.link(point for point in epoch_points(record) if "/" in point.name)
     if run.onnx and tracker.run_id:
         _publish_onnx(tracker, run, chosen)
 
@@ -190,11 +190,11 @@ def _publish_onnx(tracker: Tracker, run: RunRecord, chosen: bytes) -> None:
 
 def _edited_modules(run: RunRecord) -> str:
     """The modules of a run's network that aren't as they were when it was trained; empty where all are."""
-    from surefoot.run.origin import sources
+    from surefoot.run.origin import source_digests
 
     before = run.origin.model.source if run.origin else {}
     try:
-        now = sources(run.network["factory"])
+        now = source_digests(run.network["factory"])
     except (UserError, ImportError, OSError, SyntaxError):  # it is gone
         now = {}
     return ", ".join(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))

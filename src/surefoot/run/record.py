@@ -199,7 +199,7 @@ class Account(Document):
     model: Digest
 
 
-def account(run: RunRecord, store: "TrajectoryStore") -> Account | None:
+def make_account(run: RunRecord, store: "TrajectoryStore") -> Account | None:
     """The account of a finished run; None where the store lacks records of it, or an older Surefoot's mark the rest."""
     records = [store.record(key) for key in run.epoch_keys]
     if not run.last or not all(records) or run.origin is None or run.data is None or run.weights is None:

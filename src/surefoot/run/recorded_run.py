@@ -8,7 +8,7 @@ from surefoot.base import digests, paths, reading
 from surefoot.base.documents import Kind, Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.reproduction import patches
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -194,7 +194,7 @@ def find_recorded(wanted: str | None) -> Recorded:
     Raises:
         UserError: there is none, or there are several of that name; or MLflow can't be reached.
     """
-    with find_runs.reading() as client:
+    with find_runs.reading_mlflow() as client:
         found = find_runs.find_run(client, wanted) if wanted else _last(client)
         return Recorded(found, client)
 
@@ -207,7 +207,7 @@ def _last(client: "MlflowClient") -> "Run":
     # What DVC took from its run cache was marked long ago: of the runs with the model that lies here the last one, if
     # there is one.
     model = digests.sha256_file(paths.MODEL) if paths.MODEL.is_file() else None
-    params = flatten(load(paths.PARAMS).model_dump(mode="json"))
+    params = flatten(load_params(paths.PARAMS).model_dump(mode="json"))
     known = store.runs()
     present = [mark for mark in marks if model and mark.stem in known and known[mark.stem].weights == model]
     same = [mark for mark in present if known[mark.stem].description.params == params]

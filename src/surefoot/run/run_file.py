@@ -76,7 +76,7 @@ def write_run_file(plan: "Plan", run: RunRecord, segments: "Iterable[Segment]") 
         epoch_keys=run.epoch_keys,
         chosen_epoch=1 + run.epoch_keys.index(run.chosen),
         schedule=DrawnSchedule(
-            columns=plan.schedule().columns,
+            columns=plan.make_schedule().columns,
             steps_per_epoch=plan.inputs.steps_per_epoch,
             steps=points.steps.tolist(),
             values=points.values.tolist(),

@@ -93,7 +93,7 @@ def _code(factory: str) -> list[str]:
     """Surefoot itself, and the user's own modules and packages that make the network: the top module or package of
     each.
     """
-    own, _ = code_digests.modules([factory])
+    own, _ = code_digests.modules_behind([factory])
     tops = {name.partition(".")[0] for name in (factory.partition(":")[0], *own)} | {"surefoot"}
     paths = [path for top in tops if (path := code_digests.module_file(top))]
     return sorted(str(path.parent if path.name == "__init__.py" else path) for path in paths)

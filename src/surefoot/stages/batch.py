@@ -10,13 +10,13 @@ from surefoot.data.batch_writer import write_split
 from surefoot.data.order import RowOrder
 from surefoot.data.splits import SPLITS
 from surefoot.data.tables import read_schema, read_table
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 
 
 def main() -> None:
     """Read `data/prepared/`; write `data/batches/`."""
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     schema = read_schema(paths.PREPARED)
     shape, rows = _input_shape(params, schema), schema["rows"]
     # What a row that comes later needs, so that the model can be used on raw rows.

@@ -83,7 +83,7 @@ def _track(
     if known:
         store.mark_run(record)  # if MLflow is out of reach now, `surefoot sync` writes them
     publish.keep_plots(run.identity, pictures | {"schedule.png": _schedule_picture(params, run)}, store)
-    return publish.publish(record, store, Locks(store.path / "lock")).run_id
+    return publish.publish_run(record, store, Locks(store.path / "lock")).run_id
 
 
 def _schedule_picture(params: Params, run: RunFile) -> bytes:

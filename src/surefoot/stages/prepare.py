@@ -19,18 +19,18 @@ from surefoot.base.user_code import FUNCTION
 from surefoot.base.wording import listed_names, number_of
 from surefoot.data import column_notes, kept_preparation
 from surefoot.data.cleaning import describe_dropped
-from surefoot.data.readers.open_source import copies, open_source, passed_over
+from surefoot.data.readers.open_source import copied_files, files_passed_over, open_source
 from surefoot.data.readers.source import RowSource
 from surefoot.data.same_files import refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.params import dvc_yaml
 from surefoot.params.prepare_section import PrepareParams, SplitSource
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 
 
 def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     dvc_yaml.require_watched(params, "prepare")
     keep = kept_preparation.read_preparation(params.prepare)
     prepare = kept_preparation.as_kept(params.prepare, keep) if keep else params.prepare
@@ -61,13 +61,13 @@ def _open(each: SplitSource, prepare: PrepareParams) -> RowSource:
 
 def _notes_on_files(prepare: PrepareParams) -> Iterator[str]:
     for source in dict.fromkeys(each.source for each in prepare.sources):
-        if beside := passed_over(source):
+        if beside := files_passed_over(source):
             are = "is" if len(beside) == 1 else "are"
             yield (
                 f"note: {source}: passed over {number_of(len(beside), 'file')} that {are} no data:"
                 f" {listed_names(beside)}"
             )
-    if twice := copies(prepare.source):
+    if twice := copied_files(prepare.source):
         yield (
             f"note: {prepare.source}: the same as another part, byte for byte: {listed_names(twice)}; its rows may be"
             " in training and in the test"
@@ -126,7 +126,7 @@ def unwatched(prepare: PrepareParams) -> list[str]:
 def _watched(name: str) -> bool:
     if re.fullmatch(FUNCTION, name):
         # Other code of this project is watched, too: `dvc_yaml.require_watched` has seen to it.
-        return name.startswith("sources.") or bool(code_digests.modules([name])[0])
+        return name.startswith("sources.") or bool(code_digests.modules_behind([name])[0])
     # As the path is written: DVC follows a link in data/raw to a file, but none to a directory.
     path, raw = Path(os.path.abspath(name)), paths.RAW.absolute()  # noqa: PTH100
     if not path.is_relative_to(raw):

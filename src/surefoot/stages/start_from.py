@@ -1,7 +1,7 @@
 """start_from: the model that training starts from (`train.start_from`), looked up before anything is prepared."""
 
 from surefoot.base import errors, paths, terminal, writing
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run.find_start import find_start
 from surefoot.run.start_from import KEY
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -9,7 +9,7 @@ from surefoot.run.trajectory_store import TrajectoryStore
 
 def main() -> None:
     """Write `data/start_from/`."""
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     found = find_start(params, TrajectoryStore(paths.trajectory_store()))
     with writing.new_directory(paths.START_FROM) as out:
         for name, data in found.contents().items():

@@ -36,7 +36,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     params = load_and_pin()
     writing.remove_measured()
     dvc_yaml.require_watched(params, "train")
-    from surefoot.run.follow import follow_chain, open_chain, tracked
+    from surefoot.run.follow import follow_chain, open_chain, tracked_run
     from surefoot.run.plan.planning import plan_run
     from surefoot.run.record_training import begun_record, finished_record, note_epochs
 
@@ -48,7 +48,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         onnx_export.export(plan.first_network(), run.network, run.examples)
     store.mark_run(known)
     checks, locks = (check_parent, time_check(params.train.max_minutes)), Locks(store.path / "lock")
-    with tracked(run, known, locks) as tracker:
+    with tracked_run(run, known, locks) as tracker:
         with open_chain(plan, store, locks, tracker, checks) as chain:
             history, incomplete = follow_chain(chain, plan, tracker, judge, note_epochs(run, known, store))
             chosen = choose_epoch(params.train.select, history)

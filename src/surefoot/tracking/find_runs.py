@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from surefoot.base import paths
-from surefoot.base.documents import Document, Malformed, Number, parse_document, where
+from surefoot.base.documents import Document, Malformed, Number, parse_document, what_is_wrong
 from surefoot.base.errors import UserError
 from surefoot.base.reading import LARGEST_WHOLE, read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
@@ -53,7 +53,7 @@ class MLmodel(Document):
 
 
 @contextmanager
-def reading() -> "Iterator[MlflowClient]":
+def reading_mlflow() -> "Iterator[MlflowClient]":
     """A client of the store.
 
     Raises:
@@ -248,4 +248,4 @@ def run_of_model(mlmodel: bytes) -> str | None:
     except UnreadableYaml:
         raise Malformed("it isn't YAML") from None
     except ValueError as error:  # of pydantic, or as it isn't UTF-8
-        raise Malformed(where(error)) from None
+        raise Malformed(what_is_wrong(error)) from None

@@ -173,7 +173,7 @@ class Schedule:
             arguments[LENGTH[name]] = length
         if name in HIGHEST:
             arguments.setdefault(HIGHEST[name], [group["lr"] for group in self._optimizer.param_groups])
-        if name == PLATEAU and "mode" not in arguments and rises(self._metric or ""):
+        if name == PLATEAU and "mode" not in arguments and higher_is_better(self._metric or ""):
             arguments["mode"] = "max"
         for argument in ("lr_lambda", "scale_fn"):
             if argument in arguments:
@@ -207,12 +207,12 @@ class Schedule:
             raise UserError(f"{key}: {kind.__name__}({shown}) fails: {describe_error(error)}") from None
 
 
-def rises(metric: str) -> bool:
+def higher_is_better(metric: str) -> bool:
     """Whether larger values of a metric are better."""
     return "accuracy" in metric
 
 
-def epochs(schedule: Schedule) -> Iterator[np.ndarray]:
+def epochs_of_schedule(schedule: Schedule) -> Iterator[np.ndarray]:
     """All epochs of a schedule that follows no metric."""
     while len(values := schedule.next_epoch(None)):
         yield values

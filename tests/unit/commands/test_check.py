@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 from surefoot.base import writing
 from surefoot.base.errors import UserError
 from surefoot.commands import check
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.training.numerics import pin
 from tests.helpers import PROJECT, set_param
 
@@ -54,7 +54,7 @@ def params(tmp_path, monkeypatch):
 def test_a_name_that_there_is_not(params, key, text, said):
     set_param(params, key, text)
     with pytest.raises(UserError) as refused:
-        check.check_names(load(params))
+        check.check_names(load_params(params))
     where, line, rest = str(refused.value).split(":", 2)
     assert (where, rest.strip()[: len(said)]) == ("params.yaml", said)
     assert any(part in params.read_text().splitlines()[int(line) - 1] for part in key.split(".")[1:])
@@ -80,7 +80,7 @@ def test_a_name_that_has_no_use(params, source, key, text, formats):
     train = "train:\n  model: {factory: mine:build}\n  epochs: 1\n  lr: 0.1\n"
     params.write_text(f"prepare:\n  source: {source}\n  target: kind\n  {key}: {text}\n{train}")
     with pytest.raises(UserError, match=rf"^params\.yaml:\d+: prepare\.{key}.*: .* has no use {formats}; leave it out"):
-        check.check_names(load(params))
+        check.check_names(load_params(params))
 
 
 def test_names_that_have_a_use(params):
@@ -96,7 +96,7 @@ def test_names_that_have_a_use(params):
             f"prepare:\n  source: {source}\n  target: kind\n  {section}\ntrain:\n  model: {{factory: mine:build}}\n "
             " epochs: 1\n  lr: 0.1\n"
         )
-        check.check_names(load(params))
+        check.check_names(load_params(params))
 
 
 @pytest.mark.parametrize(
@@ -108,19 +108,19 @@ def test_threads_that_do_not_work(params, monkeypatch, numerics, threads, said):
     set_param(params, "numerics", numerics)
     set_param(params, "threads", str(threads))
     with pytest.raises(UserError, match=rf"^params\.yaml:\d+: threads: .*{said}"):
-        check.check_names(load(params))
+        check.check_names(load_params(params))
     with pytest.raises(UserError, match=rf"^params\.yaml: threads: .*{said}"):  # before anything is set
         pin(numerics, threads)
     monkeypatch.setattr("os.cpu_count", lambda: 1024)
     set_param(params, "numerics", "native")
-    check.check_names(load(params))
+    check.check_names(load_params(params))
 
 
 def test_names_that_there_are(params):
     set_param(params, "train.model.factory", "mine:build")
-    check.check_names(load(params))
+    check.check_names(load_params(params))
     writing.write_bytes(params, (PROJECT / "params.yaml").read_bytes())
-    check.check_names(load(params))
+    check.check_names(load_params(params))
 
 
 def test_the_names_are_torchs():
@@ -145,7 +145,7 @@ def test_the_names_are_torchs():
 def test_torch_is_not_imported_for_that(params):
     code = (
         "import sys; from pathlib import Path; from surefoot.commands import check; from surefoot.params.reading"
-        " import load; check.check_names(load(Path('params.yaml')))"
+        " import load_params; check.check_names(load_params(Path('params.yaml')))"
     )
     code += "; print('torch' in sys.modules)"
     done = subprocess.run(

@@ -17,7 +17,7 @@ import pytest
 from surefoot import cli
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from tests.helpers import Here
 from tests.served import network_says
 from tests.unit.serving.test_mlflow_model import TABLE, write_table
@@ -45,7 +45,7 @@ def trained(path, params):
 
 
 def said():
-    return network_says(open_store(paths.BATCHES), load(paths.PARAMS).train.model, paths.MODEL.read_bytes())
+    return network_says(open_store(paths.BATCHES), load_params(paths.PARAMS).train.model, paths.MODEL.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_another_model(table, predict, tmp_path):
     other = networks.build("networks.mlp:mlp", {"hidden": [8]}, store.input_shape, 2, seed=7)
     (tmp_path / "other.safetensors").write_bytes(networks.to_bytes(other.state_dict()))
     assert predict("test.csv", "--out", tmp_path / "out.csv", "--model", tmp_path / "other.safetensors")[0] == 0
-    said = network_says(store, load(paths.PARAMS).train.model, (tmp_path / "other.safetensors").read_bytes())
+    said = network_says(store, load_params(paths.PARAMS).train.model, (tmp_path / "other.safetensors").read_bytes())
     check(pd.read_csv(tmp_path / "out.csv"), said, ["n", "y"])
 
 

@@ -7,7 +7,7 @@ import pytest
 from surefoot import cli
 from surefoot.base import paths
 from surefoot.base.errors import UserError
-from surefoot.commands.sync import sync
+from surefoot.commands.sync import sync_runs
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from surefoot.tracking.mlflow_client import OutOfReach
@@ -47,7 +47,7 @@ AWAY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RE
 def said(capfd):
     capfd.readouterr()
     try:
-        sync()
+        sync_runs()
         error = ""
     except UserError as raised:
         error = str(raised)

@@ -131,11 +131,11 @@ def test_runs_that_mlflow_lacks_are_brought_first(here, tracked, no_plots, empty
     client = mlflow_client.connect()
     (run,) = client.search_runs([client.get_experiment_by_name("surefoot").experiment_id])
     client.delete_run(run.info.run_id)
-    assert sync.lacking() == set(), "somebody deleted it"
+    assert sync.lacking_runs() == set(), "somebody deleted it"
 
 
 def test_what_hinders_that_hinders_no_page(here, capfd, monkeypatch):
-    monkeypatch.setattr(sync, "lacking", lambda: {"x"})
+    monkeypatch.setattr(sync, "lacking_runs", lambda: {"x"})
     monkeypatch.setattr(ui, "SERVER", [sys.executable, "-c", "import sys; sys.exit(3)"])
     (here / "params.yaml").write_text("seed: [")
     with pytest.raises(UserError, match="ended by itself"):

@@ -35,7 +35,7 @@ def test_the_page_compares_the_latest_sweep(tracked):
     write_run(tracked, "old", 0.3, 0.9)
     for lr in (0.1, 0.2):
         write_run(tracked, "run", lr, 0.9, **{"surefoot.sweep": "it's a sweep"})
-    query, name, state, tag = view(tracked, ui.page())
+    query, name, state, tag = view(tracked, ui.comparison_page())
     assert query["compareRunsMode"] == "CHART"
     assert state["selectedColumns"] == [
         "params.`train.lr`",
@@ -52,14 +52,14 @@ def test_the_page_compares_the_latest_sweep(tracked):
     assert {card["metricSectionId"] for card in state["compareRunCharts"]} <= {
         section["uuid"] for section in state["compareRunSections"]
     }
-    assert ui.page()
-    assert view(tracked, ui.page())[3] == tag, "nothing is written where nothing is new"
+    assert ui.comparison_page()
+    assert view(tracked, ui.comparison_page())[3] == tag, "nothing is written where nothing is new"
 
 
 def test_the_page_compares_the_latest_runs_where_there_is_no_sweep(tracked):
     write_run(tracked, "swept", 0.3, 0.9, **{"surefoot.sweep": "sweep"})
     ids = [write_run(tracked, "run", lr) for lr in (0.1, 0.2)]
-    _, name, state, _ = view(tracked, ui.page())
+    _, name, state, _ = view(tracked, ui.comparison_page())
     assert name == "Latest runs"
     assert all(run_id in state["searchFilter"] for run_id in ids)
     assert any(card["displayName"].startswith("test/accuracy") for card in state["compareRunCharts"])
@@ -67,7 +67,7 @@ def test_the_page_compares_the_latest_runs_where_there_is_no_sweep(tracked):
 
 def test_the_page_of_a_single_run(tracked):
     run_id = write_run(tracked, "one", 0.1)
-    assert ui.page().partition("?")[0].endswith(f"/runs/{run_id}")
+    assert ui.comparison_page().partition("?")[0].endswith(f"/runs/{run_id}")
 
 
 @pytest.mark.parametrize("other", ["3.17.1", "4.0.0"])
@@ -76,7 +76,7 @@ def test_the_page_of_another_mlflow_has_no_charts_of_ours(tracked, monkeypatch, 
     for lr in (0.1, 0.2):
         write_run(tracked, "run", lr, 0.9, **{"surefoot.sweep": "a sweep"})
     monkeypatch.setattr(ui_page_state, "version", lambda package: other)
-    address, _, query = ui.page().partition("?")
+    address, _, query = ui.comparison_page().partition("?")
     assert address.endswith("/runs")
     assert dict(urllib.parse.parse_qsl(query)) == {
         "workflowType": "machine_learning",

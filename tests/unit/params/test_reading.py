@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from surefoot.base.errors import UserError
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.reference import json_schema
 from surefoot.params.sections import Params
 from tests.helpers import PROJECT, set_param
@@ -29,7 +29,7 @@ class File:
 
     def refused(self, *, line: int | None = None) -> str:
         with pytest.raises(UserError) as refusal:
-            load(self.path)
+            load_params(self.path)
         message = str(refusal.value)
         if line is not None:
             assert message.startswith(f"{self.path}:{line}: "), message
@@ -44,7 +44,7 @@ def file(tmp_path):
 
 
 def test_the_committed_file_is_right_and_every_key_of_it_is_given(file):
-    params = load(file.path)
+    params = load_params(file.path)
     assert params.train.lr == 0.01
     given_keys = flatten(parse_yaml(COMMITTED, file.path))
     known = flatten(params.model_dump())
@@ -84,7 +84,7 @@ def test_an_experiment_changes_the_line_that_it_sets(tmp_path):
 
 def test_params_are_frozen(file):
     with pytest.raises(ValueError, match="frozen"):
-        load(file.path).train.lr = 1.0
+        load_params(file.path).train.lr = 1.0
 
 
 def test_the_schema_for_editors_is_current():
@@ -300,7 +300,7 @@ def test_formats_of_dates_are_checked(file):
     set_param(file.path, "prepare.kinds", "{day: category}")
     assert "dates has a format for 'day', but by kinds it is a category" in file.refused(line=file.line("prepare:"))
     set_param(file.path, "prepare.kinds", "{day: date}")
-    load(file.path)
+    load_params(file.path)
 
 
 def test_more_than_two_faults_are_cut_short(file):
@@ -401,7 +401,7 @@ def test_an_argument_that_no_json_has_is_refused(file, key, value):
 
 def test_arguments_may_be_mappings_by_number(file):
     set_param(file.path, "train.model.arguments", "{hidden: {0: 1.0, 1: 2.5}}")
-    assert load(file.path).train.model.arguments == {"hidden": {0: 1.0, 1: 2.5}}
+    assert load_params(file.path).train.model.arguments == {"hidden": {0: 1.0, 1: 2.5}}
 
 
 def test_a_file_that_cannot_be_read_is_refused(file):
@@ -495,7 +495,7 @@ def check_same_meaning(path, key, text):
     path.write_text(COMMITTED.replace("{hidden: [256]}", "\n      value: 0"))
     set_param(path, key, text)
     try:
-        ours = load(path).model_dump()
+        ours = load_params(path).model_dump()
     except UserError:
         return
     theirs = parse_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -532,7 +532,7 @@ def test_an_encoding_that_is_none_of_files_is_refused(file, name):
 )
 def test_an_encoding_of_files_is_taken(file, name):
     set_param(file.path, "prepare.csv.encoding", name)
-    assert load(file.path).prepare.csv.encoding == name
+    assert load_params(file.path).prepare.csv.encoding == name
 
 
 def test_a_file_that_takes_long_to_read_is_refused_at_once(file):
@@ -542,7 +542,7 @@ def test_a_file_that_takes_long_to_read_is_refused_at_once(file):
 
 def test_one_thousandth_is_a_number(file):
     set_param(file.path, "train.lr", "1e-3")
-    assert load(file.path).train.lr == 0.001
+    assert load_params(file.path).train.lr == 0.001
 
 
 def test_every_field_says_what_it_means():

@@ -3,7 +3,7 @@
 import re
 
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.params.reference import params_page
 from surefoot.params.sections import Params
 from tests.helpers import PROJECT
@@ -28,7 +28,7 @@ def test_the_reference_is_current():
 def test_it_has_every_key_in_the_order_of_params_yaml():
     given = [
         key
-        for key in flatten(load(PROJECT / "params.yaml").model_dump(mode="json"))
+        for key in flatten(load_params(PROJECT / "params.yaml").model_dump(mode="json"))
         if not key.startswith("train.model.arguments.")
     ]
     leaves = [

@@ -15,7 +15,7 @@ import torch
 
 from surefoot.base import code_digests, digests, paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run import origin
 from surefoot.run.plan.planning import plan_run
 from surefoot.training import numerics
@@ -33,7 +33,7 @@ def batched(here):
 
 
 def keys():
-    plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
+    plan = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
     return digests.sha256(digests.canonical_json(plan.origin)), plan.epoch_keys()
 
 
@@ -142,7 +142,7 @@ def test_blocks_and_windows_count_where_rows_are_shuffled_so_and_only_there(batc
         text = (batched / "params.yaml").read_text()
         change(batched, f"{{size: 4{batch}}}", "{size: 4}")
         assert batched.stage("batch").code == 0
-        plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
+        plan = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
         (batched / "params.yaml").write_text(text)
         return digests.sha256(digests.canonical_json(plan.origin)), plan.identity
 
@@ -193,7 +193,7 @@ def test_the_version_of_a_package_that_makes_the_loss_counts(batched, monkeypatc
 
 def test_test_rows_do_not_count_but_make_another_run(batched):
     """A run in MLflow shows test metrics, so two of them can't be one run; nothing is trained twice, though."""
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     before = plan_run(params, open_store(paths.BATCHES))
     array = np.load(paths.BATCHES / "test/inputs.npy")
     np.save(paths.BATCHES / "test/inputs.npy", array + 1)
@@ -205,11 +205,11 @@ def test_test_rows_do_not_count_but_make_another_run(batched):
 
 def test_names_of_columns_and_classes_do_not_count_but_make_another_run(batched):
     """The model in MLflow takes columns by name and answers with a class's name."""
-    before = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
+    before = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
     (batched / "raw.csv").write_text((batched / "raw.csv").read_text().replace("a,b,kind", "length,width,kind"))
     for stage in ("prepare", "batch"):
         assert batched.stage(stage).code == 0
-    after = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
+    after = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
     assert after.epoch_keys() == before.epoch_keys()
     assert after.identity != before.identity
 
@@ -285,9 +285,9 @@ from surefoot.training import numerics
 numerics.pin("portable", 1)
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run.plan.planning import plan_run
-plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
+plan = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
 print(plan.identity, *plan.epoch_keys())
 """
 
@@ -413,7 +413,7 @@ def package(tmp_path, monkeypatch, request):
 
 
 def sources(package):
-    return origin.sources(f"{package.name}.network:build")
+    return origin.source_digests(f"{package.name}.network:build")
 
 
 def file(package, name):
@@ -484,7 +484,7 @@ def test_a_text_that_is_no_docstring_counts(package):
 def test_packages_that_are_imported_enter_with_their_version(package):
     path = file(package, "near")
     path.write_text(path.read_text() + "import safetensors\n")
-    own, packages = code_digests.modules([f"{package.name}.network:build"])
+    own, packages = code_digests.modules_behind([f"{package.name}.network:build"])
     assert packages == {"torch", "safetensors"}
     assert all(Path(found).is_relative_to(package) for found in own.values())
     assert origin._version("safetensors") == importlib.metadata.version("safetensors")
@@ -600,7 +600,9 @@ def test_the_training_code_is_all_that_it_imports(label):
 @pytest.mark.parametrize("label", origin.TRAINING_CODE)
 def test_no_sentence_counts(label):
     """What people read lies in other modules, or in a `raise`: other words train nothing anew."""
-    counts = ast.parse(code_digests.arithmetic(code_digests.module_file(origin.TRAINING_CODE[label]), "surefoot"))
+    counts = ast.parse(
+        code_digests.arithmetic_source(code_digests.module_file(origin.TRAINING_CODE[label]), "surefoot")
+    )
     texts = [node.value for node in ast.walk(counts) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not [text for text in texts if re.search("[a-z],? [a-z]", text)]
 
@@ -646,7 +648,7 @@ def test_the_source_of_a_schedule_of_the_users_is_part_of_the_run(batched, monke
         text = (batched / "params.yaml").read_text()
         (batched / "params.yaml").write_text(f"{text}  schedule: {schedule}\n")
         try:
-            return plan_run(load(paths.PARAMS), open_store(paths.BATCHES)).identity
+            return plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES)).identity
         finally:
             (batched / "params.yaml").write_text(text)
 

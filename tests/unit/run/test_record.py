@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from surefoot.base import digests
 from surefoot.base.documents import Malformed
 from surefoot.run.page import page_markdown
-from surefoot.run.record import VERSION, RunRecord, account, read_mark
+from surefoot.run.record import VERSION, RunRecord, make_account, read_mark
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import write_mark
 from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
@@ -134,16 +134,16 @@ def test_a_mark_of_before_is_read_and_lacks_nothing():
 
 
 def test_the_account_of_a_run_stays_the_same(store):
-    assert digests.canonical_json(account(store.run(IDENTITY), store).plain()) == ACCOUNT
+    assert digests.canonical_json(make_account(store.run(IDENTITY), store).plain()) == ACCOUNT
     store.mark_run(store.run(IDENTITY))
-    assert digests.canonical_json(account(store.run(IDENTITY), store).plain()) == ACCOUNT
+    assert digests.canonical_json(make_account(store.run(IDENTITY), store).plain()) == ACCOUNT
 
 
 def test_there_is_no_account_where_records_are_gone(store):
     store.record_path(TWO).unlink()
-    assert account(store.run(IDENTITY), store) is None
+    assert make_account(store.run(IDENTITY), store) is None
     unfinished = read(MARK | {"last": None, "best": None, "chosen": None, "weights": None})
-    assert account(unfinished, store) is None
+    assert make_account(unfinished, store) is None
 
 
 def test_the_page_of_a_mark_of_before():
@@ -213,7 +213,7 @@ def test_a_mutated_mark_is_refused_or_has_all_that_is_made_of_it(version, tmp_pa
         assert run.finished in (True, False)
         if run.finished and run.lacks() is None:
             page_markdown(run, "abc")
-            made = account(run, store)
+            made = make_account(run, store)
             assert made is None or made.identity == IDENTITY
             assert isinstance(run, RunRecord)
 

@@ -18,7 +18,7 @@ from surefoot.base.errors import Stopped
 from surefoot.base.paths import trajectory_store
 from surefoot.data.batch_store import open_store
 from surefoot.data.part_files import rows_of_parts
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run import start_from
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -177,7 +177,7 @@ def test_new_rows_alone(come):
     done = ran(come, "train")
     new = store.index["parts"][1]["rows"]["train"]
     assert f"; training on {new} new rows of {len(store.train.targets)}\n" in done.out
-    params = load(paths.PARAMS)
+    params = load_params(paths.PARAMS)
     plan = plan_run(params, store)
     assert plan.inputs.steps_per_epoch == -(-new // 8)
     trained = plan.inputs.batches

@@ -19,7 +19,7 @@ from surefoot.base import paths, writing
 from surefoot.base.errors import UserError
 from surefoot.commands import predict
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.serving import logged_network, predictor
 from surefoot.training import network as networks
 from tests.docs.test_data import ran
@@ -67,7 +67,7 @@ def logged(tracked, monkeypatch):
         (found,) = tracked.runs()
         model = mlflow.pyfunc.load_model(f"models:/{found.data.tags['surefoot.model_id']}")
         store = open_store(paths.BATCHES)
-        return model, store, network_says(store, load(paths.PARAMS).train.model, paths.MODEL.read_bytes())
+        return model, store, network_says(store, load_params(paths.PARAMS).train.model, paths.MODEL.read_bytes())
 
     return run
 

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from surefoot import cli
 from surefoot.base import paths, writing
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from tests.docs.test_data import ran
 from tests.helpers import PROJECT
 
@@ -247,4 +247,4 @@ def test_a_loss_for_counts_says_which_key_it_needs(project):
     assert "PoissonNLLLoss isn't for a scaled target" in project.stage("train").refused()
     project.change("prepare", normalize_target="none")
     project.run("prepare", "batch", "train")
-    assert load(paths.PARAMS).prepare.normalize_target == "none"
+    assert load_params(paths.PARAMS).prepare.normalize_target == "none"

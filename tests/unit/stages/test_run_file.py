@@ -14,7 +14,7 @@ import torch
 import networks.mlp
 from surefoot.base import digests, paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.run_file import read_run_file
 from surefoot.training.network import network_of, to_bytes
@@ -70,7 +70,7 @@ def test_a_network_is_built_as_often_as_needed(batched, built):
 
 def test_a_trainer_that_is_wanted_again_is_in_the_first_state(batched, built):
     """The one that was built already is given once: it is trained meanwhile."""
-    plan = plan_run(load(paths.PARAMS), open_store(paths.BATCHES))
+    plan = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
     assert len(built) == 2
     network = plan.first_network()
     trainer = plan.trainer()
@@ -84,7 +84,7 @@ def test_a_trainer_that_is_wanted_again_is_in_the_first_state(batched, built):
     first = to_bytes(again.state())
     assert digests.sha256(first) == plan.origin["first_state"]
     assert network_of(first) == network
-    assert plan.schedule().next_epoch(None).max() == 0.1, "whatever the optimizer went through"
+    assert plan.make_schedule().next_epoch(None).max() == 0.1, "whatever the optimizer went through"
 
 
 def test_it_is_the_same_bytes_on_every_run(trained):

@@ -26,7 +26,7 @@ def runs(tracked):
 
 
 def found(wanted):
-    with find_runs.reading() as client:
+    with find_runs.reading_mlflow() as client:
         return find_runs.find_run(client, wanted).info.run_id
 
 

@@ -105,7 +105,7 @@ def reached(monkeypatch):
     def reach(answer, what=lambda client: find_runs.find_run(client, RUN)):
         with server(answer) as address:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//somebody:secret@"))
-            with pytest.raises(UserError) as error, find_runs.reading() as client:
+            with pytest.raises(UserError) as error, find_runs.reading_mlflow() as client:
                 what(client)
             assert "secret" not in str(error.value)
             assert "\n" not in str(error.value)

@@ -144,10 +144,10 @@ def test_no_command_takes_it_for_a_run(tracked, tmp_path):
             recorded_run.find_recorded(name)
     with pytest.raises(UserError, match=told):
         compare.compare_runs(["run 1", "lr"], tmp_path / "x.png")
-    with find_runs.reading() as client:
+    with find_runs.reading_mlflow() as client:
         runs, _ = find_runs.latest_runs(client)
     assert {run.info.run_name for run in runs} == {"run 1", "run 2"}
-    assert "/runs?" in ui.page()
+    assert "/runs?" in ui.comparison_page()
     # A run of the same name is meant.
     tracked.client().set_tag(
         tracked.client().search_runs([parent.info.experiment_id], "attributes.run_name = 'run 1'")[0].info.run_id,

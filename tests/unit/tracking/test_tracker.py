@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from surefoot.base import locks
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run import naming
 from surefoot.tracking import mlflow_client, tracker
 from surefoot.tracking.description import param_name
@@ -77,7 +77,7 @@ def test_a_runs_name_begins_with_the_data_and_what_differs(here, monkeypatch, ed
     monkeypatch.setattr(naming.git, "committed_file", lambda path: PARAMS.encode())
     for key, value in edits.items():
         here.edit(key, value)
-    assert naming.run_name(load(here / "params.yaml"), label) == name
+    assert naming.run_name(load_params(here / "params.yaml"), label) == name
 
 
 # --- the default store

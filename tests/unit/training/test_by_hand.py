@@ -21,7 +21,8 @@ from tests.unit.training.by_hand import OPTIMIZERS, SETTINGS, compare, data, our
 def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr(code_digests, "digest", cache(code_digests.digest))  # of source that doesn't change meanwhile
+        # The source doesn't change meanwhile.
+        patch.setattr(code_digests, "module_digest", cache(code_digests.module_digest))
         yield
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from surefoot.base.errors import UserError
-from surefoot.training.schedule import Schedule, epochs
+from surefoot.training.schedule import Schedule, epochs_of_schedule
 from tests.unit.training import schedules_for_tests
 
 EPOCHS, STEPS = 5, 4
@@ -74,7 +74,7 @@ def by_hand(made, scheduler, per, *, epochs=EPOCHS, steps=STEPS, max_steps=math.
 def ours(schedule, metrics=None):
     """The same by `Schedule`."""
     if metrics is None:
-        return [rows.tolist() for rows in epochs(schedule)]
+        return [rows.tolist() for rows in epochs_of_schedule(schedule)]
     found, last = [], None
     for metric in [*metrics, None]:
         rows = schedule.next_epoch(last)

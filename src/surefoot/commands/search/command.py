@@ -24,7 +24,7 @@ from surefoot.commands.search.journal import known_or_new_journal
 from surefoot.commands.search.space import Distribution
 from surefoot.commands.search.study import Trial
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.reproduction import provenance
 
 FAILURES = 5  # so many first trials may fail before the search gives up
@@ -75,7 +75,7 @@ def main(texts: list[str], trials: int, metric: str, prune: str, name: str | Non
     if trials < 1:
         raise UserError(f"--trials {trials}: must be at least 1")
     _check_name(name)
-    if load(paths.PARAMS).train.max_minutes is not None or "train.max_minutes" in space:
+    if load_params(paths.PARAMS).train.max_minutes is not None or "train.max_minutes" in space:
         raise UserError(
             "train.max_minutes: a search by the clock would be another one on each machine; set it to null, and limit"
             " train.epochs or max_steps"
@@ -88,7 +88,9 @@ def main(texts: list[str], trials: int, metric: str, prune: str, name: str | Non
         "prune": prune,
         "seed": seed,
         "params": {
-            key: value for key, value in flatten(load(paths.PARAMS).model_dump(mode="json")).items() if key not in space
+            key: value
+            for key, value in flatten(load_params(paths.PARAMS).model_dump(mode="json")).items()
+            if key not in space
         },
     }
     name = name or f"search-{digests.sha256(digests.canonical_json(settings))[:6]}"
@@ -112,7 +114,7 @@ def _run(
     settings: dict[str, Any],
     wanted: int,
 ) -> None:
-    from surefoot.training.schedule import rises
+    from surefoot.training.schedule import higher_is_better
 
     source, journal = provenance.code_state(), home.with_suffix(".json")
     found = known_or_new_journal(journal, settings, base, source)
@@ -124,7 +126,7 @@ def _run(
         if done
         else f"search {name}: {wanted} trials"
     )
-    up = rises(settings["metric"])
+    up = higher_is_better(settings["metric"])
     data = True  # whether the batches may be others than those that are there
     while len(done) < wanted:
         values = study.suggest_values(space, done, settings["seed"], up)
@@ -165,7 +167,7 @@ def _check_keys(space: dict[str, Distribution], base: str) -> None:
             for value in given.values:
                 path.write_text(spaces.put_values(base, {key: value}), encoding="utf-8")
                 try:
-                    load(path)
+                    load_params(path)
                 except UserError as error:
                     # Another key may only be right together with this one.
                     fault = re.sub(r"^.*?params\.yaml:(\d+: )?", "", str(error).splitlines()[0]).strip()

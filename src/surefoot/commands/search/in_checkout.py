@@ -13,7 +13,7 @@ from surefoot.base.errors import CannotSay, UserError
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search.journal import SearchStart, code_at_start
 from surefoot.commands.search.study import Trial
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.reproduction import checkout, provenance
 
 
@@ -106,7 +106,7 @@ def try_values(
 
     writing.write_bytes(place / paths.PARAMS, spaces.put_values(base, values).encode())
     try:
-        load(place / paths.PARAMS)
+        load_params(place / paths.PARAMS)
     except UserError as error:
         return failed(str(error).splitlines()[0].removeprefix(f"{place}/"))
     writing.write_json(asked, question)

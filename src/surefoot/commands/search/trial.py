@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.base import errors, paths, writing
-from surefoot.params.reading import load
+from surefoot.params.reading import load_params
 from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.stopping import Pruned
 from surefoot.stages import train
@@ -45,7 +45,7 @@ def main() -> None:
     state, value, why = "complete", None, ""
     try:
         train.main(judge)
-        value = choose_epoch(load(paths.PARAMS).train.select, records)["metrics"].get(metric)
+        value = choose_epoch(load_params(paths.PARAMS).train.select, records)["metrics"].get(metric)
     except Pruned as pruned:
         state, why = "pruned", str(pruned)
     metrics = sorted({name for record in records for name in record["metrics"]})

@@ -51,7 +51,7 @@ def whole_run(remake: Remake, recorded: Recorded, account: Account) -> Findings:
     store = TrajectoryStore(remake.scratch.path / "store")
     _bring_start(remake, store, recorded, account)
     remake.reproduce("evaluate", store=store.path)
-    made = next((record.account(run, store) for run in store.runs().values() if run.last), None)
+    made = next((record.make_account(run, store) for run in store.runs().values() if run.last), None)
     if made is None:
         raise CannotSay("the stages ran again, but left no record of it")
     if made.incomplete:
@@ -232,7 +232,7 @@ def _first_difference(
         record = ours.record(said[epoch - 1]["key"])
         before = ours.state(record) if record and record["state"] == said[epoch - 1]["state"] else None
         if before is None:  # MLflow may have a checkpoint: the network without the optimizer
-            before = recorded.artifact(publish.checkpoint(epoch), reading.LARGEST_WEIGHTS)
+            before = recorded.artifact(publish.checkpoint_path(epoch), reading.LARGEST_WEIGHTS)
             again = network_of(again) if again is not None else None
         tensor = verdict.first_tensor(before, again) if before is not None and again is not None else None
         if tensor:

@@ -9,7 +9,7 @@ from typing import IO, Any
 from surefoot.base.errors import CannotSay
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import parse
+from surefoot.params.reading import parse_params
 from surefoot.reproduction import checkout, git, raw_data
 from surefoot.reproduction.scratch import Process, Scratch
 from surefoot.tracking import tracker
@@ -81,7 +81,7 @@ class Remake:
         """
         try:
             text = (self.path / "params.yaml").read_bytes()
-            params = parse(text)
+            params = parse_params(text)
             return flatten(params.model_dump(mode="json") if params else dict(from_yaml(text.decode())))
         except (OSError, UnreadableYaml, TypeError, ValueError):
             raise CannotSay("at its commit params.yaml can't be read") from None

@@ -154,7 +154,7 @@ def _files(path: Path) -> list[Path]:
     return [file for file in found if not is_beside(file, form)]
 
 
-def passed_over(source: str) -> list[str]:
+def files_passed_over(source: str) -> list[str]:
     """The files in a source's directories that lie beside the data, and aren't read."""
     path = Path(source)
     if not path.is_dir():
@@ -164,7 +164,7 @@ def passed_over(source: str) -> list[str]:
     return [str(entry) for directory in directories for entry in entries(directory) if is_beside(entry, form)]
 
 
-def copies(source: str) -> list[str]:
+def copied_files(source: str) -> list[str]:
     """The part files that are the same as one before, byte for byte."""
     path, found = Path(source), []
     by_size: dict[int, list[Path]] = {}

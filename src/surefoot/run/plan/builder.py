@@ -50,10 +50,10 @@ class Builder:
         if inputs.weights is not None:
             assert inputs.start
             load_start_weights(model, inputs.weights, str(inputs.start.note.name))
-        of_model = self._optimizer(model)
+        optimizer = self._optimizer(model)
         return Trainer(
             model,
-            of_model,
+            optimizer,
             inputs.training,
             inputs.validation,
             inputs.batches.batch_size,
@@ -61,15 +61,15 @@ class Builder:
             self.objective,
             StepSettings(**step_settings(train)),
             Average(model, **average_settings(train)) if average_settings(train) else None,
-            self.schedules(of_model)().columns,
+            self.schedule_maker(optimizer)().columns,
         )
 
-    def schedules(self, of_model: torch.optim.Optimizer) -> Callable[[], Schedule]:
-        """What makes the schedule for an optimizer, from its first step, whatever that optimizer does meanwhile."""
+    def schedule_maker(self, optimizer: torch.optim.Optimizer) -> Callable[[], Schedule]:
+        """A function that makes the schedule for an optimizer, from its first step, whatever that does meanwhile."""
         train = self.inputs.params.train
         parts = [part.model_dump() for part in train.schedule]
-        groups = [{**group, "params": [nn.Parameter(torch.zeros(1, 1))]} for group in of_model.param_groups]
-        idle = type(of_model)(groups)  # type: ignore[call-arg]
+        groups = [{**group, "params": [nn.Parameter(torch.zeros(1, 1))]} for group in optimizer.param_groups]
+        idle = type(optimizer)(groups)  # type: ignore[call-arg]
         return partial(Schedule, parts, idle, train.epochs, self.inputs.steps_per_epoch, train.max_steps)
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:

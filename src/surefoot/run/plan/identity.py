@@ -3,7 +3,7 @@
 from typing import Any
 
 from surefoot.base import code_digests, digests
-from surefoot.run.origin import make_origin, sources
+from surefoot.run.origin import make_origin, source_digests
 from surefoot.run.plan.builder import average_settings, optimizer_settings, step_settings
 from surefoot.run.plan.inputs import Inputs
 from surefoot.training import numerics
@@ -73,7 +73,7 @@ def identity_of(inputs: Inputs, origin: dict[str, Any]) -> str:
     )
     # A schedule of the user's by its source; nothing where it is torch's own.
     scheduled = code_digests.functions_in(ends["schedule"])
-    theirs = [sources(*scheduled)] if scheduled else []
+    theirs = [source_digests(*scheduled)] if scheduled else []
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
     data = inputs.batches.index["digest"]
     return digests.sha256(digests.canonical_json([origin, inputs.lr, ends, data, *theirs]))

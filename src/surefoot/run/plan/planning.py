@@ -18,7 +18,7 @@ from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Trainer
 from surefoot.training.machine_limits import check_precision
 from surefoot.training.network import network_of, takes_schema, to_bytes
-from surefoot.training.schedule import Schedule, epochs, rises
+from surefoot.training.schedule import Schedule, epochs_of_schedule, higher_is_better
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Plan:
     origin: dict[str, Any]
     inputs: Inputs
     builder: Builder
-    schedule: Callable[[], Schedule]
+    make_schedule: Callable[[], Schedule]
     """Gives the schedule from its first step."""
     _ready: list[Trainer]  # the one that was built already, until it is taken
 
@@ -47,17 +47,20 @@ class Plan:
         """The key at the end of each epoch, as far as they are known before anything is trained: none where the
         schedule follows a metric.
         """
-        schedule = self.schedule()
+        schedule = self.make_schedule()
         if schedule.metric:
             return []
-        return [segment.key for segment in all_segments(self.origin, epochs(schedule), 0, self.inputs.steps_per_epoch)]
+        return [
+            segment.key
+            for segment in all_segments(self.origin, epochs_of_schedule(schedule), 0, self.inputs.steps_per_epoch)
+        ]
 
     def chain(self, store: TrajectoryStore, **hooks: Any) -> Chain:
         """The chain of the run; `hooks` go to `Chain`."""
         params, steps = self.inputs.params, self.inputs.steps_per_epoch
         early = params.train.early_stopping
-        planned = cut_into_segments(self.origin, self.schedule().next_epoch, params.train.checkpoint_every, steps)
-        ends = early_stopping(**early.model_dump(), rises=rises(early.metric))
+        planned = cut_into_segments(self.origin, self.make_schedule().next_epoch, params.train.checkpoint_every, steps)
+        ends = early_stopping(**early.model_dump(), rises=higher_is_better(early.metric))
 
         def order(epoch: int) -> Any:
             return self.inputs.batches.order(params.seed, epoch)
@@ -80,8 +83,8 @@ def plan_run(params: Params, batches: Store) -> Plan:
     checks.check_codes(factory, batches.index["features"] or [], knows_schema)
     first_state, other = to_bytes(trainer.state()), builder.trainer()
     checks.check_same_first_state(factory, first_state, to_bytes(other.state()))
-    schedules = builder.schedules(other.optimizer)
+    make_schedule = builder.schedule_maker(other.optimizer)
     validated = checks.check_one_batch(inputs, other)
-    checks.check_followed_metrics(params, validated, schedules().metric)
-    origin = origin_of(inputs, first_state, schedules(), knows_schema)
-    return Plan(identity_of(inputs, origin), origin, inputs, builder, schedules, [trainer])
+    checks.check_followed_metrics(params, validated, make_schedule().metric)
+    origin = origin_of(inputs, first_state, make_schedule(), knows_schema)
+    return Plan(identity_of(inputs, origin), origin, inputs, builder, make_schedule, [trainer])

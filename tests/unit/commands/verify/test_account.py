@@ -44,7 +44,7 @@ def made(tmp_path_factory):
         (run,) = place.runs()
         store = TrajectoryStore(trajectory_store().resolve())
         (known,) = store.runs().values()
-        return record.account(known, store).plain(), dict(run.data.tags)
+        return record.make_account(known, store).plain(), dict(run.data.tags)
 
 
 def test_the_account_itself_is_read(made):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from surefoot.data.readers.open_source import copies
+from surefoot.data.readers.open_source import copied_files
 from tests.unit.data.readers.reading import read, refusal, source_of
 
 
@@ -289,7 +289,7 @@ def test_what_lies_beside_part_files(tmp_path):
     for name in ("_SUCCESS", "~$1.csv", "1.csv~", "1.csv.bak", "README"):
         (tmp_path / name).write_text("no data")
     assert len(read(tmp_path)[1]) == 120
-    assert copies(str(tmp_path)) == [str(tmp_path / "train.csv")]
+    assert copied_files(str(tmp_path)) == [str(tmp_path / "train.csv")]
     (tmp_path / "test.csv").write_text("a,b\n1,2\n")
     told = "holds splits, test.csv, train.csv, which aren't classes or parts; name each: prepare.test_source: "
     assert told in refusal(tmp_path), "also beside a sample of a submission"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from surefoot.data.readers import array_columns
-from surefoot.data.readers.open_source import passed_over
+from surefoot.data.readers.open_source import files_passed_over
 from tests.unit.data.readers.reading import read, read_arrays, refusal, source_of
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -144,7 +144,7 @@ def test_what_lies_beside_the_images_is_passed_over(folder):
     ):
         (folder / name).write_text("no image")
     assert len(read_arrays(folder)[1]) == 5
-    assert len(passed_over(str(folder))) == 10
+    assert len(files_passed_over(str(folder))) == 10
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "valid"), ("training", "testing")])
