@@ -565,7 +565,7 @@ def test_an_f_string_counts_the_same_by_each_python(tmp_path, text):
 
     def found(text):
         path.write_text(f"T = {text}\n")
-        return code_digests.digest(path), code_digests.arithmetic(path, "surefoot")
+        return code_digests.module_digest(path), code_digests.arithmetic_source(path, "surefoot")
 
     digest, arithmetic = found(text)
     assert not [node for node in ast.walk(ast.parse(arithmetic)) if isinstance(node, ast.JoinedStr)]
