@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, get_args
 from surefoot.base import digests, paths, reading
 from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import UserError
-from surefoot.base.paths import MODEL, repository_root
 from surefoot.base.user_code import FUNCTION
 from surefoot.data import kept_preparation
 from surefoot.data.kept_preparation import KeptPreparation
@@ -120,15 +119,16 @@ def _in_workspace() -> bytes | None:
     Raises:
         UserError: dvc.lock names one that isn't here; or it can't be read.
     """
-    named = dvc_lock.recorded_md5("train", "outs", MODEL)
+    named = dvc_lock.recorded_md5("train", "outs", paths.MODEL)
     # In a checkout that a search works in, the model is in the repository that it was made from.
-    paths = (MODEL, dvc_lock.cached_file(named), repository_root() / MODEL)
-    path = next((path for path in paths if path and os.path.lexists(path)), None)
+    places = (paths.MODEL, dvc_lock.cached_file(named), paths.repository_root() / paths.MODEL)
+    path = next((place for place in places if place and os.path.lexists(place)), None)
     if path is not None:
         return _weights(path)
     if named:
         raise UserError(
-            f"{KEY}: {PREVIOUS}: {MODEL}, which dvc.lock names, isn't here: `dvc pull` brings it where a remote has it",
+            f"{KEY}: {PREVIOUS}: {paths.MODEL}, which dvc.lock names, isn't here: `dvc pull` brings it where a remote"
+            " has it",
             f"or train from fresh weights ({KEY}: null), or name another start",
         )
     return None

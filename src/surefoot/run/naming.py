@@ -10,6 +10,8 @@ from surefoot.params.reading import parse_params
 from surefoot.params.sections import NO_RESULT, Params
 from surefoot.reproduction import git
 
+NOT_GIVEN = object()
+
 
 def group_names(params: Params) -> list[str]:
     """What to call each group of the optimizer: its pattern.
@@ -68,9 +70,6 @@ def _told(params: Params) -> dict[str, str]:
         "train.epochs": f"epochs={train.epochs}",
         "train.start_from": f"from {train.start_from[:32]}" if train.start_from else "",
     }
-
-
-NOT_GIVEN = object()
 
 
 def _short(value: Any) -> str:

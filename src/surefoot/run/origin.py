@@ -6,8 +6,9 @@ from typing import Any
 
 from surefoot.base import code_digests, digests
 
-# The code of Surefoot's that computes a state, by labels that stay when a module is moved or renamed. A change to any
-# other module can't change a bit of it.
+# The code of Surefoot's that computes a state, by labels that stay when a module is moved or renamed. Other modules
+# choose what it computes from: rows, settings, first weights. These are in the origin by their values; who changes how
+# they are chosen counts FORMAT up.
 TRAINING_CODE = {
     "average": "surefoot.training.weight_average",
     "linear": "surefoot.training.openblas_linear",

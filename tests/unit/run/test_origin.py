@@ -574,6 +574,23 @@ def test_an_f_string_counts_the_same_by_each_python(tmp_path, text):
         assert (found(other)[1] == arithmetic) is (other == text)
 
 
+# What else lies in training/: each by why no bit of a state comes of it.
+NO_STATE = {
+    "divergence": "it is asked once a step has failed",
+    "machine_limits": "it refuses",
+    "preflight": "it refuses; weights to start from are in the first state",
+    "probabilities": "of a trained network's outputs",
+    "range_test": "its steps are no run's",
+    "schedule": "its values are in the keys",
+}
+
+
+def test_a_module_of_training_counts_or_no_bit_comes_of_it():
+    there = {path.stem for path in (PROJECT / "src/surefoot/training").glob("*.py")} - {"__init__"}
+    of_training = [name for name in origin.TRAINING_CODE.values() if name.startswith("surefoot.training.")]
+    assert there == NO_STATE.keys() | {name.rpartition(".")[2] for name in of_training}
+
+
 # What digested modules import, beside each other: it carries no number.
 HARMLESS = {
     "surefoot.base.errors",
@@ -590,7 +607,7 @@ def test_the_training_code_is_all_that_it_imports(label):
     for node in ast.walk(ast.parse(source_of(label))):
         if isinstance(node, ast.Import):
             assert not any(name.name.startswith("surefoot") for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("surefoot"):
+        elif isinstance(node, ast.ImportFrom) and (node.level or node.module.startswith("surefoot")):
             assert node.module in {*origin.TRAINING_CODE.values(), *HARMLESS}
             for name in node.names:
                 assert not name.asname
