@@ -74,9 +74,7 @@ def main(lowest: float, highest: float, steps: int | None, out: Path | None) -> 
     bar = terminal.progress_bar(lrs, name="lr-find", total=steps, unit="step", leave=False)
     remedies = inputs.remedies()
     try:
-        curve = test.range_test(
-            trainer, inputs.lr, bar, steps, lambda epoch: batches.order(params.seed, epoch), inputs.steps_per_epoch
-        )
+        curve = test.range_test(trainer, inputs.lr, bar, steps, plan.order, inputs.steps_per_epoch)
     except test.NeverFinite as error:
         raise UserError(f"{error}{remedies.replace(', or ', '; try ', 1)}") from None
     _check_curve(curve, lowest, highest, steps, remedies)

@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 
 from surefoot.base import digests, paths
-from surefoot.base.errors import Stopped
+from surefoot.base.errors import Stopped, UserError
 from surefoot.base.paths import trajectory_store
+from surefoot.commands import lr_find
 from surefoot.data.batch_store import open_store
 from surefoot.data.part_files import rows_of_parts
 from surefoot.params.reading import load_params
@@ -24,6 +25,7 @@ from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from surefoot.stages import train
+from surefoot.training import range_test
 from tests.helpers import Workspace, make_workspace, run_queue
 
 PARAMS = """\
@@ -188,6 +190,24 @@ def test_new_rows_alone(come):
     assert mark().origin.plain()["data"]["only"] == [
         [store.index["parts"][0]["rows"]["train"], len(store.train.targets)]
     ]
+
+
+def test_the_range_test_takes_new_rows_alone(come, monkeypatch):
+    come.edit("train.rows", "new")
+    asked = []
+
+    def curve(trainer, lr, lrs, steps, order, steps_per_epoch):
+        asked.extend([sorted(order(1).indices().tolist()), steps_per_epoch])
+        raise range_test.NeverFinite("it has been asked")
+
+    monkeypatch.setattr(range_test, "range_test", curve)
+    with pytest.raises(UserError, match="it has been asked"):
+        lr_find.main(lowest=1e-6, highest=10.0, steps=None, out=None)
+    plan = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
+    new = plan.inputs.batches.rows_per_epoch
+    assert 0 < new < len(plan.inputs.batches.train.targets)
+    assert asked == [sorted(plan.order(1).indices().tolist()), -(-new // 8)]
+    assert len(asked[0]) == new
 
 
 def halt_after(monkeypatch, segments):

@@ -6,6 +6,7 @@ from typing import Any
 
 from surefoot.base import paths
 from surefoot.data.batch_store import Store
+from surefoot.data.order import RowOrder, RowOrderAmong
 from surefoot.params.sections import Params
 from surefoot.run.chain import Chain
 from surefoot.run.early_stopping import early_stopping
@@ -55,17 +56,17 @@ class Plan:
             for segment in all_segments(self.origin, epochs_of_schedule(schedule), 0, self.inputs.steps_per_epoch)
         ]
 
+    def order(self, epoch: int) -> RowOrder | RowOrderAmong:
+        """The rows of an epoch, in the order in which they are trained on."""
+        return self.inputs.batches.order(self.inputs.params.seed, epoch)
+
     def chain(self, store: TrajectoryStore, **hooks: Any) -> Chain:
         """The chain of the run; `hooks` go to `Chain`."""
         params, steps = self.inputs.params, self.inputs.steps_per_epoch
         early = params.train.early_stopping
         planned = cut_into_segments(self.origin, self.make_schedule().next_epoch, params.train.checkpoint_every, steps)
         ends = early_stopping(**early.model_dump(), rises=higher_is_better(early.metric))
-
-        def order(epoch: int) -> Any:
-            return self.inputs.batches.order(params.seed, epoch)
-
-        return Chain(planned, self.inputs.epochs, store, self.trainer, order, ends=ends, **hooks)
+        return Chain(planned, self.inputs.epochs, store, self.trainer, self.order, ends=ends, **hooks)
 
 
 def plan_run(params: Params, batches: Store) -> Plan:
