@@ -10,7 +10,7 @@ from surefoot.base.documents import Malformed
 from surefoot.base.errors import UserError
 from surefoot.commands.options import A_RUN, option
 from surefoot.run import page
-from surefoot.tracking import find_runs
+from surefoot.tracking import find_runs, intervals_artifact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,10 +82,11 @@ def compare_runs(wanted: list[str], out: Path | None) -> list[str]:
 
 def _intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
     try:
-        return find_runs.recorded_intervals(client, run)
+        return intervals_artifact.recorded_intervals(client, run)
     except Malformed as error:
         raise UserError(
-            f"{find_runs.INTERVALS} of the run {run.info.run_name} ({run.info.run_id}) in MLflow is damaged: {error}"
+            f"{intervals_artifact.ARTIFACT} of the run {run.info.run_name} ({run.info.run_id}) in MLflow is damaged:"
+            f" {error}"
         ) from None
 
 

@@ -6,18 +6,22 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import requires
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from surefoot.base import terminal
 from surefoot.base.errors import CannotSay
-from surefoot.reproduction.environment import installed_packages
 from surefoot.reproduction.scratch import Scratch
 
 PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.+!_-]*)")
 NEVER_BUILT = ("pip", "setuptools", "wheel", "surefoot")
+
+
+def installed_packages() -> str:
+    """Every installed distribution as `name==version`, a line each, sorted: `environment/requirements.txt` of a run."""
+    return "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions() if found.name}))
 
 
 def other_packages(recorded: str, installed: str, versions: dict[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from surefoot.data.batch_store import Store
 from surefoot.data.cleaning import describe_dropped
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
-from surefoot.reproduction import dvc_lock, environment, patches, provenance, raw_data
+from surefoot.reproduction import dvc_lock, machine, packages, patches, provenance, raw_data
 from surefoot.run import naming, new_rows
 from surefoot.run.record import VERSION, DataDigests, Origin, RunNetwork, RunRecord
 from surefoot.run.start_note import StartNote
@@ -53,8 +53,8 @@ def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> De
             "surefoot.data.dropped": describe_dropped(preparation["dropped"]) if preparation["dropped"] else "",
         },
         texts={
-            "environment/requirements.txt": environment.installed_packages(),
-            "environment/machine.json": json.dumps(environment.describe_machine(), indent=2) + "\n",
+            "environment/requirements.txt": packages.installed_packages(),
+            "environment/machine.json": json.dumps(machine.describe_machine(), indent=2) + "\n",
         },
     )
 

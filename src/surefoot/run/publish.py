@@ -11,7 +11,7 @@ from surefoot.run import page, start_from
 from surefoot.run.record import ACCOUNT, RunRecord, make_account
 from surefoot.run.stored_network import stored_network
 from surefoot.serving import mlflow_model, onnx_export
-from surefoot.tracking import find_runs, tag_names
+from surefoot.tracking import intervals_artifact, tag_names
 from surefoot.tracking.metric_points import Point
 from surefoot.tracking.tracker import Tracker
 
@@ -60,14 +60,16 @@ def publish_run(run: RunRecord, store: "TrajectoryStore", locks: locks.Locks, an
 
 def _publish_results(tracker: Tracker, run: RunRecord) -> None:
     """The test metrics, and their intervals as an artifact."""
-    tracker.results({name: value for name, value in run.results.items() if not name.startswith(find_runs.INTERVAL)})
+    tracker.results(
+        {name: value for name, value in run.results.items() if not name.startswith(intervals_artifact.PREFIX)}
+    )
     ranges: dict[str, dict[str, float]] = {}
     for name, value in run.results.items():
-        if name.startswith(find_runs.INTERVAL):
-            metric, _, end = name.removeprefix(find_runs.INTERVAL).rpartition("_")
+        if name.startswith(intervals_artifact.PREFIX):
+            metric, _, end = name.removeprefix(intervals_artifact.PREFIX).rpartition("_")
             ranges.setdefault(metric, {})[end] = value
     if ranges:
-        tracker.artifact(find_runs.INTERVALS, digests.canonical_json({"test": ranges}))
+        tracker.artifact(intervals_artifact.ARTIFACT, digests.canonical_json({"test": ranges}))
 
 
 def describe_in_mlflow(tracker: Tracker, run: RunRecord) -> None:

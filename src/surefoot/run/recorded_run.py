@@ -12,7 +12,7 @@ from surefoot.params.reading import load_params
 from surefoot.reproduction import patches
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import find_runs, tag_names
+from surefoot.tracking import find_runs, intervals_artifact, tag_names
 from surefoot.tracking.mlflow_client import Failure
 from surefoot.tracking.patch_artifact import PATCH
 
@@ -129,11 +129,11 @@ class Recorded:
             CannotSay: they aren't what they should be, or MLflow can't be reached any more.
         """
         try:
-            return find_runs.recorded_intervals(self.client, self.run)
+            return intervals_artifact.recorded_intervals(self.client, self.run)
         except Failure as error:
             raise CannotSay(f"MLflow can't be read: {error}") from None
         except Malformed as error:
-            raise CannotSay(f"its {find_runs.INTERVALS} in MLflow is damaged: {error}") from None
+            raise CannotSay(f"its {intervals_artifact.ARTIFACT} in MLflow is damaged: {error}") from None
 
     def account(self) -> bytes:
         """`trajectory.json`, as it is (`account.read_account`).

@@ -18,7 +18,7 @@ from surefoot.run.new_record import new_record
 from surefoot.run.pinned_params import load_and_pin
 from surefoot.run.run_file import RunFile, read_run_file
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import find_runs, mlflow_client, tracker
+from surefoot.tracking import intervals_artifact, mlflow_client, tracker
 
 if TYPE_CHECKING:
     from surefoot.evaluation.metrics import Scored
@@ -52,7 +52,7 @@ def main() -> None:
     with writing.new_directory(paths.PLOTS) as out:
         for name, picture in pictures.items():
             writing.write_bytes(out / name, picture)
-    results = {f"test/{name}": value for name, value in found.items()} | find_runs.interval_ends(ends)
+    results = {f"test/{name}": value for name, value in found.items()} | intervals_artifact.interval_ends(ends)
     run_id = _track(params, batches, run, results, pictures)
     terminal.print_lines(
         "", *summary.summary_table(len(tested.actual), found, ranges, _last_commits()), *_places(run_id)

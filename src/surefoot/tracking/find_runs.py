@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from surefoot.base import paths
-from surefoot.base.documents import Document, Malformed, Number, parse_document, what_is_wrong
+from surefoot.base.documents import Document, Malformed, what_is_wrong
 from surefoot.base.errors import UserError
 from surefoot.base.reading import LARGEST_WHOLE, read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
@@ -21,29 +21,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# The artifact with the intervals of test metrics: as metrics they would be a chart of one bar for each end.
-INTERVALS = "intervals.json"
-INTERVAL = "test_interval/"
 ID = re.compile("[0-9a-f]{1,64}")  # or the start of one
 LARGEST_MLMODEL = 2 << 20  # bytes
 LATEST = 20  # runs that are compared where no sweep says which
-
-
-class Interval(Document):
-    """The ends of an interval."""
-
-    low: Number
-    high: Number
-
-
-class Intervals(Document):
-    """`intervals.json`: the intervals of a run's test metrics, by name."""
-
-    test: dict[str, Interval]
-
-    def ends(self) -> dict[str, float]:
-        """Of each, as `test_interval/accuracy_low`."""
-        return interval_ends({name: {"low": ends.low, "high": ends.high} for name, ends in self.test.items()})
 
 
 class MLmodel(Document):
@@ -181,24 +161,6 @@ def _by_id(client: "MlflowClient", wanted: str) -> "list[Run]":
 
 def _all(client: "MlflowClient", *filters: str) -> "list[Run]":
     return list({run.info.run_id: run for filtered in filters for run in search_runs(client, filtered)}.values())
-
-
-def recorded_intervals(client: "MlflowClient", run: "Run") -> dict[str, float]:
-    """The ends of the intervals of a run's test metrics, as `test_interval/accuracy_low`.
-
-    Raises:
-        Failure: MLflow is out of reach.
-        Malformed: what it has of them isn't that.
-    """
-    # An older Surefoot had them as metrics.
-    as_metrics = {name: value for name, value in run.data.metrics.items() if name.startswith(INTERVAL)}
-    data = None if as_metrics else read_artifact(client, run, INTERVALS)
-    return as_metrics if data is None else parse_document(Intervals, data).ends()
-
-
-def interval_ends(ranges: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The ends of the intervals of test metrics by name, as `test_interval/accuracy_low`."""
-    return {f"{INTERVAL}{name}_{end}": value for name, ends in ranges.items() for end, value in ends.items()}
 
 
 def read_artifact(client: "MlflowClient", run: "Run", path: str, largest: int = LARGEST_WHOLE) -> bytes | None:

@@ -11,11 +11,11 @@ from surefoot.base.documents import Malformed, parse_document
 from surefoot.commands.search.in_checkout import Answer
 from surefoot.commands.search.journal import Journal
 from surefoot.commands.verify.made_again import BatchIndex, MetricsFile
-from surefoot.reproduction.environment import Machine
+from surefoot.reproduction.machine import Machine
 from surefoot.run.record import Account, RunRecord
 from surefoot.run.start_note import Seen, StartNote
 from surefoot.run.trajectory_store import StateRecord
-from surefoot.tracking.find_runs import Intervals
+from surefoot.tracking.intervals_artifact import Intervals
 from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
 
 SEEN = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from surefoot.reproduction import dvc_lock, environment, patches, provenance, raw_data
+from surefoot.reproduction import dvc_lock, packages, patches, provenance, raw_data
 
 
 def git(path, *arguments):
@@ -306,6 +306,6 @@ def test_a_lock_that_says_nothing(repository, lock):
 
 
 def test_packages_are_named_with_their_versions():
-    lines = environment.installed_packages().splitlines()
+    lines = packages.installed_packages().splitlines()
     assert f"torch=={version('torch')}" in lines
     assert lines == sorted(set(lines))

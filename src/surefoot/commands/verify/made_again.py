@@ -21,7 +21,7 @@ from surefoot.run.record import Account
 from surefoot.run.recorded_run import Recorded
 from surefoot.run.start_note import StartNote
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking.find_runs import Intervals
+from surefoot.tracking.intervals_artifact import Intervals
 
 
 class MetricsFile(Document):

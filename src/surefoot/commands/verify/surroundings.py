@@ -9,7 +9,7 @@ from surefoot.base.errors import CannotSay
 from surefoot.commands.verify import trust
 from surefoot.commands.verify.remake import Remake
 from surefoot.reproduction import packages
-from surefoot.reproduction.environment import Machine
+from surefoot.reproduction.machine import Machine
 from surefoot.run.record import Account, HowComputed
 from surefoot.run.recorded_run import Recorded
 

@@ -1,19 +1,13 @@
-"""What a run was made with: the packages installed, Python, the system, the processor."""
+"""What a run was made with beside packages: Python, the system, the processor."""
 
 import platform
 from contextlib import suppress
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from surefoot.base.documents import Document
-
-
-def installed_packages() -> str:
-    """Every installed distribution as `name==version`, a line each, sorted."""
-    return "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions() if found.name}))
 
 
 class Machine(Document):
