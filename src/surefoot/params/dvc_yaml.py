@@ -4,6 +4,7 @@ that have a default.
 
 import json
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def add_what_dvc_needs() -> list[str]:
                 f"{paths.PARAMS}: {' and '.join(lacking)}: DVC needs to find it there; give its default,"
                 f" {_shown(lacking)}"
             )
-        writing.write_bytes(paths.PARAMS.resolve(), text.encode())
+        _write_text(paths.PARAMS, text)
         said.append(f"{paths.PARAMS}: added {_shown(lacking)}: the default, which DVC needs to find there")
     if found := unwatched_code(params, "prepare", "train", "evaluate"):
         _add_dependencies(found)
@@ -92,6 +93,12 @@ def _text() -> str:
         return ""
 
 
+def _write_text(path: Path, text: str) -> None:
+    """Write a file anew, with the byte order mark that it begins with, if it does."""
+    mark = BOM_UTF8 if path.read_bytes().startswith(BOM_UTF8) else b""
+    writing.write_bytes(path.resolve(), mark + text.encode())
+
+
 def _dependencies(text: str, stage: str) -> list[str] | None:
     """The paths that a stage depends on by the text of dvc.yaml; None where it doesn't say."""
     try:
@@ -111,7 +118,7 @@ def _add_dependencies(found: dict[str, list[str]]) -> None:
                 text = _with_item(text, node, path)
         if not {*lacking} <= {*(_dependencies(text, stage) or [])}:
             raise UserError(f"{PIPELINE}: {stage} must depend on {', '.join(lacking)}; name it in its deps")
-    writing.write_bytes(PIPELINE.resolve(), text.encode())
+    _write_text(PIPELINE, text)
 
 
 def _node(top: Any, *keys: str) -> Any:

@@ -243,11 +243,15 @@ def test_a_dependency_is_added_where_the_others_are(tmp_path, monkeypatch, deps,
     assert parse_yaml(expected, "dvc.yaml")["stages"]["evaluate"]["deps"] == ["z", "src/x.py", "src/y, z.py"]
 
 
-def test_a_byte_order_mark_moves_no_place(tmp_path, monkeypatch):
+def test_a_byte_order_mark_stays_and_moves_no_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text("\ufeffstages:\n  train: {deps: [a]}\n")
     dvc_yaml._add_dependencies({"train": ["src/x.py"]})
-    assert Path("dvc.yaml").read_text() == "stages:\n  train: {deps: [a, src/x.py]}\n"
+    assert Path("dvc.yaml").read_text() == "\ufeffstages:\n  train: {deps: [a, src/x.py]}\n"
+    text = (PROJECT / "params.yaml").read_text()
+    Path("params.yaml").write_text("\ufeff" + re.sub(r"(?m)^seed:.*\n", "", text))
+    assert dvc_yaml.add_what_dvc_needs() == ["params.yaml: added seed: 0: the default, which DVC needs to find there"]
+    assert Path("params.yaml").read_text().startswith("\ufeff")
 
 
 def test_a_list_that_two_stages_share_gets_it_once(tmp_path, monkeypatch):
