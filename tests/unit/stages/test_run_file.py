@@ -89,6 +89,11 @@ def test_a_trainer_that_is_wanted_again_is_in_the_first_state(batched, built):
 
 def test_it_is_the_same_bytes_on_every_run(trained):
     first = paths.RUN.read_bytes()
+    paths.RUN.unlink()
+    trained.edit("train.epochs", "2\n  checkpoint_every: 2\n  keep_states: 1")
+    done = trained.stage("train")
+    assert "epochs 1-2 restored, nothing to train" in done.out
+    assert paths.RUN.read_bytes() == first
     shutil.rmtree(".surefoot")
     Path("mlflow.db").unlink()
     os.environ["SUREFOOT_TRIAL"] = os.environ["DVC_EXP_NAME"] = "another-1"
