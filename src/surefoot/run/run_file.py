@@ -37,6 +37,8 @@ class DrawnSchedule(Document):
             raise ValueError("there must be values for each step, and a step")
         if not self.columns or any(len(row) != len(self.columns) for row in self.values):
             raise ValueError("there must be a number for each column, and a column")
+        if any(group >= len(self.columns) for group, _ in self.columns):
+            raise ValueError("columns: there is no such group")
         return self
 
     def points(self) -> SchedulePoints:

@@ -91,6 +91,9 @@ def _schedule_picture(params: Params, run: RunFile) -> bytes:
     from surefoot.evaluation.plots import learning_rate
 
     drawn, groups, title = run.schedule, naming.group_names(params), naming.schedule_title(params)
+    count = 1 + max(group for group, _ in drawn.columns)
+    if count > len(groups):  # params.yaml was edited since, and evaluate run alone
+        groups = [f"group {number}" for number in range(1, count + 1)]
     epochs = len(run.epoch_keys)
     return learning_rate.schedule_plot(drawn.points(), drawn.columns, groups, drawn.steps_per_epoch, epochs, title)
 

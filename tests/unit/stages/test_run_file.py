@@ -136,6 +136,24 @@ def test_a_schedule_is_drawn_as_it_was(batched, monkeypatch):
     assert (columns, groups, title) == ([(0, "lr")], ["all others"], "ReduceLROnPlateau")
 
 
+def test_groups_that_params_yaml_has_no_longer_are_numbered(trained, monkeypatch):
+    """As where evaluate is run alone after an edit."""
+    from surefoot.evaluation.plots import learning_rate
+
+    drawn = []
+    monkeypatch.setattr(learning_rate, "schedule_plot", lambda *given: drawn.append(given) or b"")
+    said = json.loads(paths.RUN.read_text())
+    said["schedule"] |= {"columns": [[0, "lr"], [1, "lr"]], "values": [2 * row for row in said["schedule"]["values"]]}
+    paths.RUN.write_text(json.dumps(said))
+    assert trained.stage("evaluate").code == 0
+    assert drawn[0][2] == ["group 1", "group 2"]
+    said["schedule"]["columns"][1][0] = 2
+    paths.RUN.write_text(json.dumps(said))
+    done = trained.stage("evaluate")
+    assert done.code == 2
+    assert "models/run.json: is damaged" in done.err
+
+
 def test_evaluate_plans_nothing(trained):
     code = "import sys; from surefoot.stages.evaluate import main; main(); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
