@@ -5,8 +5,9 @@ what it suggests.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot.base import digests, locks, paths, terminal, writing
+from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import UserError
+from surefoot.base.locks import Locks
 from surefoot.commands.options import option
 from surefoot.commands.schedule import load_with_batches
 from surefoot.data.batch_store import Store
@@ -183,7 +184,7 @@ def _track(
         update={"name": f"{said.name[:190]} lr-find", "tags": tags, "params": said.params | asked}
     )
     identity = digests.sha256(digests.canonical_json(["lr-find", plan.identity, settings]))
-    tracker = Tracker(identity, described, locks.Locks(paths.trajectory_store() / "lock"))
+    tracker = Tracker(identity, described, Locks(paths.trajectory_store() / "lock"))
     tracker.open("RUNNING")
     tracker.results({f"lr_find/{name}": lr for name, lr in suggestions.items()})
     for name, data in contents.items():

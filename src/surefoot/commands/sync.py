@@ -4,7 +4,7 @@ and why.
 
 from collections.abc import Collection
 
-from surefoot.base import locks, paths, terminal
+from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
 from surefoot.run import publish
@@ -70,7 +70,7 @@ def lacking_runs() -> set[str]:
     return finished
 
 
-def _bring(run: RunRecord, store: TrajectoryStore, locks: locks.Locks) -> bool:
+def _bring(run: RunRecord, store: TrajectoryStore, locks: Locks) -> bool:
     """Bring a run to MLflow; returns whether it lacks something."""
     name = run.description.name
     if not run.finished:

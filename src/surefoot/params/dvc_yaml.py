@@ -44,7 +44,7 @@ def add_what_dvc_needs() -> list[str]:
         said.append(f"{paths.PARAMS}: added {_shown(lacking)}: the default, which DVC needs to find there")
     if found := unwatched_code(params, "prepare", "train", "evaluate"):
         _add_dependencies(found)
-        said += [f"{PIPELINE}: {', '.join(paths)}: added to what {stage} depends on" for stage, paths in found.items()]
+        said += [f"{PIPELINE}: {', '.join(files)}: added to what {stage} depends on" for stage, files in found.items()]
     return said
 
 
@@ -54,11 +54,11 @@ def unwatched_code(params: Params, *stages: str) -> dict[str, list[str]]:
     for stage in stages:
         deps = _dependencies(text, stage)
         own, _ = code_digests.modules_behind(functions[stage])
-        paths = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
+        files = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
         found[stage] = sorted(
-            path.as_posix() for path in paths if deps is not None and not any(path.is_relative_to(dep) for dep in deps)
+            path.as_posix() for path in files if deps is not None and not any(path.is_relative_to(dep) for dep in deps)
         )
-    return {stage: paths for stage, paths in found.items() if paths}
+    return {stage: files for stage, files in found.items() if files}
 
 
 def require_watched(params: Params, stage: str) -> None:

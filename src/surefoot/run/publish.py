@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot.base import digests, locks, terminal, writing
+from surefoot.base import digests, terminal, writing
 from surefoot.base.errors import UserError
+from surefoot.base.locks import Locks
 from surefoot.params.train_section import registered_as
 from surefoot.run import page, start_from
 from surefoot.run.record import ACCOUNT, RunRecord, make_account
@@ -37,7 +38,7 @@ def checkpoint_path(epoch: int) -> str:
     return f"checkpoints/epoch-{epoch:04}.safetensors"
 
 
-def publish_run(run: RunRecord, store: "TrajectoryStore", locks: locks.Locks, anew: bool = True) -> Tracker:
+def publish_run(run: RunRecord, store: "TrajectoryStore", locks: Locks, anew: bool = True) -> Tracker:
     """Bring to MLflow all that it lacks of a finished run; the run stays open in the tracker that is returned, which
     says what it still lacks.
 

@@ -153,13 +153,13 @@ class _Client:
         method = getattr(self._client, name)
 
         def bounded(*arguments: Any, **named: Any) -> Any:
-            paths = (
+            given_paths = (
                 [Path(given) for given in arguments[1:] if isinstance(given, str)]
                 if name in ("log_artifact", "download_artifacts")
                 else []
             )
-            sent = sum(path.stat().st_size for path in paths if name == "log_artifact" and path.is_file())
-            into = paths[-1] if name == "download_artifacts" else None
+            sent = sum(path.stat().st_size for path in given_paths if name == "log_artifact" and path.is_file())
+            into = given_paths[-1] if name == "download_artifacts" else None
             return call(lambda: method(*arguments, **named), size=sent, into=into)
 
         return bounded

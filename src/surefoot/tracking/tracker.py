@@ -9,7 +9,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from surefoot.base import digests, locks, terminal
+from surefoot.base import digests, terminal
+from surefoot.base.locks import Locks
 from surefoot.reproduction import patches
 from surefoot.tracking import mlflow_client, parent_run
 from surefoot.tracking.description import Description, mlflow_dataset, param_name, short_tags
@@ -48,7 +49,7 @@ class Tracker:
     lacks: the other methods go on.
     """
 
-    def __init__(self, identity: str, description: Description, locks: locks.Locks) -> None:
+    def __init__(self, identity: str, description: Description, locks: Locks) -> None:
         self.identity = identity
         self.lacks: dict[str, str] = {}  # what the run can't be given, and why
         self.deleted = ""  # the id of the run, if it was deleted in MLflow and isn't to come back

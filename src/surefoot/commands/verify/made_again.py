@@ -16,8 +16,8 @@ from surefoot.commands.verify.remake import Remake
 from surefoot.commands.verify.verdict import Row
 from surefoot.data import kept_preparation
 from surefoot.reproduction import checkout
-from surefoot.run import publish, record, start_from
-from surefoot.run.record import Account
+from surefoot.run import publish, start_from
+from surefoot.run.record import Account, make_account
 from surefoot.run.recorded_run import Recorded
 from surefoot.run.start_note import StartNote
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -51,7 +51,7 @@ def whole_run(remake: Remake, recorded: Recorded, account: Account) -> Findings:
     store = TrajectoryStore(remake.scratch.path / "store")
     _bring_start(remake, store, recorded, account)
     remake.reproduce("evaluate", store=store.path)
-    made = next((record.make_account(run, store) for run in store.runs().values() if run.last), None)
+    made = next((make_account(run, store) for run in store.runs().values() if run.last), None)
     if made is None:
         raise CannotSay("the stages ran again, but left no record of it")
     if made.incomplete:

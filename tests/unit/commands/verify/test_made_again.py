@@ -40,7 +40,7 @@ def test_a_run_that_came_to_no_end_is_compared_with_nothing(tmp_path, monkeypatc
         assert stage == "evaluate"
         TrajectoryStore(store).mark_run(some_run("a" * 64, last="b" * 64, incomplete=over))
 
-    monkeypatch.setattr(made_again.record, "make_account", lambda run, store: run)
+    monkeypatch.setattr(made_again, "make_account", lambda run, store: run)
     remake = SimpleNamespace(scratch=SimpleNamespace(path=tmp_path), reproduce=reproduce)
     account = SimpleNamespace(start=SimpleNamespace(wanted=None), epochs=[1, 2, 3])
     with pytest.raises(CannotSay) as caught:
