@@ -25,6 +25,8 @@ def written_beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: with `path` as its file name where it names none.
     """
+    if not path.name:  # as of `--out .`
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield beside

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, 
         writing.write_bytes(file, b"new")
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_directory_is_no_place_for_a_file(tmp_path, monkeypatch, path):
+    """As `surefoot schedule --out .` names one, whose path has no last part."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"^{re.escape(path)} can't be written: Is a directory"):
+        writing.write_bytes(Path(path), b"")
 
 
 def test_writing_does_not_change_a_file_that_is_linked(tmp_path):
