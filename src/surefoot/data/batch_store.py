@@ -186,6 +186,10 @@ def open_store(path: Path) -> Store:
         UserError: it isn't there, can't be read, or is damaged.
     """
     index = reading.read_made_json(path / "index.json", "batch")
+    told = {name: value for name, value in index.items() if name != "digest"}
+    with reading.reading_made(path / "index.json", "batch", ValueError):
+        if index.get("digest") != digests.sha256(digests.canonical_json(told)):
+            raise ValueError("it isn't as it was written")
 
     def opened(split: str) -> SplitArrays:
         return SplitArrays(*(_mapped(path / split / f"{name}.npy") for name in ("inputs", "targets")))

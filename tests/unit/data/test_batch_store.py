@@ -84,6 +84,17 @@ def test_every_row_is_there_once(tmp_path_factory, rows, block, size, drop_last,
     assert store.rows_per_epoch == (batches * size if drop_last else rows[0])
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda index: {}, lambda index: index | {"batch_size": 8}, lambda index: {"digest": 1}]
+)
+def test_an_index_that_is_not_as_it_was_written(tmp_path, damage):
+    make(tmp_path)
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match="is damaged; remove it, and `dvc repro batch` makes it again"):
+        open_store(tmp_path)
+
+
 def test_the_index_says_what_is_there(tmp_path):
     make(tmp_path)
     store = open_store(tmp_path)
