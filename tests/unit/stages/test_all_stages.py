@@ -313,6 +313,8 @@ def test_blocks_give_the_same_model_however_the_epochs_are_cut(prepared, no_plot
         (f"{NETWORKS}:nothing", f"module {NETWORKS} has no 'nothing'"),
         (f"{NETWORKS}:not_a_function", "is a int; a function is needed"),
         (f"{NETWORKS}:returns_a_list", "returned a list; an nn.Module is needed"),
+        (f"{NETWORKS}:gives_the_same", "gives the same network at each call; make a new one in it"),
+        (f"{NETWORKS}:draws_by_chance", "gives other weights at each call, so no run could be made again"),
         (f"{NETWORKS}:fails", "failed: ValueError: no such width"),
         (
             f"{NETWORKS}:one_output_too_many",

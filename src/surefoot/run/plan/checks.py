@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot.base.errors import UserError
 from surefoot.params.sections import Params
@@ -11,13 +11,21 @@ from surefoot.training.loop import Trainer
 from surefoot.training.preflight import check_loss, check_output
 
 
-def check_same_first_state(factory: str, first: bytes, again: bytes) -> None:
-    """See whether two networks that a factory made are the same.
+def check_repeats_itself(factory: str, network: nn.Module, again: nn.Module, same: bool) -> None:
+    """See whether a factory makes the same network each time, and a new one.
+
+    Args:
+        factory: its import path.
+        network: that it made.
+        again: the one of its next call.
+        same: whether their first states are the same.
 
     Raises:
-        UserError: they aren't.
+        UserError: it doesn't.
     """
-    if first != again:
+    if network is again:  # which is trained, so it isn't in its first state when a training begins again
+        raise UserError(f"train.model.factory: {factory} gives the same network at each call; make a new one in it")
+    if not same:
         raise UserError(
             f"train.model.factory: {factory} gives other weights at each call, so no run could be made again; draw them"
             " from torch's generator"

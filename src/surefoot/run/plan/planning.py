@@ -83,7 +83,7 @@ def plan_run(params: Params, batches: Store) -> Plan:
     knows_schema = takes_schema(factory)
     checks.check_codes(factory, batches.index["features"] or [], knows_schema)
     first_state, other = to_bytes(trainer.state()), builder.trainer()
-    checks.check_same_first_state(factory, first_state, to_bytes(other.state()))
+    checks.check_repeats_itself(factory, trainer.model, other.model, first_state == to_bytes(other.state()))
     make_schedule = builder.schedule_maker(other.optimizer)
     validated = checks.check_one_batch(inputs, other)
     checks.check_followed_metrics(params, validated, make_schedule().metric)
