@@ -281,7 +281,7 @@ def test_the_commands_work_there(trained, server):
     assert done.out.startswith(f"the runs are on the server: {server}/#/experiments/")
     assert "viewStateShareKey=surefoot-" in done.out
     assert "PASSWORD" not in done.out + done.err
-    names = [
+    lines = [
         next(
             line
             for line in workspace.run(".venv/bin/python", "-m", "surefoot", "store", **at).out.splitlines()
@@ -294,7 +294,7 @@ def test_the_commands_work_there(trained, server):
         "-m",
         "surefoot",
         "compare",
-        *(re.search(r"mlp .*epochs=\d+", name)[0] for name in names),
+        *(line.split()[0] for line in lines),
         **at,
     )
     assert re.search(r"^train.lr +0.01 +0.05$", done.out, re.MULTILINE)
