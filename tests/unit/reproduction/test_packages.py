@@ -81,7 +81,7 @@ def test_a_python_that_is_not_here(monkeypatch, tmp_path):
         *(
             "-e git+https://127.0.0.1/x#egg=a==1",
             "-i http://127.0.0.1/index",
-            "--index-url=http://127.0.0.1/==1",
+            "--find-links=./here==1",
             "-r other.txt",
             "./here",
             "/tmp/a==1",
