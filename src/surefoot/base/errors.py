@@ -4,6 +4,7 @@ or disk.
 
 import atexit
 import ctypes
+import gc
 import mmap
 import os
 import signal
@@ -13,6 +14,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 
 from surefoot.base import limits, terminal
+from surefoot.base.quick_imports import collect_from_here
 
 
 class UserError(Exception):
@@ -53,6 +55,7 @@ def run_process(main: Callable[[], None]) -> None:
     """
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    collect_from_here()
     terminal.protect()
     try:
         main()
@@ -84,6 +87,7 @@ def begin_process() -> None:
     """See to it how this process ends before anything else is imported, as imports alone may need more memory than
     there is.
     """
+    gc.disable()  # until `run_process`
     sys.excepthook = _end
     short = limits.too_little()
     if short:

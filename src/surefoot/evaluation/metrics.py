@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from surefoot.evaluation.ranking import precision_recall_curve, roc_curve
+
 Floats = NDArray[np.float64]
 Classes = NDArray[np.int64]
 
@@ -59,16 +61,14 @@ def binary_metrics(tested: Scored) -> dict[str, float]:
     """Accuracy; precision, recall and F1 of the second class; areas under the ROC and the precision-recall curve; the
     expected calibration error.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     actual, scores = tested.actual > 0, tested.scores[:, 0]
     table = per_class(tested.actual.astype(np.int64), tested.predicted.astype(np.int64), 2)
     found = {name: float(np.nan_to_num(table[name][1])) for name in ("precision", "recall", "f1")}
     both = 0 < actual.sum() < len(actual)
     areas = (
         {
-            "roc_auc": float(roc_auc_score(actual, scores)),
-            "average_precision": float(average_precision_score(actual, scores)),
+            "roc_auc": roc_curve(actual, scores)[2],
+            "average_precision": precision_recall_curve(actual, scores)[2],
         }
         if both
         else {}

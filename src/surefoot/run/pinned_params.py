@@ -1,6 +1,7 @@
 """The params of this workspace, and numerics as they say."""
 
 from surefoot.base import paths
+from surefoot.base.quick_imports import quick_imports
 from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 from surefoot.training import numerics
@@ -23,4 +24,5 @@ def pin_by(params: Params) -> None:
     Raises:
         UserError: this machine can't compute so.
     """
-    numerics.pin(params.numerics, params.threads, params.deterministic, params.device)
+    with quick_imports("torch"):
+        numerics.pin(params.numerics, params.threads, params.deterministic, params.device)

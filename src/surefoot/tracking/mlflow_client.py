@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from surefoot.base import limits, paths, reading
+from surefoot.base.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -123,9 +124,10 @@ def connect() -> "MlflowClient":
     check_file(uri)
 
     def made() -> "MlflowClient":
-        from mlflow import MlflowClient
+        with quick_imports("mlflow"):
+            from mlflow import MlflowClient
 
-        return MlflowClient(uri)
+            return MlflowClient(uri)
 
     return cast("MlflowClient", _Client(call(made)))
 

@@ -15,6 +15,7 @@ from surefoot.base.errors import UserError
 from surefoot.base.user_code import describe_error, nearest_name
 from surefoot.training.network import outputs_of
 from surefoot.training.objective import Objective
+from surefoot.training.without_dynamo import without_dynamo
 
 # Arguments that are params of their own: train.momentum, ...; an optimizer that doesn't know one must not be given
 # another value than this.
@@ -95,7 +96,7 @@ def optimizer_class(name: str) -> Any:
             "train.optimizer.name: LBFGS evaluates the loss several times a step, which minibatches don't allow; take"
             " another optimizer"
         )
-    return kinds[name]
+    return without_dynamo(kinds[name])
 
 
 def check_optimizer_arguments(

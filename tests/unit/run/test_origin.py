@@ -582,6 +582,7 @@ NO_STATE = {
     "probabilities": "of a trained network's outputs",
     "range_test": "its steps are no run's",
     "schedule": "its values are in the keys",
+    "without_dynamo": "the steps are torch's own, with the same bits",
 }
 
 

@@ -22,12 +22,12 @@ from surefoot.evaluation.metrics import (
     per_class,
 )
 from surefoot.evaluation.plots import figures
+from surefoot.evaluation.ranking import RankingCurve, precision_recall_curve, roc_curve
 
 WRITTEN = 30  # classes up to which counts and names are written into the confusion matrix
 LISTED = 25  # of more classes or pairs these are listed
 CURVES = 50  # classes up to which each has a curve
 VALUES = 500_000  # in a curve of all classes together
-RankingCurve = tuple[Floats, Floats, float]
 
 
 def confusion_plot(tested: Scored) -> bytes:
@@ -136,26 +136,16 @@ def precision_and_recall_plot(tested: Scored) -> bytes:
 
 def roc_plot(tested: Scored) -> bytes:
     """The share of a class that is found, over the share of the others that is taken for it."""
-    from sklearn.metrics import roc_auc_score, roc_curve
-
-    def curve(actual: NDArray[np.bool_], scores: Floats) -> RankingCurve:
-        false, true, _ = roc_curve(actual, scores)
-        return false, true, float(roc_auc_score(actual, scores))
 
     def guess(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=figures.GREY, linestyle=":", label="by chance: 0.500")
         axes.set(title="ROC curve", xlabel="false positive rate", ylabel="true positive rate (recall)")
 
-    return _ranked(tested, curve, guess, "area", 0)
+    return _ranked(tested, roc_curve, guess, "area", 0)
 
 
 def precision_recall_plot(tested: Scored) -> bytes:
     """The share that is right of what is taken for a class, over the share of the class that is found."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
-    def curve(actual: NDArray[np.bool_], scores: Floats) -> RankingCurve:
-        precision, recall, _ = precision_recall_curve(actual, scores, drop_intermediate=True)
-        return recall, precision, float(average_precision_score(actual, scores))
 
     def guess(axes: Axes) -> None:
         if tested.task == "binary":
@@ -163,7 +153,7 @@ def precision_recall_plot(tested: Scored) -> bytes:
             axes.axhline(share, color=figures.GREY, linestyle=":", label=f"by chance: {share:.3f}")
         axes.set(title="Precision-recall curve", xlabel="recall", ylabel="precision")
 
-    return _ranked(tested, curve, guess, "average precision", 1)
+    return _ranked(tested, precision_recall_curve, guess, "average precision", 1)
 
 
 def _ranked(

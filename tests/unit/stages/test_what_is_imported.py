@@ -1,0 +1,41 @@
+"""What takes seconds to import, and isn't needed, isn't there at the end of a stage."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import PROJECT
+
+STAGE = """
+import gc, sys
+from surefoot.stages.{0} import main
+main()
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+print(*sys.modules, file=sys.stderr)
+"""
+NEEDED_BY_NONE = {"torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sklearn", "sympy", "dvc"}
+
+
+@pytest.fixture
+def batched(tracked):
+    tracked.csv()
+    for stage in ("prepare", "batch"):
+        assert tracked.stage(stage).code == 0
+    return tracked
+
+
+def imported(stage):
+    """The modules in a process that ran a stage."""
+    code, path = STAGE.format(stage), {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_train_and_evaluate_import_no_compiler_and_no_sklearn(batched):
+    of_train, of_evaluate = imported("train"), imported("evaluate")
+    assert not (of_train | of_evaluate) & NEEDED_BY_NONE
+    assert "torch" in of_train & of_evaluate
+    assert "matplotlib" in of_evaluate - of_train
