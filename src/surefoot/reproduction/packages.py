@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import distributions, requires
+from importlib.metadata import Distribution, distributions, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -16,12 +16,21 @@ from surefoot.base.errors import CannotSay
 from surefoot.reproduction.scratch import Scratch
 
 PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.+!_-]*)")
+FIELD = re.compile(r"^(Name|Version): (\S+)$", re.MULTILINE)  # of a distribution's metadata
 NEVER_BUILT = ("pip", "setuptools", "wheel", "surefoot")
 
 
 def installed_packages() -> str:
     """Every installed distribution as `name==version`, a line each, sorted: `environment/requirements.txt` of a run."""
-    return "".join(sorted({f"{found.name}=={found.version}\n" for found in distributions() if found.name}))
+    named = map(_name_and_version, distributions())
+    return "".join(sorted({f"{name}=={version}\n" for name, version in named if name}))
+
+
+def _name_and_version(found: Distribution) -> tuple[str, str]:
+    """As `found.name` and `found.version`, which take ten times as long: they read all of the metadata, twice."""
+    head = (found.read_text("METADATA") or "").partition("\n\n")[0]
+    fields = dict(FIELD.findall(head))
+    return (fields["Name"], fields["Version"]) if len(fields) == 2 else (found.name, found.version)
 
 
 def other_packages(recorded: str, installed: str, versions: dict[str, str]) -> list[str]:

@@ -26,7 +26,10 @@ def log_model(run_id: str, name: str, weights: bytes, description: dict[str, Any
     import mlflow
     import mlflow.pyfunc
     from mlflow.models import Model as MlflowModel
+    from mlflow.utils import requirements_utils
 
+    # MLflow would read the files of every installed package to find those of PACKAGES, whose names are their own.
+    requirements_utils._MODULES_TO_PACKAGES = requirements_utils._MODULES_TO_PACKAGES or {}  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "network"
         writing.write_bytes(data / WEIGHTS, weights)

@@ -3,7 +3,7 @@
 import platform
 import sys
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,23 @@ def test_other_packages():
 
 def test_this_environment_is_as_it_is():
     assert packages.other_packages(packages.installed_packages(), packages.installed_in(Path(sys.prefix)), {}) == []
+
+
+def test_names_and_versions_are_those_of_importlib(tmp_path, monkeypatch):
+    odd = {
+        "one-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: One.two\nVersion: 1.0+cpu \n\nVersion: 9\n",
+        "two.egg-info/PKG-INFO": "Metadata-Version: 1.0\nName: two\nVersion: 2\n",
+        "three-3.dist-info/METADATA": "Version: 3\nSummary: it says\n  Name: nothing\nName: three\n",
+        "four-4.dist-info/METADATA": "Name:\nVersion: 4\n",
+        "five-5.dist-info/METADATA": "",
+    }
+    for name, text in odd.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = [(each.name, each.version) for each in distributions() if each.name]
+    assert {("One.two", "1.0+cpu "), ("two", "2"), ("three", "3")} <= set(found)
+    assert packages.installed_packages() == "".join(sorted({f"{name}=={version}\n" for name, version in found}))
 
 
 def test_another_python():

@@ -272,13 +272,17 @@ def test_requests_at_once_disturb_no_other(tracked, logged):
             check(predictions, store, said)
 
 
-def test_a_regression(tracked, logged):
+def test_a_regression(tracked, logged, monkeypatch):
+    looked = []  # through the files of every package
+    monkeypatch.setattr("mlflow.utils.requirements_utils._MODULES_TO_PACKAGES", None)
+    monkeypatch.setattr("importlib_metadata.packages_distributions", lambda: looked.append(1) or {})
     random = np.random.default_rng(0)
     frame = pd.DataFrame(random.normal(size=(200, 3)), columns=["a", "b", "c"])
     frame["y"] = frame.a - 2 * frame.b + 30
     frame.to_csv(tracked / "train.csv", index=False)
     frame[100:].to_csv(tracked / "test.csv", index=False)
     model, store, said = logged("prepare: {source: train.csv, test_source: test.csv, target: y, task: regression}\n")
+    assert not looked
     with app(model) as server:
         check(
             server.predictions({"dataframe_records": frame[100:].drop(columns=["y"]).to_dict("records")}), store, said
