@@ -112,6 +112,10 @@ class Workspace:
             else []
         )
 
+    def trainings(self):
+        """The runs in the store that are trainings: no sweep's parent, no `lr-find`."""
+        return [run for run in self.runs() if "surefoot.kind" not in run.data.tags]
+
     def artifact(self, run, path: str) -> Path:
         """A file of a run, in the default store."""
         found = Path(run.info.artifact_uri.removeprefix("file://")) / path

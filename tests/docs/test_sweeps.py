@@ -43,7 +43,7 @@ def test_six_runs_by_two_workers(tmp_path):
     )
     assert done.out.count("Queued experiment") == 6
     assert run_queue(clone, jobs=2).count("Success") == 6
-    found = {run.info.run_name: run for run in clone.runs()}
+    found = {run.info.run_name: run for run in clone.trainings()}
     expected = [(lr, size) for lr in ("0.01", "0.03", "0.1") for size in ("32", "64")]
     assert set(found) == {
         f"digits lr={lr} batch={size} lr-batch-{number}" for number, (lr, size) in enumerate(expected, 1)
@@ -70,7 +70,7 @@ def test_what_two_schedules_share_is_trained_once(workspace):
         ),
     )
     assert run_queue(workspace, jobs=2).count("Success") == 2
-    assert {run.data.tags["surefoot.sweep"] for run in workspace.runs()} == {"drop"}
+    assert {run.data.tags["surefoot.sweep"] for run in workspace.trainings()} == {"drop"}
     store = TrajectoryStore(workspace / ".surefoot")
     one, other = (run.epoch_keys for run in store.runs().values())
     assert one[:2] == other[:2]

@@ -1,5 +1,5 @@
 """What test_processors.py runs on each processor: `python -m tests.slow.layers PROFILE` prints a digest for each
-network, as JSON.
+network and optimizer, as JSON.
 """
 
 import hashlib
@@ -48,6 +48,7 @@ def main(profile: str) -> dict[str, str]:
         "mlp": lambda: mlp((3, 6, 6), 10, [128, 64], dropout=0.1),
         "cnn": lambda: cnn((3, 6, 6), 10),
         "linear": lambda: dense(),
+        "root": lambda: dense(Apply(nn.Identity(), lambda _, x: (x * x + 0.1).sqrt() - (x * x + 0.2) ** 0.5)),
         "dropout": lambda: dense(nn.Dropout(0.3)),
         **{
             name: (lambda layer=layer: dense(layer()))
@@ -83,13 +84,25 @@ def main(profile: str) -> dict[str, str]:
 
     numerics.seed_step(1, 0)
     rows = Rows(torch.randn(4 * ROWS, 3, 6, 6), torch.arange(4 * ROWS) % 10)
-    optimizer = {"momentum": 0.9, "nesterov": True, "dampening": 0.0, "weight_decay": 1e-4}
+    nesterov = {"momentum": 0.9, "nesterov": True, "dampening": 0.0, "weight_decay": 1e-4}
+    trainings = [(name, make, torch.optim.SGD, nesterov) for name, make in networks.items()]
+    trainings += [
+        (kind.__name__, networks["mlp"], kind, {})
+        for kind in (
+            torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax,
+            torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adafactor, torch.optim.Rprop,
+        )
+    ]  # fmt: skip
+    trainings += [
+        ("Adam, amsgrad", networks["mlp"], torch.optim.Adam, {"amsgrad": True}),
+        ("RMSprop, centered", networks["mlp"], torch.optim.RMSprop, {"centered": True}),
+    ]
     digests = {}
-    for name, make in networks.items():
+    for name, make, optimizer, arguments in trainings:
         numerics.seed_step(0, 0)
         model = make()
         model(rows.inputs[:2])  # lazy layers take their shape
-        trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.0, **optimizer), rows, rows, ROWS, seed=0)
+        trainer = Trainer(model, optimizer(model.parameters(), lr=0.0, **arguments), rows, rows, ROWS, seed=0)
         trainer.train(torch.arange(STEPS * ROWS), [[0.05]] * STEPS, Progress(), 0)
         digest = hashlib.sha256(to_bytes(trainer.state()))
         digest.update(repr(trainer.end_epoch(1, STEPS)).encode())

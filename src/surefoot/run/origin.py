@@ -19,6 +19,7 @@ TRAINING_CODE = {
     "objective": "surefoot.training.objective",
     "optimizer": "surefoot.training.optimizer",
     "order": "surefoot.data.order",
+    "roots": "surefoot.training.exact_roots",
     "splitmix64": "surefoot.data.splitmix64",
     "state": "surefoot.training.state",
     "step": "surefoot.training.step",

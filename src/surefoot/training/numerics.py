@@ -80,9 +80,11 @@ def pin(profile: str, threads: int, deterministic: bool = True, device: str = "c
         if profile != "native" and took != "AVX2":
             raise RuntimeError(f"numerics {profile!r} did not take effect: torch computes with {took}")
         if profile == "portable" and device == "cpu":
-            from surefoot.training.openblas_linear import install
+            from surefoot.training.exact_roots import install_roots
+            from surefoot.training.openblas_linear import install_linear
 
-            install(threads)
+            install_linear(threads)
+            install_roots()
     if torch.get_num_threads() != threads:
         raise RuntimeError(f"threads: {threads} did not take effect: torch computes on {torch.get_num_threads()}")
 
@@ -202,4 +204,5 @@ def fingerprint(device: str = "cpu", precision: str = "float32") -> str:
                     parameter.grad = None
         for tensor in model.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
+            digest.update(tensor.abs().sqrt().cpu().numpy().tobytes())
     return digest.hexdigest()

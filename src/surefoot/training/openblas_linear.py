@@ -74,7 +74,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Linear.apply(input.reshape(-1, input.shape[-1]), weight, bias).view(*input.shape[:-1], len(weight))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def install(threads: int) -> None:
+def install_linear(threads: int) -> None:
     """Bring OpenBLAS to the kernels that OPENBLAS_CORETYPE names, and linear layers to OpenBLAS.
 
     Raises:

@@ -165,7 +165,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(project, optuna,
     assert done.out.startswith("search mine: 1 of 3 trials are there\n")
     assert " restored, training " in (killed / ".surefoot/search/mine/trial-2.log").read_text()
     assert trials(killed, "mine") == trials(project, "mine")
-    runs = [run for run in killed.runs() if "surefoot.kind" not in run.data.tags]  # without the one above them
+    runs = killed.trainings()
     assert len(runs) == 3
     for run in runs:
         assert run.info.status == "FINISHED"
@@ -208,8 +208,8 @@ def test_bad_trials_are_pruned_or_told_and_the_search_goes_on(project, optuna):
     states = {trial["state"] for trial in found}
     assert "complete" in states
     assert states & {"pruned", "failed"}, done
-    by_lr = {run.data.params["train.lr"]: run for run in project.runs()}
-    assert len(by_lr) == len(project.runs()) == len({trial["values"]["train.lr"] for trial in found})
+    by_lr = {run.data.params["train.lr"]: run for run in project.trainings()}
+    assert len(by_lr) == len(project.trainings()) == len({trial["values"]["train.lr"] for trial in found})
     for trial in found:
         run = by_lr[str(trial["values"]["train.lr"])]
         if trial["state"] == "pruned":
@@ -226,7 +226,7 @@ def test_a_metric_that_is_not_logged_and_trials_that_all_fail(project, optuna):
     refused = search(project, *SPACE, "--metric", "validation/recall", check=False).refused()
     assert refused.startswith("error: --metric validation/recall: no such metric is logged in an epoch; there are ")
     assert "validation/accuracy" in refused
-    assert len(project.runs()) == 1
+    assert len(project.trainings()) == 1
     done = search(project, "-S", "train.lr=choice(1e5,1e6,1e7,1e8,1e9,1e10)", "--name", "wild", check=False)
     assert "all of 5 trials failed, the last one with: " in done.refused()
     assert [trial["state"] for trial in trials(project, "wild")] == ["failed"] * 5
