@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import pipeline, scale, tables
 from benchmarks.workload import ROOT, Workload, call_worker
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
 
 EPOCH_OVER_BARE = 1.05

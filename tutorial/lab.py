@@ -17,7 +17,7 @@ from typing import Any
 
 from surefoot.base import paths
 from surefoot.data.batch_store import Store, open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
 from surefoot.run.pinned_params import pin_by
 

@@ -173,7 +173,7 @@ def test_an_example(tracked, monkeypatch, heading, example):
     assert "batched " in ran(tracked, "batch").out
     from surefoot.base import paths
     from surefoot.data.batch_store import open_store
-    from surefoot.params.reading import load_params
+    from surefoot.params.params_yaml import load_params
     from surefoot.run.plan.planning import plan_run
 
     store = open_store(paths.BATCHES)

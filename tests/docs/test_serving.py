@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from tests.docs.test_data import ran, set_up
 from tests.helpers import PROJECT
 from tests.unit.serving.test_mlflow_model import app

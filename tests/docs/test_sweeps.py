@@ -10,7 +10,7 @@ import pytest
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import PROJECT, Workspace, make_workspace, run_queue
 

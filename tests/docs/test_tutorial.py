@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot import cli
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
 from tests.helpers import PROJECT
 from tutorial import page

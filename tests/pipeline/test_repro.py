@@ -17,7 +17,7 @@ from PIL import Image
 
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from tests.helpers import Done, Workspace, copy_project
 from tests.served import check, mlflow_serves, network_says
 

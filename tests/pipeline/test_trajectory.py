@@ -236,7 +236,7 @@ def test_a_divergence_keeps_the_epochs_before_it(project, monkeypatch):
 
 def steps_per_epoch():
     from surefoot.data.batch_store import open_store
-    from surefoot.params.reading import load_params
+    from surefoot.params.params_yaml import load_params
 
     return plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES)).inputs.steps_per_epoch
 

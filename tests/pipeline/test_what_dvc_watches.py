@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from surefoot.base import paths
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from tests.helpers import PROJECT, make_workspace
 
 PREPARED = """\

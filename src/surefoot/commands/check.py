@@ -16,7 +16,7 @@ from surefoot.base.errors import UserError
 from surefoot.base.user_code import FUNCTION, nearest_name
 from surefoot.data import source_formats
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import lines_of, load_params
+from surefoot.params.params_yaml import lines_of, load_params
 from surefoot.params.sections import Params
 from surefoot.reproduction import git
 from surefoot.training.machine_limits import too_many_threads

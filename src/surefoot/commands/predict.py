@@ -30,8 +30,8 @@ from surefoot.data.number_notation import Notation, nulls_for_missing
 from surefoot.data.readers.array_columns import INPUT
 from surefoot.data.readers.open_source import open_rows
 from surefoot.data.readers.source import FILE, RowSource
+from surefoot.params.params_yaml import load_params
 from surefoot.params.prepare_section import PrepareParams
-from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.serving import logged_network, model_description, rows_to_predict

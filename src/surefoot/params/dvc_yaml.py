@@ -14,7 +14,7 @@ from surefoot.base import code_digests, paths, writing
 from surefoot.base.errors import UserError
 from surefoot.base.reading import read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml, yaml_nodes
-from surefoot.params.reading import load_params, parse_params, values_of
+from surefoot.params.params_yaml import load_params, parse_params, values_of
 from surefoot.params.sections import Params
 
 PIPELINE = Path("dvc.yaml")

@@ -6,7 +6,7 @@ from typing import Any
 
 from surefoot.base import paths
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import parse_params
+from surefoot.params.params_yaml import parse_params
 from surefoot.params.sections import NO_RESULT, Params
 from surefoot.reproduction import git
 

@@ -2,7 +2,7 @@
 
 from surefoot.base import paths
 from surefoot.base.quick_imports import quick_imports
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
 from surefoot.training import numerics
 

@@ -8,7 +8,7 @@ from surefoot.base import digests, paths, reading
 from surefoot.base.documents import Kind, Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.reproduction import patches
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore

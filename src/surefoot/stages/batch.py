@@ -10,7 +10,7 @@ from surefoot.data.batch_writer import write_split
 from surefoot.data.order import RowOrder
 from surefoot.data.splits import SPLITS
 from surefoot.data.tables import read_schema, read_table
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
 
 

@@ -24,8 +24,8 @@ from surefoot.data.readers.source import RowSource
 from surefoot.data.same_files import refuse_same
 from surefoot.data.tables import write_tables
 from surefoot.params import dvc_yaml
+from surefoot.params.params_yaml import load_params
 from surefoot.params.prepare_section import PrepareParams, SplitSource
-from surefoot.params.reading import load_params
 
 
 def main() -> None:

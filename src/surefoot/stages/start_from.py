@@ -1,7 +1,7 @@
 """start_from: the model that training starts from (`train.start_from`), looked up before anything is prepared."""
 
 from surefoot.base import errors, paths, terminal, writing
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run.find_start import find_start
 from surefoot.run.start_from import KEY
 from surefoot.run.trajectory_store import TrajectoryStore

@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 from surefoot.base import writing
 from surefoot.base.errors import UserError
 from surefoot.commands import check
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.training.numerics import pin
 from tests.helpers import PROJECT, set_param
 
@@ -144,7 +144,7 @@ def test_the_names_are_torchs():
 
 def test_torch_is_not_imported_for_that(params):
     code = (
-        "import sys; from pathlib import Path; from surefoot.commands import check; from surefoot.params.reading"
+        "import sys; from pathlib import Path; from surefoot.commands import check; from surefoot.params.params_yaml"
         " import load_params; check.check_names(load_params(Path('params.yaml')))"
     )
     code += "; print('torch' in sys.modules)"

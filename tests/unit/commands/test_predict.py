@@ -17,7 +17,7 @@ import pytest
 from surefoot import cli
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from tests.helpers import Here
 from tests.served import network_says
 from tests.unit.serving.test_mlflow_model import TABLE, write_table

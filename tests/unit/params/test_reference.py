@@ -3,7 +3,7 @@
 import re
 
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.reference import params_page
 from surefoot.params.sections import Params
 from tests.helpers import PROJECT

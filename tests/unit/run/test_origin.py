@@ -15,7 +15,7 @@ import torch
 
 from surefoot.base import code_digests, digests, paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run import origin
 from surefoot.run.plan.planning import plan_run
 from surefoot.training import numerics
@@ -285,7 +285,7 @@ from surefoot.training import numerics
 numerics.pin("portable", 1)
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run.plan.planning import plan_run
 plan = plan_run(load_params(paths.PARAMS), open_store(paths.BATCHES))
 print(plan.identity, *plan.epoch_keys())

@@ -19,7 +19,7 @@ from surefoot.base.paths import trajectory_store
 from surefoot.commands import lr_find
 from surefoot.data.batch_store import open_store
 from surefoot.data.part_files import rows_of_parts
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run import start_from
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore

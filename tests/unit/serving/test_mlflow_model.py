@@ -19,7 +19,7 @@ from surefoot.base import paths, writing
 from surefoot.base.errors import UserError
 from surefoot.commands import predict
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.serving import logged_network, predictor
 from surefoot.training import network as networks
 from tests.docs.test_data import ran

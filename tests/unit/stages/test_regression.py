@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from surefoot import cli
 from surefoot.base import digests, paths, writing
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from tests.docs.test_data import ran
 from tests.helpers import PROJECT
 

@@ -14,7 +14,7 @@ import torch
 import networks.mlp
 from surefoot.base import digests, paths
 from surefoot.data.batch_store import open_store
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.run_file import read_run_file
 from surefoot.training.network import network_of, to_bytes

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from surefoot.base import locks
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run import naming
 from surefoot.tracking import mlflow_client, tracker
 from surefoot.tracking.description import param_name

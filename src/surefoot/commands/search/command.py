@@ -24,7 +24,7 @@ from surefoot.commands.search.journal import known_or_new_journal
 from surefoot.commands.search.space import Distribution
 from surefoot.commands.search.study import Trial
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.reproduction import provenance
 
 FAILURES = 5  # so many first trials may fail before the search gives up

@@ -13,7 +13,7 @@ from surefoot.base.errors import CannotSay, UserError
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search.journal import SearchStart, code_at_start
 from surefoot.commands.search.study import Trial
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.reproduction import checkout, provenance
 
 

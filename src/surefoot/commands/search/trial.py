@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.base import errors, paths, writing
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.stopping import Pruned
 from surefoot.stages import train

@@ -9,7 +9,7 @@ from typing import IO, Any
 from surefoot.base.errors import CannotSay
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import parse_params
+from surefoot.params.params_yaml import parse_params
 from surefoot.reproduction import checkout, git, raw_data
 from surefoot.reproduction.scratch import Process, Scratch
 from surefoot.tracking import tracker

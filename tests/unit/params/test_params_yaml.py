@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from surefoot.base.errors import UserError
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.reference import json_schema
 from surefoot.params.sections import Params
 from tests.helpers import PROJECT, set_param
