@@ -101,8 +101,12 @@ def test_the_end_is_a_summary(reproduced):
         ends = [f"{intervals[name]['low']:.4f}", "to", f"{intervals[name]['high']:.4f}"] if name in intervals else ["-"]
         assert line.split() == [name, f"{value:.4f}", *ends]
     (run,) = reproduced.runs()
-    assert f"MLflow  run {run.info.run_id}: make ui" in lines
-    assert "plots   reports/plots" in lines and "model   models/model.safetensors" in lines
+    place = lines.index(f"MLflow  run {run.info.run_id}: make ui")
+    assert lines[place + 1].strip() == f"http://127.0.0.1:5000/#/runs/{run.info.run_id}"
+    assert "plots   reports/plots" in lines
+    model = lines.index("model   models/model.safetensors")
+    chosen = json.loads((reproduced / "models/run.json").read_text())["chosen_epoch"]
+    assert lines[model + 1].strip() == f"of epoch {chosen} of {EPOCHS}: least validation/loss"
     assert json.loads(reproduced.artifact(run, "intervals.json").read_text())["test"] == intervals
     assert not any("interval" in name for name in run.data.metrics), "each would be a chart of one bar"
     plots = {path.name: path.read_bytes() for path in (reproduced / "reports/plots").iterdir()}
@@ -428,6 +432,7 @@ def test_a_training_that_is_stopped_is_killed(again):
         stderr=subprocess.PIPE,
         text=True,
     ) as training:
+        assert training.stdout.readline() == "training networks.mlp:mlp\n"
         for number in range(1, 4):
             assert training.stdout.readline().split()[:2] == ["epoch", f"{number}/3000"]
         training.send_signal(signal.SIGTERM)

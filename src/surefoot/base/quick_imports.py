@@ -20,6 +20,7 @@ def quick_imports(package: str) -> Iterator[None]:
 
 
 def collect_from_here() -> None:
-    """Collect garbage, but look no more at what is there already: modules stay."""
-    gc.freeze()
-    gc.enable()
+    """Collect garbage again, but look no more at what is there already: modules stay."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()

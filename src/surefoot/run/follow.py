@@ -10,7 +10,7 @@ from surefoot.base.locks import Locks
 from surefoot.params.train_section import TrainParams
 from surefoot.run import publish
 from surefoot.run.chain import Chain
-from surefoot.run.history import metric_names
+from surefoot.run.history import epoch_line
 from surefoot.run.record import RunRecord
 from surefoot.run.segments import Segment
 from surefoot.run.stopping import Pruned, TimeIsUp
@@ -125,12 +125,7 @@ def follow_chain(
 
 
 def _print_epoch(record: Record, epochs: int) -> None:
-    metrics = "  ".join(f"{name} {record['metrics'][name]:.4f}" for name in metric_names(record)[:-2])
-    seconds, rows = record["seconds"], record["rows"]
-    terminal.print_lines(
-        f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  {metrics}  ({seconds:.2f} s, {rows / seconds:,.0f}"
-        " rows/s)"
-    )
+    terminal.print_lines(epoch_line(record, epochs))
 
 
 def _save_checkpoint(chain: Chain, tracker: Tracker, record: Record, path: str) -> None:

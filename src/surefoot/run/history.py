@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from surefoot.base import paths, reading
 from surefoot.base.errors import UserError
 from surefoot.base.writing import csv_bytes
+from surefoot.evaluation.summary import format_number
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import Record
+
+COLUMNS = 80  # of a terminal
 
 
 def metric_names(record: "Record") -> list[str]:
@@ -19,6 +22,24 @@ def metric_names(record: "Record") -> list[str]:
     """
     losses, last = ["train/loss", "validation/loss"], ["gradient_norm", "lr"]
     return [*losses, *sorted(record["metrics"].keys() - {*losses, *last}), *last]
+
+
+def epoch_line(record: "Record", epochs: int) -> str:
+    """What the terminal shows of an epoch: its losses, what the task measures, and the seconds that it took, as far as
+    they fit.
+    """
+    line, shown = f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}", metric_names(record)[:-2]
+    names = {name: name.removeprefix("validation/").replace("_", " ") for name in shown}
+    names |= {"train/loss": "loss", "validation/loss": "validation", "validation/average_loss": "average"}
+    # What is measured of the averaged weights comes after their loss.
+    for name in sorted(shown, key=lambda name: (name.startswith("validation/average_"), not name.endswith("loss"))):
+        line = _appended(line, f"{names[name]} {format_number(record['metrics'][name])}")
+    return _appended(line, f"{record['seconds']:.2f} s")
+
+
+def _appended(line: str, text: str) -> str:
+    longer = f"{line}  {text}"
+    return longer if len(longer) <= COLUMNS else line
 
 
 def history_csv(history: "Sequence[Record]") -> bytes:

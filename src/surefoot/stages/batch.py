@@ -17,6 +17,7 @@ from surefoot.params.sections import Params
 def main() -> None:
     """Read `data/prepared/`; write `data/batches/`."""
     params = load_params(paths.PARAMS)
+    terminal.print_lines(f"batching {paths.PREPARED}")
     schema = read_schema(paths.PREPARED)
     shape, rows = _input_shape(params, schema), schema["rows"]
     # What a row that comes later needs, so that the model can be used on raw rows.

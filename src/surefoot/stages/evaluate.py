@@ -10,12 +10,14 @@ from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.locks import Locks
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params import dvc_yaml
+from surefoot.params.reading import load_params
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.run import naming, publish
+from surefoot.run.choose_epoch import describe_choice
 from surefoot.run.history import read_history
 from surefoot.run.new_record import new_record
-from surefoot.run.pinned_params import load_and_pin
+from surefoot.run.pinned_params import pin_by
 from surefoot.run.run_file import RunFile, read_run_file
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import intervals_artifact, mlflow_client, tracker
@@ -28,7 +30,9 @@ def main() -> None:
     """Read the model, what train says of it, the history and `data/batches/`; write test metrics, tables and plots; add
     them to the MLflow run; print a summary.
     """
-    params = load_and_pin()
+    params = load_params(paths.PARAMS)
+    terminal.print_lines(f"testing {paths.MODEL}")
+    pin_by(params)
     writing.remove_measured()
     dvc_yaml.require_watched(params, "evaluate")
     from surefoot.evaluation import intervals, metrics, reports, summary
@@ -39,24 +43,21 @@ def main() -> None:
     loss, tested = score_model(params, batches)
     found = {"loss": loss, **metrics.measure_metrics(tested), **old_and_new(run.start, batches, tested)}
     ranges = {name: ends for name, ends in intervals.metric_intervals(tested, params.seed).items() if name in found}
-    train, inputs, features = params.train, batches.test.inputs, batches.index["features"]
-    pictures = reports.draw_plots(
-        tested, history, run.chosen_epoch, train.select, params.prepare.target, inputs, features
-    )
-
     ends = {name: {"low": low, "high": high} for name, (low, high) in ranges.items()}
     writing.write_json(paths.METRICS, {"test": found})
     writing.write_json(paths.INTERVALS, {"test": ends})
     writing.write_bytes(paths.PREDICTIONS, _predictions_csv(batches, tested))
     writing.write_bytes(paths.CLASSES, reports.class_table(tested))
+    terminal.print_lines("", *summary.summary_table(len(tested.actual), found, ranges, _last_commits()), "")
+
+    select, inputs, features = params.train.select, batches.test.inputs, batches.index["features"]
+    pictures = reports.draw_plots(tested, history, run.chosen_epoch, select, params.prepare.target, inputs, features)
     with writing.new_directory(paths.PLOTS) as out:
         for name, picture in pictures.items():
             writing.write_bytes(out / name, picture)
     results = {f"test/{name}": value for name, value in found.items()} | intervals_artifact.interval_ends(ends)
     run_id = _track(params, batches, run, results, pictures)
-    terminal.print_lines(
-        "", *summary.summary_table(len(tested.actual), found, ranges, _last_commits()), *_places(run_id)
-    )
+    terminal.print_lines(*_places(run_id, *describe_choice(select, run.chosen_epoch, history)))
 
 
 def _predictions_csv(batches: Store, tested: "Scored") -> bytes:
@@ -116,17 +117,25 @@ def _actual(predictions: bytes) -> list[str]:
     return [row[0] for row in csv.reader(io.StringIO(predictions.decode(), newline=""))]
 
 
-def _places(run_id: str | None) -> list[str]:
-    """Lines that say where things are, after an empty one; none when `surefoot verify` makes a run again, as they will
-    be gone.
+def _places(run_id: str | None, chosen: str, *notes: str) -> list[str]:
+    """Lines that say of which epoch the model is, and where things are: not the latter when `surefoot verify` makes a
+    run again, as they will be gone.
     """
     if os.environ.get(tracker.SCRATCH):
-        return []
-    by = (
-        "make ui" if mlflow_client.store_uri().startswith("sqlite:") else "on the server that MLFLOW_TRACKING_URI names"
-    )
-    run = f"run {run_id}: {by}" if run_id else "is out of reach; `surefoot sync` brings the run there later"
-    return ["", f"plots   {paths.PLOTS}", f"model   {paths.MODEL}", f"MLflow  {run}"]
+        return [f"model   {chosen}", *notes]
+    run = _run_address(run_id) if run_id else ["is out of reach; `surefoot sync` brings the run there later"]
+    lines = zip(("model", "", "plots", "MLflow", ""), (str(paths.MODEL), chosen, str(paths.PLOTS), *run), strict=False)
+    return [*(f"{name:8}{text}" for name, text in lines), *notes]
+
+
+def _run_address(run_id: str) -> list[str]:
+    """How to open a run's page in MLflow."""
+    uri = mlflow_client.store_uri()
+    if uri.startswith("sqlite:"):
+        return [f"run {run_id}: make ui", f"http://127.0.0.1:5000/#/runs/{run_id}"]
+    run = f"run {run_id}: on the server that MLFLOW_TRACKING_URI names"
+    page = f"{mlflow_client.without_password(uri).rstrip('/')}/#/runs/{run_id}"
+    return [run, page] if uri.startswith(("http:", "https:")) else [run]
 
 
 if __name__ == "__main__":

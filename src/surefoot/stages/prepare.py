@@ -31,6 +31,7 @@ from surefoot.params.prepare_section import PrepareParams, SplitSource
 def main() -> None:
     """Read `prepare.source`; write `data/prepared/`."""
     params = load_params(paths.PARAMS)
+    terminal.print_lines(f"preparing {params.prepare.source}")
     dvc_yaml.require_watched(params, "prepare")
     keep = kept_preparation.read_preparation(params.prepare)
     prepare = kept_preparation.as_kept(params.prepare, keep) if keep else params.prepare

@@ -7,10 +7,11 @@ from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.locks import Locks
 from surefoot.data.batch_store import open_store
 from surefoot.params import dvc_yaml
+from surefoot.params.reading import load_params
 from surefoot.run import publish, start_from
 from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.history import history_csv
-from surefoot.run.pinned_params import load_and_pin
+from surefoot.run.pinned_params import pin_by
 from surefoot.run.run_file import write_run_file
 from surefoot.run.stopping import parent_check, time_check
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -33,7 +34,9 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         Pruned: for that reason.
     """
     check_parent = parent_check()  # before the imports, which take seconds
-    params = load_and_pin()
+    params = load_params(paths.PARAMS)
+    terminal.print_lines(f"training {params.train.model.factory}")
+    pin_by(params)
     writing.remove_measured()
     dvc_yaml.require_watched(params, "train")
     from surefoot.run.follow import follow_chain, open_chain, tracked_run

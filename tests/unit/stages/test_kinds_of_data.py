@@ -478,7 +478,8 @@ def test_prepare_says_what_it_took_each_column_for(here):
         missing={"numeric": "mean", "category": "constant"},
     )
     assert done.code == 0, done
-    assert done.out.splitlines()[:8] == [
+    assert done.out.splitlines()[:9] == [
+        "preparing raw.csv",
         (
             "note: raw.csv: left out, taken for an index: '' (no name, or one that pandas gives; prepare.columns takes"
             " what it names)"

@@ -22,7 +22,8 @@ def test_dropped_rows_and_warnings_are_told(here):
     (here / "params.yaml").write_text(PARAMS.replace("  target: kind", "  target: kind\n  missing: {numeric: drop}"))
     done = here.stage("prepare")
     assert done.code == 0, done
-    assert done.out.splitlines()[:4] == [
+    assert done.out.splitlines()[:5] == [
+        "preparing raw.csv",
         (
             "note: raw.csv: the same value in every training row, from which nothing is learned: 'c' (prepare.ignore"
             " leaves a column out)"
@@ -31,7 +32,7 @@ def test_dropped_rows_and_warnings_are_told(here):
         "missing values: 1 in 'a'",
         "dropped 1 row: 1 where 'a' is missing",
     ]
-    assert done.out.splitlines()[4].startswith("prepared raw.csv: 3 inputs, 3 classes; rows: ")
+    assert done.out.splitlines()[5].startswith("prepared raw.csv: 3 inputs, 3 classes; rows: ")
     assert done.out.splitlines()[5].startswith(
         "DVC doesn't watch raw.csv, so it won't run prepare again when that changes: symlink the file into data/raw"
     )

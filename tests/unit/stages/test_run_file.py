@@ -17,6 +17,7 @@ from surefoot.data.batch_store import open_store
 from surefoot.params.params_yaml import load_params
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.run_file import read_run_file
+from surefoot.stages import evaluate
 from surefoot.training.network import network_of, to_bytes
 from tests.helpers import PROJECT
 
@@ -152,6 +153,26 @@ def test_groups_that_params_yaml_has_no_longer_are_numbered(trained, monkeypatch
     done = trained.stage("evaluate")
     assert done.code == 2
     assert "models/run.json: is damaged" in done.err
+
+
+def test_the_figures_are_shown_before_the_plots_are_drawn(trained, monkeypatch, capfd):
+    shown = []
+    monkeypatch.setattr("surefoot.evaluation.reports.draw_plots", lambda *_: shown.append(capfd.readouterr().out) or {})
+    trained.stage("evaluate")
+    assert " test rows " in shown[0]
+    assert paths.METRICS.is_file()
+
+
+def test_where_the_run_is(trained, monkeypatch):
+    for uri, lines in {
+        "http://me:secret@127.0.0.1:9/": [
+            "MLflow  run 1a: on the server that MLFLOW_TRACKING_URI names",
+            "        http://127.0.0.1:9/#/runs/1a",
+        ],
+        "postgresql://me:secret@127.0.0.1:9/db": ["MLflow  run 1a: on the server that MLFLOW_TRACKING_URI names"],
+    }.items():
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert evaluate._places("1a", "of epoch 1")[3:] == lines
 
 
 def test_evaluate_plans_nothing(trained):
