@@ -10,7 +10,7 @@ from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.locks import Locks
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.run import naming, publish

@@ -7,7 +7,7 @@ from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.locks import Locks
 from surefoot.data.batch_store import open_store
 from surefoot.params import dvc_yaml
-from surefoot.params.reading import load_params
+from surefoot.params.params_yaml import load_params
 from surefoot.run import publish, start_from
 from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.history import history_csv

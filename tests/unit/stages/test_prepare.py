@@ -33,7 +33,7 @@ def test_dropped_rows_and_warnings_are_told(here):
         "dropped 1 row: 1 where 'a' is missing",
     ]
     assert done.out.splitlines()[5].startswith("prepared raw.csv: 3 inputs, 3 classes; rows: ")
-    assert done.out.splitlines()[5].startswith(
+    assert done.out.splitlines()[6].startswith(
         "DVC doesn't watch raw.csv, so it won't run prepare again when that changes: symlink the file into data/raw"
     )
     assert done.err == ""
