@@ -38,7 +38,7 @@ def batch(workload: Workload, directory: Path) -> dict[str, float]:
     """
     import numpy as np
 
-    from surefoot.data.batch_store import write_index
+    from surefoot.data.batch_index import Preparation, write_index
     from surefoot.data.batch_writer import write_split
     from surefoot.data.order import RowOrder
     from surefoot.data.splits import SPLITS
@@ -63,7 +63,7 @@ def batch(workload: Workload, directory: Path) -> dict[str, float]:
         drop_last=False,
         shape=workload.shape,
         classes=labels,
-        preparation={},
+        preparation=Preparation(),
         blocks=BLOCKS,
     )
     return {"seconds": time.perf_counter() - start, "bytes": _peak() - start_bytes}

@@ -20,7 +20,7 @@ def write_data(workload: Workload, directory: Path) -> None:
     """Write a batch store with the workload's rows, as the stage `batch` would; the other splits get a few."""
     import numpy as np
 
-    from surefoot.data.batch_store import write_index
+    from surefoot.data.batch_index import Preparation, write_index
     from surefoot.data.batch_writer import Block, write_split
     from surefoot.data.splits import SPLITS
 
@@ -45,7 +45,7 @@ def write_data(workload: Workload, directory: Path) -> None:
         drop_last=False,
         shape=workload.shape,
         classes=labels,
-        preparation={},
+        preparation=Preparation(),
     )
 
 

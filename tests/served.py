@@ -102,9 +102,9 @@ def network_says(store, network, weights):
     from surefoot.training import network as networks
     from surefoot.training.minibatches import Stored
 
-    model = networks.build(network.factory, network.arguments, store.input_shape, store.outputs, 0, store.schema)
+    model = networks.build(network.factory, network.arguments, store.input_shape, store.index.outputs, 0, store.schema)
     networks.load_weights(model, weights)
-    outputs = networks.outputs_of(model, Stored(store.test.inputs, store.index["scale"])).double().numpy()
+    outputs = networks.outputs_of(model, Stored(store.test.inputs, store.index.scale)).double().numpy()
     if store.task == "regression":
         return outputs[:, 0] * store.target_scale["divide"] + store.target_scale["subtract"]
     if store.task == "binary":

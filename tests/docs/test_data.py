@@ -178,9 +178,9 @@ def test_an_example(tracked, monkeypatch, heading, example):
 
     store = open_store(paths.BATCHES)
     assert len(plan_run(load_params(paths.PARAMS), store).epoch_keys()) == 1
-    assert store.index["shuffle"] == params["batch"].get("shuffle", "full")
+    assert store.index.shuffle == params["batch"].get("shuffle", "full")
     if "missing" in params["prepare"]:
-        assert store.index["preparation"]["dropped"] == {"'churn' (the target) is missing": 1}
+        assert store.index.preparation.dropped == {"'churn' (the target) is missing": 1}
 
 
 def test_from_a_notebook(tracked, monkeypatch):

@@ -132,8 +132,8 @@ OF_THE_TEXT = {
 def test_the_rows_of_the_first_section_are_those_of_the_data():
     from tutorial import lab
 
-    splits = lab.batches(load_params(PROJECT / "params.yaml")).index["splits"]
-    assert [splits[name]["rows"] for name in ("train", "validation", "test")] == [1259, 269, 269]
+    splits = lab.batches(load_params(PROJECT / "params.yaml")).index.splits
+    assert [splits[name].rows for name in ("train", "validation", "test")] == [1259, 269, 269]
     assert 1259 + 2 * 269 == 1797
     assert -(-1259 // 64) == 20  # steps of an epoch
 

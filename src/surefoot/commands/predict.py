@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from surefoot.base import paths, reading, terminal, writing
+from surefoot.base import paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.wording import listed_names, number_of
 from surefoot.commands.options import A_RUN, option
 from surefoot.data.arrow_numpy import null_where
-from surefoot.data.batch_store import preparation_of_index
+from surefoot.data.batch_index import read_index
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, column_of
 from surefoot.data.features import date_type, dates_of, transform
@@ -130,7 +130,7 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
             if weights
             else f"there is no model yet: {path} doesn't exist; `make repro` makes one"
         )
-    index = reading.read_made_json(paths.BATCHES / "index.json", "batch")  # which has the preparation
+    index = read_index(paths.BATCHES)  # which has the preparation
     trained, made = (
         dvc_lock.recorded_md5("train", "deps", paths.BATCHES),
         dvc_lock.recorded_md5("batch", "outs", paths.BATCHES),
@@ -141,7 +141,7 @@ def _from_workspace(params: Params, weights: Path | None) -> Model:
             " run (--run)"
         )
     chosen = params.train.model
-    description = {"factory": chosen.factory, "arguments": chosen.arguments, **preparation_of_index(index)}
+    description = {"factory": chosen.factory, "arguments": chosen.arguments, **index.network_description()}
     return Model(str(path), logged_network.network_with_weights(description, path), description)
 
 

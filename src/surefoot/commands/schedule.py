@@ -77,7 +77,7 @@ def load_with_batches() -> tuple[Params, Store]:
             f"{paths.BATCHES} isn't there, which says how many steps an epoch has: run `dvc repro batch` first"
         ) from None
     index = batches.index
-    for key, made in (("size", index["batch_size"]), ("drop_last", index["drop_last"]), ("shuffle", index["shuffle"])):
+    for key, made in (("size", index.batch_size), ("drop_last", index.drop_last), ("shuffle", index.shuffle)):
         if made != (now := getattr(params.batch, key)):
             raise UserError(
                 f"{paths.BATCHES} was made with batch.{key}: {str(made).lower()}, now it is {str(now).lower()}: run"

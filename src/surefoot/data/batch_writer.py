@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO, FileIO
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 
+from surefoot.data.batch_index import ArrayFile, SplitFiles
 from surefoot.data.order import RowOrder
 
 Block = tuple[np.ndarray, np.ndarray]
@@ -33,7 +33,7 @@ def write_split(
     dtype: str = "float32",
     targets_dtype: str = "int64",
     tick: Callable[[int], object] = lambda rows: None,
-) -> dict[str, Any]:
+) -> SplitFiles:
     """Write a split's blocks of (inputs, targets) into the directory `out`; row i goes to the i-th of `places`, or to
     i.
 
@@ -66,12 +66,7 @@ def write_split(
             _write_as_they_come((inputs, targets), _counted(blocks, counts), hasher, tick)
         else:
             _write_shuffled((inputs, targets), _counted(blocks, counts), places, out, hasher, tick)
-        return {
-            "rows": rows,
-            "class_counts": counts.tolist(),
-            "inputs": inputs.describe(),
-            "targets": targets.describe(),
-        }
+        return SplitFiles(rows=rows, class_counts=counts.tolist(), inputs=inputs.describe(), targets=targets.describe())
 
 
 def _write_as_they_come(
@@ -227,11 +222,11 @@ class _Array:
         self._hashed()
         self._hashing = hasher.submit(self._hash.update, _bytes(self._ours(values)))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ArrayFile:
         """What `index.json` says of the array, once all rows are hashed. It is on the disk then."""
         self._hashed()
         os.fsync(self._file.fileno())
-        return {"dtype": self.dtype.name, "shape": self.shape, "sha256": self._hash.hexdigest()}
+        return ArrayFile(dtype=self.dtype.name, shape=list(self.shape), sha256=self._hash.hexdigest())
 
     def _hashed(self) -> None:
         if self._hashing:

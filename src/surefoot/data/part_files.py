@@ -6,16 +6,24 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from surefoot.base.documents import Count, Digest, Document
 from surefoot.data.readers.source import RowSource
 from surefoot.data.splits import SPLITS
 
 STRETCH_BYTES, STRETCHES = 1 << 12, 16
 RowRange = tuple[int, int]  # of rows: the first, and the one after the last
+
+
+class PartFile(Document):
+    """A part file of the raw data: its path, its `part_file_digest`, and how many rows of each split came of it."""
+
+    path: str
+    digest: Digest
+    rows: dict[str, Count]
 
 
 class PartFileRows:
@@ -47,17 +55,15 @@ class PartFileRows:
             splits = splits[room:]
             self._at += bool(len(splits))
 
-    def describe(self) -> list[dict[str, Any]]:
-        """The path, the digest and the rows by split of each part file."""
+    def describe(self) -> list[PartFile]:
+        """What came of each part file."""
         if self._places is None:
             return []
         self._grow(len(self._places.files) - 1)
         return [
-            {
-                "path": path,
-                "digest": part_file_digest(Path(path)),
-                "rows": dict(zip(SPLITS, counts.tolist(), strict=True)),
-            }
+            PartFile(
+                path=path, digest=part_file_digest(Path(path)), rows=dict(zip(SPLITS, counts.tolist(), strict=True))
+            )
             for path, counts in zip(self._places.files, self._counts, strict=True)
         ]
 
@@ -82,16 +88,14 @@ def part_file_digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def rows_of_parts(
-    parts: Sequence[dict[str, Any]], split: str, chosen: Callable[[dict[str, Any]], bool]
-) -> tuple[RowRange, ...]:
+def rows_of_parts(parts: Sequence[PartFile], split: str, chosen: Callable[[PartFile], bool]) -> tuple[RowRange, ...]:
     """The rows of a split that are from the part files that are chosen, by their places in the order of
     the raw data.
     """
     found: list[RowRange] = []
     first = 0
     for part in parts:
-        stop = first + part["rows"][split]
+        stop = first + part.rows[split]
         if chosen(part) and stop > first:
             found = [*found[:-1], (found[-1][0], stop)] if found and found[-1][1] == first else [*found, (first, stop)]
         first = stop

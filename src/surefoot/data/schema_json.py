@@ -54,7 +54,7 @@ def describe_tables(
         "missing": cleaner.missing,
         "left_out": left_out(names_in(main), prepare, index_names(main)),
         "split": {"seed": seed} | {f"prepare.{name}": value for name, value in _deciding_splits(prepare).items()},
-        "parts": [part for parts in learned.parts for part in parts.describe()],
+        "parts": [part.plain() for parts in learned.parts for part in parts.describe()],
         "features": keep.plain()["features"] if keep else fitted_features(learned.fits, values),
         **_inputs_form(learned.fits),
         **({} if keep else targets.scale()),

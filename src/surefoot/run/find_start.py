@@ -21,6 +21,7 @@ from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import FUNCTION
 from surefoot.data import kept_preparation
+from surefoot.data.batch_index import BatchIndex
 from surefoot.data.kept_preparation import KeptPreparation
 from surefoot.data.part_files import part_file_digest
 from surefoot.params.prepare_section import PrepareParams
@@ -171,11 +172,12 @@ def _as_trained_here(found: Start, noted: Start | None) -> Start:
         paths.BATCHES / "index.json" if batches == dvc_lock.recorded_md5("batch", "outs", paths.BATCHES) else None
     )
     try:
-        index = json.loads(reading.read_file(path, kept_preparation.BYTES)) if path else {}
-        seen = new_rows.seen_parts(index, noted.note.seen if noted else None) if index else None
-    except (OSError, ValueError, KeyError, TypeError):
+        index = parse_document(BatchIndex, reading.read_file(path, kept_preparation.BYTES)) if path else None
+    except (OSError, Malformed):
         return found
-    return Start(found.note.model_copy(update={"seen": seen}), found.weights, kept_preparation.parse_preparation(index))
+    seen = new_rows.seen_parts(index, noted.note.seen if noted else None) if index else None
+    keep = kept_preparation.parse_preparation(index.plain()) if index else None
+    return Start(found.note.model_copy(update={"seen": seen}), found.weights, keep)
 
 
 # --- what has a name ------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ def network_from_params(params: Params, batches: Store) -> nn.Module:
         UserError: it can't be built.
     """
     model = params.train.model
-    shape, outputs = batches.input_shape, batches.outputs
+    shape, outputs = batches.input_shape, batches.index.outputs
     return network.build(model.factory, model.arguments, shape, outputs, params.seed, batches.schema, params.device)
 
 
@@ -33,7 +33,7 @@ def objective_from_params(params: Params, batches: Store, device: str | None = N
         loss.name,
         loss.arguments | arguments,
         loss.class_weights,
-        batches.index["splits"]["train"]["class_counts"],
+        batches.index.splits["train"].class_counts,
         device or params.device,
         batches.target_unit,
     )

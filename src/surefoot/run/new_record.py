@@ -24,7 +24,7 @@ def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> De
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     group = naming.sweep_name(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
     source = provenance.code_state(raw_data.raw_places(flatten(params.model_dump(mode="json"))))
-    preparation = batches.index["preparation"]
+    index, preparation = batches.index, batches.index.preparation
     git = {tag_names.NO_GIT: source.trouble}
     if source.commit:
         git |= {"mlflow.source.git.commit": source.commit, **_uncommitted(source)}
@@ -33,12 +33,12 @@ def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> De
         params=flatten(params.model_dump(mode="json")),
         dataset=DescribedData.model_validate(
             {
-                "path": preparation["source"],
+                "path": preparation.source,
                 "dvc_path": str(paths.BATCHES),
                 "digest": _data_digest(batches),
-                "batches": batches.index["digest"],
-                "rows": {split: described["rows"] for split, described in batches.index["splits"].items()},
-                "dropped": preparation["dropped"],
+                "batches": index.digest,
+                "rows": {split: files.rows for split, files in index.splits.items()},
+                "dropped": preparation.dropped,
             }
         ),
         tags={
@@ -50,7 +50,7 @@ def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> De
             **({tag_names.SWEEP: group} if group else {}),
             "surefoot.fingerprint": origin["numerics"]["fingerprint"],
             "surefoot.data.digest": _data_digest(batches),
-            "surefoot.data.dropped": describe_dropped(preparation["dropped"]) if preparation["dropped"] else "",
+            "surefoot.data.dropped": describe_dropped(preparation.dropped) if preparation.dropped else "",
         },
         texts={
             "environment/requirements.txt": packages.installed_packages(),
@@ -62,12 +62,10 @@ def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> De
 def _data_digest(batches: Store) -> str:
     """The digest of what was prepared of which data, whatever batches were made of it."""
     index = batches.index
-    read = [part["digest"] for part in index["parts"]] or {
-        split: described["targets"]["sha256"] for split, described in index["splits"].items()
+    read = [part.digest for part in index.parts] or {
+        split: files.targets.sha256 for split, files in index.splits.items()
     }
-    return digests.sha256(
-        digests.canonical_json([read, index["features"], index["classes"], index["preparation"]["split"]])
-    )
+    return digests.sha256(digests.canonical_json([read, index.features, index.classes, index.preparation.split]))
 
 
 def _uncommitted(source: provenance.CodeState) -> dict[str, str]:
@@ -97,16 +95,18 @@ def new_record(
     start: StartNote | None,
 ) -> RunRecord:
     """What is known of a run before it is trained, or where nothing is known of its training."""
-    preparation, splits = batches.index["preparation"], batches.index["splits"]
-    arrays = {split: {name: given[name]["sha256"] for name in ("inputs", "targets")} for split, given in splits.items()}
-    source = {"path": preparation["source"], "md5": dvc_lock.recorded_md5("prepare", "deps", paths.RAW)}
+    index, preparation = batches.index, batches.index.preparation
+    arrays = {
+        split: {"inputs": files.inputs.sha256, "targets": files.targets.sha256} for split, files in index.splits.items()
+    }
+    source = {"path": preparation.source, "md5": dvc_lock.recorded_md5("prepare", "deps", paths.RAW)}
     network = {"factory": params.train.model.factory, "arguments": params.train.model.arguments}
     return RunRecord(
         version=VERSION,
         identity=identity,
         description=description(params, batches, origin),
         origin=Origin.model_validate(origin),
-        data=DataDigests.model_validate({"source": source, "digest": batches.index["digest"], **arrays}),
+        data=DataDigests.model_validate({"source": source, "digest": index.digest, **arrays}),
         epochs=params.train.epochs,
         epoch_keys=epoch_keys,
         incomplete=None,
@@ -114,10 +114,10 @@ def new_record(
         save_every=params.train.save_every,
         register=params.train.register,
         onnx=params.train.onnx,
-        model=RunNetwork.model_validate(network | batches.preparation),
-        examples=preparation["examples"],
+        model=RunNetwork.model_validate(network | index.network_description()),
+        examples=preparation.examples,
         start=start,
-        seen=new_rows.seen_parts(batches.index, start.seen if start else None),
+        seen=new_rows.seen_parts(index, start.seen if start else None),
         continues=[],
         last=None,
         best=None,

@@ -2,30 +2,30 @@
 that they come from.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from surefoot.base.errors import UserError
+from surefoot.data.batch_index import BatchIndex
 from surefoot.data.batch_store import Store
-from surefoot.data.part_files import rows_in, rows_of_parts
+from surefoot.data.part_files import PartFile, rows_in, rows_of_parts
 from surefoot.run.start_note import Seen, StartNote
 
 
-def seen_parts(index: Mapping[str, Any], before: Seen | None) -> Seen:
+def seen_parts(index: BatchIndex, before: Seen | None) -> Seen:
     """What a model has seen that is trained on these batches, and started from one that had seen what `before` says."""
-    preparation = index["preparation"]
-    source = Path(preparation["source"])
-    parts = [[part["path"], part["digest"]] for part in index["parts"] if Path(part["path"]).is_relative_to(source)]
-    others = {part["digest"] for part in index["parts"]} | (before.digests() if before else set())
-    return Seen(parts=parts, others=sorted(others - {digest for _, digest in parts}), split=preparation["split"])
+    source = Path(index.preparation.source)
+    parts = [[part.path, part.digest] for part in index.parts if Path(part.path).is_relative_to(source)]
+    others = {part.digest for part in index.parts} | (before.digests() if before else set())
+    return Seen(parts=parts, others=sorted(others - {digest for _, digest in parts}), split=index.preparation.split)
 
 
-def is_new_part(known: Seen | None) -> Callable[[dict[str, Any]], bool]:
+def is_new_part(known: Seen | None) -> Callable[[PartFile], bool]:
     """Whether a part is none of those that are known."""
     digests = known.digests() if known else set()
-    return lambda part: part["digest"] not in digests
+    return lambda part: part.digest not in digests
 
 
 def select_rows(which: str, batches: Store, start: StartNote | None) -> Store:
@@ -37,7 +37,7 @@ def select_rows(which: str, batches: Store, start: StartNote | None) -> Store:
     """
     if start is None or start.weights is None:  # from fresh weights: every row is new
         return batches
-    parts, source = batches.index["parts"], batches.index["preparation"]["source"]
+    parts, source = batches.index.parts, batches.index.preparation.source
     if start.seen:
         _check_split(start.seen, seen_parts(batches.index, None), str(start.name))
     if which == "all":

@@ -45,7 +45,7 @@ def score_model(params: Params, batches: Store) -> tuple[float, Scored]:
     objective = objective_from_params(params, batches)
     targets = Stored(batches.test.targets, batches.target_scale)[:]
     try:
-        outputs = network.outputs_of(model, Stored(batches.test.inputs, batches.index["scale"]))
+        outputs = network.outputs_of(model, Stored(batches.test.inputs, batches.index.scale))
         targets = targets.to(outputs.device)
     except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {describe_error(error)}") from None
@@ -115,10 +115,10 @@ def old_and_new(start: "StartNote | None", batches: Store, tested: Scored) -> di
     """Accuracy (in regression the mean absolute error) on the test rows of part files that the start had seen, and on
     the new ones.
     """
-    if start is None or not start.seen or not batches.index["parts"]:
+    if start is None or not start.seen or not batches.index.parts:
         return {}
     new = np.zeros(len(tested.actual), np.bool_)
-    for first, stop in rows_of_parts(batches.index["parts"], "test", is_new_part(start.seen)):
+    for first, stop in rows_of_parts(batches.index.parts, "test", is_new_part(start.seen)):
         new[first:stop] = True
     what, each = (
         ("mae", np.abs(tested.predicted - tested.actual.astype(np.float64)))

@@ -120,11 +120,7 @@ def start_line(start: StartNote, batches: Store, only: tuple[RowRange, ...] | No
     """A line for the terminal."""
     if start.weights is None:
         return f"{KEY}: {start.wanted}: there is no run before this one, so training starts from fresh weights"
-    new = (
-        [part["path"] for part in batches.index["parts"] if new_rows.is_new_part(start.seen)(part)]
-        if start.seen
-        else []
-    )
+    new = [part.path for part in batches.index.parts if start.seen and new_rows.is_new_part(start.seen)(part)]
     parts = f"; new: {', '.join(new[:3])}{f' and {len(new) - 3} more' if len(new) > 3 else ''}" if new else ""
     trained = "" if only is None else f"; training on {rows_in(only):,} new rows of {len(batches.train.targets):,}"
     return f"training starts from {start.name} (weights {start.weights[:12]}){parts}{trained}"

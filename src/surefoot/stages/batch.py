@@ -5,9 +5,10 @@ from typing import Any
 
 from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.data.batch_store import write_index
+from surefoot.data.batch_index import Preparation, write_index
 from surefoot.data.batch_writer import write_split
 from surefoot.data.order import RowOrder
+from surefoot.data.part_files import PartFile
 from surefoot.data.splits import SPLITS
 from surefoot.data.tables import read_schema, read_table
 from surefoot.params.params_yaml import load_params
@@ -21,7 +22,7 @@ def main() -> None:
     schema = read_schema(paths.PREPARED)
     shape, rows = _input_shape(params, schema), schema["rows"]
     # What a row that comes later needs, so that the model can be used on raw rows.
-    preparation = {key: schema[key] for key in ("source", "dropped", "examples", "split", "notation")}
+    preparation = Preparation.model_validate({name: schema[name] for name in Preparation.model_fields})
     batch, splits = params.batch, {}
     target_scale = schema.get("target_scale")
     targets_dtype = "int64" if schema["task"] == "classification" else "float64" if target_scale else "float32"
@@ -55,7 +56,7 @@ def main() -> None:
             scale=_scale(schema["scale"], tuple(schema["shape"]), shape),
             target_scale=target_scale,
             features=schema["features"],
-            parts=schema["parts"],
+            parts=[PartFile.model_validate(part) for part in schema["parts"]],
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
     terminal.print_lines(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")

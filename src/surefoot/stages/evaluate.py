@@ -50,7 +50,7 @@ def main() -> None:
     writing.write_bytes(paths.CLASSES, reports.class_table(tested))
     terminal.print_lines("", *summary.summary_table(len(tested.actual), found, ranges, _last_commits()), "")
 
-    select, inputs, features = params.train.select, batches.test.inputs, batches.index["features"]
+    select, inputs, features = params.train.select, batches.test.inputs, batches.index.features
     pictures = reports.draw_plots(tested, history, run.chosen_epoch, select, params.prepare.target, inputs, features)
     with writing.new_directory(paths.PLOTS) as out:
         for name, picture in pictures.items():

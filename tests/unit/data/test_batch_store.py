@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from surefoot.base import digests, writing
 from surefoot.base.errors import UserError
 from surefoot.data import batch_writer
-from surefoot.data.batch_store import open_store, write_index
+from surefoot.data.batch_index import Preparation, write_index
+from surefoot.data.batch_store import open_store
 from surefoot.data.batch_writer import write_split
 from surefoot.data.order import RowOrder
 from surefoot.data.splits import SPLITS
@@ -47,7 +48,7 @@ def make(
         drop_last=drop_last,
         shape=shape,
         classes=CLASSES,
-        preparation={"source": "raw.csv"},
+        preparation=Preparation(source="raw.csv"),
         **index,
     )
     return source
@@ -76,11 +77,11 @@ def test_every_row_is_there_once(tmp_path_factory, rows, block, size, drop_last,
         assert (found.inputs[places].reshape(len(targets), -1) == inputs).all()
         assert (found.targets[places] == targets).all()
         for name, array in (("inputs", found.inputs), ("targets", found.targets)):
-            described = store.index["splits"][split][name]
-            assert described["dtype"] == array.dtype.name == (dtype if name == "inputs" else targets_dtype)
-            assert described["sha256"] == digests.sha256_file(out / split / f"{name}.npy")
+            described = getattr(store.index.splits[split], name)
+            assert described.dtype == array.dtype.name == (dtype if name == "inputs" else targets_dtype)
+            assert described.sha256 == digests.sha256_file(out / split / f"{name}.npy")
     batches = rows[0] // size if drop_last else -(-rows[0] // size)
-    assert store.index["batches_per_epoch"] == batches
+    assert store.index.batches_per_epoch == batches
     assert store.rows_per_epoch == (batches * size if drop_last else rows[0])
 
 
@@ -99,25 +100,21 @@ def test_the_index_says_what_is_there(tmp_path):
     make(tmp_path)
     store = open_store(tmp_path)
     index = store.index
-    assert (index["batch_size"], index["drop_last"], index["batches_per_epoch"]) == (4, False, 3)
+    assert (index.batch_size, index.drop_last, index.batches_per_epoch) == (4, False, 3)
     assert (store.batch_size, store.input_shape, store.classes) == (4, (2, 3), CLASSES)
-    assert (index["task"], index["outputs"], index["dtype"], index["scale"], index["features"]) == (
-        "classification",
-        3,
-        "float32",
-        None,
-        None,
-    )
-    assert (index["shuffle"], index["block"], index["window"]) == ("full", None, None)
-    assert index["preparation"] == {"source": "raw.csv"}
+    assert (index.task, index.outputs, index.dtype) == ("classification", 3, "float32")
+    assert (index.scale, index.target_scale, index.features, index.parts) == (None, None, [], [])
+    assert (index.shuffle, index.block, index.window) == ("full", None, None)
+    assert index.preparation.plain() == {"source": "raw.csv"}
     for split, rows in zip(SPLITS, (11, 4, 3), strict=True):
-        described = index["splits"][split]
-        assert described["rows"] == rows
-        assert sum(described["class_counts"]) == rows
-        assert len(described["class_counts"]) == len(CLASSES)
+        described = index.splits[split]
+        assert described.rows == rows
+        assert sum(described.class_counts) == rows
+        assert len(described.class_counts) == len(CLASSES)
         for name, dtype, shape in (("inputs", "float32", [rows, 2, 3]), ("targets", "int64", [rows])):
-            assert (described[name]["dtype"], described[name]["shape"]) == (dtype, shape)
-            assert described[name]["sha256"] == digests.sha256_file(tmp_path / split / f"{name}.npy")
+            file = getattr(described, name)
+            assert (file.dtype, file.shape) == (dtype, shape)
+            assert file.sha256 == digests.sha256_file(tmp_path / split / f"{name}.npy")
             array = getattr(getattr(store, split), name)
             assert (array.dtype.name, list(array.shape)) == (dtype, shape)
             assert isinstance(array, np.memmap)
@@ -146,7 +143,7 @@ def test_another_store_has_another_digest(tmp_path, change):
     for name, options in (("one", {}), ("two", change)):
         (tmp_path / name).mkdir()
         make(tmp_path / name, **options)
-        digests.append(open_store(tmp_path / name).index["digest"])
+        digests.append(open_store(tmp_path / name).index.digest)
     assert digests[0] != digests[1]
 
 

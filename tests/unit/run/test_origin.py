@@ -119,20 +119,20 @@ def test_each_byte_of_the_data_counts(batched, name):
 
 
 def rewrite_index(**changed):
-    from surefoot.data.batch_store import write_index
+    from surefoot.data.batch_index import SplitFiles, write_index
 
     index = open_store(paths.BATCHES).index
-    splits = index["splits"]
+    splits = {split: files.plain() for split, files in index.splits.items()}
     for split, name in itertools.product(splits, ("inputs", "targets")):
         splits[split][name]["sha256"] = digests.sha256_file(paths.BATCHES / split / f"{name}.npy")
     write_index(
         paths.BATCHES,
-        splits,
-        batch_size=index["batch_size"],
-        drop_last=index["drop_last"],
-        shape=index["input_shape"],
-        classes=index["classes"],
-        preparation=index["preparation"],
+        {split: SplitFiles(**files) for split, files in splits.items()},
+        batch_size=index.batch_size,
+        drop_last=index.drop_last,
+        shape=index.input_shape,
+        classes=index.classes,
+        preparation=index.preparation,
         **changed,
     )
 

@@ -125,13 +125,13 @@ def test_a_new_part_moves_no_old_row_to_another_split(coming):
     for split, rows in before.items():
         assert pq.read_table(f"data/prepared/{split}.parquet").to_pylist()[: len(rows)] == rows
     store = open_store(paths.BATCHES)
-    one, two = store.index["parts"]
-    assert (one["path"], two["path"]) == ("raw/1.csv", "raw/2.csv")
-    assert one["rows"] == {split: len(rows) for split, rows in before.items()}
-    assert {split: one["rows"][split] + two["rows"][split] for split in before} == {
-        split: store.index["splits"][split]["rows"] for split in before
+    one, two = store.index.parts
+    assert (one.path, two.path) == ("raw/1.csv", "raw/2.csv")
+    assert one.rows == {split: len(rows) for split, rows in before.items()}
+    assert {split: one.rows[split] + two.rows[split] for split in before} == {
+        split: store.index.splits[split].rows for split in before
     }
-    ((first, stop),) = rows_of_parts(store.index["parts"], "test", lambda part: part is two)
+    ((first, stop),) = rows_of_parts(store.index.parts, "test", lambda part: part is two)
     assert (store.test.inputs[first:stop, 0] >= OLD / 64).all()
     assert (store.test.inputs[:first, 0] < OLD / 64).all()
 
@@ -154,7 +154,7 @@ def test_goes_on_from_the_previous_run(come):
         Path(run.info.artifact_uri.removeprefix("file://")) / start_from.ARTIFACTS / start_from.WEIGHTS
     ).read_bytes() == first
     metrics = json.loads(paths.METRICS.read_text())["test"]
-    rows = {part["path"]: part["rows"]["test"] for part in open_store(paths.BATCHES).index["parts"]}
+    rows = {part.path: part.rows["test"] for part in open_store(paths.BATCHES).index.parts}
     mean = (metrics["old/accuracy"] * rows["raw/1.csv"] + metrics["new/accuracy"] * rows["raw/2.csv"]) / sum(
         rows.values()
     )
@@ -177,7 +177,7 @@ def test_new_rows_alone(come):
     come.edit("train.rows", "new")
     store = open_store(paths.BATCHES)
     done = ran(come, "train")
-    new = store.index["parts"][1]["rows"]["train"]
+    new = store.index.parts[1].rows["train"]
     assert f"; training on {new} new rows of {len(store.train.targets)}\n" in done.out
     params = load_params(paths.PARAMS)
     plan = plan_run(params, store)
@@ -187,9 +187,7 @@ def test_new_rows_alone(come):
     assert sorted(store.train.inputs[first, 0]) == sorted(store.train.inputs[store.train.inputs[:, 0] >= OLD / 64, 0])
     assert sorted(first) == sorted(second)
     assert first.tolist() != second.tolist()
-    assert mark().origin.plain()["data"]["only"] == [
-        [store.index["parts"][0]["rows"]["train"], len(store.train.targets)]
-    ]
+    assert mark().origin.plain()["data"]["only"] == [[store.index.parts[0].rows["train"], len(store.train.targets)]]
 
 
 def test_the_range_test_takes_new_rows_alone(come, monkeypatch):

@@ -573,7 +573,7 @@ def test_the_frame_that_pandas_reads_is_one_that_the_model_takes(tracked, logged
     framed(200, 0).to_parquet(tracked / "train.parquet")
     framed(60, 1).to_parquet(tracked / "test.parquet")
     model, store, said = logged(FRAMES)
-    assert "id" not in [feature["column"] for feature in store.index["features"]]
+    assert "id" not in [feature["column"] for feature in store.index.features]
     frame = pd.read_parquet(tracked / "test.parquet", **({"dtype_backend": backend} if backend else {}))
     assert frame.index.name == "id"
     for rows in (frame, frame.reset_index(drop=True), frame.reset_index(), frame.drop(columns="kind")):

@@ -61,7 +61,7 @@ def test_the_run_has_the_chosen_network_as_onnx(project):
     assert np.abs(given - networks.outputs_of(model, Stored(inputs)).numpy()).max() < 1e-5
     described = json.loads((directory / "description.json").read_text())
     assert described["classes"] == ["x", "y", "z"]
-    assert described["features"] == store.index["features"]
+    assert described["features"] == store.index.features
     data = (directory / "model.onnx").read_bytes()
     for place in (b".py", str(project.path).encode(), b"site-packages"):
         assert place not in data

@@ -238,7 +238,7 @@ def test_rows_come_out_as_they_went_in(prepared):
 
     store = open_store(prepared / "data/batches")
     divide, subtract = (
-        np.array([feature[name][0] for feature in store.index["features"]]) for name in ("divide", "subtract")
+        np.array([feature[name][0] for feature in store.index.features]) for name in ("divide", "subtract")
     )
     found = []
     for split in (store.train, store.validation, store.test):

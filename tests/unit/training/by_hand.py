@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
+from surefoot.base import digests
+from surefoot.data.batch_index import ArrayFile, BatchIndex, Preparation, SplitFiles
 from surefoot.data.batch_store import SplitArrays, Store
 from surefoot.data.order import RowOrder
 from surefoot.params.sections import Params
@@ -46,33 +48,34 @@ def data(rows=ROWS, size=SIZE, drop_last=False):
         )
 
     splits = {"train": split(rows), "validation": split(20), "test": split(8)}
-    described = {
-        name: {
-            "rows": len(some.targets),
-            "class_counts": np.bincount(some.targets, minlength=CLASSES).tolist(),
-            "inputs": {},
-            "targets": {},
-        }
-        for name, some in splits.items()
-    }
-    about = {
-        "batch_size": size,
-        "drop_last": drop_last,
-        "shuffle": "full",
-        "block": None,
-        "window": None,
-        "scale": None,
-        "task": "classification",
-    }
-    more = {
-        "input_shape": (5,),
-        "classes": [*"abc"],
-        "features": [],
-        "preparation": {},
-        "digest": f"{rows} {size} {drop_last}",
-        "splits": described,
-    }
-    return Store(about | more, **splits)
+    file = ArrayFile(dtype="", shape=[], sha256="0" * 64)
+    index = BatchIndex(
+        batch_size=size,
+        drop_last=drop_last,
+        shuffle="full",
+        block=None,
+        window=None,
+        batches_per_epoch=rows // size if drop_last else -(-rows // size),
+        task="classification",
+        outputs=CLASSES,
+        input_shape=[5],
+        dtype="float32",
+        scale=None,
+        classes=[*"abc"],
+        features=[],
+        preparation=Preparation(),
+        splits={
+            name: SplitFiles(
+                rows=len(some.targets),
+                class_counts=np.bincount(some.targets, minlength=CLASSES).tolist(),
+                inputs=file,
+                targets=file,
+            )
+            for name, some in splits.items()
+        },
+        digest=digests.sha256(f"{rows} {size} {drop_last}".encode()),
+    )
+    return Store(index, **splits)
 
 
 def params(train, **more):
@@ -138,7 +141,7 @@ def by_hand(setting):
     elif setting.swa:
         averaged = swa_utils.AveragedModel(model)
     size = store.batch_size
-    rows = len(y) - len(y) % size if store.index["drop_last"] else len(y)
+    rows = len(y) - len(y) % size if store.index.drop_last else len(y)
     step, history, best, since = 0, [], None, 0
     for epoch in range(1, setting.epochs + 1):
         batches = torch.from_numpy(RowOrder(len(y), SEED, epoch).indices()[:rows]).split(size)

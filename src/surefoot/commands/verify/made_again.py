@@ -30,7 +30,7 @@ class MetricsFile(Document):
     test: dict[str, float]
 
 
-class BatchIndex(Document):
+class IndexDigest(Document):
     """`data/batches/index.json`, as far as it is looked into."""
 
     digest: Digest
@@ -178,7 +178,7 @@ def _retrain(remake: Remake, tasks: list[tuple[int, int, Path]], threads: int) -
 def _bring_data(remake: Remake, account: Account) -> None:
     """The batches: this workspace's, if they are the recorded ones, or else made again."""
     try:
-        here = parse_document(BatchIndex, reading.read_file(paths.BATCHES / "index.json"))
+        here = parse_document(IndexDigest, reading.read_file(paths.BATCHES / "index.json"))
         same = here.digest == account.data.digest and all(
             digests.sha256_file(paths.BATCHES / split / f"{name}.npy") == digest
             for split, arrays in (("train", account.data.train), ("validation", account.data.validation))
@@ -190,7 +190,7 @@ def _bring_data(remake: Remake, account: Account) -> None:
         (remake.path / paths.BATCHES).symlink_to(paths.BATCHES.resolve())
         return
     remake.reproduce("batch", store=remake.scratch.path / "store")
-    if _read_made(BatchIndex, remake, paths.BATCHES / "index.json").digest != account.data.digest:
+    if _read_made(IndexDigest, remake, paths.BATCHES / "index.json").digest != account.data.digest:
         raise CannotSay(
             "the batches that come of its data are others than were recorded; verify the whole run to see where"
         )

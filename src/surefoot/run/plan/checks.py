@@ -59,7 +59,7 @@ def check_one_batch(inputs: Inputs, trainer: Trainer) -> list[str]:
         UserError: one of them fails, or gives what it mustn't.
     """
     size = inputs.batches.batch_size
-    outputs = check_output(trainer.model, inputs.training.inputs[:size], inputs.batches.outputs)
+    outputs = check_output(trainer.model, inputs.training.inputs[:size], inputs.batches.index.outputs)
     targets: Tensor = inputs.training.targets[:size]
     check_loss(trainer.objective, outputs, targets.to(outputs.device))
     return [f"validation/{name}" for name in ("loss", *trainer.objective.measure(outputs, targets))]

@@ -44,19 +44,18 @@ def origin_of(inputs: Inputs, first_state: bytes, schedule: Schedule, knows_sche
 
 def _data(inputs: Inputs, knows_schema: bool) -> dict[str, Any]:
     """The rows that are trained and validated on, and how they are batched."""
-    batches = inputs.batches
-    index = batches.index
+    batches, index = inputs.batches, inputs.batches.index
     found = {
-        "train": index["splits"]["train"],
-        "validation": index["splits"]["validation"],
-        "batch_size": batches.batch_size,
-        "drop_last": index["drop_last"],
-        "classes": len(batches.classes),
-        "scale": index["scale"],
-        "shuffle": index["shuffle"],
+        "train": index.splits["train"].plain(),
+        "validation": index.splits["validation"].plain(),
+        "batch_size": index.batch_size,
+        "drop_last": index.drop_last,
+        "classes": len(index.classes),
+        "scale": index.scale,
+        "shuffle": index.shuffle,
     }
-    if index["shuffle"] == "blocks":  # where all rows are shuffled these change no step
-        found |= {"block": index["block"], "window": index["window"]}
+    if index.shuffle == "blocks":  # where all rows are shuffled these change no step
+        found |= {"block": index.block, "window": index.window}
     if knows_schema:  # it may compute by it what no array and no weight shows, such as a column's own scale
         found["schema"] = digests.sha256(digests.canonical_json(batches.schema()))
     if batches.target_scale:
@@ -75,5 +74,5 @@ def identity_of(inputs: Inputs, origin: dict[str, Any]) -> str:
     scheduled = code_digests.functions_in(ends["schedule"])
     theirs = [source_digests(*scheduled)] if scheduled else []
     # The whole of the data: what a run shows also depends on the test rows, and its model on how inputs are prepared.
-    data = inputs.batches.index["digest"]
+    data = inputs.batches.index.digest
     return digests.sha256(digests.canonical_json([origin, inputs.lr, ends, data, *theirs]))

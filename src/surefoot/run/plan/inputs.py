@@ -85,7 +85,7 @@ def gather_inputs(params: Params, batches: Store, store: TrajectoryStore) -> Inp
     batches = new_rows.select_rows(params.train.rows, batches, start.note if start else None)
     weights = read_start_weights(start.weights, str(start.note.name)) if start and start.weights is not None else None
     training, validation = (
-        Rows.stored(split.inputs, split.targets, batches.index["scale"], batches.target_scale)
+        Rows.stored(split.inputs, split.targets, batches.index.scale, batches.target_scale)
         for split in (batches.train, batches.validation)
     )
     return Inputs(params, batches, start, weights, training, validation)

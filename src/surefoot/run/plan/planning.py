@@ -81,7 +81,7 @@ def plan_run(params: Params, batches: Store) -> Plan:
     builder, factory = Builder.of(inputs), params.train.model.factory
     trainer = builder.trainer()
     knows_schema = takes_schema(factory)
-    checks.check_codes(factory, batches.index["features"] or [], knows_schema)
+    checks.check_codes(factory, batches.index.features, knows_schema)
     first_state, other = to_bytes(trainer.state()), builder.trainer()
     checks.check_repeats_itself(factory, trainer.model, other.model, first_state == to_bytes(other.state()))
     make_schedule = builder.schedule_maker(other.optimizer)
