@@ -13,6 +13,7 @@ from surefoot.commands.schedule import load_with_batches
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
 from surefoot.run import new_record
+from surefoot.run.record import Origin
 from surefoot.tracking import tag_names
 from surefoot.tracking.tracker import Tracker
 
@@ -174,7 +175,7 @@ def _track(
 
     The trajectory store knows nothing of it.
     """
-    said = new_record.description(params, batches, plan.origin)
+    said = new_record.description(params, batches, Origin.model_validate(plan.origin))
     tags = {name: value for name, value in said.tags.items() if name != "DVC_EXP_NAME"} | {
         tag_names.KIND: "lr-find",
         "mlflow.source.name": "surefoot lr-find",

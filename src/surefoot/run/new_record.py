@@ -3,8 +3,6 @@
 import getpass
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from surefoot.base import digests, paths
 from surefoot.data.batch_store import Store
@@ -19,7 +17,7 @@ from surefoot.tracking import tag_names
 from surefoot.tracking.description import DescribedData, Description
 
 
-def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> Description:
+def description(params: Params, batches: Store, origin: Origin) -> Description:
     """What the run in MLflow says of itself."""
     experiment, trial = os.environ.get("DVC_EXP_NAME"), os.environ.get("SUREFOOT_TRIAL")
     group = naming.sweep_name(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
@@ -48,7 +46,7 @@ def description(params: Params, batches: Store, origin: Mapping[str, Any]) -> De
             **git,
             **({"DVC_EXP_NAME": experiment} if experiment else {}),
             **({tag_names.SWEEP: group} if group else {}),
-            "surefoot.fingerprint": origin["numerics"]["fingerprint"],
+            "surefoot.fingerprint": origin.numerics.fingerprint,
             "surefoot.data.digest": _data_digest(batches),
             "surefoot.data.dropped": describe_dropped(preparation.dropped) if preparation.dropped else "",
         },
@@ -90,7 +88,7 @@ def new_record(
     params: Params,
     batches: Store,
     identity: str,
-    origin: Mapping[str, Any],
+    origin: Origin,
     epoch_keys: list[str],
     start: StartNote | None,
 ) -> RunRecord:
@@ -105,7 +103,7 @@ def new_record(
         version=VERSION,
         identity=identity,
         description=description(params, batches, origin),
-        origin=Origin.model_validate(origin),
+        origin=origin,
         data=DataDigests.model_validate({"source": source, "digest": index.digest, **arrays}),
         epochs=params.train.epochs,
         epoch_keys=epoch_keys,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from surefoot.base import digests
 from surefoot.run.chain import LOSSES
 from surefoot.run.new_record import new_record
-from surefoot.run.record import RunRecord
+from surefoot.run.record import Origin, RunRecord
 from surefoot.run.trajectory_store import Record, TrajectoryStore
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ def begun_record(plan: "Plan", store: TrajectoryStore) -> tuple[RunRecord, RunRe
     or the one that an earlier training of this run left there.
     """
     inputs, keys = plan.inputs, plan.epoch_keys()
-    run = new_record(inputs.params, inputs.batches, plan.identity, plan.origin, keys, inputs.start_note)
+    run = new_record(
+        inputs.params, inputs.batches, plan.identity, Origin.model_validate(plan.origin), keys, inputs.start_note
+    )
     before = store.run(run.identity)
     results = before.results if before else {}
     run = run.model_copy(update={"continues": _continued(store, keys), "results": results})

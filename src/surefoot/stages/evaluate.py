@@ -79,7 +79,7 @@ def _track(
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = store.run(run.identity)
     known = None if known and known.lacks() else known
-    record = known or new_record(params, batches, run.identity, run.origin.plain(), run.epoch_keys, run.start)
+    record = known or new_record(params, batches, run.identity, run.origin, run.epoch_keys, run.start)
     record = record.model_copy(update={"results": results})
     if known:
         store.mark_run(record)  # if MLflow is out of reach now, `surefoot sync` writes them
