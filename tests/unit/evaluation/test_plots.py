@@ -3,7 +3,7 @@ import io
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from surefoot.evaluation import reports
@@ -25,11 +25,33 @@ NO_IMAGES = {"inputs": np.zeros((1000, 3), np.float32), "features": []}
 def drawn(monkeypatch):
     """The figures that are saved."""
     figures = []
-    saved = Figure.savefig
+    printed = FigureCanvasAgg.print_png
     monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *given, **more: (figures.append(figure), saved(figure, *given, **more))
+        FigureCanvasAgg,
+        "print_png",
+        lambda canvas, *given, **more: (printed(canvas, *given, **more), figures.append(canvas.figure)),
     )
     return figures
+
+
+def savefig(figure):
+    data = io.BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    return data.getvalue()
+
+
+def test_a_picture_is_as_savefig_writes_it(monkeypatch):
+    """Which draws the figure twice."""
+
+    actual, predicted = RANDOM.integers(0, 3, (2, 90))
+
+    def drawn():
+        return reports.draw_plots(classified(3, actual, predicted), HISTORY, 1, "best", "kind", **NO_IMAGES)
+
+    once = drawn()
+    monkeypatch.setattr(figures, "to_png", savefig)
+    assert len(once) == 6
+    assert drawn() == once
 
 
 def titles(figure):

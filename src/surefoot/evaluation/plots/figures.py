@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
@@ -33,8 +34,9 @@ def to_png(figure: Figure) -> bytes:
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a class in a script that the font lacks is shown as boxes
-        # It would name the version of matplotlib, and so change with it.
-        figure.savefig(data, format="png", metadata={"Software": None})
+        # What figure.savefig does, but for a draft of the whole figure that it draws before, for its layout. Software
+        # would name the version of matplotlib, and so change with it.
+        FigureCanvasAgg(figure).print_png(data, metadata={"Software": None})
     return data.getvalue()
 
 
