@@ -153,7 +153,7 @@ def test_a_signal_leaves_a_killed_run_that_the_next_one_finishes(project, monkey
         patch.setattr(
             follow,
             "_print_epoch",
-            lambda record, epochs: os.kill(os.getpid(), number) if record["epoch"] == 3 else None,
+            lambda record, epochs: os.kill(os.getpid(), number) if record.epoch == 3 else None,
         )
         done = project.stage("train")
     assert follow._print_epoch is report

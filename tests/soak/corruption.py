@@ -77,9 +77,9 @@ def _in_process(directory: Path, count: Callable[..., None], every_byte: bool) -
     whole = TrajectoryStore(directory / "whole")
     with _chain(whole) as chain:
         reached = [end.record for end in chain.follow()]
-        weights = chain.weights(reached[-1]["key"])
+        weights = chain.weights(reached[-1].key)
     broken = reached[BROKEN - 1]
-    state, record = whole.state_path(broken["key"]), whole.record_path(broken["key"])
+    state, record = whole.state_path(broken.key), whole.record_path(broken.key)
     todo = [(state, damage) for damage in damages(regions(state.read_bytes()), state.stat().st_size)]
     todo += [(record, damage) for damage in damages(record_regions(record.read_bytes()), record.stat().st_size)]
     found = 0
@@ -90,18 +90,18 @@ def _in_process(directory: Path, count: Callable[..., None], every_byte: bool) -
         damaged.write_bytes(damage(file.read_bytes()))
         if file == state:  # a state is read where the chain goes on from it: let it
             for later in reached[BROKEN:]:
-                store.record_path(later["key"]).unlink()
+                store.record_path(later.key).unlink()
         said = io.StringIO()
         with contextlib.redirect_stderr(said), _chain(store) as chain:
             again = [end.record for end in chain.follow()]
-            same = chain.weights(again[-1]["key"]) == weights
+            same = chain.weights(again[-1].key) == weights
         wrong = None
         if f"warning: {damaged} is damaged" not in said.getvalue():
             wrong = Wrong(f"{file.name}: {what}: not found; printed: {said.getvalue()!r}")
         elif (
             not same
-            or [one["metrics"] for one in again] != [one["metrics"] for one in reached]
-            or [one["state"] for one in again] != [one["state"] for one in reached]
+            or [one.metrics for one in again] != [one.metrics for one in reached]
+            or [one.state for one in again] != [one.state for one in reached]
         ):
             wrong = Wrong(f"{file.name}: {what}: found, but the result differs")
         elif damaged.read_bytes() == damage(file.read_bytes()) and file == record:
@@ -117,7 +117,7 @@ def _in_process(directory: Path, count: Callable[..., None], every_byte: bool) -
         wrong=None if found == len(todo) else Wrong("see above"),
     )
     if every_byte:
-        _every_byte(whole, broken["key"], count)
+        _every_byte(whole, broken.key, count)
 
 
 def _every_byte(store: "TrajectoryStore", key: str, count: Callable[..., None]) -> None:

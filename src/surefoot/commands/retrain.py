@@ -26,9 +26,7 @@ def main() -> None:
         store = TrajectoryStore(Path(path))
         with plan.chain(store, keep_states=last) as chain:
             for reached in chain.follow(first, last):
-                terminal.print_lines(
-                    f"epoch {reached.record['epoch']} trained again ({reached.record['seconds']:.2f} s)"
-                )
+                terminal.print_lines(f"epoch {reached.record.epoch} trained again ({reached.record.seconds:.2f} s)")
         writing.write_json(Path(path) / "origin.json", plan.origin)
 
 

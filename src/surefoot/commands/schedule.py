@@ -132,4 +132,4 @@ def _history(plan: "Plan") -> "list[Metrics]":
     store = TrajectoryStore(paths.trajectory_store())
     run = store.run(plan.identity)
     records = [store.record(key) for key in (run.epoch_keys if run else [])]
-    return [record["metrics"] for record in records if record]
+    return [record.metrics for record in records if record]

@@ -137,7 +137,7 @@ def _needed(store: TrajectoryStore, run: RunRecord) -> list[str]:
     latest = next((key for key in reversed(run.epoch_keys) if key in sizes), None)
     # States within the epoch that was cut off follow the latest whole one, or the start.
     records = (store.record(key) for key in sizes if key not in run.epoch_keys)
-    within = [record["key"] for record in records if record and not record["metrics"]]
+    within = [record.key for record in records if record and not record.metrics]
     return ([latest] if latest else []) + within
 
 

@@ -107,14 +107,14 @@ class Chain:
                 break
             if epoch < first:
                 record = self._store.record(self.segments[-1].key)
-                metrics = record["metrics"] if record else None
+                metrics = record.metrics if record else None
                 if epoch == first - 1 and not record:
                     return
                 continue
             reached = self._reach(indices)
-            metrics = reached.record["metrics"]
+            metrics = reached.record.metrics
             for loss in LOSSES:
-                if loss in metrics and (loss not in self._bests or metrics[loss] < self._bests[loss]["metrics"][loss]):
+                if loss in metrics and (loss not in self._bests or metrics[loss] < self._bests[loss].metrics[loss]):
                     self._bests[loss] = reached.record
             yield reached
             reason = self._ends(metrics) if last is None else None
@@ -220,22 +220,22 @@ class Chain:
             self._trainer, self._at = trainer, index
             self.steps_trained += len(segment.values)
             state = to_bytes(trainer.state())
-            record: Record = {
-                "key": segment.key,
-                "parent": segment.parent,
-                "epoch": segment.epoch,
-                "step": segment.steps_before + len(segment.values),
-                "steps": progress.steps,
-                "rows": progress.rows,
-                "loss_sum": progress.loss_sum,
-                "norm_sum": progress.norm_sum,
-                "metrics": metrics,
-                "state": digests.sha256(state),
+            record = Record(
+                key=segment.key,
+                parent=segment.parent,
+                epoch=segment.epoch,
+                step=segment.steps_before + len(segment.values),
+                steps=progress.steps,
+                rows=progress.rows,
+                loss_sum=progress.loss_sum,
+                norm_sum=progress.norm_sum,
+                metrics=metrics,
+                state=digests.sha256(state),
                 # Observed, not determined: when, how fast and in how much memory this machine did it.
-                "seconds": seconds + (before["seconds"] if before else 0.0),
-                "peak_memory": _peak_memory(),
-                "ended": time.time(),
-            }
+                seconds=seconds + (before.seconds if before else 0.0),
+                peak_memory=_peak_memory(),
+                ended=time.time(),
+            )
             known = self._known(record)
             self._finish_writing()
             self._recent = {segment.key: record}
@@ -250,7 +250,7 @@ class Chain:
         """
         progress, size = Progress(), trainer.rows_per_step
         if before:
-            progress = Progress(segment.first, before["rows"], before["loss_sum"], before["norm_sum"])
+            progress = Progress(segment.first, before.rows, before.loss_sum, before.norm_sum)
         rows = self._order(segment.epoch)[segment.first * size :][: len(segment.values) * size]
         scheduled = segment.values.tolist()
 
@@ -280,11 +280,11 @@ class Chain:
         Raises:
             UserError: that tells of another state.
         """
-        known = self._store.record(record["key"])
-        if known and known["state"] != record["state"]:
+        known = self._store.record(record.key)
+        if known and known.state != record.state:
             raise UserError(
-                f"epoch {record['epoch']}, trained again, came out otherwise than recorded in"
-                f" {self._store.record_path(record['key'])}: the network draws on something that its key doesn't"
+                f"epoch {record.epoch}, trained again, came out otherwise than recorded in"
+                f" {self._store.record_path(record.key)}: the network draws on something that its key doesn't"
                 " know, such as time or its own random numbers",
                 "if it was changed on purpose, delete that record; `surefoot store` lists runs",
             )
@@ -300,11 +300,11 @@ class Chain:
                 self._limited = True
                 self._limit_states(len(state))
             self._store.write(record, state)
-            self._held[record["key"]] = index
+            self._held[record.key] = index
             old = {key for key, place in self._held.items() if place <= index - self._keep_states}
             # The latest end of an epoch, too: a run may end with it while the next epoch is trained.
             ended = next((segment.key for segment in reversed(self.segments[: index + 1]) if segment.ends_epoch), "")
-            old -= {ended, *(best["key"] for best in self._bests.values())}
+            old -= {ended, *(best.key for best in self._bests.values())}
             if old:
                 old -= self._store.needed()
             for key in old:

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 from surefoot.base.errors import UserError
 
 if TYPE_CHECKING:
-    from surefoot.run.trajectory_store import Record
+    from surefoot.run.record import Epoch
 
 
-def choose_epoch(select: str, history: "Sequence[Record]") -> "Record":
+def choose_epoch(select: str, history: "Sequence[Epoch]") -> "Epoch":
     """The record of the epoch whose model is kept, by `train.select`.
 
     Raises:
         UserError: no epoch has averaged weights.
     """
     loss = _loss(select)
-    there = [record for record in history if loss in record["metrics"]]
+    there = [record for record in history if loss in record.metrics]
     if not there:
         raise UserError(
             f"train.select: {select}: the run ended before train.average.start, so nothing was averaged; choose best or"
             " last"
         )
-    return there[-1] if select.startswith("last") else min(there, key=lambda record: float(record["metrics"][loss]))
+    return there[-1] if select.startswith("last") else min(there, key=lambda record: record.metrics[loss])
 
 
 def describe_choice(select: str, chosen: int, history: Mapping[str, Sequence[float]]) -> list[str]:

@@ -130,7 +130,7 @@ def _print_epoch(record: Record, epochs: int) -> None:
 
 def _save_checkpoint(chain: Chain, tracker: Tracker, record: Record, path: str) -> None:
     """Log the network after an epoch to MLflow, if its state is stored."""
-    weights = chain.stored_weights(record["key"])
+    weights = chain.stored_weights(record.key)
     if weights:
         tracker.artifact(path, weights)
 

@@ -21,20 +21,20 @@ def metric_names(record: "Record") -> list[str]:
     norm, the learning rate.
     """
     losses, last = ["train/loss", "validation/loss"], ["gradient_norm", "lr"]
-    return [*losses, *sorted(record["metrics"].keys() - {*losses, *last}), *last]
+    return [*losses, *sorted(record.metrics.keys() - {*losses, *last}), *last]
 
 
 def epoch_line(record: "Record", epochs: int) -> str:
     """What the terminal shows of an epoch: its losses, what the task measures, and the seconds that it took, as far as
     they fit.
     """
-    line, shown = f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}", metric_names(record)[:-2]
+    line, shown = f"epoch {record.epoch:{len(str(epochs))}}/{epochs}", metric_names(record)[:-2]
     names = {name: name.removeprefix("validation/").replace("_", " ") for name in shown}
     names |= {"train/loss": "loss", "validation/loss": "validation", "validation/average_loss": "average"}
     # What is measured of the averaged weights comes after their loss.
     for name in sorted(shown, key=lambda name: (name.startswith("validation/average_"), not name.endswith("loss"))):
-        line = _appended(line, f"{names[name]} {format_number(record['metrics'][name])}")
-    return _appended(line, f"{record['seconds']:.2f} s")
+        line = _appended(line, f"{names[name]} {format_number(record.metrics[name])}")
+    return _appended(line, f"{record.seconds:.2f} s")
 
 
 def _appended(line: str, text: str) -> str:
@@ -45,7 +45,7 @@ def _appended(line: str, text: str) -> str:
 def history_csv(history: "Sequence[Record]") -> bytes:
     """A line for each epoch."""
     columns = metric_names(history[-1])  # the last epoch has all: averages begin later than the first
-    rows = ([record["epoch"], *(record["metrics"].get(name) for name in columns)] for record in history)
+    rows = ([record.epoch, *(record.metrics.get(name) for name in columns)] for record in history)
     return csv_bytes([("epoch", *columns), *rows])
 
 

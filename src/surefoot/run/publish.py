@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 
 def epoch_points(record: "Record") -> Iterator[Point]:
     """The metrics of an epoch, as they go to MLflow."""
-    seconds = record["seconds"]
-    values = record["metrics"] | {
-        "epoch_seconds": seconds,
-        "rows_per_second": record["rows"] / seconds,
-        "steps_per_second": record["steps"] / seconds,
-        "peak_memory_mb": record["peak_memory"] / 1e6,
+    values = record.metrics | {
+        "epoch_seconds": record.seconds,
+        "rows_per_second": record.rows / record.seconds,
+        "steps_per_second": record.steps / record.seconds,
+        "peak_memory_mb": record.peak_memory / 1e6,
     }
     for name, value in values.items():
-        yield Point(name, value, record["epoch"], record["ended"])
+        yield Point(name, value, record.epoch, record.ended)
 
 
 def checkpoint_path(epoch: int) -> str:

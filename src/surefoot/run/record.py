@@ -210,7 +210,7 @@ def make_account(run: RunRecord, store: "TrajectoryStore") -> Account | None:
         params=run.description.params,
         origin=run.origin,
         data=run.data,
-        epochs=[Epoch(**{name: record[name] for name in Epoch.model_fields}) for record in records if record],
+        epochs=[Epoch(**{name: getattr(record, name) for name in Epoch.model_fields}) for record in records if record],
         select=run.select,
         chosen=run.chosen,
         incomplete=run.incomplete,

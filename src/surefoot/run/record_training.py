@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from surefoot.base import digests
 from surefoot.run.chain import LOSSES
 from surefoot.run.new_record import new_record
-from surefoot.run.record import Origin, RunRecord
+from surefoot.run.record import Epoch, Origin, RunRecord
 from surefoot.run.trajectory_store import Record, TrajectoryStore
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def note_epochs(run: RunRecord, known: RunRecord, store: TrajectoryStore) -> Cal
 
     def note(history: Sequence[Record]) -> None:
         if run.origin and run.origin.schedule.follows and not known.last:
-            store.mark_run(run.model_copy(update={"epoch_keys": [record["key"] for record in history]}))
+            store.mark_run(run.model_copy(update={"epoch_keys": [record.key for record in history]}))
 
     return note
 
@@ -42,7 +42,7 @@ def note_epochs(run: RunRecord, known: RunRecord, store: TrajectoryStore) -> Cal
 def finished_record(
     run: RunRecord,
     history: Sequence[Record],
-    chosen: Record,
+    chosen: Epoch,
     weights: bytes,
     incomplete: str | None,
     store: TrajectoryStore,
@@ -57,9 +57,9 @@ def finished_record(
         incomplete: why epochs are lacking, if some are.
         store: with the other runs.
     """
-    keys = [record["key"] for record in history]
-    best = min(history, key=lambda record: float(record["metrics"][LOSSES[0]]))
-    of_end = {"last": keys[-1], "best": best["key"], "chosen": chosen["key"], "weights": digests.sha256(weights)}
+    keys = [record.key for record in history]
+    best = min(history, key=lambda record: record.metrics[LOSSES[0]])
+    of_end = {"last": keys[-1], "best": best.key, "chosen": chosen.key, "weights": digests.sha256(weights)}
     more = {"epoch_keys": keys, "incomplete": incomplete, "continues": _continued(store, keys)}
     return run.model_copy(update=of_end | more)
 

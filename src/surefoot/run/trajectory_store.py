@@ -20,21 +20,19 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from surefoot.base import digests, reading, terminal, writing
-from surefoot.base.documents import Count, Document, Malformed, Number, Positive, parse_document
-from surefoot.run.record import RunRecord, read_mark
+from surefoot.base.documents import Count, Malformed, Number, parse_document
+from surefoot.run.record import Epoch, RunRecord, read_mark
 
-Record = dict[str, Any]
 Parsed = TypeVar("Parsed")
 
 
-class StateRecord(Document):
-    """The record of a state; an account's epochs have but the first five."""
+class Record(Epoch):
+    """The record of a state: of an epoch's end, or of a state within one, which has no metrics.
 
-    key: str
-    state: str
+    One that `surefoot verify` brings has what an account tells, and no more.
+    """
+
     metrics: dict[str, Number] = Field(default={})
-    epoch: Positive = 1
-    step: Count = 0
     steps: Count = 0
     rows: Count = 0
     parent: str = ""
@@ -56,17 +54,17 @@ class TrajectoryStore:
 
     def record(self, key: str) -> Record | None:
         """The record under a key, or None if it is missing or damaged."""
-        record = self._sealed(self.record_path(key), lambda body: parse_document(StateRecord, body).plain())
-        if record and record["key"] != key:
+        record = self._sealed(self.record_path(key), lambda body: parse_document(Record, body))
+        if record and record.key != key:
             self._warn(self.record_path(key))
             return None
         return record
 
     def state(self, record: Record) -> bytes | None:
         """The state that a record tells of, or None if it is missing or damaged."""
-        path = self.state_path(record["key"])
+        path = self.state_path(record.key)
         data = _read(path)
-        if data is not None and digests.sha256(data) != record["state"]:
+        if data is not None and digests.sha256(data) != record.state:
             self._warn(path)
             return None
         return data
@@ -83,16 +81,15 @@ class TrajectoryStore:
             UserError: the disk is full, or can't be written.
         """
         with _clear_errors():
-            state_path, record_path = self.state_path(record["key"]), self.record_path(record["key"])
-            writing.write_durably(
-                state_path.parent, {state_path.name: state, record_path.name: _seal(digests.canonical_json(record))}
-            )
+            state_path, record_path = self.state_path(record.key), self.record_path(record.key)
+            sealed = _seal(digests.canonical_json(record.plain()))
+            writing.write_durably(state_path.parent, {state_path.name: state, record_path.name: sealed})
 
-    def write_record(self, record: Record) -> None:
+    def write_record(self, record: Epoch) -> None:
         """Write a record whose state isn't at hand."""
         with _clear_errors():
-            path = self.record_path(record["key"])
-            writing.write_durably(path.parent, {path.name: _seal(digests.canonical_json(record))})
+            path = self.record_path(record.key)
+            writing.write_durably(path.parent, {path.name: _seal(digests.canonical_json(record.plain()))})
 
     def drop_state(self, key: str) -> None:
         """Delete a state; its record stays."""

@@ -55,7 +55,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         with open_chain(plan, store, locks, tracker, checks) as chain:
             history, incomplete = follow_chain(chain, plan, tracker, judge, note_epochs(run, known, store))
             chosen = choose_epoch(params.train.select, history)
-            weights = chain.weights(chosen["key"], params.train.select.endswith("_average"))
+            weights = chain.weights(chosen.key, params.train.select.endswith("_average"))
         finished = finished_record(run, history, chosen, weights, incomplete, store)
         writing.write_bytes(paths.MODEL, weights)
         write_run_file(plan, finished, chain.segments)

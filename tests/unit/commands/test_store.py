@@ -23,7 +23,7 @@ def store(tmp_path):
 
 def mark(store, parts, name, *, finished=True):
     keys = [part.key for part in parts if part.ends_epoch]
-    losses = {key: store.record(key)["metrics"]["validation/loss"] for key in keys if store.record(key)}
+    losses = {key: store.record(key).metrics["validation/loss"] for key in keys if store.record(key)}
     done = {"last": keys[-1], "best": min(losses, key=losses.get)} if finished else {"last": None, "best": None}
     identity = digests.sha256(name.encode())
     store.mark_run(some_run(identity, epoch_keys=keys, description=description(name), **done))
@@ -59,7 +59,7 @@ def test_pruning_leaves_best_and_last_of_finished_runs_and_all_records(store):
     parts = cut(6)
     outcome = walk(store, parts)
     mark(store, parts, "run")
-    losses = [record["metrics"]["validation/loss"] for record in outcome.records]
+    losses = [record.metrics["validation/loss"] for record in outcome.records]
     sizes = store.state_sizes()
     wanted = sorted({6, losses.index(min(losses)) + 1})
     freed = sum(size for key, size in sizes.items() if key not in {parts[number - 1].key for number in wanted})

@@ -15,7 +15,7 @@ from surefoot.base import digests
 from surefoot.data.order import RowOrder
 from surefoot.run.chain import Chain
 from surefoot.run.segments import all_segments
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import Record, TrajectoryStore
 from surefoot.training.loop import Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.network import to_bytes
@@ -102,7 +102,7 @@ class Outcome:
 
     steps: int = 0
     said: list[str] = field(default_factory=list)
-    records: list[dict] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)  # epochs
     weights: bytes = b""
 
@@ -133,14 +133,14 @@ def walk(path, parts, *, stop=None, make=make, mark=False, **options):
         try:
             for reached in links.follow():
                 outcome.records.append(reached.record)
-                outcome.trained += [reached.record["epoch"]] if reached.trained else []
+                outcome.trained += [reached.record.epoch] if reached.trained else []
             outcome.steps = links.steps_trained
             outcome.weights = links.weights(links.segments[-1].key)
             if mark:
-                best = min(outcome.records, key=lambda record: record["metrics"]["validation/loss"])
+                best = min(outcome.records, key=lambda record: record.metrics["validation/loss"])
                 keys = [part.key for part in parts if part.ends_epoch]
                 identity = digests.sha256(parts[-1].key.encode())
-                store.mark_run(some_run(identity, epoch_keys=keys, last=keys[-1], best=best["key"]))
+                store.mark_run(some_run(identity, epoch_keys=keys, last=keys[-1], best=best.key))
         finally:
             outcome.steps = max(outcome.steps, links.steps_trained)
     return outcome

@@ -48,9 +48,9 @@ def _no_fsync():
 def check(outcome, epochs=EPOCHS):
     """The records are those of the loop written by hand, bit for bit."""
     states, metrics, weights = (STATES, METRICS, WEIGHTS) if epochs == EPOCHS else by_hand(epochs)
-    assert [record["metrics"] for record in outcome.records] == metrics
-    assert [record["state"] for record in outcome.records] == [states[STEPS * epoch] for epoch in range(1, epochs + 1)]
-    assert [record["epoch"] for record in outcome.records] == list(range(1, epochs + 1))
+    assert [record.metrics for record in outcome.records] == metrics
+    assert [record.state for record in outcome.records] == [states[STEPS * epoch] for epoch in range(1, epochs + 1)]
+    assert [record.epoch for record in outcome.records] == list(range(1, epochs + 1))
     assert outcome.weights == weights
 
 
@@ -59,9 +59,9 @@ def check_store(path):
     store = TrajectoryStore(path)
     found = [record for file in (path / "chain").glob("*.json") if (record := store.record(file.stem))]
     for record in found:
-        assert record["state"] == STATES[record["step"]]
+        assert record.state == STATES[record.step]
         state = store.state(record)
-        assert state is None or digests.sha256(state) == STATES[record["step"]]
+        assert state is None or digests.sha256(state) == STATES[record.step]
     return len(found)
 
 
@@ -165,7 +165,7 @@ def test_another_checkpoint_every_goes_on_from_the_latest_state_on_its_grid(befo
         for every, stop in before:
             walk(path, cut(EPOCHS, every), stop=stop)
         reached = (
-            [TrajectoryStore(path).record(file.stem)["step"] for file in (path / "chain").glob("*.json")]
+            [TrajectoryStore(path).record(file.stem).step for file in (path / "chain").glob("*.json")]
             if (path / "chain").is_dir()
             else []
         )
@@ -421,7 +421,7 @@ def test_the_last_states_and_the_best_stay(tmp_path, keep_states):
     # Uphill in the end: the best epoch is not among the last.
     parts = all_segments({}, [np.full(STEPS, lr) for lr in (0.05, 0.05, -0.03, -0.03, -0.03, -0.03)], 0)
     outcome = walk(tmp_path, parts, keep_states=keep_states)
-    losses = [record["metrics"]["validation/loss"] for record in outcome.records]
+    losses = [record.metrics["validation/loss"] for record in outcome.records]
     best = losses.index(min(losses)) + 1
     assert best < 5
     assert stored(tmp_path, parts) == sorted({best, *range(max(1, 7 - keep_states), 7)})
@@ -440,7 +440,7 @@ def test_what_other_runs_need_stays(tmp_path):
         if part.key in (run.last, run.best)
     }
     assert 2 in needed
-    losses = [TrajectoryStore(tmp_path).record(part.key)["metrics"]["validation/loss"] for part in long]
+    losses = [TrajectoryStore(tmp_path).record(part.key).metrics["validation/loss"] for part in long]
     assert stored(tmp_path, long) == sorted({6, losses.index(min(losses)) + 1} | needed)
     # Without a mark nobody needs it.
     for mark in (tmp_path / "runs").iterdir():
@@ -536,7 +536,7 @@ def test_a_lock_is_held_until_the_record_is_written(tmp_path):
 
     walk(tmp_path, parts, lock=lock)
     assert list(seen) == [part.key for part in parts]
-    assert all(before is None and after["key"] == key for key, (before, after) in seen.items())
+    assert all(before is None and after.key == key for key, (before, after) in seen.items())
 
 
 def test_the_thread_that_writes_ends_with_the_chain(tmp_path):

@@ -11,7 +11,7 @@ from surefoot.base import digests
 from surefoot.base.documents import Malformed
 from surefoot.run.page import page_markdown
 from surefoot.run.record import VERSION, RunRecord, make_account, read_mark
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import Record, TrajectoryStore
 from tests.helpers import write_mark
 from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
 
@@ -117,7 +117,7 @@ def read(mark):
 def store(tmp_path):
     store = TrajectoryStore(tmp_path)
     for record in RECORDS:
-        store.write_record(record)
+        store.write_record(Record.model_validate(record))
     write_mark(store, IDENTITY, MARK)
     return store
 
@@ -196,7 +196,7 @@ def test_a_mutated_mark_is_refused_or_has_all_that_is_made_of_it(version, tmp_pa
     mark = MARK | version
     store = TrajectoryStore(tmp_path)
     for record in RECORDS:
-        store.write_record(record)
+        store.write_record(Record.model_validate(record))
 
     @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
     @given(

@@ -187,7 +187,7 @@ class Blocked:
         parts = all_segments({"blocked": 1}, [np.full(self.steps, 0.05)] * epochs, checkpoint_every)
         with chain(parts, TrajectoryStore(path), self.make, self.order, check=check) as links:
             try:
-                return [reached.record["state"] for reached in links.follow()], links.weights(parts[-1].key)
+                return [reached.record.state for reached in links.follow()], links.weights(parts[-1].key)
             except KeyboardInterrupt:
                 return None
 

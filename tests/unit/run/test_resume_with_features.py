@@ -74,7 +74,7 @@ def told(outcome):
     """What was determined in a walk to the end."""
     assert outcome.weights
     return [
-        {name: record[name] for name in ("epoch", "step", "steps", "rows", "key", "metrics", "state")}
+        {name: getattr(record, name) for name in ("epoch", "step", "steps", "rows", "key", "metrics", "state")}
         for record in outcome.records
     ], outcome.weights
 
@@ -244,8 +244,8 @@ def test_a_row_that_is_left_over_does_not_hinder_the_measuring_of_batch_norm(tmp
     chosen = params({"average": {"name": "ema"}})
     plan = plan_run(chosen, batches)
     outcome = walk(tmp_path, lambda store, **hooks: plan.chain(store, **hooks))
-    assert [record["steps"] for record in outcome.records] == [5, 5, 5]
-    assert all("validation/average_loss" in record["metrics"] for record in outcome.records)
+    assert [record.steps for record in outcome.records] == [5, 5, 5]
+    assert all("validation/average_loss" in record.metrics for record in outcome.records)
 
 
 # --- Some epochs alone, as `surefoot verify --epochs` trains them --------------------------------
@@ -261,7 +261,7 @@ def test_epochs_of_a_plateau_are_trained_anew_from_the_records_before_them(tmp_p
         store.record_path(record["key"]).unlink()
         store.drop_state(record["key"])
     with links(train)(TrajectoryStore(tmp_path)) as chain:
-        found = [reached.record["state"] for reached in chain.follow(4, 5)]
+        found = [reached.record.state for reached in chain.follow(4, 5)]
         assert (found, chain.steps_trained) == ([record["state"] for record in records[3:5]], 2 * STEPS)
     store.record_path(records[0]["key"]).unlink()
     with (

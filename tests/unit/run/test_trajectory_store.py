@@ -9,7 +9,7 @@ import pytest
 
 from surefoot.base import digests
 from surefoot.base.errors import UserError
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import Record, TrajectoryStore
 from tests.helpers import some_run
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -17,7 +17,8 @@ STATE = bytes(range(256)) * 40
 
 
 def record(key=KEY, state=STATE, **more):
-    return {"key": key, "state": digests.sha256(state), "step": 1, "metrics": {"train/loss": 0.1}, **more}
+    told = {"key": key, "state": digests.sha256(state), "epoch": 1, "step": 1, "metrics": {"train/loss": 0.1}}
+    return Record.model_validate(told | more)
 
 
 @pytest.fixture
@@ -44,12 +45,13 @@ def test_an_empty_store_needs_no_directory(store):
 
 
 def test_a_record_is_sealed_and_has_one_spelling(store):
-    one, other = record(a=1, b=2), dict(reversed(record(a=1, b=2).items()))
+    one = record(a=1, b=2)
+    other = Record.model_validate(dict(reversed(one.plain().items())))
     store.write(one, STATE)
     data = store.record_path(KEY).read_bytes()
     digest, _, body = data.partition(b"\n")
     assert digest.decode() == digests.sha256(body)
-    assert body == digests.canonical_json(one) == json.dumps(one, sort_keys=True, separators=(",", ":")).encode()
+    assert body == json.dumps(one.plain(), sort_keys=True, separators=(",", ":")).encode()
     store.write(other, STATE)
     assert store.record_path(KEY).read_bytes() == data
 
@@ -210,12 +212,13 @@ FILLS = """
 import resource, sys
 from pathlib import Path
 from surefoot.base.errors import run_process
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import Record, TrajectoryStore
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 state = bytes(20000)
-run_process(lambda: TrajectoryStore(Path(sys.argv[1])).write({"key": "b" * 64, "state": "x"}, state))
+record = Record(key="b" * 64, state="c" * 64, epoch=1, step=1)
+run_process(lambda: TrajectoryStore(Path(sys.argv[1])).write(record, state))
 """
 
 
@@ -290,5 +293,5 @@ def test_a_chain_of_ten_thousand_records_is_walked(store, monkeypatch):
     with chains.chain(
         parts, store, lambda: pytest.fail("no trainer is needed"), lambda epoch: torch.arange(1)
     ) as chain:
-        assert [reached.record["epoch"] for reached in chain.follow()] == list(range(1, 10_001))
+        assert [reached.record.epoch for reached in chain.follow()] == list(range(1, 10_001))
         assert chain.steps_trained == 0

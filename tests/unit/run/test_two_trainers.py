@@ -25,7 +25,7 @@ lock = lambda key: locks.held(key, lambda pid: print("waits for", pid, flush=Tru
 with chain(cut(int(sys.argv[2]), 2), TrajectoryStore(store), make, order, lock=lock, check=check) as links:
     for reached in links.follow():
         pass
-    print("trained", links.steps_trained, links._store.record(links.segments[-1].key)["state"], flush=True)
+    print("trained", links.steps_trained, links._store.record(links.segments[-1].key).state, flush=True)
 """
 
 

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 
 from surefoot.run.choose_epoch import describe_choice
 from surefoot.run.history import epoch_line
+from surefoot.run.trajectory_store import Record
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
+POSITIVE = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 
 
 def record(epoch=1, seconds=0.02, **metrics):
-    return {"epoch": epoch, "seconds": seconds, "metrics": {"gradient_norm": 1.0, "lr": 0.1, **metrics}}
+    told = {"key": "a" * 64, "state": "b" * 64, "epoch": epoch, "step": 1, "seconds": seconds}
+    return Record.model_validate(told | {"metrics": {"gradient_norm": 1.0, "lr": 0.1, **metrics}})
 
 
 def losses(train=1.95321, validation=1.41321, **more):
@@ -45,10 +48,10 @@ def test_the_line_of_an_epoch(given, epochs, line):
     assert epoch_line(given, epochs) == line
 
 
-@given(FINITE, FINITE, st.dictionaries(st.sampled_from(["mae", "average_loss", "average_mae"]), FINITE), FINITE)
+@given(FINITE, FINITE, st.dictionaries(st.sampled_from(["mae", "average_loss", "average_mae"]), FINITE), POSITIVE)
 def test_it_fits_a_terminal(train, validation, more, seconds):
     for epoch, epochs in ((1, 2), (99, 100), (5, 100_000), (100_000, 100_000)):
-        line = epoch_line(record(epoch, abs(seconds), **losses(train, validation, **more)), epochs)
+        line = epoch_line(record(epoch, seconds, **losses(train, validation, **more)), epochs)
         assert len(line) <= 80
         assert "loss" in line and "validation" in line
 

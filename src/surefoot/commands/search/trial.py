@@ -15,6 +15,7 @@ from surefoot.base import errors, paths, writing
 from surefoot.params.params_yaml import load_params
 from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.stopping import Pruned
+from surefoot.run.trajectory_store import Record
 from surefoot.stages import train
 
 LATER = "validation/average_"  # metrics that begin with train.average.start
@@ -25,14 +26,14 @@ def main() -> None:
     path = Path(sys.argv[1])
     trial: dict[str, Any] = json.loads(path.read_text())
     metric, bars, rises = trial["metric"], trial["bars"], trial["rises"]
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
 
     def values() -> list[float | None]:
-        return [record["metrics"].get(metric) for record in records]
+        return [record.metrics.get(metric) for record in records]
 
-    def judge(record: dict[str, Any]) -> str | None:
+    def judge(record: Record) -> str | None:
         records.append(record)
-        if metric not in record["metrics"] and not metric.startswith(LATER):
+        if metric not in record.metrics and not metric.startswith(LATER):
             return f"no metric {metric!r} is logged"
         bar = bars[len(records) - 1] if len(records) <= len(bars) else None
         known = [value for value in values() if value is not None]
@@ -45,10 +46,10 @@ def main() -> None:
     state, value, why = "complete", None, ""
     try:
         train.main(judge)
-        value = choose_epoch(load_params(paths.PARAMS).train.select, records)["metrics"].get(metric)
+        value = choose_epoch(load_params(paths.PARAMS).train.select, records).metrics.get(metric)
     except Pruned as pruned:
         state, why = "pruned", str(pruned)
-    metrics = sorted({name for record in records for name in record["metrics"]})
+    metrics = sorted({name for record in records for name in record.metrics})
     writing.write_json(
         path, trial | {"state": state, "value": value, "epochs": values(), "why": why, "metrics": metrics}
     )

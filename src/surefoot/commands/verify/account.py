@@ -8,7 +8,7 @@ from typing import Any
 from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.run.choose_epoch import choose_epoch
-from surefoot.run.record import ACCOUNT, Account
+from surefoot.run.record import ACCOUNT, Account, Epoch
 from surefoot.tracking import tag_names
 
 
@@ -46,8 +46,8 @@ def _at_odds(account: Account) -> str | None:
         return "two epochs have one key"
     if account.chosen:
         try:
-            chosen = choose_epoch(account.select, [epoch.plain() for epoch in epochs])["key"]
-        except (KeyError, UserError):  # no validation loss
+            chosen = choose_epoch(account.select, epochs).key
+        except UserError:  # no validation loss
             chosen = None
         if account.chosen != chosen:
             return f"the epoch that it calls chosen isn't the one that is chosen by {account.select}"
@@ -67,7 +67,7 @@ def _within(value: Any, *path: str) -> Any:
     return value
 
 
-def check_keys(account: Account, made: Sequence[Mapping[str, Any]], origin: dict[str, Any]) -> None:
+def check_keys(account: Account, made: Sequence[Epoch], origin: dict[str, Any]) -> None:
     """See whether an account's keys follow from its origin, as far as what was made again shows: equal keys come of
     equal origins alone.
 
@@ -80,13 +80,13 @@ def check_keys(account: Account, made: Sequence[Mapping[str, Any]], origin: dict
         CannotSay: they don't.
     """
     said = {epoch.epoch: epoch for epoch in account.epochs}
-    both = [(said[record["epoch"]], record) for record in made if record["epoch"] in said]
-    same_keys = [one.key == other["key"] for one, other in both]
+    both = [(said[record.epoch], record) for record in made if record.epoch in said]
+    same_keys = [one.key == other.key for one, other in both]
     # As they are digested: 0 and 0.0 are two origins.
     same_origin = json.dumps(account.origin.plain(), sort_keys=True) == json.dumps(origin, sort_keys=True)
-    same_states = all(one.state == other["state"] for one, other in both)
+    same_states = all(one.state == other.state for one, other in both)
     # Other values that are scheduled make other keys, too, but then other states.
     if (any(same_keys) and not same_origin) or (same_origin and same_states and not all(same_keys)):
         raise CannotSay(f"its {ACCOUNT} in MLflow doesn't hold together: its keys aren't those of its origin")
-    if any(one.key == other["key"] and one.step != other["step"] for one, other in both):
+    if any(one.key == other.key and one.step != other.step for one, other in both):
         raise CannotSay(f"its {ACCOUNT} in MLflow doesn't hold together: its steps aren't those of its keys")

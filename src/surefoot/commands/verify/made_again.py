@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from surefoot.commands.verify.verdict import Row
 from surefoot.data import kept_preparation
 from surefoot.reproduction import checkout
 from surefoot.run import publish, start_from
-from surefoot.run.record import Account, make_account
+from surefoot.run.record import Account, Epoch, make_account
 from surefoot.run.recorded_run import Recorded
 from surefoot.run.start_note import StartNote
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -43,7 +44,7 @@ class Findings:
     rows: list[Row]  # the table
     origin: dict[str, Any]  # what determined it, this time
     symptoms: list[str] = field(default_factory=list)
-    made: list[dict[str, Any]] = field(default_factory=list)  # the records of its epochs
+    made: list[Epoch] = field(default_factory=list)  # the records of its epochs
 
 
 def whole_run(remake: Remake, recorded: Recorded, account: Account) -> Findings:
@@ -62,7 +63,7 @@ def whole_run(remake: Remake, recorded: Recorded, account: Account) -> Findings:
     # An older Surefoot makes no intervals.
     ranges = _read_made(Intervals, remake, paths.INTERVALS).ends() if (remake.path / paths.INTERVALS).is_file() else {}
     data, symptoms = verdict.data_row(account.data.plain(), made.data.plain())
-    said, again = ([epoch.plain() for epoch in epochs] for epochs in (account.epochs, made.epochs))
+    said, again = account.epochs, made.epochs
     epochs, first = verdict.epochs_row(said, again, 1, max(len(said), len(again)))
     curves, other_curve = verdict.curves_row(said, recorded.curves())
     published = recorded.artifact(f"checkpoints/{account.select}.safetensors", reading.LARGEST_WEIGHTS)
@@ -88,18 +89,17 @@ def some_epochs(remake: Remake, recorded: Recorded, account: Account, ranges: li
     _retrain(remake, tasks, account.origin.numerics.threads)
     shown = recorded.curves()
     found = Findings([], {})
-    recorded_epochs = [epoch.plain() for epoch in account.epochs]
     for first, last, path in sorted(tasks):
         store = TrajectoryStore(path)
-        said = recorded_epochs[first - 1 : last]
-        made = [record for record in (store.record(epoch["key"]) for epoch in said) if record]
+        said = account.epochs[first - 1 : last]
+        made = [record for record in (store.record(epoch.key) for epoch in said) if record]
         found.origin = json.loads((path / "origin.json").read_text())
         found.made += made
-        row, differs = verdict.epochs_row(recorded_epochs, made, first, last)
+        row, differs = verdict.epochs_row(account.epochs, made, first, last)
         curves, other_curve = verdict.curves_row(said, shown[first - 1 : last])
         found.rows += [row] if curves.same else [row, curves]
         found.symptoms += (
-            [_first_difference(recorded, recorded_epochs, store, made, differs)] if differs and made else []
+            [_first_difference(recorded, account.epochs, store, made, differs)] if differs and made else []
         )
         found.symptoms += [other_curve] if other_curve else []
     return found
@@ -209,28 +209,28 @@ def _seed(path: Path, account: Account, first: int, last: int) -> tuple[int, int
                 f"the state before epoch {first} isn't stored here; `surefoot verify` without --epochs trains from the"
                 " start"
             )
-        if record["state"] != before.state:
+        if record.state != before.state:
             raise CannotSay(f"the stored state before epoch {first} isn't the one that MLflow has recorded")
         store.write(record, state)
         if account.origin.schedule.follows:  # a metric of each epoch before
             for said in account.epochs[: first - 2]:
-                store.write_record(said.plain())
+                store.write_record(said)
     return first, last, path
 
 
 def _first_difference(
-    recorded: Recorded, said: list[dict[str, Any]], store: TrajectoryStore, made: list[dict[str, Any]], first: int
+    recorded: Recorded, said: Sequence[Epoch], store: TrajectoryStore, made: Sequence[Epoch], first: int
 ) -> str:
     """The first epoch that differs, and the first tensor in it, as far as both states are kept."""
     from surefoot.training.network import network_of
 
     ours = TrajectoryStore(paths.trajectory_store())
-    keys = {record["epoch"]: record["key"] for record in made}
+    keys = {record.epoch: record.key for record in made}
     for epoch in range(first, len(said) + 1):
         there = store.record(keys[epoch]) if epoch in keys else None
         again = store.state(there) if there else None
-        record = ours.record(said[epoch - 1]["key"])
-        before = ours.state(record) if record and record["state"] == said[epoch - 1]["state"] else None
+        record = ours.record(said[epoch - 1].key)
+        before = ours.state(record) if record and record.state == said[epoch - 1].state else None
         if before is None:  # MLflow may have a checkpoint: the network without the optimizer
             before = recorded.artifact(publish.checkpoint_path(epoch), reading.LARGEST_WEIGHTS)
             again = network_of(again) if again is not None else None
@@ -241,8 +241,8 @@ def _first_difference(
                 + (f"; of those kept, epoch {epoch}" if epoch > first else "")
                 + f": {tensor}"
             )
-    one: dict[str, float] = said[first - 1]["metrics"]
-    other: dict[str, float] = next((record["metrics"] for record in made if record["epoch"] == first), {})
+    one = said[first - 1].metrics
+    other: dict[str, float] = next((record.metrics for record in made if record.epoch == first), {})
     metrics = ", ".join(
         f"{name} {one[name]:.6g}, now {other[name]:.6g}" for name in one if name in other and one[name] != other[name]
     )

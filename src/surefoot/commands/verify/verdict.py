@@ -8,6 +8,7 @@ from typing import Any
 from surefoot.base import terminal
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import NO_RESULT
+from surefoot.run.record import Epoch
 
 IDENTICAL, DIFFERS, CANNOT_SAY = "identical", "differs", "cannot say"
 EXIT_CODES = {IDENTICAL: 0, DIFFERS: 1, CANNOT_SAY: 3}
@@ -132,38 +133,36 @@ def data_row(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[Row
     return Row("data", _short(recorded["digest"]), _short(again["digest"]), same), found
 
 
-def epochs_row(
-    recorded: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]], first: int, last: int
-) -> tuple[Row, int | None]:
+def epochs_row(recorded: Sequence[Epoch], again: Sequence[Epoch], first: int, last: int) -> tuple[Row, int | None]:
     """The states from epoch `first` to `last`, and the first epoch whose state or metrics differ."""
-    made = {record["epoch"]: record for record in again}
+    made = {record.epoch: record for record in again}
     span = f"epochs {first}-{last}" if last > first else f"epoch {first}"
-    said = {record["epoch"]: record for record in recorded}
+    said = {record.epoch: record for record in recorded}
     for epoch in range(first, last + 1):
         one, other = said.get(epoch), made.get(epoch)
-        if one is None or other is None or one["state"] != other["state"] or one["metrics"] != other["metrics"]:
-            was, is_now = (f"{epoch}: {_short(record['state'] if record else None)}" for record in (one, other))
+        if one is None or other is None or one.state != other.state or one.metrics != other.metrics:
+            was, is_now = (f"{epoch}: {_short(record.state if record else None)}" for record in (one, other))
             return Row(span, was, is_now, False), epoch
     states = f"{last - first + 1} state" + ("s" if last > first else "")
     return Row(span, states, states, True), None
 
 
-def curves_row(recorded: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, float]]) -> tuple[Row, str | None]:
+def curves_row(recorded: Sequence[Epoch], shown: Sequence[Mapping[str, float]]) -> tuple[Row, str | None]:
     """The metrics of each epoch against those that MLflow shows, and the first that isn't the same."""
     for record, there in zip_longest(recorded, shown, fillvalue=None):
-        one, other = record["metrics"] if record else {}, there or {}
+        one, other = record.metrics if record else {}, there or {}
         name = next(
             (name for name in sorted(one.keys() | other.keys()) if not _same(one.get(name), other.get(name))), None
         )
         if name:
-            epoch = record["epoch"] if record else f"after {len(recorded)}"
+            epoch = record.epoch if record else f"after {len(recorded)}"
             where = f"{name}, epoch {epoch}: "
             line = (
                 f"MLflow shows another {name} in epoch {epoch} ({_number(other.get(name))}) than was recorded"
                 f" ({_number(one.get(name))})"
             )
             return Row("curves in MLflow", where + _number(one.get(name)), _number(other.get(name)), False), line
-    points = f"{sum(len(record['metrics']) for record in recorded)} points"
+    points = f"{sum(len(record.metrics) for record in recorded)} points"
     return Row("curves in MLflow", points, points, True), None
 
 

@@ -7,6 +7,7 @@ from safetensors.torch import save
 
 from surefoot.commands.verify import verdict
 from surefoot.commands.verify.verdict import CANNOT_SAY, DIFFERS, EXIT_CODES, IDENTICAL, Row, give_verdict
+from surefoot.run.record import Epoch
 
 ORIGIN = {
     "format": 1,
@@ -214,7 +215,7 @@ def test_data():
 
 def epochs(*states, **metrics):
     return [
-        {"epoch": epoch, "state": state * 64, "metrics": {"train/loss": 1.0, **metrics}}
+        Epoch(epoch=epoch, step=epoch, key="0" * 64, state=state * 64, metrics={"train/loss": 1.0, **metrics})
         for epoch, state in enumerate(states, 1)
     ]
 
@@ -224,12 +225,12 @@ def test_epochs():
         Row("epochs 1-3", "3 states", "3 states", True),
         None,
     )
-    assert verdict.epochs_row(epochs(*"abc"), epochs(*"xbc"), 2, 2) == (
+    assert verdict.epochs_row(epochs(*"abc"), epochs(*"fbc"), 2, 2) == (
         Row("epoch 2", "1 state", "1 state", True),
         None,
     )
-    assert verdict.epochs_row(epochs(*"abc"), epochs(*"axy"), 1, 3) == (
-        Row("epochs 1-3", "2: " + "b" * 12, "2: " + "x" * 12, False),
+    assert verdict.epochs_row(epochs(*"abc"), epochs(*"aef"), 1, 3) == (
+        Row("epochs 1-3", "2: " + "b" * 12, "2: " + "e" * 12, False),
         2,
     )
     assert verdict.epochs_row(epochs(*"abc"), [], 3, 3) == (Row("epoch 3", "3: " + "c" * 12, "3: missing", False), 3)
