@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import pipeline, scale, tables
+from benchmarks import day, pipeline, scale, tables
 from benchmarks.workload import ROOT, Workload, call_worker
 from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
@@ -20,6 +20,10 @@ EPOCH_OVER_BARE = 1.05
 EPOCH_OVER_TUTORIAL = 0.65
 MEMORY_OVER_BARE = 1.1
 PIPELINE_OVER_PARTS = 1.5
+DAY_OVER_PARTS = 2
+DAY_OVER_SCRIPT = 0.9
+DAY_CPU = 12  # seconds
+FIRST_EPOCH_CPU = 2.5
 KEPT_OVER_OURS = 1.03
 FEATURE_OVER_HAND = 1.05
 BATCH_OVER_COPY = 2.5
@@ -183,6 +187,43 @@ def measure_pipeline(workloads: dict[str, Workload], params: Params, rounds: int
     )
 
 
+def measure_day(workloads: dict[str, Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+    workload = replace(workloads["digits"], epochs=params.train.epochs)
+    project = scratch / "project"
+    project.mkdir()
+    pipeline.copy(project)
+    pipeline.repro(project)
+    measured = []
+    for number in range(rounds + 1):  # the first warms the file cache up
+        progress(f"the loop of a day: round {number} of {rounds}" if number else "the loop of a day: warm-up")
+        measured.append(day.measure_round(project, workload, params.numerics, number + 1))
+    clock, cpu = ({name: [one[name][which] for one in measured[1:]] for name in measured[0]} for which in (0, 1))
+
+    def row(what: str, name: str) -> Row:
+        return Row(what, f"{statistics.median(clock[name]):.2f} s, {statistics.median(cpu[name]):.2f} s of CPU")
+
+    yield row("a day: dvc repro after another lr", "ours")
+    yield row("a day: a script that does the same in one process", "script")
+    yield row("a day: DVC alone, with nothing to do", "dvc")
+    yield row("a day: importing torch", "torch")
+    yield Row(f"a day: bare training, {workload.epochs} epochs", f"{statistics.median(clock['training']):.2f} s")
+    without = zip(clock["torch"], clock["dvc"], clock["training"], strict=True)
+    parts = [2 * torch + dvc + training for torch, dvc, training in without]
+    yield ratio_row("a day: dvc repro / torch twice, DVC and the bare training", clock["ours"], parts, DAY_OVER_PARTS)
+    yield ratio_row("a day: dvc repro / the script", clock["ours"], clock["script"], DAY_OVER_SCRIPT)
+    for what, name, most in (
+        ("a day: CPU of dvc repro", "ours", DAY_CPU),
+        ("a day: CPU of train's own process to its first epoch", "first epoch", FIRST_EPOCH_CPU),
+    ):
+        middle = statistics.median(cpu[name])
+        verdict = "reached" if middle <= most else "missed"
+        yield Row(what, f"{middle:.2f} s", f"at most {most:g} s", verdict)
+    pipeline.bump_lr(project, 0.02)
+    for stage in ("train", "evaluate"):
+        shares = (f"{name} {seconds:.2f} s" for name, seconds in day.profile(project, stage).items() if seconds > 0.02)
+        yield Row(f"a day: seconds of {stage}", ", ".join(shares))
+
+
 def measure_scale(workloads: dict[str, Workload], params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
     quick = workloads["large"].rows < LARGE.rows
     small, large = sizes = (300_000_000, 600_000_000) if quick else (500_000_000, 5_000_000_000)
@@ -296,6 +337,7 @@ PARTS = {
     "features": measure_features,
     "memory": measure_memory,
     "pipeline": measure_pipeline,
+    "day": measure_day,
     "scale": measure_scale,
     "tables": measure_tables,
 }

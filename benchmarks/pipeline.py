@@ -10,14 +10,13 @@ from pathlib import Path
 
 from benchmarks.workload import ROOT, Workload, call_worker
 
-# What each process can't do its work without. In train that is also torch._dynamo, which torch.optim imports when it is
-# first used, and in train and evaluate MLflow's SQLite store.
+# What each process can't do its work without.
 IMPORTS = {
     "dvc": "dvc.cli.parser, dvc.repo, networkx",
     "prepare": "surefoot.stages.prepare",
     "batch": "surefoot.stages.batch",
     "train": (
-        "surefoot.stages.train, surefoot.training.loop, torch._dynamo, networks.mlp, mlflow.pyfunc,"
+        "surefoot.stages.train, surefoot.training.loop, networks.mlp, mlflow.pyfunc,"
         " mlflow.store.tracking.sqlalchemy_store"
     ),
     "evaluate": (
@@ -37,10 +36,7 @@ def measure_round(project: Path, digits: Workload, profile: str) -> dict[str, fl
     }
     seconds |= imports | {"imports": sum(imports.values())}
     seconds["bare training"] = call_worker("train", digits, project / "data" / "batches", profile)
-    params = project / "params.yaml"
-    bumped, found = re.subn(r"^(  lr: *)[^ \n]+", r"\g<1>0.0125", params.read_text(), flags=re.MULTILINE)
-    assert found == 1
-    params.write_text(bumped)
+    bump_lr(project, 0.0125)
     seconds["lr bumped"] = repro(project)
     seconds["nothing to do"] = repro(project)
     return seconds
@@ -73,18 +69,36 @@ def repro(project: Path) -> float:
 
 
 def seconds_of(command: list[str], project: Path) -> float:
-    """Seconds that a command takes in the project, away from any tracking server and DVC state of the user's."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("MLFLOW_", "DVC_", "PYTHON", "OMP_", "MKL_"))
-    }
-    environment |= {"PYTHONPATH": str(project / "src"), "DVC_SITE_CACHE_DIR": str(project / ".dvc" / "site")}
+    """Seconds that a command takes in the project."""
     start = time.perf_counter()
     done = subprocess.run(
-        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=project,
+        env=environment(project),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - start
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}")
     return seconds
+
+
+def environment(project: Path) -> dict[str, str]:
+    """What a process in the project is given, away from any tracking server and DVC state of the user's."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLFLOW_", "DVC_", "PYTHON", "OMP_", "MKL_"))
+    }
+    return kept | {"PYTHONPATH": str(project / "src"), "DVC_SITE_CACHE_DIR": str(project / ".dvc" / "site")}
+
+
+def bump_lr(project: Path, lr: float) -> None:
+    """Set `train.lr` in its params.yaml."""
+    params = project / "params.yaml"
+    bumped, found = re.subn(r"^(  lr: *)[^ \n]+", rf"\g<1>{lr}", params.read_text(), flags=re.MULTILINE)
+    assert found == 1
+    params.write_text(bumped)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import day, pipeline
 from benchmarks.__main__ import LARGE, Row, ratio_row, table
 from benchmarks.workload import call_worker
 
@@ -26,3 +27,28 @@ def test_the_table_has_a_line_for_each_row():
     lines = table([Row("a", "1 ms"), Row("ours / bare", "0.9", "at most 1", "reached")]).splitlines()
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
+
+
+TOLD = """\
+import time: self [us] | cumulative | imported package
+import time:       100 |        100 | encodings
+import time:        10 |         10 |       numpy.core
+import time:        20 |         30 |     numpy
+import time:       300 |        300 |       sqlalchemy.sql
+import time:      5000 |       5300 |     mlflow.store
+import time:      1000 |       6330 |   mlflow
+import time:         7 |       6337 | surefoot.tracking
+note: a stage says this
+import time:       200 |        200 | torch.optim
+"""
+
+
+def test_imports_count_for_the_package_that_asked_for_them():
+    found = {name: round(1e6 * seconds) for name, seconds in day.import_seconds(TOLD).items()}
+    assert found == {"mlflow": 6330, "surefoot": 7, "torch": 200, "others": 100}
+
+
+def test_the_learning_rate_of_a_copy_is_bumped(tmp_path):
+    (tmp_path / "params.yaml").write_text("train:\n  lr: 0.1  # per row\n  lr_reference_batch:\n")
+    pipeline.bump_lr(tmp_path, 0.0125)
+    assert (tmp_path / "params.yaml").read_text() == "train:\n  lr: 0.0125  # per row\n  lr_reference_batch:\n"
