@@ -8,6 +8,7 @@ from surefoot.base.wording import number_of, quoted_names
 from surefoot.data.fitting.categories import CategoriesFit
 from surefoot.data.fitting.column_fit import Fit
 from surefoot.data.kept_preparation import KeptPreparation, unseen_values
+from surefoot.data.schema_json import PreparedSchema
 from surefoot.data.vocabulary import natural_order
 
 LONGEST = 40
@@ -54,10 +55,10 @@ DOUBTS = {
 """What is told of columns that may be otherwise than they were taken for, or teach nothing, or give the target away."""
 
 
-def notes_on_columns(fits: list[Fit], described: dict[str, Any], keep: KeptPreparation | None) -> list[str]:
+def notes_on_columns(fits: list[Fit], described: PreparedSchema, keep: KeptPreparation | None) -> list[str]:
     """What the user should be told of the columns, a line each."""
     kept = _kept(keep, fits) if keep else []
-    return [*doubtful_columns(fits, described["left_out"]), *wide_inputs(described), *alike_labels(described), *kept]
+    return [*doubtful_columns(fits, described.left_out), *wide_inputs(described), *alike_labels(described), *kept]
 
 
 def doubtful_columns(fits: list[Fit], left_out: list[str]) -> list[str]:
@@ -76,12 +77,12 @@ def _kept(keep: KeptPreparation, fits: list[Fit]) -> list[str]:
     ]
 
 
-def alike_labels(described: dict[str, Any]) -> list[str]:
+def alike_labels(described: PreparedSchema) -> list[str]:
     """Classes, and categories of a column, that are written alike: by people they may be meant as one."""
-    named = {f"classes of {described['target']!r}": described["classes"]}
+    named = {f"classes of {described.target!r}": described.classes}
     named |= {
         f"categories of {feature['column']!r}": feature["values"]
-        for feature in described["features"]
+        for feature in described.features
         if feature["kind"] == "category"
     }
     found = []
@@ -99,10 +100,10 @@ def alike_labels(described: dict[str, Any]) -> list[str]:
     return found
 
 
-def wide_inputs(described: dict[str, Any]) -> list[str]:
+def wide_inputs(described: PreparedSchema) -> list[str]:
     """What one-hot categories will cost in data/batches, where they become many inputs."""
-    onehot = [feature for feature in described["features"] if feature.get("encode") == "onehot"]
-    width, rows = sum(feature["width"] for feature in onehot), sum(described["rows"].values())
+    onehot = [feature for feature in described.features if feature.get("encode") == "onehot"]
+    width, rows = sum(feature["width"] for feature in onehot), sum(described.rows.values())
     if width < WIDE:
         return []
     widest = sorted(((feature["width"], feature["column"]) for feature in onehot), key=lambda pair: -pair[0])[:3]
@@ -127,15 +128,15 @@ def _bytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def column_lines(schema: dict[str, Any]) -> list[str]:
+def column_lines(schema: PreparedSchema) -> list[str]:
     """A line for each kind of column, and one for missing values."""
-    features, found = schema["features"], []
+    features, found = schema.features, []
     for kind in KINDS:
         of_kind = [feature for feature in features if feature["kind"] == kind]
         if of_kind:
             names = [f"{feature['column']!r}{_how(feature)}" for feature in of_kind]
             found.append(f"{kind}: {terminal.first_few(names)}")
-    missing = [f"{sum(texts.values()):,} in {name!r}{_as_what(texts)}" for name, texts in schema["missing"].items()]
+    missing = [f"{sum(texts.values()):,} in {name!r}{_as_what(texts)}" for name, texts in schema.missing.items()]
     if missing:
         found.append(f"missing values: {terminal.first_few(missing)}")
     return found

@@ -4,25 +4,56 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
+from surefoot.base.documents import Count, Document
+from surefoot.data.batch_index import Scale
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.columns import Column, index_names, left_out, names_in
-from surefoot.data.features import transform
+from surefoot.data.features import FeatureDict, transform
 from surefoot.data.fitting.arrays import ArraysFit
 from surefoot.data.fitting.column_fit import Fit
 from surefoot.data.fitting.fit_columns import fitted_features
 from surefoot.data.kept_preparation import KeptPreparation
 from surefoot.data.parquet_tables import read_row_groups
-from surefoot.data.part_files import PartFileRows
+from surefoot.data.part_files import PartFile, PartFileRows
 from surefoot.data.splits import SPLITS
 from surefoot.data.targets import Targets
 from surefoot.params.prepare_section import MISSING_VALUES, PrepareParams
 
 # A row's split follows from these, and from the rows before it.
 SPLIT_PARAMS = {"target", "task", "validation", "test", "validation_source", "test_source", "split", "missing"}
+
+
+class PreparedSchema(Document):
+    """`schema.json`. The fields are written in this order."""
+
+    source: str
+    task: Literal["classification", "binary", "regression"]
+    target: str
+    classes: list[str]
+    rows: dict[str, Count]
+    """By split."""
+    dropped: dict[str, Count]
+    """How many rows were, by the reason."""
+    missing: dict[str, dict[str, Count]]
+    """Of each column that lacks values: how many, by what stands for them."""
+    left_out: list[str]
+    """Columns."""
+    split: dict[str, Any]
+    """What a row's split follows from."""
+    parts: list[PartFile]
+    features: list[FeatureDict]
+    dtype: str
+    """Of inputs, as their shape and scale."""
+    shape: list[Count]
+    scale: Scale | None
+    target_scale: Scale | None = None
+    examples: list[Any]
+    """Raw rows."""
+    notation: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,7 +68,7 @@ class Learned:
 
 def describe_tables(
     out: Path, prepare: PrepareParams, seed: int, main: pa.Schema, learned: Learned, keep: KeptPreparation | None
-) -> dict[str, Any]:
+) -> PreparedSchema:
     """What `schema.json` says of the tables in the directory `out`; `main` is the main source's schema."""
     train, cleaner, targets = out / "train.parquet", learned.cleaner, learned.targets
 
@@ -54,7 +85,7 @@ def describe_tables(
         "missing": cleaner.missing,
         "left_out": left_out(names_in(main), prepare, index_names(main)),
         "split": {"seed": seed} | {f"prepare.{name}": value for name, value in _deciding_splits(prepare).items()},
-        "parts": [part.plain() for parts in learned.parts for part in parts.describe()],
+        "parts": [part for parts in learned.parts for part in parts.describe()],
         "features": keep.plain()["features"] if keep else fitted_features(learned.fits, values),
         **_inputs_form(learned.fits),
         **({} if keep else targets.scale()),
@@ -71,7 +102,7 @@ def describe_tables(
     if described["shape"] is None:
         last = described["features"][-1]
         described["shape"] = [last["first"] + last["width"]]
-    return described
+    return PreparedSchema.model_validate(described)
 
 
 def _inputs_form(fits: list[Fit]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from surefoot.data.normalization import normalize
 from surefoot.data.parquet_tables import TableWriter, read_row_groups
 from surefoot.data.part_files import PartFileRows
 from surefoot.data.readers.source import RowSource
-from surefoot.data.schema_json import Learned, describe_tables
+from surefoot.data.schema_json import Learned, PreparedSchema, describe_tables
 from surefoot.data.separate_sources import OpenSource, as_main, told_by
 from surefoot.data.shared_rows import shared_notes
 from surefoot.data.splits import SPLITS
@@ -42,7 +41,7 @@ def write_tables(
     source: RowSource,
     separate: Mapping[str, OpenSource] = MappingProxyType({}),
     keep: KeptPreparation | None = None,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[PreparedSchema, list[str]]:
     """Split a source's rows into tables in the directory `out`, and fit the preparation on the training rows, or keep
     one (`as_kept` has given `prepare`).
 
@@ -83,8 +82,8 @@ def write_tables(
         out / "statistics.json",
         targets.statistics() | {"training_inputs": {fitted.column.name: fitted.statistics() for fitted in fits}},
     )
-    writing.write_json(out / "schema.json", described)
-    return described, [*notes_on_columns(fits, described, keep), *shared_notes(out, prepare, described["rows"])]
+    writing.write_json(out / "schema.json", described.plain())
+    return described, [*notes_on_columns(fits, described, keep), *shared_notes(out, prepare, described.rows)]
 
 
 def _write_source(
@@ -125,16 +124,18 @@ def _write_own(
     return parts
 
 
-def read_schema(prepared: Path) -> dict[str, Any]:
+def read_schema(prepared: Path) -> PreparedSchema:
     """What `write_tables` said of the tables in the directory `prepared`.
 
     Raises:
         UserError: it isn't there, can't be read, or is damaged.
     """
-    return reading.read_made_json(prepared / "schema.json", "prepare")
+    schema = reading.read_made_json(path := prepared / "schema.json", "prepare")
+    with reading.reading_made(path, "prepare", ValueError):
+        return PreparedSchema.model_validate(schema)
 
 
-def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_table(prepared: Path, split: str, schema: PreparedSchema) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The rows of a split, block by block; a thread prepares the next one meanwhile.
 
     Inputs as the network gets them, of the schema's dtype, (rows, *shape); targets (rows,): int64 class indices;
@@ -147,28 +148,26 @@ def read_table(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[t
     return read_ahead(_blocks(prepared, split, schema))
 
 
-def _blocks(prepared: Path, split: str, schema: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    index = {label: number for number, label in enumerate(schema["classes"])}
+def _blocks(prepared: Path, split: str, schema: PreparedSchema) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    index = {label: number for number, label in enumerate(schema.classes)}
     for batch in read_row_groups(prepared / f"{split}.parquet"):
-        inputs = transform(batch, schema["features"])
+        inputs = transform(batch, schema.features)
         if inputs.dtype == np.float32 and not np.isfinite(inputs).all():
             _refuse_overflow(inputs, schema, prepared / f"{split}.parquet")
-        target = batch.column(schema["target"])
-        if schema["task"] == "regression":
+        target = batch.column(schema.target)
+        if schema.task == "regression":
             targets = _numbers_to_predict(np.from_dlpack(target), schema, prepared / f"{split}.parquet")
         else:
             known = np.array([index.get(label, -1) for label in target.dictionary.to_pylist()], dtype=np.int64)
-            targets = known[np.from_dlpack(target.indices)].astype(
-                np.float32 if schema["task"] == "binary" else np.int64
-            )
-        yield inputs.reshape(-1, *schema["shape"]), targets
+            targets = known[np.from_dlpack(target.indices)].astype(np.float32 if schema.task == "binary" else np.int64)
+        yield inputs.reshape(-1, *schema.shape), targets
 
 
-def _refuse_overflow(inputs: np.ndarray, schema: dict[str, Any], table: Path) -> None:
+def _refuse_overflow(inputs: np.ndarray, schema: PreparedSchema, table: Path) -> None:
     place = int(np.flatnonzero(~np.isfinite(inputs).all(axis=0))[0])
     column = next(
         feature["column"]
-        for feature in schema["features"]
+        for feature in schema.features
         if feature["first"] <= place < feature["first"] + feature["width"]
     )
     raise UserError(
@@ -177,14 +176,14 @@ def _refuse_overflow(inputs: np.ndarray, schema: dict[str, Any], table: Path) ->
     )
 
 
-def _numbers_to_predict(values: np.ndarray, schema: dict[str, Any], table: Path) -> np.ndarray:
-    scale = schema.get("target_scale")
+def _numbers_to_predict(values: np.ndarray, schema: PreparedSchema, table: Path) -> np.ndarray:
+    scale = schema.target_scale
     if scale is None:
         return values.astype(np.float32)
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(normalize(values, **scale))
     if bad.any():
-        where = f"{table}: column {schema['target']!r} (prepare.target)"
+        where = f"{table}: column {schema.target!r} (prepare.target)"
         raise UserError(
             f"{where}: {float(values[bad][0])!r}, scaled, is more than float32 can hold; mend it, or leave the row out"
         )

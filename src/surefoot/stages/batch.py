@@ -1,14 +1,13 @@
 """batch: tables to fixed-width tensors in training order."""
 
 from math import prod
-from typing import Any
 
 from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.data.batch_index import Preparation, write_index
 from surefoot.data.batch_writer import write_split
 from surefoot.data.order import RowOrder
-from surefoot.data.part_files import PartFile
+from surefoot.data.schema_json import PreparedSchema
 from surefoot.data.splits import SPLITS
 from surefoot.data.tables import read_schema, read_table
 from surefoot.params.params_yaml import load_params
@@ -20,12 +19,12 @@ def main() -> None:
     params = load_params(paths.PARAMS)
     terminal.print_lines(f"batching {paths.PREPARED}")
     schema = read_schema(paths.PREPARED)
-    shape, rows = _input_shape(params, schema), schema["rows"]
+    shape, rows = _input_shape(params, schema), schema.rows
     # What a row that comes later needs, so that the model can be used on raw rows.
-    preparation = Preparation.model_validate({name: schema[name] for name in Preparation.model_fields})
+    preparation = Preparation.model_validate({name: getattr(schema, name) for name in Preparation.model_fields})
     batch, splits = params.batch, {}
-    target_scale = schema.get("target_scale")
-    targets_dtype = "int64" if schema["task"] == "classification" else "float64" if target_scale else "float32"
+    target_scale = schema.target_scale
+    targets_dtype = "int64" if schema.task == "classification" else "float64" if target_scale else "float32"
     with writing.new_directory(paths.BATCHES) as out:
         for split in SPLITS:
             blocks = read_table(paths.PREPARED, split, schema)
@@ -39,8 +38,8 @@ def main() -> None:
                     rows[split],
                     shape,
                     places,
-                    classes=len(schema["classes"]),
-                    dtype=schema["dtype"],
+                    classes=len(schema.classes),
+                    dtype=schema.dtype,
                     targets_dtype=targets_dtype,
                     tick=bar.update,
                 )
@@ -50,26 +49,26 @@ def main() -> None:
             batch_size=batch.size,
             drop_last=batch.drop_last,
             shape=shape,
-            classes=schema["classes"],
+            classes=schema.classes,
             preparation=preparation,
-            task=schema["task"],
-            scale=_scale(schema["scale"], tuple(schema["shape"]), shape),
+            task=schema.task,
+            scale=_scale(schema.scale, tuple(schema.shape), shape),
             target_scale=target_scale,
-            features=schema["features"],
-            parts=[PartFile.model_validate(part) for part in schema["parts"]],
+            features=schema.features,
+            parts=schema.parts,
             blocks=(batch.block, batch.window) if batch.shuffle == "blocks" else None,
         )
     terminal.print_lines(f"batched {rows['train']} training rows of shape {list(shape)} by {params.batch.size}")
 
 
-def _input_shape(params: Params, schema: dict[str, Any]) -> tuple[int, ...]:
+def _input_shape(params: Params, schema: PreparedSchema) -> tuple[int, ...]:
     """The shape of one input.
 
     Raises:
         UserError: it doesn't fit a row; there are too few rows for a minibatch.
     """
-    inputs, rows = prod(schema["shape"]), schema["rows"]["train"]
-    shape = params.batch.shape or tuple(schema["shape"])
+    inputs, rows = prod(schema.shape), schema.rows["train"]
+    shape = params.batch.shape or tuple(schema.shape)
     if prod(shape) != inputs:
         raise UserError(
             f"params.yaml: batch.shape: {list(shape)} holds {prod(shape)} values, but a row has {inputs} inputs; give"

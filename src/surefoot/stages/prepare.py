@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -22,6 +21,7 @@ from surefoot.data.cleaning import describe_dropped
 from surefoot.data.readers.open_source import copied_files, files_passed_over, open_source
 from surefoot.data.readers.source import RowSource
 from surefoot.data.same_files import refuse_same
+from surefoot.data.schema_json import PreparedSchema
 from surefoot.data.tables import write_tables
 from surefoot.params import dvc_yaml
 from surefoot.params.params_yaml import load_params
@@ -75,19 +75,19 @@ def _notes_on_files(prepare: PrepareParams) -> Iterator[str]:
         )
 
 
-def _summary(schema: dict[str, Any]) -> Iterator[str]:
+def _summary(schema: PreparedSchema) -> Iterator[str]:
     """What was prepared, by what `schema.json` says."""
     yield from column_notes.column_lines(schema)
-    if dropped := schema["dropped"]:
+    if dropped := schema.dropped:
         yield f"dropped {number_of(sum(dropped.values()), 'row')}: {describe_dropped(dropped)}"
-    counts = ", ".join(f"{rows} {split}" for split, rows in schema["rows"].items())
-    first, *_ = schema["features"]
-    inputs = first["width"] if first["kind"] == "array" else len(schema["features"])
-    what = f"{len(schema['classes'])} classes" if schema["classes"] else "a number to predict"
-    if scale := schema.get("target_scale"):
+    counts = ", ".join(f"{rows} {split}" for split, rows in schema.rows.items())
+    first, *_ = schema.features
+    inputs = first["width"] if first["kind"] == "array" else len(schema.features)
+    what = f"{len(schema.classes)} classes" if schema.classes else "a number to predict"
+    if scale := schema.target_scale:
         mean, deviation = _written(scale["subtract"][0]), _written(scale["divide"][0])
         what += f" (mean {mean}, deviation {deviation}, by which it is scaled in training)"
-    yield f"prepared {schema['source']}: {number_of(inputs, 'input')}, {what}; rows: {counts}"
+    yield f"prepared {schema.source}: {number_of(inputs, 'input')}, {what}; rows: {counts}"
 
 
 def check_shape(shape: tuple[int, ...] | None, prepare: PrepareParams, schema: pa.Schema) -> None:

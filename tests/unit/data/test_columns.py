@@ -161,7 +161,7 @@ def test_a_value_that_is_wrong(tmp_path, values, type_, options, message):
 
 def test_large_whole_numbers_are_taken_where_they_are_scaled(tmp_path):
     schema, _ = write(tmp_path, rows([2**24 + number // 2 for number in range(40)]))
-    assert schema["features"][0]["subtract"][0] > 2**24
+    assert schema.features[0]["subtract"][0] > 2**24
 
 
 def test_a_category_with_a_million_values_is_found_early(tmp_path):

@@ -133,7 +133,7 @@ WRITTEN = {
 def test_the_format_is_found(tmp_path, written):
     texts = [f"{day:{written}}" for day in DAYS]
     schema, _ = write(tmp_path / "a", rows([None, *texts[1:]]), missing={"date": "drop"}, normalize="none")
-    (feature,) = schema["features"]
+    (feature,) = schema.features
     assert (feature["kind"], feature["format"], feature["parts"]) == (
         "date",
         WRITTEN[written],
@@ -144,14 +144,14 @@ def test_the_format_is_found(tmp_path, written):
     with_times, _ = write(
         tmp_path / "b", rows([f"{text} {number % 12 + 1}:05 pm" for number, text in enumerate(texts)]), normalize="none"
     )
-    assert transform({"v": pa.array([f"{texts[1]} 12:05 am"])}, with_times["features"]).tolist() == [
+    assert transform({"v": pa.array([f"{texts[1]} 12:05 am"])}, with_times.features).tolist() == [
         [DAYS[1].year, DAYS[1].month, DAYS[1].day, DAYS[1].weekday(), 0, 5, 0]
     ]
 
 
 def test_times_of_one_digit(tmp_path):
     schema, _ = write(tmp_path, rows([f"{number % 24}:{number:02}" for number in range(60)]), normalize="none")
-    (feature,) = schema["features"]
+    (feature,) = schema.features
     assert feature["parts"] == ["hour", "minute", "second"]
     for given in (["9:05"], ["09:05:00"], ["9:05 am"]):
         assert transform({"v": pa.array(given)}, [feature]).tolist() == [[9, 5, 0]]
@@ -198,15 +198,15 @@ def test_dates_that_can_not_be_read_in_one_way(tmp_path, values, said):
         write(tmp_path, rows(values))
     assert all(text in str(refused.value) for text in said), refused.value
     schema, _ = write(tmp_path, rows(values), kinds={"v": "category"}, split={"by": "row"})
-    assert schema["features"][0]["kind"] == "category"
+    assert schema.features[0]["kind"] == "category"
 
 
 def test_a_format_by_params(tmp_path):
     values = [f"0{1 + n % 9}/0{1 + n % 8}/2020" for n in range(60)]
     for form, wanted in (("%d/%m/%Y", [2020, 4, 3, 4]), ("%m/%d/%Y", [2020, 3, 4, 2])):
         schema, _ = write(tmp_path, rows(values), dates={"v": form}, normalize="none")
-        assert transform({"v": pa.array(["03/04/2020"])}, schema["features"]).tolist() == [wanted]
-        assert transform({"v": pa.array(["2020-12-31"])}, schema["features"]).tolist() == [[2020, 12, 31, 3]], (
+        assert transform({"v": pa.array(["03/04/2020"])}, schema.features).tolist() == [wanted]
+        assert transform({"v": pa.array(["2020-12-31"])}, schema.features).tolist() == [[2020, 12, 31, 3]], (
             "ISO can be nothing else"
         )
     with pytest.raises(
@@ -228,9 +228,9 @@ def test_numbers_that_may_be_days_are_told(tmp_path):
 def test_dates_that_are_numbers(tmp_path, type_):
     values = pa.array([int(f"{day:%Y%m%d}") for day in DAYS], pa.int64()).cast(type_)
     schema, _ = write(tmp_path, rows(values), dates={"v": "%Y%m%d"}, normalize="none")
-    assert transform({"v": values.slice(1, 1)}, schema["features"]).tolist() == [[2020, 2, 7, 4]]
+    assert transform({"v": values.slice(1, 1)}, schema.features).tolist() == [[2020, 2, 7, 4]]
     with pytest.raises(UserError, match=r"row 0 \(from 0\) '7' is not a date such as 20241231"):
-        transform({"v": pa.array([7])}, schema["features"])
+        transform({"v": pa.array([7])}, schema.features)
 
 
 def test_a_time_after_days_alone(tmp_path):
@@ -240,7 +240,7 @@ def test_a_time_after_days_alone(tmp_path):
     ):
         write(tmp_path, rows([*values[:5000], "14.03.2020 10:00", *values[5000:]]), size=1000)
     schema, _ = write(tmp_path, rows([*values[:5000], "14.03.2020 10:00", *values[5000:]]), kinds={"v": "date"})
-    assert schema["features"][0]["parts"][-1] == "second"
+    assert schema.features[0]["parts"][-1] == "second"
 
 
 def test_texts_that_only_look_like_dates_stay_categories(tmp_path):
@@ -252,7 +252,7 @@ def test_texts_that_only_look_like_dates_stay_categories(tmp_path):
         ["Monday", "Friday", "May"],
     ):
         schema, _ = write(tmp_path, rows(values * 20))
-        assert schema["features"][0]["kind"] == "category", values
+        assert schema.features[0]["kind"] == "category", values
 
 
 def test_a_split_by_the_time_of_texts(tmp_path):
@@ -279,14 +279,12 @@ def test_instants_give_the_same_numbers_however_they_come(tmp_path):
     written = {}
     for way, values in ways.items():
         written[way], _ = write(tmp_path / way, rows(values), kinds={"v": "date"})
-    plain = {
-        way: json.dumps({**schema["features"][0], "format": None}, sort_keys=True) for way, schema in written.items()
-    }
+    plain = {way: json.dumps({**schema.features[0], "format": None}, sort_keys=True) for way, schema in written.items()}
     assert len(set(plain.values())) == 1, "fitted on the same numbers"
-    first = transform({"v": ways["zone"]}, written["zone"]["features"])
+    first = transform({"v": ways["zone"]}, written["zone"].features)
     for way, values in ways.items():
         for schema in (written["us"], written[way]):
-            assert (transform({"v": values}, schema["features"]) == first).all(), way
+            assert (transform({"v": values}, schema.features) == first).all(), way
     assert {str(read_type(tmp_path / way)) for way in ways} == {"timestamp[us, tz=UTC]"}
 
 
@@ -313,7 +311,7 @@ def test_times_with_a_zone_and_without_are_not_mixed(tmp_path):
         (plain, pa.array([time(9, 5)]), "is no date"),
     ):
         with pytest.raises(UserError, match=f"column 'v' can't be taken as date: in row 0 .*{said}"):
-            transform({"v": value}, schema["features"])
+            transform({"v": value}, schema.features)
 
 
 def test_finer_than_a_microsecond_is_cut_off_the_same_way(tmp_path):
@@ -329,8 +327,8 @@ def test_finer_than_a_microsecond_is_cut_off_the_same_way(tmp_path):
     )
     assert kept[:2] == [-2, 86_400_000_001]
     assert (
-        transform({"v": in_file}, schema["features"]).tolist()
-        == transform({"v": in_file.cast(pa.string())}, schema["features"]).tolist()
+        transform({"v": in_file}, schema.features).tolist()
+        == transform({"v": in_file.cast(pa.string())}, schema.features).tolist()
     )
     assert DATE != MOMENT
 
@@ -339,8 +337,8 @@ def test_a_kept_preparation_keeps_formats_and_zones(tmp_path):
     """Of a model that training starts from."""
     days = rows([f"{day:%m/%d/%Y}" for day in DAYS], at=[f"{day}T12:00:00Z" for day in DAYS])
     schema, _ = write(tmp_path, days, kinds={"at": "date"})
-    kept = parse_preparation({name: schema[name] for name in ("task", "classes", "features", "scale")})
-    assert kept.plain()["features"] == schema["features"]
+    kept = parse_preparation(schema.plain())
+    assert kept.plain()["features"] == schema.features
     new = rows([f"{n % 12 + 1:02}/02/2024" for n in range(60)], at=[f"{day}T12:00:00+02:00" for day in DAYS])
     prepare = as_kept(sources.prepare_of(kinds={"at": "date"}), kept)
     write_tables(tmp_path, prepare, 0, sources.source(new), keep=kept)

@@ -22,7 +22,7 @@ def table(values, **more):
 def fitted(out, values, **options):
     """The fitted feature of one column, and the training values that it was fitted on."""
     schema, _ = write(out, table(values), **options)
-    (feature,) = schema["features"]
+    (feature,) = schema.features
     import pyarrow.parquet as pq
 
     return feature, pq.read_table(out / "train.parquet").column("v").to_pylist()
@@ -70,7 +70,7 @@ def test_what_is_fitted_knows_nothing_of_the_other_rows(tmp_path):
     for name, other in (("one", odd), ("two", {key: column[:2] for key, column in rows.items()})):
         (tmp_path / name).mkdir()
         found.append(write(tmp_path / name, rows, validation=other, test=other, **options)[0])
-    assert found[0]["features"] == found[1]["features"]
+    assert found[0].features == found[1].features
     ((inputs, _),) = read_table(tmp_path / "one", "test", found[0])
     assert inputs[:, 1].tolist() == [0, 1], "a category that training didn't see, and its first"
 
@@ -174,12 +174,12 @@ def test_features_stand_side_by_side_and_a_later_row_is_prepared_as_they_were(tm
         "day": [date(2020, 1 + n % 12, 1 + n % 27) for n in range(ROWS)],
     }
     schema, _ = write(tmp_path, rows, missing={"numeric": "mean", "indicator": True})
-    features = schema["features"]
+    features = schema.features
     assert [feature["column"] for feature in features] == ["a", "city", "n", "ok", "z", "day"]
     assert [feature["first"] for feature in features] == [0, 2, 6, 8, 9, 11]
-    assert schema["shape"] == [sum(feature["width"] for feature in features)] == [15]
+    assert schema.shape == [sum(feature["width"] for feature in features)] == [15]
     assert all(len(feature["names"]) == feature["width"] for feature in features)
-    everything = transform({name: pa.array(values) for name, values in rows.items()}, read_schema(tmp_path)["features"])
+    everything = transform({name: pa.array(values) for name, values in rows.items()}, read_schema(tmp_path).features)
     assert everything.shape == (ROWS, 15)
     read = np.concatenate(
         [inputs for split in ("train", "validation", "test") for inputs, _ in read_table(tmp_path, split, schema)]
@@ -189,7 +189,7 @@ def test_features_stand_side_by_side_and_a_later_row_is_prepared_as_they_were(tm
         {name: values for name, values in rows.items() if name != "day"} | {"day": pd.to_datetime(rows["day"])}
     )
     assert (transform({name: frame[name].to_numpy() for name in frame}, features) == everything).all()
-    examples = json.loads(json.dumps(schema["examples"]))
+    examples = json.loads(json.dumps(schema.examples))
     assert len(examples) == 2
     assert examples[0][5].startswith("2020-")
 
@@ -217,7 +217,7 @@ def test_constants_and_ids_are_warned_of(tmp_path):
         "whole numbers that count the rows, or rise or fall with them: 'id', 'shuffled', 'down'; if that is an id or a"
         " row's number, leave it out"
     )
-    assert [feature["column"] for feature in schema["features"]][:2] == ["v", "text"], "they stay"
+    assert [feature["column"] for feature in schema.features][:2] == ["v", "text"], "they stay"
 
 
 def test_ids_among_many_rows_are_warned_of(tmp_path):
@@ -249,4 +249,4 @@ def test_a_column_of_the_other_values_everywhere_keeps_its_fill(tmp_path):
     schema, _ = write(
         tmp_path, table(pa.nulls(60, pa.float64()), w=[float(n) for n in range(60)]), missing={"numeric": "median"}
     )
-    assert schema["features"][0]["fill"] == [0.0]
+    assert schema.features[0]["fill"] == [0.0]

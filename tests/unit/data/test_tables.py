@@ -49,32 +49,32 @@ def test_every_row_is_in_one_split(tmp_path):
     found = {split: pq.read_table(tmp_path / f"{split}.parquet").to_pylist() for split in SPLITS}
     rows = sorted((row for rows in found.values() for row in rows), key=lambda row: row["a"])
     assert rows == [{"a": float(number), "b": -number / 3, "kind": label} for number, label in enumerate(LABELS)]
-    assert {split: len(rows) for split, rows in found.items()} == schema["rows"]
+    assert {split: len(rows) for split, rows in found.items()} == schema.rows
 
 
 def test_the_schema_and_statistics_are_right(tmp_path):
     schema, notes = write(tmp_path, columns(LABELS))
     assert [note[:60] for note in notes] == ["whole numbers that count the rows, or rise or fall with them"]
-    assert read_schema(tmp_path) == json.loads(json.dumps(schema))
-    assert schema["classes"] == ["9", "10", "x"], "numbers by value, before texts"
-    assert (schema["task"], schema["target"], schema["source"], schema["dropped"]) == (
+    assert read_schema(tmp_path) == schema
+    assert schema.classes == ["9", "10", "x"], "numbers by value, before texts"
+    assert (schema.task, schema.target, schema.source, schema.dropped) == (
         "classification",
         "kind",
         "raw.csv",
         {},
     )
-    assert (schema["dtype"], schema["shape"], schema["scale"]) == ("float32", [2], None)
+    assert (schema.dtype, schema.shape, schema.scale) == ("float32", [2], None)
     training = pq.read_table(tmp_path / "train.parquet")
     assert training.schema.field("a").type == pa.float64()
     assert pa.types.is_dictionary(training.schema.field("kind").type)
-    assert schema["examples"] == [[row["a"], row["b"]] for row in training.slice(0, 2).to_pylist()]
+    assert schema.examples == [[row["a"], row["b"]] for row in training.slice(0, 2).to_pylist()]
     a = training.column("a").to_numpy()
     statistics = json.loads((tmp_path / "statistics.json").read_text())
     measured = statistics["training_inputs"]["a"]
     assert measured == pytest.approx(
         {"missing": 0, "mean": a.mean(), "deviation": a.std(), "minimum": a.min(), "maximum": a.max()}, rel=1e-12
     )
-    first, _ = schema["features"]
+    first, _ = schema.features
     assert (first["column"], first["kind"], first["first"], first["width"], first["names"]) == (
         "a",
         "numeric",
@@ -86,10 +86,19 @@ def test_the_schema_and_statistics_are_right(tmp_path):
     assert statistics["class_counts"] == {
         split: {
             label: pq.read_table(tmp_path / f"{split}.parquet").column("kind").to_pylist().count(label)
-            for label in schema["classes"]
+            for label in schema.classes
         }
         for split in SPLITS
     }
+
+
+@pytest.mark.parametrize("change", [{"rows": None}, {"shape": "2"}, {"features": [1]}, {"parts": [{"path": "a"}]}])
+def test_a_schema_that_does_not_say_what_it_should_is_damaged(tmp_path, change):
+    write(tmp_path, columns(LABELS))
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"schema\.json: is damaged; remove it, and `dvc repro prepare` makes it again"):
+        read_schema(tmp_path)
 
 
 def test_reading_gives_scaled_inputs_and_class_indices(tmp_path):
@@ -98,11 +107,11 @@ def test_reading_gives_scaled_inputs_and_class_indices(tmp_path):
         table = pq.read_table(tmp_path / f"{split}.parquet").to_pylist()
         inputs, targets = (np.concatenate(parts) for parts in zip(*read_table(tmp_path, split, schema), strict=True))
         raw = np.array([[row["a"], row["b"]] for row in table])
-        scaled = (raw - [feature["subtract"][0] for feature in schema["features"]]) / [
-            feature["divide"][0] for feature in schema["features"]
+        scaled = (raw - [feature["subtract"][0] for feature in schema.features]) / [
+            feature["divide"][0] for feature in schema.features
         ]
         assert (inputs == scaled.astype(np.float32)).all()
-        assert [schema["classes"][target] for target in targets] == [row["kind"] for row in table]
+        assert [schema.classes[target] for target in targets] == [row["kind"] for row in table]
         assert (inputs.dtype, targets.dtype) == (np.float32, np.int64)
 
 
@@ -224,9 +233,9 @@ def test_by_time_the_latest_rows_are_for_the_test(tmp_path, kind):
     rows = {"a": [float(n) for n in order], "kind": ["xy"[n % 2] for n in order], "t": [make[kind](n) for n in order]}
     schema, _ = write(tmp_path, rows, split={"by": "time", "column": "t"})
     found = places(tmp_path)
-    assert schema["rows"] == {"train": 71, "validation": 15, "test": 15}
+    assert schema.rows == {"train": 71, "validation": 15, "test": 15}
     assert max(found["train"]) < min(found["validation"]) <= max(found["validation"]) < min(found["test"])
-    assert [feature["column"] for feature in schema["features"]] == ["a"], "the column isn't an input"
+    assert [feature["column"] for feature in schema.features] == ["a"], "the column isn't an input"
 
 
 def test_rows_of_the_same_time_are_split_where_they_stand(tmp_path):
@@ -252,9 +261,9 @@ def test_by_time_with_a_source_for_the_test(tmp_path):
 def test_the_split_column_is_an_input_where_columns_names_it(tmp_path):
     by = {"by": "time", "column": "t"}
     schema, _ = write(tmp_path, numbered(100, t=list(range(100))), split=by, columns=["a", "t"])
-    assert [feature["column"] for feature in schema["features"]] == ["a", "t"]
+    assert [feature["column"] for feature in schema.features] == ["a", "t"]
     schema, _ = write(tmp_path, numbered(100, t=list(range(100))), split=by, columns=["*"])
-    assert [feature["column"] for feature in schema["features"]] == ["a"]
+    assert [feature["column"] for feature in schema.features] == ["a"]
 
 
 @pytest.mark.parametrize("by", ["group", "time"])
@@ -281,8 +290,8 @@ def test_a_missing_group_follows_what_missing_says(tmp_path):
         ):
             write(tmp_path, rows, split=by)
         schema, _ = write(tmp_path, rows, split=by, missing={kind: "drop"})
-        assert schema["dropped"] == {"'t' (prepare.split.column) is missing": 40}
-        assert sum(schema["rows"].values()) == 160
+        assert schema.dropped == {"'t' (prepare.split.column) is missing": 40}
+        assert sum(schema.rows.values()) == 160
         write(tmp_path, rows, split=by, missing={kind: "constant"})
         of_split = {
             split: set(pq.read_table(tmp_path / f"{split}.parquet").column("a").to_pylist())
@@ -296,7 +305,7 @@ def test_a_missing_group_follows_what_missing_says(tmp_path):
 def test_a_missing_time_is_dropped_or_refused(tmp_path):
     rows = numbered(30, t=[*range(20), None, *range(9)])
     schema, _ = write(tmp_path, rows, split={"by": "time", "column": "t"}, missing={"numeric": "drop"})
-    assert sum(schema["rows"].values()) == 29
+    assert sum(schema.rows.values()) == 29
     with pytest.raises(
         UserError,
         match=r"column 't': empty; .*needs a value in every row \(prepare.missing.numeric: drop leaves such rows out\)",
@@ -317,7 +326,7 @@ def test_a_group_has_one_spelling(tmp_path):
             for split in ("train", "validation", "test")
         ]
         assert sorted(len({int(a) % 9 for a in table}) for table in tables) == sorted(
-            schema["rows"][split] // 20 for split in schema["rows"]
+            schema.rows[split] // 20 for split in schema.rows
         )
 
 
@@ -334,9 +343,9 @@ def test_a_time_that_is_text_is_refused(tmp_path):
 
 def test_separate_sources_are_the_splits(tmp_path):
     schema, _ = write(tmp_path, numbered(40), validation=numbered(6), test=numbered(5))
-    assert schema["rows"] == {"train": 40, "validation": 6, "test": 5}
+    assert schema.rows == {"train": 40, "validation": 6, "test": 5}
     schema, _ = write(tmp_path, numbered(40), test=numbered(5))
-    assert schema["rows"] == {"train": 34, "validation": 6, "test": 5}
+    assert schema.rows == {"train": 34, "validation": 6, "test": 5}
 
 
 def test_a_column_missing_from_a_separate_source(tmp_path):
@@ -358,7 +367,7 @@ def test_a_column_of_another_type_in_a_separate_source(tmp_path):
     ):
         write(tmp_path, numbered(40), test={"a": ["u"] * 5, "kind": ["x"] * 5})
     schema, _ = write(tmp_path, numbered(40), test={"a": [1, 2], "kind": ["x", "y"]})
-    assert schema["rows"]["test"] == 2, "whole numbers are numbers"
+    assert schema.rows["test"] == 2, "whole numbers are numbers"
 
 
 def test_a_class_that_training_never_saw(tmp_path):
@@ -384,7 +393,7 @@ def test_regression(tmp_path):
     schema, _ = write(
         tmp_path, {"a": [float(n) for n in range(60)], "kind": [n * n for n in range(60)]}, task="regression"
     )
-    assert (schema["classes"], schema["task"]) == ([], "regression")
+    assert (schema.classes, schema.task) == ([], "regression")
     for split in SPLITS:
         ((_, targets),) = read_table(tmp_path, split, schema)
         raw = places(tmp_path)[split]
@@ -393,7 +402,7 @@ def test_regression(tmp_path):
     statistics = json.loads((tmp_path / "statistics.json").read_text())
     train = places(tmp_path, "kind")["train"]
     assert statistics["training_target"]["mean"] == pytest.approx(np.mean(train))
-    assert schema["target_scale"] == {
+    assert schema.target_scale == {
         "subtract": [pytest.approx(np.mean(train))],
         "divide": [pytest.approx(np.std(train))],
     }
@@ -431,7 +440,7 @@ def test_binary(tmp_path):
     schema, _ = write(
         tmp_path, {"a": [float(n) for n in range(60)], "kind": [n % 2 == 0 for n in range(60)]}, task="binary"
     )
-    assert schema["classes"] == ["false", "true"]
+    assert schema.classes == ["false", "true"]
     ((_, targets),) = read_table(tmp_path, "train", schema)
     assert targets.dtype == np.float32
     assert targets.tolist() == [float(value % 2 == 0) for value in places(tmp_path)["train"]]
@@ -440,7 +449,7 @@ def test_binary(tmp_path):
 @pytest.mark.parametrize("values", [["a", "b"], [True, False], [3, 20], [3.0, 20.0]])
 def test_classes_are_texts_whole_numbers_and_booleans(tmp_path, values):
     schema, _ = write(tmp_path, {"a": [float(n) for n in range(60)], "kind": [values[n % 2] for n in range(60)]})
-    assert schema["classes"] == {3: ["3", "20"], True: ["false", "true"], "a": ["a", "b"]}[values[0]]
+    assert schema.classes == {3: ["3", "20"], True: ["false", "true"], "a": ["a", "b"]}[values[0]]
 
 
 @pytest.mark.parametrize(
@@ -522,7 +531,7 @@ def test_a_class_with_too_few_rows_is_refused(tmp_path):
     ):
         write(tmp_path, columns([*["1.5", "2"] * 25, "2.5"]))
     schema, _ = write(tmp_path, columns(["x"] * 50 + ["y"]), split={"by": "row"}, seed=1)
-    assert schema["classes"] == ["x", "y"]
+    assert schema.classes == ["x", "y"]
 
 
 def test_a_class_without_training_rows_is_refused(tmp_path):
@@ -543,13 +552,13 @@ def test_dropped_rows_are_counted_by_reason(tmp_path):
     rows["c"][5] = rows["c"][6] = None
     rows["kind"][7] = rows["kind"][3] = None
     schema, _ = write(tmp_path, rows, missing={"numeric": "drop", "category": "drop", "target": "drop"})
-    assert schema["dropped"] == {"'a' is missing": 2, "'c' is missing": 1, "'kind' (the target) is missing": 1}
-    assert sum(schema["rows"].values()) == 56
+    assert schema.dropped == {"'a' is missing": 2, "'c' is missing": 1, "'kind' (the target) is missing": 1}
+    assert sum(schema.rows.values()) == 56
     assert sorted(value for values in places(tmp_path).values() for value in values) == [
         float(n) for n in range(60) if n not in (3, 5, 6, 7)
     ]
     assert (
-        describe_dropped(schema["dropped"])
+        describe_dropped(schema.dropped)
         == "2 where 'a' is missing, 1 where 'c' is missing, 1 where 'kind' (the target) is missing"
     )
 
@@ -578,21 +587,21 @@ def test_images_stay_bytes_and_have_a_scale_for_each_channel(tmp_path):
         tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]}, metadata=array_metadata([3, 2, 2])
     )
     assert not warnings
-    assert (schema["dtype"], schema["shape"]) == ("uint8", [3, 2, 2])
+    assert (schema.dtype, schema.shape) == ("uint8", [3, 2, 2])
     read = {split: np.concatenate([inputs for inputs, _ in read_table(tmp_path, split, schema)]) for split in SPLITS}
     assert all(inputs.dtype == np.uint8 and inputs.shape[1:] == (3, 2, 2) for inputs in read.values())
     assert sorted(row.ravel().tolist() for inputs in read.values() for row in inputs) == sorted(values.tolist())
     training = read["train"].astype(float)
-    assert schema["scale"]["subtract"] == pytest.approx(training.mean(axis=(0, 2, 3)))
-    assert schema["scale"]["divide"] == pytest.approx(training.std(axis=(0, 2, 3)))
-    assert [image for (image,) in schema["examples"]] == read["train"][:2].tolist()
+    assert schema.scale["subtract"] == pytest.approx(training.mean(axis=(0, 2, 3)))
+    assert schema.scale["divide"] == pytest.approx(training.std(axis=(0, 2, 3)))
+    assert [image for (image,) in schema.examples] == read["train"][:2].tolist()
     plain, _ = write(
         tmp_path,
         {"input": column, "kind": ["xy"[n % 2] for n in range(40)]},
         metadata=array_metadata([3, 2, 2]),
         normalize="none",
     )
-    assert plain["scale"] is None
+    assert plain.scale is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -601,7 +610,7 @@ def test_arrays_of_floats_are_scaled_elementwise(tmp_path, dtype):
     schema, _ = write(
         tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]}, metadata=array_metadata([2, 3])
     )
-    assert (schema["dtype"], schema["shape"], schema["scale"]) == ("float32", [2, 3], None)
+    assert (schema.dtype, schema.shape, schema.scale) == ("float32", [2, 3], None)
     inputs = np.concatenate([inputs for inputs, _ in read_table(tmp_path, "train", schema)])
     assert inputs.dtype == np.float32
     assert inputs.mean(axis=0) == pytest.approx(0, abs=1e-6)
@@ -611,7 +620,7 @@ def test_arrays_of_floats_are_scaled_elementwise(tmp_path, dtype):
 def test_tokens_stay_whole_numbers(tmp_path):
     values, column = images(40, (5,), np.int64)
     schema, _ = write(tmp_path, {"input": column, "kind": ["xy"[n % 2] for n in range(40)]})
-    assert (schema["dtype"], schema["shape"], schema["scale"]) == ("int64", [5], None)
+    assert (schema.dtype, schema.shape, schema.scale) == ("int64", [5], None)
     found = [row.tolist() for split in SPLITS for inputs, _ in read_table(tmp_path, split, schema) for row in inputs]
     assert sorted(found) == sorted(values.tolist())
 
@@ -625,7 +634,7 @@ def test_arrays_that_are_wrong(tmp_path):
         with pytest.raises(UserError, match=rf"raw.csv: row 13, column 'input': {message}"):
             write(tmp_path, {"input": column, "kind": kinds})
     schema, _ = write(tmp_path, {"input": column, "kind": kinds}, missing={"numeric": "drop"})
-    assert schema["dropped"] == {"'input' is missing": 1}
+    assert schema.dropped == {"'input' is missing": 1}
     with pytest.raises(
         UserError, match=r"column 'input' holds arrays; then it must be the only input \(prepare.columns: \[input\]\)"
     ):

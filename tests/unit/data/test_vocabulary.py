@@ -64,7 +64,7 @@ def test_whole_numbers_are_the_same_categories_however_they_come(tmp_path, form)
     given = pa.array([f"{year}.0" for year in YEARS]) if form == pa.string() else pa.array(YEARS, form)
     rows = {"year": given, "kind": ["xy"[number % 2] for number in range(80)]}
     schema, _ = write(tmp_path, rows, kinds={"year": "category"}, missing={"category": "constant"})
-    (feature,) = schema["features"]
+    (feature,) = schema.features
     assert feature["values"] == ["2005", "2006", "2007", "2008", None]
     wanted = transform({"year": pa.array([*texts[:4], None, "1999"])}, [feature])
     assert wanted.argmax(1).tolist() == [1, 2, 3, 4, 5, 0]
@@ -91,7 +91,7 @@ def test_numbers_where_categories_are_other_texts(tmp_path):
     schema, _ = write(tmp_path, rows)
     for given in (pd.Series([1201]), pd.Series([1201.0])):
         with pytest.raises(UserError, match="its categories are texts, such as '01200': read it as text"):
-            as_arrow(given, schema["features"][0])
+            as_arrow(given, schema.features[0])
 
 
 def test_booleans_as_categories(tmp_path):
@@ -99,7 +99,7 @@ def test_booleans_as_categories(tmp_path):
         "flag": [["True", "False", "maybe"][number % 3] for number in range(80)],
         "kind": ["xy"[number % 2] for number in range(80)],
     }
-    (feature,) = write(tmp_path, rows)[0]["features"]
+    (feature,) = write(tmp_path, rows)[0].features
     assert feature["values"] == ["False", "True", "maybe"]
     assert transform({"flag": as_arrow(pd.Series([True, False]), feature)}, [feature]).argmax(1).tolist() == [2, 1]
 
@@ -109,5 +109,5 @@ def test_a_class_has_one_spelling(tmp_path, classes):
     there = {"a": [float(number) for number in range(40)], "kind": [["0", "1.0"][number % 2] for number in range(40)]}
     elsewhere = {"a": [0.5, 0.75], "kind": classes}
     schema, _ = write(tmp_path, there, test=elsewhere, task="binary")
-    assert schema["classes"] == ["0", "1"]
-    assert schema["rows"]["test"] == 2
+    assert schema.classes == ["0", "1"]
+    assert schema.rows["test"] == 2

@@ -71,8 +71,8 @@ def test_a_class_and_a_category_by_two_spellings_in_parts(here, order):
     from surefoot.data.tables import read_schema
 
     schema = read_schema(here / "data/prepared")
-    assert schema["classes"] == ["0", "1"]
-    assert schema["features"][0]["values"] == ["2000", "2001", "2002", "2003", "2004"]
+    assert schema.classes == ["0", "1"]
+    assert schema.features[0]["values"] == ["2000", "2001", "2002", "2003", "2004"]
 
 
 def test_classes_and_categories_that_are_written_alike_are_told(here):
