@@ -10,11 +10,13 @@ from surefoot.base import digests
 from surefoot.base.documents import Malformed, parse_document
 from surefoot.commands.search.in_checkout import Answer
 from surefoot.commands.search.journal import Journal
-from surefoot.commands.verify.made_again import BatchIndex, MetricsFile
+from surefoot.commands.verify.made_again import IndexDigest, MetricsFile
+from surefoot.data.batch_index import BatchIndex
+from surefoot.data.schema_json import PreparedSchema
 from surefoot.reproduction.machine import Machine
 from surefoot.run.record import Account, RunRecord
 from surefoot.run.start_note import Seen, StartNote
-from surefoot.run.trajectory_store import StateRecord
+from surefoot.run.trajectory_store import Record
 from surefoot.tracking.intervals_artifact import Intervals
 from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
 
@@ -27,7 +29,21 @@ SEEN = {
 
 @pytest.mark.parametrize(
     "kind",
-    [Seen, StartNote, Machine, RunRecord, StateRecord, Account, Journal, Answer, Intervals, MetricsFile, BatchIndex],
+    [
+        Seen,
+        StartNote,
+        Machine,
+        RunRecord,
+        Record,
+        Account,
+        Journal,
+        Answer,
+        Intervals,
+        MetricsFile,
+        IndexDigest,
+        BatchIndex,
+        PreparedSchema,
+    ],
 )
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_documents(kind, how):

@@ -116,7 +116,7 @@ def ours(setting, path):
     store, given = data(**setting.store), params(setting.train, numerics=setting.numerics)
     plan = plan_run(given, store)
     with plan.chain(TrajectoryStore(path)) as chain:
-        history = [reached.record["metrics"] for reached in chain.follow()]
+        history = [reached.record.metrics for reached in chain.follow()]
         assert chain._trainer
         state = to_bytes(chain._trainer.state())
     return state, [
