@@ -26,12 +26,12 @@ def steps_source(
 ) -> str:
     """A function `steps` that takes one step after the other.
 
-    It is given the tensors `fixed`; `xs` and `ys`, the rows of all steps; `numbers` and `seeds` of each step. It returns
-    what each step reads, in one tensor.
+    It is given the tensors `fixed`; the rows `xs` and `ys`, and which of them the steps take, `rows`; `numbers` and
+    `seeds` of each step. It returns what the steps read, one after the other.
 
     Args:
         operations: of a step.
-        fixed: the tensors that outlive a step.
+        fixed: the tensors that outlive a step; `x0`, `y0` and so on take the rows of its minibatches.
         reads: what is read of a step.
         sizes: rows of each of its minibatches.
         draws: whether it draws random numbers.
@@ -40,9 +40,9 @@ def steps_source(
         Unrecordable: an operation can't be written down.
     """
     lines = [
-        f"def steps({''.join(f'{name}: Tensor, ' for name in fixed)}xs: Tensor, ys: Tensor,"
+        f"def steps({''.join(f'{name}: Tensor, ' for name in fixed)}xs: Tensor, ys: Tensor, rows: Tensor,"
         " numbers: List[List[float]], seeds: List[int]):",
-        "    found: List[Tensor] = []",
+        "    found: List[float] = []",
         "    at = 0",
         "    for number, seed in zip(numbers, seeds):",
     ]
@@ -50,13 +50,14 @@ def steps_source(
         lines.append(f"{INDENT}torch.manual_seed(seed)")
     for part, size in enumerate(sizes):
         lines += [
-            f"{INDENT}{kind}{part} = torch.narrow({kind}s, 0, at, {size})" for kind in ("x", "y")
+            f"{INDENT}here = torch.narrow(rows, 0, at, {size})",
+            f"{INDENT}torch.index_select(xs, 0, here, out=x{part})",
+            f"{INDENT}torch.index_select(ys, 0, here, out=y{part})",
+            f"{INDENT}at += {size}",
         ]
-        lines.append(f"{INDENT}at += {size}")
-    for operation in operations:
-        lines += [INDENT + line for line in _lines(operation)]
-    lines.append(f"{INDENT}found.extend([{', '.join(reads)}])")
-    lines.append("    return torch.stack(found)")
+    lines += [INDENT + line for operation in operations for line in _lines(operation)]
+    lines.append(f"{INDENT}found.extend([{', '.join(f'float({name}.item())' for name in reads)}])")
+    lines.append("    return found")
     return "\n".join(lines) + "\n"
 
 

@@ -37,14 +37,29 @@ class Program:
     counter: Tensor | None
     unit: Any
 
-    def run(self, xs: Tensor, ys: Tensor, numbers: list[list[float]], seeds: list[int]) -> Tensor:
-        """Take a step for each of the seeds, on these rows; returns what was read of them, (steps * reads,)."""
+    def run(
+        self, inputs: Tensor, targets: Tensor, rows: Tensor, numbers: list[list[float]], seeds: list[int]
+    ) -> list[float]:
+        """Take a step for each of the seeds.
+
+        Args:
+            inputs: to choose from.
+            targets: theirs.
+            rows: those of the steps, by their places in these.
+            numbers: of each step.
+            seeds: of each step.
+
+        Returns what each step reads, one after the other.
+
+        Raises:
+            RuntimeError: an operation fails; some steps may have been taken.
+        """
         with (
             torch.jit.optimized_execution(False),  # its optimizer fuses, which rounds otherwise
             torch._C._AutoDispatchBelowAutograd(),
             np.errstate(over="ignore", invalid="ignore"),
         ):
-            found: Tensor = self.function(*self.arguments, xs, ys, numbers, seeds)
+            found: list[float] = self.function(*self.arguments, inputs, targets, rows, numbers, seeds)
         return found
 
     def values(self) -> list[Tensor]:
@@ -85,13 +100,17 @@ def compile_program(
     operations = _merged(first, second, used)
     recording = second[0]
     state = {name: tensor.detach() for name, tensor in recording.outside.items()}
-    fixed, rest = dict(state), list[Operation]()
+    # Rows are gathered into one place again and again, which stays in the processor's cache.
+    places = {name: torch.empty_like(tensor) for name, tensor in recording.inputs.items()}
+    changed = {name for operation in operations for name in _changed_by(operation)}
+    ones = {name: tensor for name, tensor in recording.ones.items() if name not in changed}
+    fixed, rest = {**state, **ones, **places}, list[Operation]()
     for operation in operations:
         views = _views_of(operation, fixed)
         fixed |= views
-        if not views:
+        if not views and not any(result in ones for result in operation.results):
             rest.append(operation)
-    needed = {name for operation in rest for name in _names(operation)} | set(recording.reads)
+    needed = {name for operation in rest for name in _names(operation)} | set(recording.reads) | places.keys()
     fixed = {name: tensor for name, tensor in fixed.items() if name in needed}
     draws = any(torch.Tag.nondeterministic_seeded in operation.function.tags for operation in rest)
     source = steps_source(rest, list(fixed), recording.reads, sizes, draws)
@@ -158,9 +177,26 @@ class _Merge:
         return other
 
 
+def _changed_by(operation: Operation) -> set[Name]:
+    """The tensors that an operation writes to."""
+    given = dict(zip((each.name for each in operation.function._schema.arguments), operation.arguments, strict=False))
+    given |= operation.keywords
+    return _names_in(
+        *(
+            given[each.name]
+            for each in operation.function._schema.arguments
+            if each.alias_info is not None and each.alias_info.is_write and each.name in given
+        )
+    )
+
+
 def _names(operation: Operation) -> set[Name]:
+    return _names_in(operation.arguments, *operation.keywords.values())
+
+
+def _names_in(*values: Any) -> set[Name]:
     found: set[Name] = set()
-    todo: list[Any] = [operation.arguments, *operation.keywords.values()]
+    todo = list(values)
     while todo:
         value = todo.pop()
         if isinstance(value, tuple):

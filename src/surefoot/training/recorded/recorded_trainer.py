@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from surefoot.data.order import RowOrder, RowOrderAmong
 from surefoot.training import minibatches as gathering
 from surefoot.training.loop import Batches, Progress, Trainer
-from surefoot.training.minibatches import minibatches
+from surefoot.training.minibatches import Stored, minibatches
 from surefoot.training.network import device_of
 from surefoot.training.numerics import seed_step
 from surefoot.training.recorded.graph_source import Unrecordable
@@ -251,31 +251,75 @@ class RecordedTrainer(Trainer):
 
     def _run_once(self, program: Program, sizes: Sequence[int], stretch: _Stretch) -> Progress | None:
         """Take steps by a program. Returns None where a loss or a norm isn't finite."""
-        source, size = self.training, sum(sizes)
-        row_bytes = sum(some[:1].nbytes for some in (source.inputs, source.targets))
-        rows = size * max(1, gathering.CHUNK_BYTES // (size * max(1, row_bytes)))
-        count = 0.0 if program.counter is None else program.counter.item()
-        number, scheduled = stretch.steps_before, iter(stretch.scheduled)
-        found, shares = list[Tensor](), list[Sequence[float]]()
-        for xs, ys in minibatches(source.inputs, source.targets, stretch.order, rows):
-            numbers, seeds = list[list[float]](), list[int]()
-            for targets in ys.split(size) if len(sizes) > 1 else [ys] * (len(ys) // size):
-                number, count = number + 1, count + 1
-                for put, value in zip(self._puts, next(scheduled), strict=True):
-                    put(value)
-                share = self.objective.share(targets.split(self.batch_size)) if len(sizes) > 1 else sizes
-                shares.append(share)
-                numbers.append(known_numbers(program.numbers, self.optimizer.param_groups, count, share, size))
-                seeds.append(self._seed(number) if program.draws else 0)
-            found.append(program.run(xs, ys, numbers, seeds))
+        count = 0 if program.counter is None else int(program.counter.item())
+        at, found, shares = 0, list[float](), list[Sequence[float]]()
+        for inputs, targets, rows in self._rows(stretch.order, sum(sizes)):
+            scheduled = stretch.scheduled[at : at + len(rows) // sum(sizes)]
+            shares += self._shares(sizes, targets, rows)
+            numbers = self._numbers(program, scheduled, count + at, shares[at:], sum(sizes))
+            seeds = [self._seed(stretch.steps_before + step) if program.draws else 0 for step in range(at + 1, at + len(numbers) + 1)]
+            found += program.run(inputs, targets, rows, numbers, seeds)
+            at += len(numbers)
         if not program.draws:
-            seed_step(self.seed, number)  # where eager steps would leave it
-        return _further(stretch.before, torch.cat(found).tolist(), shares, size, self.step.clip_norm is not None)
+            self._seed(stretch.steps_before + at)  # where eager steps would leave it
+        return _further(stretch.before, found, shares, sum(sizes), self.step.clip_norm is not None)
+
+    def _rows(self, order: Order, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Inputs and targets, and which of them the next steps take, of `size` rows each: all there are, where they lie
+        in memory as the network gets them, else as many as are read and computed at once.
+        """
+        sources = self.training.inputs, self.training.targets
+        lying = [some if isinstance(some, Tensor) else some._data for some in sources]
+        if all(_as_they_lie(some) for some in sources):
+            indices = order if isinstance(order, Tensor) else torch.from_numpy(order.indices())
+            yield *lying, indices
+            return
+        row_bytes = sum(some.nbytes // max(1, len(some)) for some in lying)
+        chunk = size * max(1, gathering.CHUNK_BYTES // (size * max(1, row_bytes)))
+        for inputs, targets in minibatches(*sources, order, chunk):
+            yield inputs, targets, torch.arange(len(targets))
+
+    def _shares(self, sizes: Sequence[int], targets: Tensor, rows: Tensor) -> list[Sequence[float]]:
+        """For each step, how many of its rows the loss of each minibatch stands for."""
+        if len(sizes) == 1:
+            return [sizes] * (len(rows) // sizes[0])
+        return [
+            self.objective.share([targets[part] for part in step.split(self.batch_size)])
+            for step in rows.split(sum(sizes))
+        ]
+
+    def _numbers(
+        self,
+        program: Program,
+        scheduled: Sequence[Sequence[float]],
+        count: int,
+        shares: Sequence[Sequence[float]],
+        size: int,
+    ) -> list[list[float]]:
+        """The numbers of each step, of which the optimizer had taken `count` before."""
+        found: list[list[float]] = []
+        constant = program.counter is None and len(shares[0]) == 1
+        for step, (row, share) in enumerate(zip(scheduled, shares, strict=True)):
+            if constant and step and row == scheduled[step - 1]:
+                found.append(found[-1])
+                continue
+            for put, value in zip(self._puts, row, strict=True):
+                put(value)
+            groups = self.optimizer.param_groups
+            found.append(known_numbers(program.numbers, groups, count + step + 1, share, size))
+        return found
 
     def _seed(self, number: int) -> int:
-        """What the generator is seeded with for a step."""
+        """Seed a step; returns what with."""
         seed_step(self.seed, number)
         return torch.default_generator.initial_seed()
+
+
+def _as_they_lie(source: Tensor | Stored) -> bool:
+    """Whether the network gets rows as they lie in memory."""
+    if isinstance(source, Tensor):
+        return source.dtype != torch.uint8
+    return source._file is None and source._scale is None and source._data.dtype != torch.uint8
 
 
 def _further(

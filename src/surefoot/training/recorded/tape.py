@@ -53,6 +53,8 @@ class Recording:
     operations: list[Operation] = field(default_factory=list)
     outside: dict[Name, Tensor] = field(default_factory=dict)  # what was there before
     before: dict[Name, Tensor] = field(default_factory=dict)  # its values
+    inputs: dict[Name, Tensor] = field(default_factory=dict)  # the rows of its minibatches
+    ones: dict[Name, Tensor] = field(default_factory=dict)  # what it makes of the number 1 alone
     reads: list[Name] = field(default_factory=list)  # losses, then norms
     counts: set[float] = field(default_factory=set)  # of steps, that the optimizer read
     counter: Tensor | None = None  # one that it read
@@ -78,7 +80,6 @@ class Tape(TorchDispatchMode):
         # Weakly, so that autograd may hand gradients on as it does without a tape, not copies.
         self._names = WeakTensorKeyDictionary()
         self._transposed: dict[Name, Name] = {}
-        self._held: list[Tensor] = []
         self.is_paused = False
 
     @classmethod
@@ -94,8 +95,8 @@ class Tape(TorchDispatchMode):
             if pair is None:
                 return
             for name, tensor in zip((f"x{number}", f"y{number}"), pair, strict=True):
-                self._held.append(tensor)
                 self._names[tensor] = Name(name)
+                self.recording.inputs[Name(name)] = tensor
             yield pair
 
     @contextmanager
@@ -130,7 +131,6 @@ class Tape(TorchDispatchMode):
                 self._names[value] = name
                 self.recording.outside[name] = value
                 self.recording.before[name] = value.detach().clone()
-                self._held.append(value)
             return self._names[value]
         if isinstance(value, list | tuple):
             return tuple(self._named(each) for each in value)
@@ -159,6 +159,8 @@ class Tape(TorchDispatchMode):
             return
         if function is aten.t.default and results[0]:
             self._transposed[results[0]] = given[0]
+        if function is aten.ones_like.default and results[0] and result.numel() == 1:
+            recording.ones[results[0]] = result.detach().clone()
         recording.operations.append(Operation(function, given, named, tuple(results), isinstance(result, list)))
 
     def _read(self, tensor: Tensor, name: Name, value: Any) -> None:
