@@ -92,7 +92,7 @@ def _is_argument(name: Name, operation: Operation) -> bool:
 
 
 def _changes_list(argument: Any) -> bool:
-    return argument.alias_info is not None and argument.alias_info.is_write and "[]" in str(argument.type)
+    return argument.alias_info is not None and argument.alias_info.is_write and isinstance(argument.type, torch.ListType)
 
 
 def _at(value: Any, place: int) -> str:

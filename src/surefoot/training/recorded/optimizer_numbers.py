@@ -13,10 +13,8 @@ Numbers = dict[tuple[str, int], float]  # by name, and by the number of the grou
 # Of a group and the number of steps taken, this one included.
 FORMULAS: dict[str, Callable[[Group, float], float]] = {
     "-lr": lambda group, _: -group["lr"],
-    "lr": lambda group, _: group["lr"],
     "momentum": lambda group, _: group["momentum"],
     "1-beta1": lambda group, _: 1 - group["betas"][0],
-    "beta1": lambda group, _: group["betas"][0],
     "decay": lambda group, _: 1 - group["lr"] * group["weight_decay"],
 }
 # Adam corrects its moments for having begun at 0.

@@ -5,6 +5,7 @@ Python.
 import random
 import sys
 from collections import deque
+from pathlib import Path
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -58,10 +59,12 @@ def _as_it_is(value: Any) -> Any:
         return value.getstate()
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
-    if isinstance(value, Tensor | ModuleType | type | FunctionType | MethodType | nn.Module):
-        return id(value)
-    if isinstance(value, list | tuple | deque | Mapping):
+    if isinstance(value, tuple | MethodType):  # may be made where they are asked for
+        return type(value).__name__
+    if isinstance(value, list | deque | Mapping):
         return id(value), len(value)
+    if isinstance(value, Tensor | ModuleType | type | FunctionType | nn.Module):
+        return id(value)
     if type(value).__repr__ is object.__repr__ or vars_of(value):
         return id(value)
     try:
@@ -115,7 +118,7 @@ def _own(module: str) -> bool:
     if not top or top in sys.stdlib_module_names or top == "surefoot":
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
-    return bool(file) and "site-packages" not in file and "dist-packages" not in file
+    return file is None or not {"site-packages", "dist-packages"} & set(Path(file).parts)
 
 
 def own_hooks(model: nn.Module) -> Iterable[str]:

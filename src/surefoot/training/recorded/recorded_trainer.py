@@ -1,6 +1,7 @@
 """A trainer that takes most of its steps without Python."""
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -24,7 +25,10 @@ from surefoot.training.step import _put
 
 # So many steps of a kind are taken before one is recorded: it takes about their time, and may never be needed.
 EAGER_FIRST = 100
-STEPS_AT_ONCE = 64  # what steps read is looked at once in so many: then a value that isn't finite is found
+# What steps read is looked at after so many, or so many seconds: then a value that isn't finite is found, the progress
+# bar moves, and a signal is heard.
+AT_ONCE = 256
+SECONDS_AT_ONCE = 0.2
 CHECKED = 2  # steps of a program that are also taken eagerly, and compared
 TRIES = 3  # programs of a kind that turn out to be wrong before it is given up
 
@@ -45,6 +49,7 @@ class _Kind:
     checked: int = 0  # steps of the program
     values: Sequence[float] = ()  # that were scheduled for the first of these
     varied: set[int] = field(default_factory=set)  # those of them that were seen to change
+    at_once: int = 8  # steps that the program takes in one go
 
     def forget(self) -> None:
         """Begin anew with recording."""
@@ -145,8 +150,8 @@ class RecordedTrainer(Trainer):
             return EAGER_FIRST - kind.taken
         if kind.checked < CHECKED:
             return 1
-        rows = enumerate(values[at : at + STEPS_AT_ONCE])
-        return max(1, next((step for step, row in rows if kind.new_values(row)), STEPS_AT_ONCE))
+        rows = enumerate(values[at : at + kind.at_once])
+        return max(1, next((step for step, row in rows if kind.new_values(row)), kind.at_once))
 
     def _take(self, kind: _Kind, stretch: _Stretch, tick: "_Ticker") -> Progress:
         """Take the steps of a stretch, in the way that their kind is taken."""
@@ -159,7 +164,7 @@ class RecordedTrainer(Trainer):
             return self._take_eagerly(stretch, tick)
         if kind.checked < CHECKED or kind.new_values(stretch.scheduled[0]):
             return self._check(kind, kind.program, stretch, tick)
-        return self._run(kind.program, kind.sizes, stretch, tick)
+        return self._run(kind, kind.program, stretch, tick)
 
     def _take_eagerly(self, stretch: _Stretch, watch: Callable[[Batches], Batches]) -> Progress:
         return super().train(
@@ -235,18 +240,20 @@ class RecordedTrainer(Trainer):
                 kind.reason = why
         return progress
 
-    def _run(self, program: Program, sizes: Sequence[int], stretch: _Stretch, tick: "_Ticker") -> Progress:
+    def _run(self, kind: _Kind, program: Program, stretch: _Stretch, tick: "_Ticker") -> Progress:
         """Take steps by a program; where something isn't finite, or fails, all of them eagerly, which says what."""
+        start, steps = time.perf_counter(), len(stretch.scheduled)
         before = program.values()
         try:
-            progress = self._run_once(program, sizes, stretch)
+            progress = self._run_once(program, kind.sizes, stretch)
         except RuntimeError:
             progress = None
         if progress is None:
             program.restore(before)
             return self._take_eagerly(stretch, tick)
-        for _ in tick([(stretch.order, stretch.order)] * (len(sizes) * len(stretch.scheduled))):
+        for _ in tick([(stretch.order, stretch.order)] * (len(kind.sizes) * steps)):
             pass
+        kind.at_once = max(1, min(AT_ONCE, int(SECONDS_AT_ONCE * steps / (time.perf_counter() - start))))
         return progress
 
     def _run_once(self, program: Program, sizes: Sequence[int], stretch: _Stretch) -> Progress | None:

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from surefoot.base.user_code import describe_error
 from surefoot.training import openblas_linear
 from surefoot.training.recorded import openblas_product
 from surefoot.training.step import Minibatch, _clip
@@ -201,6 +202,8 @@ def record(take_step: Callable[[Tape], object], knows_count: bool) -> Recording:
     try:
         with tape, _Watcher(tape):
             take_step(tape)
+    except (Exception, SystemExit) as error:  # if it isn't for the tape, taking the step without one says it
+        tape.recording.refuse(f"it can't be recorded: {describe_error(error)}")
     finally:
         openblas_linear._multiply = multiply
     return tape.recording
