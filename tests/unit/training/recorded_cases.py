@@ -1,7 +1,8 @@
-"""Networks, optimizers, losses and options, each trained eagerly and by recorded steps, from one state on the same rows.
+"""Networks, optimizers, losses and options, each trained eagerly and by recorded steps, from one state on the same
+rows.
 
-`python -m tests.unit.training.recorded_cases native NAME ...` does so with the numerics of a profile, in a process of its
-own.
+`python -m tests.unit.training.recorded_cases native NAME ...` does so with the numerics of a profile, in a process of
+its own.
 """
 
 import random
@@ -161,7 +162,7 @@ def chooses_rows(self, inputs):
 
 
 def draws_in_python(self, inputs):
-    return self.linear(inputs) * (1.0 if random.random() < 0.9 else 0.5)  # noqa: S311
+    return self.linear(inputs) * (1.0 if random.random() < 0.9 else 0.5)
 
 
 def keeps_what_was(self, inputs):
@@ -237,9 +238,17 @@ class Case:
         optimizer = getattr(torch.optim, self.optimizer)(groups, lr=0.05, **self.arguments)
         average = Average(model, self.average, 0.9, 2) if self.average else None
         return kind(
-            model, optimizer, self.rows, Rows(self.rows.inputs[:9], self.rows.targets[:9]), SIZE, SEED,
-            self.objective(), self.settings, average, self.columns,
-        )  # fmt: skip
+            model,
+            optimizer,
+            self.rows,
+            Rows(self.rows.inputs[:9], self.rows.targets[:9]),
+            SIZE,
+            SEED,
+            self.objective(),
+            self.settings,
+            average,
+            self.columns,
+        )
 
     def objective(self) -> Objective:
         """The loss."""
@@ -264,11 +273,7 @@ def differences(one: Trainer, other: Trainer) -> list[str]:
     """The tensors of their states that differ in a bit."""
     states = one.state(), other.state()
     assert states[0].keys() == states[1].keys()
-    return [
-        name
-        for name, tensor in states[0].items()
-        if tensor.numpy().tobytes() != states[1][name].numpy().tobytes()
-    ]
+    return [name for name, tensor in states[0].items() if tensor.numpy().tobytes() != states[1][name].numpy().tobytes()]
 
 
 def both_ways(case: Case) -> tuple[str | None, list[str]]:
@@ -305,40 +310,54 @@ NETWORKS = {
 }
 OPTIMIZERS = {
     "plain": Case(NETWORKS["mlp"].make, arguments={}),
-    "nesterov, decay": Case(
-        NETWORKS["mlp"].make, arguments={"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
-    ),
+    "nesterov, decay": Case(NETWORKS["mlp"].make, arguments={"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}),
     "dampening": Case(NETWORKS["mlp"].make, arguments={"momentum": 0.9, "dampening": 0.1}),
     "maximize": Case(NETWORKS["mlp"].make, arguments={"momentum": 0.9, "maximize": True}),
     "falling": Case(NETWORKS["mlp"].make, scheduled=_falling),
     "falls once": Case(NETWORKS["mlp"].make, scheduled=lambda step: [0.05 if step < 26 else 0.025]),
     "equal numbers": Case(
-        NETWORKS["mlp"].make, arguments={"momentum": 0.95, "weight_decay": 0.05},
+        NETWORKS["mlp"].make,
+        arguments={"momentum": 0.95, "weight_decay": 0.05},
         scheduled=lambda step: [0.05 if step < 26 else 0.025],
-    ),  # fmt: skip
+    ),
     "momentum scheduled": Case(
-        NETWORKS["mlp"].make, arguments={"momentum": 0.9, "dampening": 0.0},
-        columns=((0, "lr"), (0, "momentum")), scheduled=lambda step: [0.05, 0.9 - step / 100],
-    ),  # fmt: skip
+        NETWORKS["mlp"].make,
+        arguments={"momentum": 0.9, "dampening": 0.0},
+        columns=((0, "lr"), (0, "momentum")),
+        scheduled=lambda step: [0.05, 0.9 - step / 100],
+    ),
     "zero at first": Case(NETWORKS["mlp"].make, scheduled=lambda step: [0.05 * min(step % 20, 10)]),
     "two groups": Case(
-        NETWORKS["mlp"].make, groups=True, columns=((0, "lr"), (1, "lr")),
+        NETWORKS["mlp"].make,
+        groups=True,
+        columns=((0, "lr"), (1, "lr")),
         scheduled=lambda step: [0.05, 0.05] if step < 26 else [0.02, 0.01],
-    ),  # fmt: skip
+    ),
     "adam": Case(NETWORKS["mlp"].make, optimizer="Adam", arguments={}),
-    "adam, falling, decay": Case(NETWORKS["mlp"].make, optimizer="Adam", arguments={"weight_decay": 0.01}, scheduled=_falling),
+    "adam, falling, decay": Case(
+        NETWORKS["mlp"].make, optimizer="Adam", arguments={"weight_decay": 0.01}, scheduled=_falling
+    ),
     "amsgrad": Case(NETWORKS["mlp"].make, optimizer="Adam", arguments={"amsgrad": True}),
     "adamw, two groups": Case(
-        NETWORKS["mlp"].make, optimizer="AdamW", arguments={"weight_decay": 0.1}, groups=True, columns=((0, "lr"), (1, "lr")),
+        NETWORKS["mlp"].make,
+        optimizer="AdamW",
+        arguments={"weight_decay": 0.1},
+        groups=True,
+        columns=((0, "lr"), (1, "lr")),
         scheduled=lambda step: [0.05 * 0.98**step, 0.01 * 0.98**step],
-    ),  # fmt: skip
+    ),
     "betas scheduled": Case(
-        NETWORKS["mlp"].make, optimizer="AdamW", arguments={}, columns=((0, "lr"), (0, "betas")),
+        NETWORKS["mlp"].make,
+        optimizer="AdamW",
+        arguments={},
+        columns=((0, "lr"), (0, "betas")),
         scheduled=lambda step: [0.05, 0.9 - step / 1000],
-    ),  # fmt: skip
+    ),
     "rmsprop": Case(NETWORKS["mlp"].make, optimizer="RMSprop", arguments={"momentum": 0.5}, scheduled=_falling),
     "adadelta": Case(NETWORKS["mlp"].make, optimizer="Adadelta", arguments={}),
-    "foreach": Case(NETWORKS["mlp"].make, optimizer="SGD", arguments={"momentum": 0.9, "foreach": True}, scheduled=_falling),
+    "foreach": Case(
+        NETWORKS["mlp"].make, optimizer="SGD", arguments={"momentum": 0.9, "foreach": True}, scheduled=_falling
+    ),
 }
 OPTIONS = {
     "clip_norm": Case(NETWORKS["mlp"].make, settings=StepSettings(clip_norm=0.5)),
@@ -357,9 +376,7 @@ OPTIONS = {
     "binary, balanced": Case(lambda: mlp((6,), 1, [5]), TWO, class_weights="balanced"),
 }
 LOSSES = {
-    **{
-        name: Case(NETWORKS["mlp"].make, loss=name) for name in ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
-    },
+    **{name: Case(NETWORKS["mlp"].make, loss=name) for name in ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")},
     **{name: Case(lambda: mlp((6,), 1, [5]), TWO, loss=name) for name in ("BCEWithLogitsLoss", "SoftMarginLoss")},
     **{
         name: Case(lambda: mlp((6,), 1, [5]), NUMBERS, loss=name)
@@ -367,9 +384,13 @@ LOSSES = {
     },
     "PoissonNLLLoss": Case(lambda: mlp((6,), 1, [5]), POSITIVE, loss="PoissonNLLLoss"),
     "sum": Case(
-        lambda: mlp((6,), 1, [5]), NUMBERS, loss="MSELoss", loss_arguments={"reduction": "sum"},
-        settings=StepSettings(accumulate=2), scheduled=lambda step: [1e-4],
-    ),  # fmt: skip
+        lambda: mlp((6,), 1, [5]),
+        NUMBERS,
+        loss="MSELoss",
+        loss_arguments={"reduction": "sum"},
+        settings=StepSettings(accumulate=2),
+        scheduled=lambda step: [1e-4],
+    ),
 }
 # What stays eager, and what the run says of it.
 EAGER = {
@@ -389,7 +410,10 @@ EAGER = {
     "checkpoint": (Case(own(checkpointed)), ""),
     "radam": (Case(NETWORKS["mlp"].make, optimizer="RAdam", arguments={}), "reads a value of a tensor in Python"),
     "nadam": (Case(NETWORKS["mlp"].make, optimizer="NAdam", arguments={}), "reads a value of a tensor in Python"),
-    "fused": (Case(NETWORKS["mlp"].make, optimizer="SGD", arguments={"momentum": 0.9, "fused": True}), "changes a list of tensors"),
+    "fused": (
+        Case(NETWORKS["mlp"].make, optimizer="SGD", arguments={"momentum": 0.9, "fused": True}),
+        "changes a list of tensors",
+    ),
     "compile": (Case(compiled), "compile"),
 }
 ALL = NETWORKS | OPTIMIZERS | OPTIONS | LOSSES

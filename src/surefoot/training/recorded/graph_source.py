@@ -92,7 +92,9 @@ def _is_argument(name: Name, operation: Operation) -> bool:
 
 
 def _changes_list(argument: Any) -> bool:
-    return argument.alias_info is not None and argument.alias_info.is_write and isinstance(argument.type, torch.ListType)
+    return (
+        argument.alias_info is not None and argument.alias_info.is_write and isinstance(argument.type, torch.ListType)
+    )
 
 
 def _at(value: Any, place: int) -> str:
@@ -109,8 +111,6 @@ def _text(value: Any) -> str:
         return f'float("{value}")'
     if isinstance(value, torch.device):
         return f'torch.device("{value}")'
-    if value is None or isinstance(
-        value, bool | int | float | str | torch.dtype | torch.layout | torch.memory_format
-    ):
+    if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.layout | torch.memory_format):
         return repr(value)
     raise Unrecordable(f"an operation is given a {type(value).__name__}")

@@ -56,6 +56,4 @@ def known_numbers(
     names: Sequence[tuple[str, int]], groups: Sequence[Group], count: float, shares: Sequence[float], rows: int
 ) -> list[float]:
     """The numbers of these names, of a step; see `all_numbers`."""
-    return [
-        shares[place] / rows if name == SHARE else _FORMULAS[name](groups[place], count) for name, place in names
-    ]
+    return [shares[place] / rows if name == SHARE else _FORMULAS[name](groups[place], count) for name, place in names]

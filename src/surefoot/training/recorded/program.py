@@ -1,7 +1,9 @@
 """A recorded step as a program that takes many."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,11 +56,7 @@ class Program:
         Raises:
             RuntimeError: an operation fails; some steps may have been taken.
         """
-        with (
-            torch.jit.optimized_execution(False),  # its optimizer fuses, which rounds otherwise
-            torch._C._AutoDispatchBelowAutograd(),
-            np.errstate(over="ignore", invalid="ignore"),
-        ):
+        with _executing():
             found: list[float] = self.function(*self.arguments, inputs, targets, rows, numbers, seeds)
         return found
 
@@ -69,6 +67,28 @@ class Program:
     def restore(self, values: Iterable[Tensor]) -> None:
         """Go back to such a copy."""
         restore(self.state, values)
+
+
+@contextmanager
+def _executing() -> Iterator[None]:
+    with (
+        torch.jit.optimized_execution(False),  # type: ignore[attr-defined] # its optimizer fuses, which rounds otherwise
+        torch._C._AutoDispatchBelowAutograd(),
+        np.errstate(over="ignore", invalid="ignore"),  # what overflows is infinite, as in torch, and no warning
+    ):
+        yield
+
+
+@cache
+def executor_fault() -> str | None:
+    """What keeps torch's executor from running any program; None: nothing."""
+    try:
+        unit = torch.jit.CompilationUnit("def add_one(number: Tensor):\n    return torch.ops.aten.add(number, 1)\n")
+        with _executing():
+            unit.add_one(torch.zeros(()))
+    except Exception as error:
+        return f"torch {torch.__version__} doesn't run programs: {_first_line(error)}"
+    return None
 
 
 def restore(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
@@ -173,7 +193,9 @@ class _Merge:
                         self.used.append(name)
                     return Number(f"number[{self.used.index(name)}]")
         if type(one) is not type(other) or one != other:
-            raise Unrecordable(f"{self.operation} is given {one} in one step and {other} in another, and why isn't known")
+            raise Unrecordable(
+                f"{self.operation} is given {one} in one step and {other} in another, and why isn't known"
+            )
         return other
 
 

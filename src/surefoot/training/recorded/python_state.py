@@ -5,8 +5,8 @@ Python.
 import random
 import sys
 from collections import deque
-from pathlib import Path
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -26,7 +26,7 @@ class PythonState:
     def __init__(self, *roots: Any) -> None:
         self.found: dict[str, Any] = {
             "Python's random numbers": random.getstate(),
-            "NumPy's random numbers": repr(np.random.get_state()),  # noqa: NPY002 - a network may draw from it
+            "NumPy's random numbers": repr(np.random.get_state()),
         }
         self._keep: list[Any] = []  # so that no id is given twice
         seen: set[int] = set()
@@ -65,10 +65,8 @@ def _as_it_is(value: Any) -> Any:
         return id(value), len(value)
     if isinstance(value, Tensor | ModuleType | type | FunctionType | nn.Module):
         return id(value)
-    if type(value).__repr__ is object.__repr__ or vars_of(value):
-        return id(value)
-    try:
-        return repr(value)  # of a counter of itertools, say
+    try:  # what has no attributes may still tell, as a counter of itertools does
+        return id(value) if vars_of(value) else repr(value)
     except Exception:
         return id(value)
 
@@ -77,7 +75,10 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Tensor | np.ndarray | ModuleType):
         return
     if isinstance(value, Mapping):
-        yield from ((f"[{key!r}]" if isinstance(key, PLAIN) else f"[{number}]", part) for number, (key, part) in enumerate(value.items()))
+        yield from (
+            (f"[{key!r}]" if isinstance(key, PLAIN) else f"[{number}]", part)
+            for number, (key, part) in enumerate(value.items())
+        )
     elif isinstance(value, list | tuple | deque):
         yield from ((f"[{number}]", part) for number, part in enumerate(value))
     elif isinstance(value, MethodType):
@@ -128,5 +129,8 @@ def own_hooks(model: nn.Module) -> Iterable[str]:
     for name, attributes in every.items():
         for kind in HOOKS:
             hooks = attributes.get(f"_global{kind}" if name == "every layer" else kind) or {}
-            if any(not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.") for hook in hooks.values()):
+            if any(
+                not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.")
+                for hook in hooks.values()
+            ):
                 yield name

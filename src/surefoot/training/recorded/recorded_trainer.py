@@ -18,7 +18,7 @@ from surefoot.training.network import device_of
 from surefoot.training.numerics import seed_step
 from surefoot.training.recorded.graph_source import Unrecordable
 from surefoot.training.recorded.optimizer_numbers import Numbers, all_numbers, known_numbers, knows_count
-from surefoot.training.recorded.program import Program, compile_program, restore, same_bits
+from surefoot.training.recorded.program import Program, compile_program, executor_fault, restore, same_bits
 from surefoot.training.recorded.python_state import PythonState, own_hooks
 from surefoot.training.recorded.tape import Recording, Tape, record
 from surefoot.training.step import _put
@@ -31,6 +31,9 @@ AT_ONCE = 256
 SECONDS_AT_ONCE = 0.2
 CHECKED = 2  # steps of a program that are also taken eagerly, and compared
 TRIES = 3  # programs of a kind that turn out to be wrong before it is given up
+
+# What a progress bar is shown for a minibatch that Python doesn't see.
+NOTHING = torch.empty(0), torch.empty(0)
 
 Order = Tensor | RowOrder | RowOrderAmong
 
@@ -104,7 +107,7 @@ class RecordedTrainer(Trainer):
         epoch: int = 1,
         watch: Callable[[Batches], Batches] = lambda batches: batches,
     ) -> Progress:
-        """As `Trainer.train`; `watch` may see the rows of several minibatches at once, that many times."""
+        """As `Trainer.train`; `watch` may see `NOTHING` in place of a minibatch."""
         values, size = list(scheduled), self.rows_per_step
         steps, full = -(-len(order) // size), len(order) // size
         if len(values) != steps:
@@ -137,8 +140,8 @@ class RecordedTrainer(Trainer):
         device = device_of(self.model).type
         if device != "cpu":
             return f"recorded steps are for the CPU, not {device}"
-        if not (hasattr(torch.jit, "optimized_execution") and hasattr(torch._C, "_AutoDispatchBelowAutograd")):
-            return f"torch {torch.__version__} has no executor that we know"
+        if fault := executor_fault():
+            return fault
         hooks = next(iter(own_hooks(self.model)), None)
         return hooks and f"a hook of {hooks} would not be called"
 
@@ -172,7 +175,7 @@ class RecordedTrainer(Trainer):
         )
 
     def _look_at_python(self, kind: _Kind, stretch: _Stretch, tick: "_Ticker") -> Progress:
-        """Take a step, and see whether it changes anything that the network, its loss or the optimizer keep in Python."""
+        """Take a step, and see whether it changes what the network, its loss or the optimizer keep in Python."""
         roots = self.model, self.objective.loss, {"optimizer": list(self.optimizer.state.values())}
         before = PythonState(*roots)
         progress = self._take_eagerly(stretch, tick)
@@ -211,7 +214,7 @@ class RecordedTrainer(Trainer):
         kind.recordings.append((recording, numbers))
         if len(kind.recordings) == 2:
             try:
-                kind.program = compile_program(*kind.recordings, kind.sizes)
+                kind.program = compile_program(kind.recordings[0], kind.recordings[1], kind.sizes)
             except Unrecordable as error:
                 kind.reason = str(error)
             kind.recordings, kind.values = [], stretch.scheduled[0]
@@ -226,11 +229,7 @@ class RecordedTrainer(Trainer):
         after, drawn = program.values(), torch.get_rng_state()
         program.restore(before)
         progress = self._take_eagerly(stretch, tick)
-        if (
-            mine == progress
-            and all(map(same_bits, after, program.state))
-            and same_bits(drawn, torch.get_rng_state())
-        ):
+        if mine == progress and all(map(same_bits, after, program.state)) and same_bits(drawn, torch.get_rng_state()):
             kind.varied |= kind.new_values(stretch.scheduled[0])
             kind.checked += 1
         else:
@@ -251,7 +250,7 @@ class RecordedTrainer(Trainer):
         if progress is None:
             program.restore(before)
             return self._take_eagerly(stretch, tick)
-        for _ in tick([(stretch.order, stretch.order)] * (len(kind.sizes) * steps)):
+        for _ in tick([NOTHING] * (len(kind.sizes) * steps)):
             pass
         kind.at_once = max(1, min(AT_ONCE, int(SECONDS_AT_ONCE * steps / (time.perf_counter() - start))))
         return progress
@@ -264,7 +263,10 @@ class RecordedTrainer(Trainer):
             scheduled = stretch.scheduled[at : at + len(rows) // sum(sizes)]
             shares += self._shares(sizes, targets, rows)
             numbers = self._numbers(program, scheduled, count + at, shares[at:], sum(sizes))
-            seeds = [self._seed(stretch.steps_before + step) if program.draws else 0 for step in range(at + 1, at + len(numbers) + 1)]
+            seeds = [
+                self._seed(stretch.steps_before + step) if program.draws else 0
+                for step in range(at + 1, at + len(numbers) + 1)
+            ]
             found += program.run(inputs, targets, rows, numbers, seeds)
             at += len(numbers)
         if not program.draws:
@@ -278,8 +280,7 @@ class RecordedTrainer(Trainer):
         sources = self.training.inputs, self.training.targets
         lying = [some if isinstance(some, Tensor) else some._data for some in sources]
         if all(_as_they_lie(some) for some in sources):
-            indices = order if isinstance(order, Tensor) else torch.from_numpy(order.indices())
-            yield *lying, indices
+            yield lying[0], lying[1], order if isinstance(order, Tensor) else torch.from_numpy(order.indices())
             return
         row_bytes = sum(some.nbytes // max(1, len(some)) for some in lying)
         chunk = size * max(1, gathering.CHUNK_BYTES // (size * max(1, row_bytes)))

@@ -25,7 +25,9 @@ aten = torch.ops.aten
 MOST_OPERATIONS = 10_000
 # Files whose code may read a value: the step its losses and norms; an optimizer how many steps it took; torch's average
 # how many it has seen, of which it matters only whether there are some.
-STEP, COUNT, AVERAGE = (code.co_filename for code in (_clip.__code__, _get_value.__code__, AveragedModel.__init__.__code__))
+STEP, COUNT, AVERAGE = (
+    code.co_filename for code in (_clip.__code__, _get_value.__code__, AveragedModel.__init__.__code__)
+)
 # Methods of a tensor that hand its values to Python without an operation.
 HANDS_OUT = {"tolist", "numpy", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage"}
 
@@ -75,7 +77,7 @@ class Tape(TorchDispatchMode):
     """
 
     def __init__(self, knows_count: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recording = Recording()
         self._knows_count = knows_count
         # Weakly, so that autograd may hand gradients on as it does without a tape, not copies.
@@ -116,7 +118,7 @@ class Tape(TorchDispatchMode):
         given, named = self._named(arguments), {key: self._named(value) for key, value in keywords.items()}
         result = function(*arguments, **keywords)
         if function is aten._local_scalar_dense.default:
-            self._read(arguments[0], given[0], result)
+            self._read(given[0], result)
         elif function in (aten.detach.default, aten.alias.default):
             self._names[result] = given[0]
         elif function is aten.t.default and given[0] in self._transposed:
@@ -141,7 +143,7 @@ class Tape(TorchDispatchMode):
         self, function: Any, given: tuple[Any, ...], named: dict[str, Any], arguments: tuple[Any, ...], result: Any
     ) -> None:
         recording = self.recording
-        results = []
+        results: list[Name | None] = []
         for each in result if isinstance(result, list | tuple) else [result]:
             if not isinstance(each, Tensor):
                 if each is not None:
@@ -164,7 +166,7 @@ class Tape(TorchDispatchMode):
             recording.ones[results[0]] = result.detach().clone()
         recording.operations.append(Operation(function, given, named, tuple(results), isinstance(result, list)))
 
-    def _read(self, tensor: Tensor, name: Name, value: Any) -> None:
+    def _read(self, name: Name, value: Any) -> None:
         recording, reader = self.recording, next(_frames()).f_code.co_filename
         if reader == STEP:
             recording.reads.append(name)
@@ -198,7 +200,7 @@ def record(take_step: Callable[[Tape], object], knows_count: bool) -> Recording:
         knows_count: see `Tape`.
     """
     tape, multiply = Tape(knows_count), openblas_linear._multiply
-    openblas_linear._multiply = openblas_product.as_operation()
+    openblas_linear._multiply = openblas_product.as_operation()  # type: ignore[assignment]
     try:
         with tape, _Watcher(tape):
             take_step(tape)
