@@ -206,10 +206,6 @@ def hooked():
     return network
 
 
-def compiled():
-    return own(lambda self, inputs: self.inner(inputs), inner=lambda: torch.compile(nn.Linear(6, 3), backend="eager"))()
-
-
 @dataclass(frozen=True)
 class Case:
     """What is trained, and how."""
@@ -278,7 +274,6 @@ def differences(one: Trainer, other: Trainer) -> list[str]:
 
 def both_ways(case: Case) -> tuple[str | None, list[str]]:
     """Train both ways; returns how the recording trainer took its steps, and what differs."""
-    recorded_trainer.EAGER_FIRST = 2
     eager, recorded = case.trainer(), case.trainer(RecordedTrainer)
     states = []
     for trainer in (eager, recorded):
@@ -414,11 +409,15 @@ EAGER = {
         Case(NETWORKS["mlp"].make, optimizer="SGD", arguments={"momentum": 0.9, "fused": True}),
         "changes a list of tensors",
     ),
-    "compile": (Case(compiled), "compile"),
 }
 ALL = NETWORKS | OPTIMIZERS | OPTIONS | LOSSES
+BF16 = {  # needs numerics: native
+    "bfloat16": Case(NETWORKS["dropout"].make, settings=StepSettings(precision="bfloat16")),
+    "bfloat16, cnn": Case(NETWORKS["cnn, BatchNorm"].make, IMAGES, settings=StepSettings(precision="bfloat16")),
+}
 
 if __name__ == "__main__":
+    recorded_trainer.EAGER_FIRST = 2
     for each in sys.argv[2:] or ALL:
-        way, wrong = both_ways(ALL[each] if each in ALL else EAGER[each][0])
+        way, wrong = both_ways((ALL | BF16)[each])
         print(f"{each}: {way}; {', '.join(wrong) or 'the same bits'}")
