@@ -48,7 +48,7 @@ MLP = NETWORKS["mlp"]
 @pytest.fixture(autouse=True, scope="module")
 def _soon():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorded_trainer, "EAGER_FIRST", 2)
+        patch.setattr(recorded_trainer, "EAGER_FIRST", 1)
         yield
 
 
@@ -66,6 +66,7 @@ def test_what_cannot_be_recorded_stays_eager_and_says_why(case, reason):
     assert reason in way
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
 def test_what_is_compiled_has_the_bits_of_eager_steps():
     case = Case(lambda: Own(lambda self, inputs: self.inner(inputs), inner=compiled_linear()))
     assert both_ways(case)[1] == []
@@ -75,7 +76,7 @@ def compiled_linear():
     return torch.compile(nn.Linear(6, 3), backend="eager")
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     sizes=st.lists(st.integers(1, 5), max_size=2),
     dropout=st.sampled_from([0.0, 0.3]),
@@ -183,7 +184,7 @@ def how_it_ends(kind, case, spoilt):
 
 @pytest.mark.parametrize("name", ["mlp", "cnn, BatchNorm", "residual", "accumulate", "clip_norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("row", [0, 17, 61])
+@pytest.mark.parametrize("row", [0, 17])
 def test_a_value_that_is_not_finite_is_named_as_eager_steps_name_it(name, value, row):
     case = ALL[name]
     spoilt = poisoned(case, value, row)
@@ -206,7 +207,7 @@ def test_a_gradient_that_is_not_finite_is_named_as_eager_steps_name_it():
 def test_what_fails_in_the_middle_fails_as_eagerly():
     case = NETWORKS["embedding"]
     inputs = WORDS.inputs.clone()
-    inputs[40] = 20  # there are 20 words, from 0
+    inputs[17] = 20  # there are 20 words, from 0
     spoilt = replace(case, rows=Rows(inputs, WORDS.targets))
     eager, recorded = (how_it_ends(kind, case, spoilt) for kind in (Trainer, RecordedTrainer))
     assert recorded[:2] == eager[:2]
@@ -296,7 +297,7 @@ def test_rows_may_lie_anywhere(kind, chunk_bytes, monkeypatch, tmp_path):
     if kind == "read from a file":
         monkeypatch.setattr(minibatches, "MAPPED_BYTES", 0)
         np.save(tmp_path / "inputs.npy", inputs)
-        inputs = np.load(tmp_path / "inputs.npy", mmap_mode="r")
+        inputs = np.load(tmp_path / "inputs.npy", mmap_mode="c")
     rows = Rows.stored(inputs, targets, scale)
     blocks = {"block": 10, "window": 2} if kind == "blocks" else {}
     trainers = [MLP.trainer(each) for each in (Trainer, RecordedTrainer)]
@@ -305,7 +306,7 @@ def test_rows_may_lie_anywhere(kind, chunk_bytes, monkeypatch, tmp_path):
         trainer.training = rows
         found.append(
             [
-                trainer.train(RowOrder(ROWS, SEED, epoch, **blocks), [[0.05]] * 8, Progress(), (epoch - 1) * 8, epoch)
+                trainer.train(RowOrder(ROWS, SEED, epoch, **blocks), [[0.05]] * 4, Progress(), (epoch - 1) * 4, epoch)
                 for epoch in range(1, EPOCHS + 1)
             ]
         )
