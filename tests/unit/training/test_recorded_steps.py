@@ -20,7 +20,7 @@ from surefoot.training import minibatches
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
-from surefoot.training.recorded import program, recorded_trainer, tape
+from surefoot.training.recorded import program, python_state, recorded_trainer, tape
 from surefoot.training.recorded.python_state import PythonState
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.step import StepSettings
@@ -157,7 +157,8 @@ def test_what_is_loaded_in_between_is_what_steps_go_on_from():
     train(trainer, ALL["adam"])
     assert trainer.way == "recorded"
     trainer.load({name: tensor.clone() for name, tensor in other.state().items()})
-    assert train(trainer, ALL["adam"], 3) == train(other, ALL["adam"], 3)
+    slower = replace(ALL["adam"], scheduled=lambda step: [0.01])
+    assert train(trainer, slower, 3) == train(other, slower, 3)
     assert differences(trainer, other) == []
     assert trainer.way == "recorded"
 
@@ -233,6 +234,32 @@ def test_without_the_executor_all_steps_are_eager(monkeypatch):
 def test_a_step_of_too_many_operations_stays_eager(monkeypatch):
     monkeypatch.setattr(tape, "MOST_OPERATIONS", 20)
     assert both_ways(MLP) == ("eager: it has more than 20 operations", [])
+
+
+def test_a_network_that_keeps_very_much_in_python_stays_eager(monkeypatch):
+    monkeypatch.setattr(python_state, "MOST", 1000)
+    case = Case(lambda: Own(lambda self, inputs: self.linear(inputs), words=[[number] for number in range(1000)]))
+    assert both_ways(case) == ("eager: the network keeps more in Python than can be looked at", [])
+
+
+class Grows(nn.Module):
+    """A network that uses its second layer for the first time in some step."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.first, self.second, self.start = nn.Linear(6, 3), nn.Linear(6, 3), start
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, inputs):
+        self.calls.add_(1)
+        return self.first(inputs) + (self.second(inputs) if self.calls.item() > self.start else 0)
+
+
+@pytest.mark.parametrize("start", range(1, 8))
+def test_a_recording_leaves_nothing_in_the_optimizer(start):
+    way, wrong = both_ways(Case(lambda: Grows(start)))
+    assert wrong == []
+    assert "reads a value" in way
 
 
 def test_few_steps_are_not_recorded(monkeypatch):

@@ -6,6 +6,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -21,7 +22,9 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 class PythonState:
-    """All that can be reached from some objects, by its place, as it is now."""
+    """All that can be reached from some objects, by its place, as it is now; `too_much`: there is more than is looked
+    at.
+    """
 
     def __init__(self, *roots: Any) -> None:
         self.found: dict[str, Any] = {
@@ -31,7 +34,7 @@ class PythonState:
         self._keep: list[Any] = []  # so that no id is given twice
         seen: set[int] = set()
         todo: deque[tuple[str, Any]] = deque((type(root).__name__, root) for root in roots)
-        while todo and len(seen) < MOST:
+        while todo and len(todo) + len(self.found) <= MOST:
             place, value = todo.popleft()
             if isinstance(value, PLAIN):
                 self.found[place] = repr(value)
@@ -39,7 +42,9 @@ class PythonState:
                 seen.add(id(value))
                 self._keep.append(value)
                 self.found[place] = _as_it_is(value)
-                todo.extend((f"{place}{name}", part) for name, part in _parts(value))
+                todo.extend((f"{place}{name}", part) for name, part in islice(_parts(value), MOST))
+
+        self.too_much = bool(todo)
 
     def changed(self, later: "PythonState") -> str | None:
         """The first place at which something is not as it was; None: there is none."""
@@ -88,7 +93,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     else:
         yield from ((f".{name}", part) for name, part in vars_of(value).items())
         if not isinstance(value, type) and _own(type(value).__module__):
-            yield "", type(value)
+            yield ".__class__", type(value)
 
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:

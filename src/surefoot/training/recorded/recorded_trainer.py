@@ -1,27 +1,23 @@
 """A trainer that takes most of its steps without Python."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from surefoot.data.order import RowOrder, RowOrderAmong
-from surefoot.training import minibatches as gathering
 from surefoot.training.loop import Batches, Progress, Trainer
-from surefoot.training.minibatches import Stored, minibatches
 from surefoot.training.network import device_of
-from surefoot.training.numerics import seed_step
 from surefoot.training.recorded.graph_source import Unrecordable
-from surefoot.training.recorded.optimizer_numbers import Numbers, all_numbers, known_numbers, knows_count
+from surefoot.training.recorded.optimizer_numbers import Numbers, all_numbers, knows_count
 from surefoot.training.recorded.program import Program, compile_program, executor_fault, restore, same_bits
 from surefoot.training.recorded.python_state import PythonState, own_hooks
+from surefoot.training.recorded.stretch import Order, Stretch, run_stretch
 from surefoot.training.recorded.tape import Recording, Tape, record
-from surefoot.training.step import _put
 
 # So many steps of a kind are taken before one is recorded: it takes about their time, and may never be needed.
 EAGER_FIRST = 100
@@ -34,8 +30,6 @@ TRIES = 3  # programs of a kind that turn out to be wrong before it is given up
 
 # What a progress bar is shown for a minibatch that Python doesn't see.
 NOTHING = torch.empty(0), torch.empty(0)
-
-Order = Tensor | RowOrder | RowOrderAmong
 
 
 @dataclass
@@ -64,24 +58,12 @@ class _Kind:
         return {place for place, value in enumerate(row) if value != self.values[place]} - self.varied
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """Some steps, one after the other: the arguments of `Trainer.train`."""
-
-    order: Order
-    scheduled: Sequence[Sequence[float]]
-    before: Progress
-    steps_before: int
-    epoch: int
-
-
 @dataclass
 class RecordedTrainer(Trainer):
     """A trainer that records a step, and takes those like it by torch's executor, where that gives the same bits."""
 
     def __post_init__(self) -> None:
         self._kinds: dict[tuple[object, ...], _Kind] = {}
-        self._puts = [_put(self.optimizer.param_groups[group], name) for group, name in self.columns]
 
     @property
     def way(self) -> str | None:
@@ -119,7 +101,7 @@ class RecordedTrainer(Trainer):
             kind = self._kind(min(size, len(order) - at * size), zeros[at], epoch)
             end = min(full if at < full else steps, at + self._how_many(kind, values, at))
             end = next((later for later in range(at, end) if zeros[later] != zeros[at]), end)
-            stretch = _Stretch(order[at * size : end * size], values[at:end], progress, steps_before + at, epoch)
+            stretch = Stretch(order[at * size : end * size], values[at:end], progress, steps_before + at, epoch)
             progress = self._take(kind, stretch, tick)
             kind.taken += end - at
             at = end
@@ -156,7 +138,7 @@ class RecordedTrainer(Trainer):
         rows = enumerate(values[at : at + kind.at_once])
         return max(1, next((step for step, row in rows if kind.new_values(row)), kind.at_once))
 
-    def _take(self, kind: _Kind, stretch: _Stretch, tick: "_Ticker") -> Progress:
+    def _take(self, kind: _Kind, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take the steps of a stretch, in the way that their kind is taken."""
         if kind.reason or kind.taken < EAGER_FIRST:
             return self._take_eagerly(stretch, tick)
@@ -169,42 +151,42 @@ class RecordedTrainer(Trainer):
             return self._check(kind, kind.program, stretch, tick)
         return self._run(kind, kind.program, stretch, tick)
 
-    def _take_eagerly(self, stretch: _Stretch, watch: Callable[[Batches], Batches]) -> Progress:
+    def _take_eagerly(self, stretch: Stretch, watch: Callable[[Batches], Batches]) -> Progress:
         return super().train(
             stretch.order, stretch.scheduled, stretch.before, stretch.steps_before, stretch.epoch, watch
         )
 
-    def _look_at_python(self, kind: _Kind, stretch: _Stretch, tick: "_Ticker") -> Progress:
+    def _look_at_python(self, kind: _Kind, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take a step, and see whether it changes what the network, its loss or the optimizer keep in Python."""
         roots = self.model, self.objective.loss, {"optimizer": list(self.optimizer.state.values())}
+        kind.watched = True
         before = PythonState(*roots)
         progress = self._take_eagerly(stretch, tick)
-        if changed := before.changed(PythonState(*roots)):
+        changed = before.changed(PythonState(*roots))
+        if before.too_much:
+            kind.reason = "the network keeps more in Python than can be looked at"
+        elif changed:
             kind.reason = f"a step changes {changed}"
-        kind.watched = True
         return progress
 
-    def _record(self, kind: _Kind, stretch: _Stretch) -> None:
+    def _record(self, kind: _Kind, stretch: Stretch) -> None:
         """Record a step, and undo it; make the program of two recordings."""
         shares: list[float] = []
-        objective = self.objective
-
-        def share(targets: Sequence[Tensor]) -> Sequence[float]:
-            with tape_of[0].paused():
-                shares[:] = objective.share(targets)
-            return shares
-
-        plain = Trainer(**{each.name: getattr(self, each.name) for each in fields(Trainer)})
-        plain.objective = replace(objective, share=share)
-        tape_of: list[Tape] = []
 
         def take_step(tape: Tape) -> None:
-            tape_of.append(tape)
+            def share(targets: Sequence[Tensor]) -> Sequence[float]:
+                with tape.paused():  # they are known for each step, and come in as its numbers
+                    shares[:] = self.objective.share(targets)
+                return shares
+
+            plain = Trainer(**{each.name: getattr(self, each.name) for each in fields(Trainer)})
+            plain.objective = replace(self.objective, share=share)
             plain.train(
                 stretch.order, stretch.scheduled, stretch.before, stretch.steps_before, stretch.epoch, tape.inputs
             )
 
-        recording = record(take_step, knows_count(self.optimizer))
+        with _optimizer_kept(self.optimizer):
+            recording = record(take_step, knows_count(self.optimizer))
         restore(recording.outside.values(), recording.before.values())
         if recording.reason or len(recording.counts) > 1:
             kind.reason = recording.reason or "the optimizer has taken another number of steps for some weights"
@@ -219,11 +201,11 @@ class RecordedTrainer(Trainer):
                 kind.reason = str(error)
             kind.recordings, kind.values = [], stretch.scheduled[0]
 
-    def _check(self, kind: _Kind, program: Program, stretch: _Stretch, tick: "_Ticker") -> Progress:
+    def _check(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take a step by a program, then, from the same state, eagerly: that counts."""
         before, mine, why = program.values(), None, "its program gives other bits"
         try:
-            mine = self._run_once(program, kind.sizes, stretch)
+            mine = run_stretch(self, program, kind.sizes, stretch)
         except RuntimeError as error:
             why = f"torch's executor fails: {error}"
         after, drawn = program.values(), torch.get_rng_state()
@@ -239,12 +221,12 @@ class RecordedTrainer(Trainer):
                 kind.reason = why
         return progress
 
-    def _run(self, kind: _Kind, program: Program, stretch: _Stretch, tick: "_Ticker") -> Progress:
+    def _run(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take steps by a program; where something isn't finite, or fails, all of them eagerly, which says what."""
         start, steps = time.perf_counter(), len(stretch.scheduled)
         before = program.values()
         try:
-            progress = self._run_once(program, kind.sizes, stretch)
+            progress = run_stretch(self, program, kind.sizes, stretch)
         except RuntimeError:
             progress = None
         if progress is None:
@@ -255,105 +237,18 @@ class RecordedTrainer(Trainer):
         kind.at_once = max(1, min(AT_ONCE, int(SECONDS_AT_ONCE * steps / (time.perf_counter() - start))))
         return progress
 
-    def _run_once(self, program: Program, sizes: Sequence[int], stretch: _Stretch) -> Progress | None:
-        """Take steps by a program. Returns None where a loss or a norm isn't finite."""
-        count = 0 if program.counter is None else int(program.counter.item())
-        at, found, shares = 0, list[float](), list[Sequence[float]]()
-        for inputs, targets, rows in self._rows(stretch.order, sum(sizes)):
-            scheduled = stretch.scheduled[at : at + len(rows) // sum(sizes)]
-            shares += self._shares(sizes, targets, rows)
-            numbers = self._numbers(program, scheduled, count + at, shares[at:], sum(sizes))
-            seeds = [
-                self._seed(stretch.steps_before + step) if program.draws else 0
-                for step in range(at + 1, at + len(numbers) + 1)
-            ]
-            found += program.run(inputs, targets, rows, numbers, seeds)
-            at += len(numbers)
-        if not program.draws:
-            self._seed(stretch.steps_before + at)  # where eager steps would leave it
-        return _further(stretch.before, found, shares, sum(sizes), self.step.clip_norm is not None)
 
-    def _rows(self, order: Order, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Inputs and targets, and which of them the next steps take, of `size` rows each: all there are, where they lie
-        in memory as the network gets them, else as many as are read and computed at once.
-        """
-        sources = self.training.inputs, self.training.targets
-        lying = [some if isinstance(some, Tensor) else some._data for some in sources]
-        if all(_as_they_lie(some) for some in sources):
-            yield lying[0], lying[1], order if isinstance(order, Tensor) else torch.from_numpy(order.indices())
-            return
-        row_bytes = sum(some.nbytes // max(1, len(some)) for some in lying)
-        chunk = size * max(1, gathering.CHUNK_BYTES // (size * max(1, row_bytes)))
-        for inputs, targets in minibatches(*sources, order, chunk):
-            yield inputs, targets, torch.arange(len(targets))
-
-    def _shares(self, sizes: Sequence[int], targets: Tensor, rows: Tensor) -> list[Sequence[float]]:
-        """For each step, how many of its rows the loss of each minibatch stands for."""
-        if len(sizes) == 1:
-            return [sizes] * (len(rows) // sizes[0])
-        return [
-            self.objective.share([targets[part] for part in step.split(self.batch_size)])
-            for step in rows.split(sum(sizes))
-        ]
-
-    def _numbers(
-        self,
-        program: Program,
-        scheduled: Sequence[Sequence[float]],
-        count: int,
-        shares: Sequence[Sequence[float]],
-        size: int,
-    ) -> list[list[float]]:
-        """The numbers of each step, of which the optimizer had taken `count` before."""
-        found: list[list[float]] = []
-        constant = program.counter is None and len(shares[0]) == 1
-        for step, (row, share) in enumerate(zip(scheduled, shares, strict=True)):
-            if constant and step and row == scheduled[step - 1]:
-                found.append(found[-1])
-                continue
-            for put, value in zip(self._puts, row, strict=True):
-                put(value)
-            groups = self.optimizer.param_groups
-            found.append(known_numbers(program.numbers, groups, count + step + 1, share, size))
-        return found
-
-    def _seed(self, number: int) -> int:
-        """Seed a step; returns what with."""
-        seed_step(self.seed, number)
-        return torch.default_generator.initial_seed()
-
-
-def _as_they_lie(source: Tensor | Stored) -> bool:
-    """Whether the network gets rows as they lie in memory."""
-    if isinstance(source, Tensor):
-        return source.dtype != torch.uint8
-    return source._file is None and source._scale is None and source._data.dtype != torch.uint8
-
-
-def _further(
-    before: Progress, found: Sequence[float], shares: Sequence[Sequence[float]], rows: int, clipped: bool
-) -> Progress | None:
-    """How far steps bring an epoch, as `Stepper` and the loop add it up; None where what they read isn't finite.
-
-    Args:
-        before: the epoch before them.
-        found: of each step the losses of its minibatches, and the norm of its gradient or those of each parameter.
-        shares: of each step: how many rows each loss stands for.
-        rows: of a step.
-        clipped: whether there is one norm.
-    """
-    if not all(map(math.isfinite, found)):
-        return None
-    loss_sum, norm_sum, reads = before.loss_sum, before.norm_sum, len(found) // len(shares)
-    for step, share in enumerate(shares):
-        values = found[step * reads : (step + 1) * reads]
-        for value, stands_for in zip(values, share, strict=False):
-            loss_sum += value * stands_for
-        norm = values[-1] if clipped else math.hypot(*values[len(share) :])
-        if not math.isfinite(norm):
-            return None
-        norm_sum += norm
-    return Progress(before.steps + len(shares), before.rows + rows * len(shares), loss_sum, norm_sum)
+@contextmanager
+def _optimizer_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Takes away what a step adds to an optimizer's state: the first gradient of a weight does."""
+    before = {parameter: dict(values) for parameter, values in optimizer.state.items()}
+    yield
+    for parameter, values in list(optimizer.state.items()):
+        if parameter not in before:
+            del optimizer.state[parameter]
+        elif values.keys() != before[parameter].keys():
+            values.clear()
+            values.update(before[parameter])
 
 
 class _Ticker:
