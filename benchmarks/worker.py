@@ -63,7 +63,7 @@ def time_loops(workload: Workload, directory: Path, contenders: list[str], round
     for number in range(rounds + 1):
         for name, training in list(trainings.items()):
             # Only ours promises determinism, so only ours pays for it.
-            torch.set_deterministic_debug_mode("error" if name in ("ours", "kept") else "default")
+            torch.set_deterministic_debug_mode("error" if name in loops.OURS else "default")
             start = time.perf_counter()
             try:
                 loops.CONTENDERS[name](training)

@@ -263,7 +263,7 @@ def test_a_recording_leaves_nothing_in_the_optimizer(start):
 
 
 def test_few_steps_are_not_recorded(monkeypatch):
-    monkeypatch.setattr(recorded_trainer, "EAGER_FIRST", 100)
+    monkeypatch.setattr(recorded_trainer, "EAGER_FIRST", 30)
     assert both_ways(MLP) == (None, [])
 
 

@@ -19,8 +19,8 @@ from surefoot.training.recorded.python_state import PythonState, own_hooks
 from surefoot.training.recorded.stretch import Order, Stretch, run_stretch
 from surefoot.training.recorded.tape import Recording, Tape, record
 
-# So many steps of a kind are taken before one is recorded: it takes about their time, and may never be needed.
-EAGER_FIRST = 100
+# So many steps of a kind are taken before one is recorded, which takes about their time: there may not be many more.
+EAGER_FIRST = 20
 # What steps read is looked at after so many, or so many seconds: then a value that isn't finite is found, the progress
 # bar moves, and a signal is heard.
 AT_ONCE = 256
