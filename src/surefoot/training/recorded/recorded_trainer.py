@@ -46,12 +46,16 @@ class _Kind:
     checked: int = 0  # steps of the program
     values: Sequence[float] = ()  # that were scheduled for the first of these
     varied: set[int] = field(default_factory=set)  # those of them that were seen to change
-    at_once: int = 8  # steps that the program takes in one go
+    at_once: int = 1  # steps that the program takes in one go
 
     def forget(self) -> None:
         """Begin anew with recording."""
         self.recordings, self.program, self.checked, self.values = [], None, 0, ()
         self.varied.clear()
+
+    def took(self, steps: int, start: float) -> None:
+        """Note that steps were taken by the program from `start` on (`time.perf_counter`) until now."""
+        self.at_once = max(1, min(AT_ONCE, int(SECONDS_AT_ONCE * steps / (time.perf_counter() - start))))
 
     def new_values(self, row: Sequence[float]) -> set[int]:
         """Which scheduled values change for the first time since the program was made."""
@@ -204,8 +208,10 @@ class RecordedTrainer(Trainer):
     def _check(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take a step by a program, then, from the same state, eagerly: that counts."""
         before, mine, why = program.values(), None, "its program gives other bits"
+        start = time.perf_counter()
         try:
             mine = run_stretch(self, program, kind.sizes, stretch)
+            kind.took(1, start)
         except RuntimeError as error:
             why = f"torch's executor fails: {error}"
         after, drawn = program.values(), torch.get_rng_state()
@@ -234,7 +240,7 @@ class RecordedTrainer(Trainer):
             return self._take_eagerly(stretch, tick)
         for _ in tick([NOTHING] * (len(kind.sizes) * steps)):
             pass
-        kind.at_once = max(1, min(AT_ONCE, int(SECONDS_AT_ONCE * steps / (time.perf_counter() - start))))
+        kind.took(steps, start)
         return progress
 
 

@@ -106,8 +106,10 @@ class Tape(TorchDispatchMode):
     def paused(self) -> Iterator[None]:
         """Record nothing for a while."""
         self.is_paused = True
-        yield
-        self.is_paused = False
+        try:
+            yield
+        finally:
+            self.is_paused = False
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
@@ -227,9 +229,13 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _caller() -> str:
-    """Whose operation this is: the innermost place that isn't torch's."""
+    """Whose operation this is: the innermost place in the user's code, or else torch's module."""
+    inner = ""
     for frame in _frames():
-        module = frame.f_globals.get("__name__", "")
-        if not module.startswith(("torch.", "surefoot.training.")) and module != "torch":
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith("surefoot."):
+            break
+        if module.partition(".")[0] != "torch":
             return f"{module}, line {frame.f_lineno},"
-    return "the step"
+        inner = inner or module
+    return inner or "the step"
