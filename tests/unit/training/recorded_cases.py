@@ -31,6 +31,7 @@ from surefoot.training.recorded import recorded_trainer
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
+from surefoot.training.without_dynamo import without_dynamo
 
 ROWS, SIZE, EPOCHS, SEED = 30, 8, 8, 7  # the last minibatch of an epoch has 6 rows
 CALLS = [0]  # of a network that counts them here
@@ -231,7 +232,7 @@ class Case:
         model = self.make()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         groups = [{"params": trained[:1]}, {"params": trained[1:], "lr": 0.01}] if self.groups else trained
-        optimizer = getattr(torch.optim, self.optimizer)(groups, lr=0.05, **self.arguments)
+        optimizer = without_dynamo(getattr(torch.optim, self.optimizer))(groups, lr=0.05, **self.arguments)
         average = Average(model, self.average, 0.9, 2) if self.average else None
         return kind(
             model,
@@ -421,3 +422,4 @@ if __name__ == "__main__":
     for each in sys.argv[2:] or ALL:
         way, wrong = both_ways((ALL | BF16)[each])
         print(f"{each}: {way}; {', '.join(wrong) or 'the same bits'}")
+    assert "torch._dynamo" not in sys.modules, "to import it takes a second"
