@@ -87,6 +87,11 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="few rows and epochs: to see that it runs, not for figures to quote"
     )
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="loops in CPU seconds of the process, not wall: for a machine that isn't idle",
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -106,7 +111,8 @@ def main() -> None:
     for part in arguments.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="surefoot-bench-") as scratch:
             rounds = arguments.rounds if part in ("loops", "features") else min(arguments.rounds, SLOW_ROUNDS)
-            rows += PARTS[part](workloads, params, rounds, Path(scratch))
+            more = {"clock": "process_time"} if part == "loops" and arguments.cpu else {}
+            rows += PARTS[part](workloads, params, rounds, Path(scratch), **more)
     print(machine(arguments.rounds, arguments.quick) + "\n")
     print(table(rows))
 
@@ -130,14 +136,17 @@ def digits(params: Params, epochs: int) -> Workload:
     )
 
 
-def measure_loops(workloads: dict[str, Workload], _params: Params, rounds: int, scratch: Path) -> Iterator[Row]:
+def measure_loops(
+    workloads: dict[str, Workload], _params: Params, rounds: int, scratch: Path, clock: str = "perf_counter"
+) -> Iterator[Row]:
     for key, workload in workloads.items():
         (scratch / key).mkdir()
         call_worker("write_data", workload, scratch / key)
         native = [name for name in LABELS if name != "products" or key != "cnn"]
         for profile, contenders in (("native", native), ("portable", ["bare", "eager", "ours", "kept"])):
             progress(f"{workload.name}, {profile}: {', '.join(LABELS[name] for name in contenders)}")
-            seconds = call_worker("time_loops", workload, scratch / key, profile, contenders=contenders, rounds=rounds)
+            options = {"contenders": contenders, "rounds": rounds, "clock": clock}
+            seconds = call_worker("time_loops", workload, scratch / key, profile, **options)
             where = f"{workload.name}, {profile}"
             for name, some in seconds.items():
                 took = f"{statistics.median(some) * 1000:,.1f} ms an epoch" if some else ""
