@@ -155,8 +155,7 @@ def _merged(
 ) -> list[Operation]:
     """The operations of both, with numbers that change as the program has them; their names are added to `used`."""
     one, other = first[0], second[0]
-    functions = [[operation.function for operation in recording.operations] for recording in (one, other)]
-    if one.outside.keys() != other.outside.keys() or functions[0] != functions[1]:
+    if _outline(one) != _outline(other):
         raise Unrecordable("two steps differ in their operations")
     for name, tensor in other.outside.items():
         if one.outside[name] is not tensor:
@@ -173,6 +172,12 @@ def _merged(
         keywords = {key: merge(value, later.keywords[key]) for key, value in earlier.keywords.items()}
         merged.append(replace(later, arguments=merge(earlier.arguments, later.arguments), keywords=keywords))
     return merged
+
+
+def _outline(recording: Recording) -> list[Any]:
+    """A recording without what its operations are given."""
+    operations = [(each.function, each.results, tuple(each.keywords)) for each in recording.operations]
+    return [operations, [*recording.outside], recording.reads, recording.update]
 
 
 @dataclass(frozen=True)
