@@ -47,7 +47,7 @@ def follow(kind, path, case=CASE, epochs=EPOCHS, ways=None):
     observed = {"seconds", "peak_memory", "ended"}
     with chain:
         records = [reached.record for reached in chain.follow()]
-    return [{name: value for name, value in record.items() if name not in observed} for record in records]
+    return [record.model_dump(exclude=observed) for record in records]
 
 
 @pytest.fixture(autouse=True)
