@@ -184,8 +184,7 @@ def how_it_ends(kind, case, spoilt):
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn, BatchNorm", "residual", "accumulate", "clip_norm"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("row", [0, 17])
+@pytest.mark.parametrize(("value", "row"), [(math.nan, 0), (math.inf, 17)])
 def test_a_value_that_is_not_finite_is_named_as_eager_steps_name_it(name, value, row):
     case = ALL[name]
     spoilt = poisoned(case, value, row)
