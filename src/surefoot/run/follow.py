@@ -17,7 +17,7 @@ from surefoot.run.segments import Segment
 from surefoot.run.start_tracking import Tracking
 from surefoot.run.stopping import Pruned, TimeIsUp
 from surefoot.run.trajectory_store import Record, TrajectoryStore
-from surefoot.tracking import mlflow_client
+from surefoot.tracking import mlflow_client, tag_names
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches
 
@@ -77,7 +77,7 @@ def open_chain(
         return bar
 
     def note_way(way: str) -> None:
-        tracker.tag({tag_names.STEPS: way})
+        tracking.tell("set_tags", tags={tag_names.STEPS: way})
         terminal.print_lines(f"steps: {way} (train.step)")
 
     hooks = {"lock": lock, "check": check, "watch": watch, "say": terminal.print_lines, "note_way": note_way}

@@ -62,6 +62,11 @@ class RunWriter:
         assert self._tracker
         self._tracker.sample_system()
 
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Something was observed of the run."""
+        assert self._tracker
+        self._tracker.set_tags(tags)
+
     def publish_training(self) -> None:
         """The run is trained, as its mark in the store says."""
         assert self._tracker
@@ -128,6 +133,7 @@ TOLD: dict[str, Callable[..., None]] = {
     "begin": RunWriter.begin,
     "add_epoch": RunWriter.add_epoch,
     "sample_system": RunWriter.sample_system,
+    "set_tags": RunWriter.set_tags,
     "publish_training": RunWriter.publish_training,
     "end": RunWriter.end,
     "publish_evaluation": RunWriter.publish_evaluation,
