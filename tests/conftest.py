@@ -8,8 +8,9 @@ import subprocess
 import pytest
 from hypothesis import settings
 
+from surefoot.run import start_tracking
 from surefoot.training.numerics import PROFILES
-from tests.helpers import Here, made_once, make_workspace, mlflow_client
+from tests.helpers import Here, TrackingThread, made_once, make_workspace, mlflow_client
 
 # Torch reads these once, when it is imported; tests/unit/training/conftest.py checks that nobody was faster.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
@@ -109,7 +110,11 @@ def keep_process():
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, capfd, keep_process):
-    """An empty directory with a params.yaml, to run prepare and batch in within this process."""
+    """An empty directory with a params.yaml, to run stages in within this process.
+
+    A thread writes to MLflow, as the process that does otherwise would import it anew each time, for seconds.
+    """
+    monkeypatch.setattr(start_tracking, "start_process", TrackingThread)
     monkeypatch.chdir(tmp_path)
     return Here(tmp_path, capfd)
 

@@ -4,17 +4,20 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from ruamel.yaml import YAML
 
 from surefoot.base import digests, errors
+from surefoot.run import tracking_process
 from surefoot.run.record import RunRecord
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking.description import DescribedData, Description
@@ -169,11 +172,11 @@ def queue_is_done(workspace):
     return status if "Queued" not in status and "Running" not in status else None
 
 
-def wait_for(what, seconds=600):
+def wait_for(what, seconds=600, pause=0.5):
     until = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < until, what
-        time.sleep(0.5)
+        time.sleep(pause)
     return found
 
 
@@ -241,6 +244,26 @@ def make_workspace(path: Path) -> Workspace:
     workspace.git("add", "--all")
     workspace.git("commit", "--quiet", "--message=start")
     return workspace
+
+
+class TrackingThread:
+    """Takes the place of the process that writes to MLflow, at the other end of its channel."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel.dup()
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with self._channel, suppress(SystemExit):  # by which a test ends it
+            tracking_process.follow_stage(self._channel)
+
+    def wait(self, seconds: float | None = None) -> int:
+        self._thread.join(seconds)
+        return 0
+
+    def kill(self) -> None:
+        pass
 
 
 PARAMS = """\

@@ -13,6 +13,7 @@ from shutil import which
 import pytest
 
 from surefoot.base.locks import Locks
+from surefoot.tracking import run_model
 from surefoot.tracking.metric_points import Point
 from surefoot.tracking.tracker import Tracker
 from tests.helpers import PROJECT, description
@@ -121,8 +122,8 @@ def sweep(here, tag):
                     "validation/accuracy": 0.9 - lr / epoch,
                     "lr": lr,
                 }
-                tracker.add(Point(name, value, epoch, 1_700_000_000 + epoch) for name, value in values.items())
-            tracker.results({"test/accuracy": 0.9 - abs(lr - 0.02) - size / 1e4, "test/loss": lr})
+                tracker.add_points(Point(name, value, epoch, 1_700_000_000 + epoch) for name, value in values.items())
+            run_model.log_results(tracker, {"test/accuracy": 0.9 - abs(lr - 0.02) - size / 1e4, "test/loss": lr})
             tracker.end("FINISHED")
             assert tracker.run_id
 

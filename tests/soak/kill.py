@@ -38,7 +38,7 @@ LONGEST = {"start": 9.0, "write": 0.004, "record": 0.1, "end": 8.0}  # seconds f
 class Kill:
     """Whom to kill when."""
 
-    whom: str  # trainer | dvc | both | bare: a trainer that was started without DVC
+    whom: str  # trainer | dvc | both | bare: a trainer that was started without DVC | tracker: what writes to MLflow
     # start: since the command was started | write, record: the n-th since then, begun or whole | end: all is trained
     when: str
     number: int
@@ -67,7 +67,12 @@ def draw(seed: int, number: int, variants: int) -> Round:
         when = rng.choices(("start", "write", "record", "end"), (10, 40, 35, 15))[0]
         delay = rng.choice((0, rng.random())) if when == "write" else rng.random()
         kills.append(Kill(whom, when, rng.randint(1, max(1, int(0.6 * segments))), delay * LONGEST[when]))
-    return Round(number, rng.randrange(variants), checkpoint_every, rng.random() < 0.85, kills)
+    drawn = Round(number, rng.randrange(variants), checkpoint_every, rng.random() < 0.85, kills)
+    more = random.Random(f"{seed}/{number}/tracker")
+    if more.random() < 0.4:
+        when = more.choice(("record", "end"))
+        kills.append(Kill("tracker", when, more.randint(1, max(1, int(0.6 * segments))), more.random() * LONGEST[when]))
+    return drawn
 
 
 def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> tuple[int, int]:
@@ -84,6 +89,8 @@ def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> tup
     try:
         hits = [_strike(workspace, kill, _segments(drawn.checkpoint_every), orphans) for kill in drawn.kills]
         workspace.repro()
+        if any(kill.whom == "tracker" for kill in drawn.kills):
+            workspace.run([workspace.python, "-m", "surefoot", "sync"], **workspace.alone)
         until("a trainer whose DVC was killed is still there", 60, lambda: all(map(gone, orphans)))
         workspace.check(reference)
     finally:
@@ -110,12 +117,16 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
     writers = [
         writer for name in _names(workspace, ".partial") if (writer := _own(workspace, int(name.split(".")[-2])))
     ]
-    stages = writers or ([] if bare else _stages(process))
-    if kill.whom == "trainer" and stages:
+    stages = writers or ([] if bare else _started(process, "surefoot.stages"))
+    if kill.whom == "tracker":
+        stages = _started(process, "surefoot.run.tracking_process")
+    if kill.whom in ("trainer", "tracker") and stages:
         for stage in stages:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stage.kill()
-        # DVC sees its stage fail, and ends.
+        # DVC sees its stage fail, and ends; without a tracker it goes on.
+    elif kill.whom == "tracker":
+        pass
     elif kill.whom == "dvc":
         orphans += stages
         process.kill()
@@ -126,9 +137,7 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
     # Where only DVC was killed, its trainer finishes the write.
     left = _names(workspace, ".partial") - older
     with workspace.log.open("a") as log:
-        log.write(
-            f"\n--- kill -9: {kill}, stages running: {[stage.pid for stage in stages]}, half-written: {sorted(left)}\n"
-        )
+        log.write(f"\n--- kill -9: {kill}, running: {[stage.pid for stage in stages]}, half-written: {sorted(left)}\n")
     return True, bool(left) and kill.whom != "dvc"
 
 
@@ -170,12 +179,12 @@ def _own(workspace: Workspace, pid: int) -> psutil.Process | None:
     return None
 
 
-def _stages(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The stages that a DVC runs just now."""
+def _started(process: "subprocess.Popen[bytes]", module: str) -> list[psutil.Process]:
+    """The processes that run such a module, of those that a DVC has started."""
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if any(word.startswith("surefoot.stages") for word in child.cmdline()):
+                if any(word.startswith(module) for word in child.cmdline()):
                     found.append(child)
     return found

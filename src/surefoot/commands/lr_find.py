@@ -14,7 +14,7 @@ from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
 from surefoot.run import new_record
 from surefoot.run.record import Origin
-from surefoot.tracking import tag_names
+from surefoot.tracking import run_model, tag_names
 from surefoot.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def _track(
     identity = digests.sha256(digests.canonical_json(["lr-find", plan.identity, settings]))
     tracker = Tracker(identity, described, Locks(paths.trajectory_store() / "lock"))
     tracker.open("RUNNING")
-    tracker.results({f"lr_find/{name}": lr for name, lr in suggestions.items()})
+    run_model.log_results(tracker, {f"lr_find/{name}": lr for name, lr in suggestions.items()})
     for name, data in contents.items():
-        tracker.artifact(name, data)
+        tracker.log_artifact(name, data)
     tracker.end("FINISHED")
-    tracker.tag({tag_names.COMPLETE: "true"})
+    tracker.set_tags({tag_names.COMPLETE: "true"})

@@ -1,6 +1,7 @@
 """`surefoot store`: what lies in the trajectory store, what runs share, and freeing space."""
 
 import os
+import shutil
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
@@ -99,6 +100,8 @@ def forget_run(store: TrajectoryStore, wanted: str) -> str:
             " lists them"
         )
     store.run_path(found[0]).unlink()
+    for kept in ("plots", "checkpoints"):  # for MLflow
+        shutil.rmtree(store.path / kept / found[0], ignore_errors=True)
     return runs[found[0]].description.name
 
 

@@ -163,10 +163,10 @@ class Chain:
         assert self._trainer
         return network_of(to_bytes(self._trainer.state()), averaged)
 
-    def stored_weights(self, key: str) -> bytes | None:
-        """The network after the segment of this key, as safetensors, if its state is stored."""
+    def keep_checkpoint(self, identity: str, key: str) -> None:
+        """Keep the state after the segment of this key, if it is stored, until MLflow has its network in a run."""
         self._finish_writing()
-        return stored_network(self._store, key)
+        self._store.keep_checkpoint(identity, key)
 
     def _announce(self, first: Segment) -> None:
         """Say once what is restored, where something is, when `first` is the first segment to be trained."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from surefoot.base import terminal
@@ -13,43 +14,47 @@ from surefoot.run.chain import Chain
 from surefoot.run.history import epoch_line
 from surefoot.run.record import RunRecord
 from surefoot.run.segments import Segment
+from surefoot.run.start_tracking import Tracking
 from surefoot.run.stopping import Pruned, TimeIsUp
 from surefoot.run.trajectory_store import Record, TrajectoryStore
-from surefoot.tracking import tag_names
-from surefoot.tracking.tracker import Tracker
+from surefoot.tracking import mlflow_client
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches
 
 if TYPE_CHECKING:
     from surefoot.run.plan.planning import Plan
 
-LAST = "checkpoints/last.safetensors"
-
 
 @contextmanager
-def tracked_run(run: RunRecord, known: RunRecord, locks: Locks) -> Iterator[Tracker]:
+def tracked_run(tracking: Tracking, plan: "Plan", run: RunRecord, known: RunRecord) -> Iterator[None]:
     """The MLflow run of a training; it ends as the training does, if that comes to no good end.
 
     `known`: what the store knows of it.
+
+    Raises:
+        UserError: the training diverged.
     """
-    tracker = Tracker(run.identity, run.description, locks)
+    tracking.tell("begin", mark=run.mark().decode())
     try:
-        tracker.open("RUNNING")
-        begun = known.model_copy(update={"continues": run.continues, "start": run.start})
-        publish.describe_in_mlflow(tracker, begun)
-        yield tracker
+        yield
     except Pruned as pruned:
-        if not known.last:
-            tracker.tag({tag_names.INCOMPLETE: str(pruned)})
-        tracker.end("FINISHED" if known.last else "KILLED")  # one that was once finished, before the search, stays so
+        # One that was once finished, before the search, stays so.
+        status, why = ("FINISHED", "") if known.last else ("KILLED", str(pruned))
+        tracking.finish("end", status=status, why=why, keep_last=False)
         raise
-    except BaseException as error:
-        tracker.end("KILLED" if isinstance(error, Stopped) else "FAILED")
+    except Stopped:
+        tracking.finish("end", mlflow_client.bound(), status="KILLED")
+        raise
+    except Diverged as diverged:
+        tracking.finish("end", status="FAILED")
+        raise _divergence(diverged, tracking.run_id, plan.inputs.remedies()) from None
+    except BaseException:
+        tracking.finish("end", status="FAILED")
         raise
 
 
 def open_chain(
-    plan: "Plan", store: TrajectoryStore, locks: Locks, tracker: Tracker, checks: Iterable[Callable[[], None]]
+    plan: "Plan", store: TrajectoryStore, locks: Locks, tracking: Tracking, checks: Iterable[Callable[[], None]]
 ) -> Chain:
     """The chain of a plan, as the stage train walks it; `checks` raise where there is a reason to stop."""
     train = plan.inputs.params.train
@@ -63,8 +68,10 @@ def open_chain(
             key, lambda pid: terminal.print_lines(f"waiting: process {pid or 'unknown'} is training these steps")
         )
 
+    sample_system = cache(lambda: tracking.tell("sample_system"))  # once
+
     def watch(minibatches: Batches, segment: Segment) -> Batches:
-        tracker.sample_system()
+        sample_system()
         name, total = f"epoch {segment.epoch}/{train.epochs}", len(segment.values) * train.accumulate
         bar: Batches = terminal.progress_bar(minibatches, name=name, total=total, unit="batch", leave=False)
         return bar
@@ -77,7 +84,8 @@ def open_chain(
 def follow_chain(
     chain: Chain,
     plan: "Plan",
-    tracker: Tracker,
+    run: RunRecord,
+    tracking: Tracking,
     judge: Callable[[Record], str | None],
     note: Callable[[list[Record]], None],
 ) -> tuple[list[Record], str | None]:
@@ -86,7 +94,8 @@ def follow_chain(
     Args:
         chain: of the plan.
         plan: of the run.
-        tracker: of the run.
+        run: as it began.
+        tracking: of the run.
         judge: looks at each epoch in turn, and gives the reason why the run is pruned after it, or None.
         note: is told the records of all epochs so far, at each.
 
@@ -98,41 +107,27 @@ def follow_chain(
     """
     train = plan.inputs.params.train
     history: list[Record] = []
-    there = tracker.artifacts("checkpoints") if train.save_every else set()
     try:
         for reached in chain.follow():
             record = reached.record
             history.append(record)
             note(history)
-            tracker.add(publish.epoch_points(record))
+            if train.save_every and len(history) % train.save_every == 0:
+                chain.keep_checkpoint(
+                    run.identity, record.key
+                )  # now: `keep_states` may drop the state before MLflow has it
+            tracking.tell("add_epoch", key=record.key)
             if reached.trained:
                 _print_epoch(record, train.epochs)
-            if train.save_every and len(history) % train.save_every == 0:
-                path = publish.checkpoint_path(len(history))
-                if path not in there:  # now, as `keep_states` may drop the state before the end
-                    _save_checkpoint(chain, tracker, record, path)
             if pruned := judge(record):
                 raise Pruned(f"pruned after {len(history)} of {train.epochs} epochs: {pruned}")
     except TimeIsUp:
         return history, _time_was_up(len(history), train)
-    except (Diverged, Stopped) as stopped:
-        if history:
-            _save_checkpoint(chain, tracker, history[-1], LAST)
-        if isinstance(stopped, Stopped):
-            raise
-        raise _divergence(stopped, len(history), tracker, plan.inputs.remedies()) from None
     return history, None
 
 
 def _print_epoch(record: Record, epochs: int) -> None:
     terminal.print_lines(epoch_line(record, epochs))
-
-
-def _save_checkpoint(chain: Chain, tracker: Tracker, record: Record, path: str) -> None:
-    """Log the network after an epoch to MLflow, if its state is stored."""
-    weights = chain.stored_weights(record.key)
-    if weights:
-        tracker.artifact(path, weights)
 
 
 def _time_was_up(done: int, train: TrainParams) -> str:
@@ -155,10 +150,11 @@ def _time_was_up(done: int, train: TrainParams) -> str:
     return incomplete
 
 
-def _divergence(diverged: Diverged, done: int, tracker: Tracker, remedies: str) -> UserError:
-    """What to tell the user of a training that diverged after so many epochs."""
+def _divergence(diverged: Diverged, run_id: str | None, remedies: str) -> UserError:
+    """What to tell the user of a training that diverged, whose run in MLflow has this id."""
+    done = diverged.epoch - 1
     kept = f"the state of epoch {done} is kept" if done else "no epoch was finished, so no state is kept"
-    where = f", and as {LAST} in the MLflow run {tracker.run_id}" if done and tracker.run_id else ""
+    where = f", and as {publish.LAST} in the MLflow run {run_id}" if done and run_id else ""
     return UserError(
         f"training diverged in epoch {diverged.epoch}: {diverged}; try a smaller train.lr{remedies}", f"{kept}{where}"
     )

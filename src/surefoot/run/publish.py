@@ -1,6 +1,6 @@
 """A run's way to MLflow: whatever it lacks there."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +9,15 @@ from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
 from surefoot.params.train_section import registered_as
 from surefoot.run import page, start_from
+from surefoot.run.pinned_params import load_and_pin
 from surefoot.run.record import ACCOUNT, RunRecord, make_account
-from surefoot.run.stored_network import stored_network
+from surefoot.run.stored_network import part_of_state, stored_network
 from surefoot.serving import mlflow_model, onnx_export
-from surefoot.tracking import intervals_artifact, tag_names
+from surefoot.tracking import intervals_artifact, run_links, run_model, tag_names
 from surefoot.tracking.metric_points import Point
 from surefoot.tracking.tracker import Tracker
+
+LAST = "checkpoints/last.safetensors"
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import Record, TrajectoryStore
@@ -52,7 +55,7 @@ def publish_run(run: RunRecord, store: "TrajectoryStore", locks: Locks, anew: bo
     describe_in_mlflow(tracker, run)
     for plot in sorted((store.path / "plots" / run.identity).glob("*.png")):
         path = f"plots/{plot.name}"
-        tracker.artifact(path, plot.read_bytes())
+        tracker.log_artifact(path, plot.read_bytes())
         if tracker.run_id and path not in tracker.lacks:
             plot.unlink()
     return tracker
@@ -60,8 +63,8 @@ def publish_run(run: RunRecord, store: "TrajectoryStore", locks: Locks, anew: bo
 
 def _publish_results(tracker: Tracker, run: RunRecord) -> None:
     """The test metrics, and their intervals as an artifact."""
-    tracker.results(
-        {name: value for name, value in run.results.items() if not name.startswith(intervals_artifact.PREFIX)}
+    run_model.log_results(
+        tracker, {name: value for name, value in run.results.items() if not name.startswith(intervals_artifact.PREFIX)}
     )
     ranges: dict[str, dict[str, float]] = {}
     for name, value in run.results.items():
@@ -69,18 +72,20 @@ def _publish_results(tracker: Tracker, run: RunRecord) -> None:
             metric, _, end = name.removeprefix(intervals_artifact.PREFIX).rpartition("_")
             ranges.setdefault(metric, {})[end] = value
     if ranges:
-        tracker.artifact(intervals_artifact.ARTIFACT, digests.canonical_json({"test": ranges}))
+        tracker.log_artifact(intervals_artifact.ARTIFACT, digests.canonical_json({"test": ranges}))
 
 
 def describe_in_mlflow(tracker: Tracker, run: RunRecord) -> None:
     """Write the description that the run's page in MLflow opens on, with links to the run that it goes on from, and to
     the model that it started from.
     """
-    links = [tracker.continues(other, epoch) for other, epoch in run.continues]
+    links = [run_links.link_continued(tracker, other, epoch) for other, epoch in run.continues]
     start = run.start
     if start and start.weights:
-        links.append(tracker.started(str(start.wanted), start.weights, run=start.run, run_id=start.run_id))
-    tracker.note(page.page_markdown(run, tracker.run_id or "", " ".join(links)))
+        links.append(
+            run_links.link_start(tracker, str(start.wanted), start.weights, run=start.run, run_id=start.run_id)
+        )
+    run_links.describe_run(tracker, page.page_markdown(run, tracker.run_id or "", " ".join(links)))
 
 
 def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
@@ -97,64 +102,76 @@ def publish_training(tracker: Tracker, run: RunRecord, store: "TrajectoryStore")
     describe_in_mlflow(tracker, run)
     if run.best and run.chosen:  # unknown where the model came from elsewhere
         epoch_of = {key: epoch for epoch, key in enumerate(run.epoch_keys, 1)}
-        tracker.results({"best_epoch": epoch_of[run.best], "chosen_epoch": epoch_of[run.chosen]})
-        tracker.tag({tag_names.INCOMPLETE: run.incomplete or ""})
+        run_model.log_results(tracker, {"best_epoch": epoch_of[run.best], "chosen_epoch": epoch_of[run.chosen]})
+        tracker.set_tags({tag_names.INCOMPLETE: run.incomplete or ""})
     chosen = stored_network(store, run.chosen, run.select.endswith("_average")) if run.chosen else None
     _publish_checkpoints(tracker, run, store, chosen)
     for path, given in start_from.start_artifacts(run, store).items():
-        if path not in tracker.artifacts(str(Path(path).parent)):
-            tracker.artifact(path, given)
+        if path not in tracker.list_artifacts(str(Path(path).parent)):
+            tracker.log_artifact(path, given)
     said = make_account(run, store)
     if said:
-        tracker.artifact(ACCOUNT, digests.canonical_json(said.plain()))
+        tracker.log_artifact(ACCOUNT, digests.canonical_json(said.plain()))
     if run.chosen:
         _publish_model(tracker, run, store, chosen)
     if run.register_as:
-        tracker.register(*registered_as(run.register_as))
+        run_model.register_model(tracker, *registered_as(run.register_as))
     tracker.end("FINISHED")
-    tracker.tag({tag_names.COMPLETE: "false" if tracker.lacks else "true"})
+    tracker.set_tags({tag_names.COMPLETE: "false" if tracker.lacks else "true"})
 
 
 def _publish_history(tracker: Tracker, run: RunRecord, store: "TrajectoryStore") -> None:
     records = [store.record(key) for key in run.epoch_keys]
     for record in records:
         if record:
-            tracker.add(epoch_points(record))
+            tracker.add_points(epoch_points(record))
     if not all(records):
-        tracker.lack("its whole history", f"records of it are gone from {store.path}")
+        tracker.note_lacking("its whole history", f"records of it are gone from {store.path}")
 
 
 def _publish_checkpoints(tracker: Tracker, run: RunRecord, store: "TrajectoryStore", chosen: bytes | None) -> None:
     """The networks of the epochs that are to be kept, where they lack; those of the best, last and chosen one anew."""
-    there = tracker.artifacts("checkpoints")
-    saved = {
-        checkpoint_path(epoch): key
-        for epoch, key in enumerate(run.epoch_keys, 1)
-        if run.save_every and epoch % run.save_every == 0
-    }
-    networks = {path: stored_network(store, key) for path, key in saved.items() if path not in there}
+    there = tracker.list_artifacts("checkpoints")
+    for epoch, key in enumerate(run.epoch_keys, 1):
+        if run.save_every and epoch % run.save_every == 0:
+            publish_checkpoint(tracker, run.identity, store, epoch, key, there)
     named = {"best": run.best, "last": run.last}
-    networks |= {f"checkpoints/{which}.safetensors": stored_network(store, key) for which, key in named.items() if key}
+    networks = {f"checkpoints/{which}.safetensors": stored_network(store, key) for which, key in named.items() if key}
     if run.chosen:
         networks[f"checkpoints/{run.select}.safetensors"] = chosen
     for path, network in networks.items():
         if network:
-            tracker.artifact(path, network)
+            tracker.log_artifact(path, network)
         elif path not in there:
-            tracker.lack(path, f"its state is gone from {store.path}")
+            tracker.note_lacking(path, f"its state is gone from {store.path}")
+
+
+def publish_checkpoint(
+    tracker: Tracker, identity: str, store: "TrajectoryStore", epoch: int, key: str, there: Collection[str]
+) -> None:
+    """The network of an epoch that is to be kept, unless it is among the artifacts that are there."""
+    path = checkpoint_path(epoch)
+    if path not in there:
+        state = store.checkpoint_state(identity, key)
+        if state is None:
+            tracker.note_lacking(path, f"its state is gone from {store.path}")
+        else:
+            tracker.log_artifact(path, part_of_state(state, "model."))
+    if tracker.run_id and path not in tracker.lacks:
+        store.kept_checkpoint(identity, key).unlink(missing_ok=True)
 
 
 def _publish_model(tracker: Tracker, run: RunRecord, store: "TrajectoryStore", chosen: bytes | None) -> None:
     """Log the chosen model, if it isn't there: from its weights, and the code that made them, which a model carries."""
     if tracker.model_weights != run.weights:
         if chosen is None:
-            tracker.lack("its model", f"its state is gone from {store.path}")
+            tracker.note_lacking("its model", f"its state is gone from {store.path}")
             return
         other = _edited_modules(run)
         if other:
             commit = run.description.tags.get("mlflow.source.git.commit", "")[:12]
             mend = "put it back" + (f" (it was made at the commit {commit})" if commit else "")
-            tracker.lack(
+            tracker.note_lacking(
                 "its model",
                 f"{other} isn't the code that it was trained with, and a model carries its code; {mend}, then run"
                 " `surefoot sync`",
@@ -163,31 +180,33 @@ def _publish_model(tracker: Tracker, run: RunRecord, store: "TrajectoryStore", c
     if chosen is None or run.chosen is None:
         return
     weights, network = chosen, run.network
-    tracker.model(
+    run_model.log_model_once(
+        tracker,
         digests.sha256(chosen),
         len(chosen),
         lambda run_id: mlflow_model.log_model(run_id, run.description.name, weights, network, run.examples),
     )
     record = store.record(run.chosen)
     if record:
-        tracker.link(point for point in epoch_points(record) if "/" in point.name)
+        run_model.log_model_metrics(tracker, (point for point in epoch_points(record) if "/" in point.name))
     if run.onnx and tracker.run_id:
         _publish_onnx(tracker, run, chosen)
 
 
 def _publish_onnx(tracker: Tracker, run: RunRecord, chosen: bytes) -> None:
     """The chosen model as ONNX, where it isn't there."""
-    there = tracker.artifacts("onnx") if tracker.model_weights == run.weights else set()
+    there = tracker.list_artifacts("onnx") if tracker.model_weights == run.weights else set()
     if there >= onnx_export.PATHS:
         return
     try:
+        load_and_pin()  # the export computes, too
         exported = onnx_export.export(chosen, run.network, run.examples)
     except UserError as error:  # it could be exported before the training: no reason to lose what comes after
         terminal.warn(*error.args)
-        tracker.lack("its ONNX export", str(error.args[0]))
+        tracker.note_lacking("its ONNX export", str(error.args[0]))
         return
     for path, data_of in exported.items():
-        tracker.artifact(path, data_of)
+        tracker.log_artifact(path, data_of)
 
 
 def _edited_modules(run: RunRecord) -> str:

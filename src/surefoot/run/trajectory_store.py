@@ -5,6 +5,8 @@
     .surefoot/runs/IDENTITY.json           all that is known of a run (`surefoot.run.record`)
     .surefoot/patches/DIGEST.patch         what differed from the commit that runs were made at
     .surefoot/starts/DIGEST.safetensors    weights that a training started from (`train.start_from`)
+    .surefoot/checkpoints/IDENTITY/        states of a run until MLflow has their networks (`train.save_every`)
+    .surefoot/plots/IDENTITY/              plots of a run until MLflow has them
     .surefoot/lock                         a byte for each key: the process that trains it holds that byte's lock
 
 A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
@@ -62,7 +64,9 @@ class TrajectoryStore:
 
     def state(self, record: Record) -> bytes | None:
         """The state that a record tells of, or None if it is missing or damaged."""
-        path = self.state_path(record.key)
+        return self._state_in(self.state_path(record.key), record)
+
+    def _state_in(self, path: Path, record: Record) -> bytes | None:
         data = _read(path)
         if data is not None and digests.sha256(data) != record.state:
             self._warn(path)
@@ -101,6 +105,32 @@ class TrajectoryStore:
         """
         with _clear_errors():
             writing.write_durably(self.path / "runs", {f"{run.identity}.json": _seal(run.mark())})
+
+    def keep_checkpoint(self, identity: str, key: str) -> None:
+        """Keep a state, if it is there, until MLflow has the network in it as a run's checkpoint: `drop_state` may come
+        first.
+        """
+        kept = self.kept_checkpoint(identity, key)
+        with _clear_errors(), suppress(FileNotFoundError, FileExistsError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(self.state_path(key), kept)
+            except FileExistsError:
+                raise
+            except OSError:  # no such links on this disk
+                writing.write_bytes(kept, self.state_path(key).read_bytes())
+
+    def checkpoint_state(self, identity: str, key: str) -> bytes | None:
+        """The state under a key that a run is to have as a checkpoint, or None if it is missing or damaged."""
+        record = self.record(key)
+        if record is None:
+            return None
+        kept = self.kept_checkpoint(identity, key)
+        return self._state_in(kept if kept.exists() else self.state_path(key), record)
+
+    def kept_checkpoint(self, identity: str, key: str) -> Path:
+        """Where a state is kept until MLflow has its network as a run's checkpoint."""
+        return self.path / "checkpoints" / identity / f"{key}.safetensors"
 
     def keep_start(self, digest: str, weights: bytes) -> None:
         """Keep the weights of this digest, which a training starts from."""

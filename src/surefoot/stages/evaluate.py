@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING
 
 from surefoot.base import errors, paths, terminal, writing
-from surefoot.base.locks import Locks
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params import dvc_yaml
 from surefoot.params.params_yaml import load_params
@@ -19,6 +18,7 @@ from surefoot.run.history import read_history
 from surefoot.run.new_record import new_record
 from surefoot.run.pinned_params import pin_by
 from surefoot.run.run_file import RunFile, read_run_file
+from surefoot.run.start_tracking import Tracking, start_tracking
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import intervals_artifact, mlflow_client, tracker
 
@@ -30,6 +30,11 @@ def main() -> None:
     """Read the model, what train says of it, the history and `data/batches/`; write test metrics, tables and plots; add
     them to the MLflow run; print a summary.
     """
+    with start_tracking() as tracking:
+        _evaluate(tracking)
+
+
+def _evaluate(tracking: Tracking) -> None:
     params = load_params(paths.PARAMS)
     terminal.print_lines(f"testing {paths.MODEL}")
     pin_by(params)
@@ -56,8 +61,8 @@ def main() -> None:
         for name, picture in pictures.items():
             writing.write_bytes(out / name, picture)
     results = {f"test/{name}": value for name, value in found.items()} | intervals_artifact.interval_ends(ends)
-    run_id = _track(params, batches, run, results, pictures)
-    terminal.print_lines(*_places(run_id, *describe_choice(select, run.chosen_epoch, history)))
+    _track(tracking, params, batches, run, results, pictures)
+    terminal.print_lines(*_places(tracking, *describe_choice(select, run.chosen_epoch, history)))
 
 
 def _predictions_csv(batches: Store, tested: "Scored") -> bytes:
@@ -70,11 +75,14 @@ def _predictions_csv(batches: Store, tested: "Scored") -> bytes:
 
 
 def _track(
-    params: Params, batches: Store, run: RunFile, results: dict[str, float], pictures: dict[str, bytes]
-) -> str | None:
-    """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks; returns the run's id,
-    None where MLflow is out of reach.
-    """
+    tracking: Tracking,
+    params: Params,
+    batches: Store,
+    run: RunFile,
+    results: dict[str, float],
+    pictures: dict[str, bytes],
+) -> None:
+    """Add test metrics and plots to the training's run in MLflow, and whatever else it lacks."""
     store = TrajectoryStore(paths.trajectory_store())
     # Without a mark the model came from elsewhere, by `dvc pull` say: the run then has no history, but it is there.
     known = store.run(run.identity)
@@ -84,7 +92,8 @@ def _track(
     if known:
         store.mark_run(record)  # if MLflow is out of reach now, `surefoot sync` writes them
     publish.keep_plots(run.identity, pictures | {"schedule.png": _schedule_picture(params, run)}, store)
-    return publish.publish_run(record, store, Locks(store.path / "lock")).run_id
+    size = paths.MODEL.stat().st_size
+    tracking.finish("publish_evaluation", size=size, mark=record.mark().decode())
 
 
 def _schedule_picture(params: Params, run: RunFile) -> bytes:
@@ -117,13 +126,14 @@ def _actual(predictions: bytes) -> list[str]:
     return [row[0] for row in csv.reader(io.StringIO(predictions.decode(), newline=""))]
 
 
-def _places(run_id: str | None, chosen: str, *notes: str) -> list[str]:
+def _places(tracking: Tracking, chosen: str, *notes: str) -> list[str]:
     """Lines that say of which epoch the model is, and where things are: not the latter when `surefoot verify` makes a
     run again, as they will be gone.
     """
     if os.environ.get(tracker.SCRATCH):
         return [f"model   {chosen}", *notes]
-    run = _run_address(run_id) if run_id else ["is out of reach; `surefoot sync` brings the run there later"]
+    lacks = "lacks something of the run" if tracking.trouble else "is out of reach"
+    run = _run_address(tracking.run_id) if tracking.run_id else [f"{lacks}; `surefoot sync` brings it there later"]
     lines = zip(("model", "", "plots", "MLflow", ""), (str(paths.MODEL), chosen, str(paths.PLOTS), *run), strict=False)
     return [*(f"{name:8}{text}" for name, text in lines), *notes]
 

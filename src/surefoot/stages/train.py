@@ -8,11 +8,12 @@ from surefoot.base.locks import Locks
 from surefoot.data.batch_store import open_store
 from surefoot.params import dvc_yaml
 from surefoot.params.params_yaml import load_params
-from surefoot.run import publish, start_from
+from surefoot.run import start_from
 from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.history import history_csv
 from surefoot.run.pinned_params import pin_by
 from surefoot.run.run_file import write_run_file
+from surefoot.run.start_tracking import Tracking, start_tracking
 from surefoot.run.stopping import parent_check, time_check
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import onnx_export
@@ -34,6 +35,11 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         Pruned: for that reason.
     """
     check_parent = parent_check()  # before the imports, which take seconds
+    with start_tracking() as tracking:
+        _train(tracking, check_parent, judge)
+
+
+def _train(tracking: Tracking, check_parent: Callable[[], None], judge: "Callable[[Record], str | None]") -> None:
     params = load_params(paths.PARAMS)
     terminal.print_lines(f"training {params.train.model.factory}")
     pin_by(params)
@@ -51,9 +57,9 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         onnx_export.export(plan.first_network(), run.network, run.examples)
     store.mark_run(known)
     checks, locks = (check_parent, time_check(params.train.max_minutes)), Locks(store.path / "lock")
-    with tracked_run(run, known, locks) as tracker:
-        with open_chain(plan, store, locks, tracker, checks) as chain:
-            history, incomplete = follow_chain(chain, plan, tracker, judge, note_epochs(run, known, store))
+    with tracked_run(tracking, plan, run, known):
+        with open_chain(plan, store, locks, tracking, checks) as chain:
+            history, incomplete = follow_chain(chain, plan, run, tracking, judge, note_epochs(run, known, store))
             chosen = choose_epoch(params.train.select, history)
             weights = chain.weights(chosen.key, params.train.select.endswith("_average"))
         finished = finished_record(run, history, chosen, weights, incomplete, store)
@@ -61,8 +67,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         write_run_file(plan, finished, chain.segments)
         writing.write_bytes(paths.HISTORY, history_csv(history))
         store.mark_run(finished)
-        tracker.open()  # once more, if MLflow was out of reach
-        publish.publish_training(tracker, finished, store)
+        tracking.finish("publish_training", size=len(weights))
 
 
 def _keep_start(plan: "Plan", store: TrajectoryStore) -> None:

@@ -216,6 +216,11 @@ def bound() -> float:
     return WAITS * float(text if text.isdecimal() else SETTINGS["MLFLOW_HTTP_REQUEST_TIMEOUT"])
 
 
+def longest_call(size: int = 0) -> float:
+    """Seconds that the longest call may take: that which logs a model whose files have so many bytes."""
+    return bound() * (1 + size / BYTES + MODEL_REQUESTS / REQUESTS)
+
+
 def _in_time(what: Callable[[], Result], size: int, into: Path | None, requests: int) -> Result:
     """Run a function in a thread of its own, which is left behind when its time is over: time-outs of sockets know
     neither retries nor dripping answers.

@@ -1,6 +1,7 @@
 """Runs in MLflow as trainings leave them."""
 
 from surefoot.base import locks
+from surefoot.tracking import run_model
 from surefoot.tracking.metric_points import Point
 from surefoot.tracking.tracker import Tracker
 from tests.helpers import description
@@ -22,15 +23,16 @@ def write_run(here, name, lr, accuracy=None, epochs=3, **tags):
             "validation/accuracy": 0.5 + epoch / 10,
             "lr": lr,
         }
-        tracker.add(Point(key, value, epoch, 1_700_000_000.0 + epoch) for key, value in values.items())
+        tracker.add_points(Point(key, value, epoch, 1_700_000_000.0 + epoch) for key, value in values.items())
     if accuracy:
-        tracker.results(
+        run_model.log_results(
+            tracker,
             {
                 "test/accuracy": accuracy,
                 "test_interval/accuracy_low": accuracy - 0.03,
                 "test_interval/accuracy_high": accuracy + 0.02,
                 "test/loss": 0.25,
-            }
+            },
         )
     tracker.end("FINISHED")
     return tracker.run_id

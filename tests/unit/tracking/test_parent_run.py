@@ -135,7 +135,7 @@ def test_no_command_takes_it_for_a_run(tracked, tmp_path):
     for number in (1, 2):
         one = tracker(tracked, number, sweep="lr")
         one.open("RUNNING")
-        one.add([Point("validation/loss", 0.5, 1, 1_700_000_000.0)])
+        one.add_points([Point("validation/loss", 0.5, 1, 1_700_000_000.0)])
         one.end("FINISHED")
     (parent,) = parents(tracked)
     told = "'lr' trained nothing: it is the parent of the runs of lr; name one of those"

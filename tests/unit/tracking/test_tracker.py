@@ -15,7 +15,7 @@ import pytest
 from surefoot.base import locks
 from surefoot.params.params_yaml import load_params
 from surefoot.run import naming
-from surefoot.tracking import mlflow_client, tracker
+from surefoot.tracking import mlflow_client, run_links, run_model, tracker
 from surefoot.tracking.description import param_name
 from surefoot.tracking.metric_points import Point
 from tests.helpers import PARAMS, description
@@ -368,11 +368,11 @@ def test_tags_are_short_and_none_is_empty(tracked):
     said = description(tags={"surefoot.git.left_out": "", "long": "x" * 4000})
     one = tracker.Tracker("identity", said, locks.Locks(tracked / "lock"))
     one.open("RUNNING")
-    one.tag({"surefoot.incomplete": "after 1 of 2 epochs", "more": "y" * 4000})
+    one.set_tags({"surefoot.incomplete": "after 1 of 2 epochs", "more": "y" * 4000})
     (run,) = tracked.runs()
     assert run.data.tags["surefoot.incomplete"] == "after 1 of 2 epochs"
-    one.tag({"surefoot.incomplete": "", "never.there": ""})
-    one.note("z" * 4000)
+    one.set_tags({"surefoot.incomplete": "", "never.there": ""})
+    run_links.describe_run(one, "z" * 4000)
     (run,) = tracked.runs()
     assert not {"surefoot.git.left_out", "surefoot.incomplete", "never.there"} & run.data.tags.keys()
     assert [name for name, value in run.data.tags.items() if len(value) > 250] == ["mlflow.note.content"]
@@ -387,14 +387,14 @@ def test_a_description_that_a_person_wrote_stays(tracked):
     first = some_tracker(tracked)
     first.open()
     for text in ("one\n", "two\n"):
-        first.note(text)
+        run_links.describe_run(first, text)
         note = tracked.runs()[0].data.tags["mlflow.note.content"]
         assert note.startswith(f"{text}\n<!-- written by surefoot")
     tracked.client().set_tag(first.run_id, "mlflow.note.content", note.replace("two", "mine"))
-    first.note("three\n")
+    run_links.describe_run(first, "three\n")
     assert "mine" in tracked.runs()[0].data.tags["mlflow.note.content"]
     tracked.client().set_tag(first.run_id, "mlflow.note.content", "")
-    first.note("three\n")
+    run_links.describe_run(first, "three\n")
     assert "three" in tracked.runs()[0].data.tags["mlflow.note.content"]
 
 
@@ -403,14 +403,14 @@ def test_metrics_are_shown_with_the_model_once(tracked):
     first.open()
     client = tracked.client()
     epochs = [Point("validation/loss", 0.5, epoch, 1_700_000_000.1237) for epoch in (1, 2)]
-    first.add(epochs)
-    first.results({"test/loss": 0.25})
-    first.link(epochs)  # without a model: nothing
+    first.add_points(epochs)
+    run_model.log_results(first, {"test/loss": 0.25})
+    run_model.log_model_metrics(first, epochs)  # without a model: nothing
     model = client.create_logged_model(tracked.runs()[0].info.experiment_id, source_run_id=first.run_id).model_id
     client.set_tag(first.run_id, "surefoot.model_id", model)
     for _ in range(2):
-        first.link(epochs[1:])
-        first.results({"test/loss": 0.25, "test/accuracy": 0.9})
+        run_model.log_model_metrics(first, epochs[1:])
+        run_model.log_results(first, {"test/loss": 0.25, "test/accuracy": 0.9})
     linked = client.get_logged_model(model).metrics
     assert sorted((metric.key, metric.step, metric.value, metric.dataset_name) for metric in linked) == [
         ("test/accuracy", 0, 0.9, "raw.csv"),
@@ -425,7 +425,7 @@ def test_a_model_that_somebody_deleted_holds_nothing_up(tracked, capfd):
     first = some_tracker(tracked)
     first.open()
     tracked.client().set_tag(first.run_id, "surefoot.model_id", "m-gone")
-    first.results({"test/loss": 0.25})
-    first.link([Point("validation/loss", 0.5, 1, 1_700_000_000.0)])
+    run_model.log_results(first, {"test/loss": 0.25})
+    run_model.log_model_metrics(first, [Point("validation/loss", 0.5, 1, 1_700_000_000.0)])
     assert first.run_id, capfd.readouterr()
     assert tracked.runs()[0].data.metrics == {"test/loss": 0.25}
