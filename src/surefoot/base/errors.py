@@ -58,8 +58,10 @@ def run_process(main: Callable[[], None]) -> None:
     collect_from_here()
     terminal.protect()
     try:
+        _fill_standard_streams()
         main()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
         terminal.print_error(*error.args)
         sys.exit(2)
@@ -76,6 +78,13 @@ def run_process(main: Callable[[], None]) -> None:
             raise
         terminal.print_error(line)
         sys.exit(2)
+
+
+def _fill_standard_streams() -> None:
+    """See to it that no file of ours takes the place of standard input or output that was closed."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(lowest)
 
 
 ABORTED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)

@@ -169,9 +169,12 @@ class Chain:
         return network_of(to_bytes(self._trainer.state()), averaged)
 
     def keep_checkpoint(self, identity: str, key: str) -> None:
-        """Keep the state after the segment of this key, if it is stored, until MLflow has its network in a run."""
+        """Keep the state after the segment of this key, if it is stored, until MLflow has its network in a run; not
+        where those that are kept so, as MLflow is out of reach, take too much of the free disk.
+        """
         self._finish_writing()
-        self._store.keep_checkpoint(identity, key)
+        if self._store.checkpoints_size(identity) <= DISK_SHARE * self._store.free_bytes():
+            self._store.keep_checkpoint(identity, key)
 
     def _announce(self, first: Segment) -> None:
         """Say once what is restored, where something is, when `first` is the first segment to be trained."""

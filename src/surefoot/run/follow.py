@@ -87,7 +87,6 @@ def open_chain(
 def follow_chain(
     chain: Chain,
     plan: "Plan",
-    run: RunRecord,
     tracking: Tracking,
     judge: Callable[[Record], str | None],
     note: Callable[[list[Record]], None],
@@ -97,7 +96,6 @@ def follow_chain(
     Args:
         chain: of the plan.
         plan: of the run.
-        run: as it began.
         tracking: of the run.
         judge: looks at each epoch in turn, and gives the reason why the run is pruned after it, or None.
         note: is told the records of all epochs so far, at each.
@@ -116,9 +114,8 @@ def follow_chain(
             history.append(record)
             note(history)
             if train.save_every and len(history) % train.save_every == 0:
-                chain.keep_checkpoint(
-                    run.identity, record.key
-                )  # now: `keep_states` may drop the state before MLflow has it
+                # Now: `keep_states` may drop the state before MLflow has it.
+                chain.keep_checkpoint(plan.identity, record.key)
             tracking.tell("add_epoch", key=record.key)
             if reached.trained:
                 _print_epoch(record, train.epochs)

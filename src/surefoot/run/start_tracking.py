@@ -1,8 +1,8 @@
 """The process that writes a stage's run to MLflow, as the stage sees it.
 
 It is started before anything else, so that MLflow's imports and calls take place beside the stage's own work, and no
-server holds that up. Each message is a line of JSON: what to do (`tracking_process.TOLD`), and what to read of the
-trajectory store, where all that counts is written first.
+server holds that up. Each message is a line of JSON: what to do (`run_writer.TOLD`), and what to read in the trajectory
+store, where all that counts is written first.
 """
 
 import json

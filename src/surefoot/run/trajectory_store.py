@@ -128,6 +128,10 @@ class TrajectoryStore:
         kept = self.kept_checkpoint(identity, key)
         return self._state_in(kept if kept.exists() else self.state_path(key), record)
 
+    def checkpoints_size(self, identity: str) -> int:
+        """The bytes of the states that are kept so for a run."""
+        return sum(about.st_size for _, about in _files(self.path / "checkpoints" / identity, "*.safetensors"))
+
     def kept_checkpoint(self, identity: str, key: str) -> Path:
         """Where a state is kept until MLflow has its network as a run's checkpoint."""
         return self.path / "checkpoints" / identity / f"{key}.safetensors"

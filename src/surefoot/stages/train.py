@@ -59,7 +59,7 @@ def _train(tracking: Tracking, check_parent: Callable[[], None], judge: "Callabl
     checks, locks = (check_parent, time_check(params.train.max_minutes)), Locks(store.path / "lock")
     with tracked_run(tracking, plan, run, known):
         with open_chain(plan, store, locks, tracking, checks) as chain:
-            history, incomplete = follow_chain(chain, plan, run, tracking, judge, note_epochs(run, known, store))
+            history, incomplete = follow_chain(chain, plan, tracking, judge, note_epochs(run, known, store))
             chosen = choose_epoch(params.train.select, history)
             weights = chain.weights(chosen.key, params.train.select.endswith("_average"))
         finished = finished_record(run, history, chosen, weights, incomplete, store)

@@ -32,7 +32,7 @@ _waited_for: set[threading.Thread] = set()
 _connections: list[weakref.ref[HTTPConnection]] = []
 
 EXPERIMENT = "surefoot"
-# A tracking server must not hold training up; a user's own setting is left as it is.
+# A tracking server must not hold a stage up; a user's own setting is left as it is.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -313,8 +313,8 @@ def _hang_up(thread: threading.Thread) -> None:
 def _remember_connections() -> None:
     """Have each connection noted when it is made: no library hands out those that are in use.
 
-    Asking the garbage collector for them would hold every object for a moment, so that another thread, which trains,
-    could fail: Python can't make a tuple longer that somebody else holds.
+    Asking the garbage collector for them would hold every object for a moment, so that another thread could fail:
+    Python can't make a tuple longer that somebody else holds.
     """
     make = HTTPConnection.__init__
 

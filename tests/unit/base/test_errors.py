@@ -136,6 +136,19 @@ def main():
         assert running.wait() == 128 + signal.SIGPIPE
 
 
+def test_closed_standard_streams_are_no_fault_and_no_file_takes_their_place():
+    main = "def main():\n    print('nobody hears')\n    sys.exit(0 if open('/dev/null').fileno() > 2 else 5)"
+    for streams in ("<&- >&- 2>&-", ">&-"):
+        command = f'exec "$0" -c "$1" {streams}'
+        done = subprocess.run(
+            ["sh", "-c", command, sys.executable, f"{PREAMBLE}{main}\nrun_process(main)"],
+            env={**os.environ, "PYTHONPATH": "src"},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), streams
+
+
 def test_a_reader_that_goes_away_before_what_is_held_back_is_written():
     main = "def main():\n    print('first', flush=True)\n    sys.stdin.readline()\n    print('held back')"
     with subprocess.Popen(

@@ -466,6 +466,17 @@ def test_a_small_disk_keeps_fewer_states_and_says_so(tmp_path, monkeypatch):
     assert len(sizes) <= room + 1
 
 
+def test_checkpoints_that_mlflow_does_not_get_leave_room_on_a_small_disk(tmp_path, monkeypatch):
+    store, parts = TrajectoryStore(tmp_path), cut(6)
+    walk(store, parts)
+    size = max(store.state_sizes().values())
+    monkeypatch.setattr(TrajectoryStore, "free_bytes", lambda self: 2.5 * size / DISK_SHARE)
+    with chain(parts, store, make, order) as links:
+        for part in parts:
+            links.keep_checkpoint("run", part.key)
+    assert [store.kept_checkpoint("run", part.key).exists() for part in parts] == 3 * [True] + 3 * [False]
+
+
 def test_a_large_disk_has_nothing_to_say(tmp_path):
     assert walk(tmp_path, cut(2)).said == []
 

@@ -56,6 +56,27 @@ def test_a_record_is_sealed_and_has_one_spelling(store):
     assert store.record_path(KEY).read_bytes() == data
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_checkpoint_outlives_its_state(store, monkeypatch, links):
+    if not links:  # as on some disks
+
+        def refuse(*_):
+            raise PermissionError
+
+        monkeypatch.setattr(os, "link", refuse)
+    store.keep_checkpoint("run", KEY)  # without a state: nothing
+    store.write(record(), STATE)
+    for _ in range(2):
+        store.keep_checkpoint("run", KEY)
+    store.drop_state(KEY)
+    assert store.state_of(KEY) is None
+    assert store.checkpoint_state("run", KEY) == STATE
+    assert store.checkpoints_size("run") == len(STATE)
+    assert names(store) == [f"chain/{KEY}.json", f"checkpoints/run/{KEY}.safetensors"]
+    store.kept_checkpoint("run", KEY).write_bytes(STATE[1:])
+    assert store.checkpoint_state("run", KEY) is None
+
+
 def test_a_state_that_is_dropped_leaves_its_record(store):
     store.write(record(), STATE)
     store.drop_state(KEY)
