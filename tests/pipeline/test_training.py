@@ -14,6 +14,7 @@ from surefoot.base.errors import UserError
 from surefoot.params.section_base import Section
 from surefoot.params.train_section import TrainParams
 from surefoot.serving import mlflow_model
+from surefoot.training.recorded import recorded_trainer
 from tests.helpers import PROJECT
 
 NETWORKS = "tests.unit.training.networks_for_tests"
@@ -402,6 +403,27 @@ def test_a_divergence_is_told_with_epoch_step_lr_and_layer(project, train, messa
     assert "training diverged in epoch " in said
     assert message in said
     assert [run.info.status for run in project.runs()] == ["FAILED"]
+
+
+# --- How steps are taken -------------------------------------------------------------------------
+
+
+def test_it_is_said_once_how_steps_are_taken(project, monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(recorded_trainer, "EAGER_FIRST", 1)
+    change(project, epochs=12)
+    done = project.stage("train")
+    assert done.code == 0, done
+    assert done.out.count("steps: ") == done.out.count("steps: recorded (train.step)") == 1
+    (run,) = project.runs()
+    assert run.data.tags["surefoot.steps"] == "recorded"
+    recorded = outputs()
+    change(project, step="eager")
+    monkeypatch.setenv("SUREFOOT_STORE", str(tmp_path_factory.mktemp("elsewhere") / "store"))
+    done = project.stage("train")
+    assert done.code == 0, done
+    assert "steps: " not in done.out
+    assert outputs() == recorded
+    assert len(project.runs()) == 1
 
 
 # --- A budget of minutes -------------------------------------------------------------------------

@@ -186,6 +186,10 @@ class TrainParams(Section):
 
     On the CPU it needs numerics: native.
     """
+    step: Literal["auto", "eager"] = "auto"
+    """How steps are taken: `auto`: most of them without Python, as one was recorded, where that gives the same bits;
+    `eager`: all by Python. Changes no result.
+    """
     average: AverageParams = Field(default_factory=AverageParams)
     early_stopping: EarlyStoppingParams = Field(default_factory=EarlyStoppingParams)
     max_steps: int | None = Field(default=None, gt=0)

@@ -23,6 +23,7 @@ from surefoot.run.trajectory_store import Record, TrajectoryStore
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches, Progress, Trainer
 from surefoot.training.network import network_of, to_bytes
+from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 
 # The share of the free disk that the states of one run may take.
 DISK_SHARE = 0.1
@@ -53,6 +54,7 @@ class Chain:
         check: called before each segment is trained; raises to stop.
         watch: sees the minibatches of a segment go by, for a progress bar.
         say: is told what the user should know.
+        note_way: is told how steps are taken, once it is known, and when that changes.
     """
 
     def __init__(
@@ -69,12 +71,15 @@ class Chain:
         check: Callable[[], None] = lambda: None,
         watch: Callable[[Batches, Segment], Batches] = lambda batches, segment: batches,
         say: Callable[[str], None] = lambda text: None,
+        note_way: Callable[[str], None] = lambda way: None,
     ) -> None:
         self.segments: list[Segment] = []  # those that are planned
         self.steps_trained = 0
         self._next_segments, self._epochs, self._ends = next_segments, epochs, ends
         self._store, self._make, self._order = store, make, order
         self._keep_states, self._lock, self._check, self._watch, self._say = keep_states, lock, check, watch, say
+        self._note_way = note_way
+        self._way: str | None = None
         self._trainer: Trainer | None = None
         self._at = -1  # the trainer stands at the end of this segment; -1: at the start
         self._bests: dict[str, Record] = {}  # by loss
@@ -218,6 +223,9 @@ class Chain:
             self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
             progress, metrics, seconds = self._take_steps(trainer, segment, before)
             self._trainer, self._at = trainer, index
+            if isinstance(trainer, RecordedTrainer) and trainer.way and trainer.way != self._way:
+                self._way = trainer.way
+                self._note_way(self._way)
             self.steps_trained += len(segment.values)
             state = to_bytes(trainer.state())
             record = Record(

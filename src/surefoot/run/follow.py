@@ -69,9 +69,12 @@ def open_chain(
         bar: Batches = terminal.progress_bar(minibatches, name=name, total=total, unit="batch", leave=False)
         return bar
 
-    return plan.chain(
-        store, keep_states=train.keep_states, lock=lock, check=check, watch=watch, say=terminal.print_lines
-    )
+    def note_way(way: str) -> None:
+        tracker.tag({tag_names.STEPS: way})
+        terminal.print_lines(f"steps: {way} (train.step)")
+
+    hooks = {"lock": lock, "check": check, "watch": watch, "say": terminal.print_lines, "note_way": note_way}
+    return plan.chain(store, keep_states=train.keep_states, **hooks)
 
 
 def follow_chain(

@@ -232,6 +232,7 @@ def test_where_the_data_came_from_does_not_count(batched):
         "checkpoint_every: 2",
         "checkpoint_every: 1000",
         "keep_states: 1",
+        "step: eager",
     ],
 )
 def test_what_changes_no_state_does_not_count(batched, text):

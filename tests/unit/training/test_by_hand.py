@@ -12,6 +12,7 @@ from surefoot.base import code_digests
 from surefoot.base.errors import UserError
 from surefoot.run.plan.planning import plan_run
 from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.training.recorded import recorded_trainer
 from tests.helpers import PROJECT
 from tests.unit.training import by_hand
 from tests.unit.training.by_hand import OPTIMIZERS, SETTINGS, compare, data, ours, params, with_optimizer
@@ -21,6 +22,7 @@ from tests.unit.training.by_hand import OPTIMIZERS, SETTINGS, compare, data, our
 def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
+        patch.setattr(recorded_trainer, "EAGER_FIRST", 1)  # of a few steps most are recorded ones
         # The source doesn't change meanwhile.
         patch.setattr(code_digests, "module_digest", cache(code_digests.module_digest))
         yield

@@ -16,6 +16,7 @@ from surefoot.training.loop import Trainer
 from surefoot.training.objective import Objective
 from surefoot.training.optimizer import make_optimizer
 from surefoot.training.preflight import OWN, load_start_weights
+from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.schedule import Schedule
 from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
@@ -51,7 +52,8 @@ class Builder:
             assert inputs.start
             load_start_weights(model, inputs.weights, str(inputs.start.note.name))
         optimizer = self._optimizer(model)
-        return Trainer(
+        kind = RecordedTrainer if train.step == "auto" else Trainer
+        return kind(
             model,
             optimizer,
             inputs.training,

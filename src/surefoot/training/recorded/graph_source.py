@@ -1,0 +1,116 @@
+"""The operations of a step, written down as a program for torch's executor."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from surefoot.training.recorded.tape import Name, Operation
+
+INDENT = "        "
+
+
+class Unrecordable(Exception):
+    """A step can't be taken by the executor; the text says why."""
+
+
+class Number(str):
+    """A number that isn't the same in each step, as the program calls it."""
+
+    __slots__ = ()
+
+
+def steps_source(
+    operations: Sequence[Operation], fixed: Sequence[Name], reads: Sequence[Name], sizes: Sequence[int], draws: bool
+) -> str:
+    """A function `steps` that takes one step after the other.
+
+    It is given the tensors `fixed`; the rows `xs` and `ys`, and which of them the steps take, `rows`; `numbers` and
+    `seeds` of each step. It returns what the steps read, one after the other.
+
+    Args:
+        operations: of a step.
+        fixed: the tensors that outlive a step; `x0`, `y0` and so on take the rows of its minibatches.
+        reads: what is read of a step.
+        sizes: rows of each of its minibatches.
+        draws: whether it draws random numbers.
+
+    Raises:
+        Unrecordable: an operation can't be written down.
+    """
+    lines = [
+        f"def steps({''.join(f'{name}: Tensor, ' for name in fixed)}xs: Tensor, ys: Tensor, rows: Tensor,"
+        " numbers: List[List[float]], seeds: List[int]):",
+        "    found: List[float] = []",
+        "    at = 0",
+        "    for number, seed in zip(numbers, seeds):",
+    ]
+    if draws:
+        lines.append(f"{INDENT}torch.manual_seed(seed)")
+    for part, size in enumerate(sizes):
+        lines += [
+            f"{INDENT}here = torch.narrow(rows, 0, at, {size})",
+            f"{INDENT}torch.index_select(xs, 0, here, out=x{part})",
+            f"{INDENT}torch.index_select(ys, 0, here, out=y{part})",
+            f"{INDENT}at += {size}",
+        ]
+    lines += [INDENT + line for operation in operations for line in _lines(operation)]
+    lines.append(f"{INDENT}found.extend([{', '.join(f'float({name}.item())' for name in reads)}])")
+    lines.append("    return found")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(operation: Operation) -> Iterator[str]:
+    name = operation.function._schema.name
+    space, _, base = name.partition("::")
+    keywords = operation.keywords.items()
+    if base.startswith("_foreach_") and base.endswith("_"):
+        # One by one: the executor drops what changes a list, as it sees no use of it.
+        for place in range(len(operation.arguments[0])):
+            given = [_at(value, place) for value in operation.arguments]
+            given += [f"{key}={_at(value, place)}" for key, value in keywords]
+            yield f"torch.ops.aten.{base.removeprefix('_foreach_')}({', '.join(given)})"
+        return
+    if any(_changes_list(argument) for argument in operation.function._schema.arguments):
+        raise Unrecordable(f"{name} changes a list of tensors at once")
+    given = [_text(value) for value in operation.arguments] + [f"{key}={_text(value)}" for key, value in keywords]
+    call = f"torch.ops.{space}.{base}({', '.join(given)})"
+    new = [result for result in operation.results if result and not _is_argument(result, operation)]
+    if operation.gives_list:
+        yield f"several = {call}"
+        for place, result in enumerate(operation.results):
+            yield f"{result} = several[{place}]"
+    elif new:
+        yield f"{', '.join(result or '_' for result in operation.results)} = {call}"
+    else:
+        yield call
+
+
+def _is_argument(name: Name, operation: Operation) -> bool:
+    return name in operation.arguments or name in operation.keywords.values()
+
+
+def _changes_list(argument: Any) -> bool:
+    return (
+        argument.alias_info is not None and argument.alias_info.is_write and isinstance(argument.type, torch.ListType)
+    )
+
+
+def _at(value: Any, place: int) -> str:
+    return _text(value[place] if isinstance(value, tuple) else value)
+
+
+def _text(value: Any) -> str:
+    """A value as TorchScript has it."""
+    if isinstance(value, Name | Number):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    if isinstance(value, torch.device):
+        return f'torch.device("{value}")'
+    if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.layout | torch.memory_format):
+        return repr(value)
+    raise Unrecordable(f"an operation is given a {type(value).__name__}")

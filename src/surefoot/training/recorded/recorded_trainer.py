@@ -1,0 +1,277 @@
+"""A trainer that takes most of its steps without Python."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surefoot.training.loop import Batches, Progress, Trainer
+from surefoot.training.network import device_of
+from surefoot.training.recorded.graph_source import Unrecordable
+from surefoot.training.recorded.optimizer_numbers import Numbers, all_numbers, knows_count
+from surefoot.training.recorded.program import Program, compile_program, executor_fault, restore, same_bits
+from surefoot.training.recorded.python_state import PythonState, own_hooks
+from surefoot.training.recorded.stretch import Order, Stretch, run_stretch
+from surefoot.training.recorded.tape import Recording, Tape, record
+
+# So many steps of a kind are taken before one is recorded, which takes about their time: there may not be many more.
+EAGER_FIRST = 20
+# What steps read is looked at after so many, or so many seconds: then a value that isn't finite is found, the progress
+# bar moves, and a signal is heard.
+AT_ONCE = 256
+SECONDS_AT_ONCE = 0.2
+CHECKED = 2  # steps of a program that are also taken eagerly, and compared
+TRIES = 3  # programs of a kind that turn out to be wrong before it is given up
+
+# What a progress bar is shown for a minibatch that Python doesn't see.
+NOTHING = torch.empty(0), torch.empty(0)
+
+
+@dataclass
+class _Kind:
+    """Steps that consist of the same operations, and how they are taken."""
+
+    sizes: tuple[int, ...]  # rows of each minibatch
+    reason: str | None = None  # why all are taken eagerly
+    taken: int = 0
+    tries: int = 0
+    watched: bool = False  # whether what the network keeps in Python was seen not to change
+    recordings: list[tuple[Recording, Numbers]] = field(default_factory=list)
+    program: Program | None = None
+    checked: int = 0  # steps of the program
+    values: Sequence[float] = ()  # that were scheduled for the first of these
+    varied: set[int] = field(default_factory=set)  # those of them that were seen to change
+    at_once: int = 1  # steps that the program takes in one go
+
+    def forget(self) -> None:
+        """Begin anew with recording."""
+        self.recordings, self.program, self.checked, self.values = [], None, 0, ()
+        self.varied.clear()
+
+    def took(self, steps: int, start: float) -> None:
+        """Note that steps were taken by the program from `start` on (`time.perf_counter`) until now."""
+        self.at_once = max(1, min(AT_ONCE, int(SECONDS_AT_ONCE * steps / (time.perf_counter() - start))))
+
+    def new_values(self, row: Sequence[float]) -> set[int]:
+        """Which scheduled values change for the first time since the program was made."""
+        return {place for place, value in enumerate(row) if value != self.values[place]} - self.varied
+
+
+@dataclass
+class RecordedTrainer(Trainer):
+    """A trainer that records a step, and takes those like it by torch's executor, where that gives the same bits."""
+
+    def __post_init__(self) -> None:
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
+
+    @property
+    def way(self) -> str | None:
+        """How most steps are taken now; None while that isn't known."""
+        known = [kind for kind in self._kinds.values() if kind.reason or kind.checked >= CHECKED]
+        if not known:
+            return None
+        reason = max(known, key=lambda kind: kind.taken).reason
+        return f"eager: {reason}" if reason else "recorded"
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go to a state. Its tensors may be new ones, so what was recorded is forgotten."""
+        super().load(state)
+        for kind in self._kinds.values():
+            kind.forget()
+
+    def train(
+        self,
+        order: Order,
+        scheduled: Iterable[Sequence[float]],
+        before: Progress,
+        steps_before: int,
+        epoch: int = 1,
+        watch: Callable[[Batches], Batches] = lambda batches: batches,
+    ) -> Progress:
+        """As `Trainer.train`; `watch` may see `NOTHING` in place of a minibatch."""
+        values, size = list(scheduled), self.rows_per_step
+        steps, full = -(-len(order) // size), len(order) // size
+        if len(values) != steps:
+            return super().train(order, values, before, steps_before, epoch, watch)
+        # An optimizer may leave out what is multiplied by 0.
+        zeros = [tuple(value == 0 for value in row) for row in values]
+        tick, progress, at = _Ticker(watch), before, 0
+        while at < steps:
+            kind = self._kind(min(size, len(order) - at * size), zeros[at], epoch)
+            end = min(full if at < full else steps, at + self._how_many(kind, values, at))
+            end = next((later for later in range(at, end) if zeros[later] != zeros[at]), end)
+            stretch = Stretch(order[at * size : end * size], values[at:end], progress, steps_before + at, epoch)
+            progress = self._take(kind, stretch, tick)
+            kind.taken += end - at
+            at = end
+        tick.close()
+        return progress
+
+    def _kind(self, rows: int, zeros: tuple[bool, ...], epoch: int) -> _Kind:
+        """The kind of a step on so many rows."""
+        averaged = self.average is not None and self.average.each_step and epoch >= self.average.start
+        key = rows, zeros, averaged
+        if key not in self._kinds:
+            sizes = tuple(min(self.batch_size, rows - first) for first in range(0, rows, self.batch_size))
+            self._kinds[key] = _Kind(sizes, reason=self._refused())
+        return self._kinds[key]
+
+    def _refused(self) -> str | None:
+        """Why no step can be recorded, as far as it is known before."""
+        device = device_of(self.model).type
+        if device != "cpu":
+            return f"recorded steps are for the CPU, not {device}"
+        if fault := executor_fault():
+            return fault
+        hooks = next(iter(own_hooks(self.model)), None)
+        return hooks and f"a hook of {hooks} would not be called"
+
+    def _how_many(self, kind: _Kind, values: Sequence[Sequence[float]], at: int) -> int:
+        """How many steps from `at` are taken in one go, if all are of this kind."""
+        if kind.reason:
+            return len(values)
+        if kind.taken < EAGER_FIRST:
+            return EAGER_FIRST - kind.taken
+        if kind.checked < CHECKED:
+            return 1
+        rows = enumerate(values[at : at + kind.at_once])
+        return max(1, next((step for step, row in rows if kind.new_values(row)), kind.at_once))
+
+    def _take(self, kind: _Kind, stretch: Stretch, tick: "_Ticker") -> Progress:
+        """Take the steps of a stretch, in the way that their kind is taken."""
+        if kind.reason or kind.taken < EAGER_FIRST:
+            return self._take_eagerly(stretch, tick)
+        if not kind.watched:
+            return self._look_at_python(kind, stretch, tick)
+        if kind.program is None:
+            self._record(kind, stretch)
+            return self._take_eagerly(stretch, tick)
+        if kind.checked < CHECKED or kind.new_values(stretch.scheduled[0]):
+            return self._check(kind, kind.program, stretch, tick)
+        return self._run(kind, kind.program, stretch, tick)
+
+    def _take_eagerly(self, stretch: Stretch, watch: Callable[[Batches], Batches]) -> Progress:
+        return super().train(
+            stretch.order, stretch.scheduled, stretch.before, stretch.steps_before, stretch.epoch, watch
+        )
+
+    def _look_at_python(self, kind: _Kind, stretch: Stretch, tick: "_Ticker") -> Progress:
+        """Take a step, and see whether it changes what the network, its loss or the optimizer keep in Python."""
+        roots = self.model, self.objective.loss, {"optimizer": list(self.optimizer.state.values())}
+        kind.watched = True
+        before = PythonState(*roots)
+        progress = self._take_eagerly(stretch, tick)
+        changed = before.changed(PythonState(*roots))
+        if before.too_much:
+            kind.reason = "the network keeps more in Python than can be looked at"
+        elif changed:
+            kind.reason = f"a step changes {changed}"
+        return progress
+
+    def _record(self, kind: _Kind, stretch: Stretch) -> None:
+        """Record a step, and undo it; make the program of two recordings."""
+        shares: list[float] = []
+
+        def take_step(tape: Tape) -> None:
+            def share(targets: Sequence[Tensor]) -> Sequence[float]:
+                with tape.paused():  # they are known for each step, and come in as its numbers
+                    shares[:] = self.objective.share(targets)
+                return shares
+
+            plain = Trainer(**{each.name: getattr(self, each.name) for each in fields(Trainer)})
+            plain.objective = replace(self.objective, share=share)
+            plain.train(
+                stretch.order, stretch.scheduled, stretch.before, stretch.steps_before, stretch.epoch, tape.inputs
+            )
+
+        with _optimizer_kept(self.optimizer):
+            recording = record(take_step, knows_count(self.optimizer))
+        restore(recording.outside.values(), recording.before.values())
+        if recording.reason or len(recording.counts) > 1:
+            kind.reason = recording.reason or "the optimizer has taken another number of steps for some weights"
+            return
+        count = next(iter(recording.counts), None)
+        numbers = all_numbers(self.optimizer.param_groups, count, shares, sum(kind.sizes))
+        kind.recordings.append((recording, numbers))
+        if len(kind.recordings) == 2:
+            try:
+                kind.program = compile_program(kind.recordings[0], kind.recordings[1], kind.sizes)
+            except Unrecordable as error:
+                kind.reason = str(error)
+            kind.recordings, kind.values = [], stretch.scheduled[0]
+
+    def _check(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
+        """Take a step by a program, then, from the same state, eagerly: that counts."""
+        before, mine, why = program.values(), None, "its program gives other bits"
+        start = time.perf_counter()
+        try:
+            mine = run_stretch(self, program, kind.sizes, stretch)
+            kind.took(1, start)
+        except RuntimeError as error:
+            why = f"torch's executor fails: {error}"
+        after, drawn = program.values(), torch.get_rng_state()
+        program.restore(before)
+        progress = self._take_eagerly(stretch, tick)
+        if mine == progress and all(map(same_bits, after, program.state)) and same_bits(drawn, torch.get_rng_state()):
+            kind.varied |= kind.new_values(stretch.scheduled[0])
+            kind.checked += 1
+        else:
+            kind.forget()
+            kind.tries += 1
+            if kind.tries >= TRIES:
+                kind.reason = why
+        return progress
+
+    def _run(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
+        """Take steps by a program; where something isn't finite, or fails, all of them eagerly, which says what."""
+        start, steps = time.perf_counter(), len(stretch.scheduled)
+        before = program.values()
+        try:
+            progress = run_stretch(self, program, kind.sizes, stretch)
+        except RuntimeError:
+            progress = None
+        if progress is None:
+            program.restore(before)
+            return self._take_eagerly(stretch, tick)
+        for _ in tick([NOTHING] * (len(kind.sizes) * steps)):
+            pass
+        kind.took(steps, start)
+        return progress
+
+
+@contextmanager
+def _optimizer_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Takes away what a step adds to an optimizer's state: the first gradient of a weight does."""
+    before = {parameter: dict(values) for parameter, values in optimizer.state.items()}
+    yield
+    for parameter, values in list(optimizer.state.items()):
+        if parameter not in before:
+            del optimizer.state[parameter]
+        elif values.keys() != before[parameter].keys():
+            values.clear()
+            values.update(before[parameter])
+
+
+class _Ticker:
+    """Lets a watcher see what goes by."""
+
+    def __init__(self, watch: Callable[[Batches], Batches]) -> None:
+        self._passing: deque[Any] = deque()
+        self._seen = iter(watch(iter(self._passing.popleft, None)))
+
+    def __call__(self, batches: Batches) -> Batches:
+        for batch in batches:
+            self._passing.append(batch)
+            next(self._seen)
+            yield batch
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._passing.append(None)
+        for _ in self._seen:
+            pass
