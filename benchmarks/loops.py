@@ -1,4 +1,4 @@
-"""The contenders: four ways to train one network on the same rows. Importing this imports torch: pin numerics first."""
+"""The contenders: ways to train one network on the same rows. Importing this imports torch: pin numerics first."""
 
 import logging
 import tempfile
@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks import peers
 from benchmarks.workload import Workload
 from surefoot.data.batch_store import open_store
 from surefoot.data.order import RowOrder
@@ -22,6 +24,7 @@ from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.network import build
+from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 
 SEED = 0
 LR = 0.01
@@ -39,6 +42,7 @@ class Training:
     batch_size: int
     epochs: int
     scratch: Path
+    held: Any = None  # what a contender makes once
 
 
 def prepare(contender: str, workload: Workload, directory: Path) -> Training:
@@ -46,7 +50,7 @@ def prepare(contender: str, workload: Workload, directory: Path) -> Training:
 
     Ours reads memory-mapped rows, as it does in the pipeline, the others rows in memory.
     """
-    if contender in ("ours", "kept"):
+    if contender in OURS:
         split = open_store(directory).train
         inputs, targets = split.inputs, split.targets
     else:
@@ -112,14 +116,27 @@ def bare(training: Training) -> None:
 
 
 def ours(training: Training) -> None:
-    """What the stage `train` does in an epoch, without the validation and without keeping the chain."""
-    trainer, steps = _trainer(training), -(-len(training.targets) // training.batch_size)
+    """What the stage `train` does in an epoch, without the validation and without keeping the chain; steps are
+    recorded, in the round that warms up.
+    """
+    _train(training, RecordedTrainer)
+
+
+def eager(training: Training) -> None:
+    """The same with `train.step: eager`."""
+    _train(training, Trainer)
+
+
+def _train(training: Training, kind: type[Trainer]) -> None:
+    if not training.held:
+        training.held = _trainer(training, kind)
+    steps = -(-len(training.targets) // training.batch_size)
     for epoch in range(training.epochs):
-        trainer.train(_order(training, epoch), [[LR]] * steps, Progress(), epoch * steps)
+        training.held.train(_order(training, epoch), [[LR]] * steps, Progress(), epoch * steps)
 
 
 def kept(training: Training) -> None:
-    """The same through a chain in an empty store: a state and a record for each epoch, and the validation of a few
+    """Eager steps through a chain in an empty store: a state and a record for each epoch, and the validation of a few
     rows.
     """
     steps = -(-len(training.targets) // training.batch_size)
@@ -130,7 +147,7 @@ def kept(training: Training) -> None:
             next_segments,
             training.epochs,
             TrajectoryStore(Path(path)),
-            lambda: _trainer(training),
+            lambda: _trainer(training, Trainer),
             lambda epoch: _order(training, epoch),
         ) as chain,
     ):
@@ -138,14 +155,14 @@ def kept(training: Training) -> None:
             pass
 
 
-def _trainer(training: Training) -> Trainer:
+def _trainer(training: Training, kind: type[Trainer]) -> Trainer:
     few = Rows(training.inputs[:10], training.targets[:10])
     optimizer = {
         name: value
         for name, value in training.optimizer.defaults.items()
         if name in ("momentum", "nesterov", "dampening", "weight_decay")
     }
-    return Trainer(
+    return kind(
         training.model,
         torch.optim.SGD(training.model.parameters(), lr=0.0, **optimizer),
         Rows(training.inputs, training.targets),
@@ -163,6 +180,11 @@ CONTENDERS: dict[str, Callable[[Training], None]] = {
     "tutorial": tutorial,
     "lightning": lightning,
     "bare": bare,
+    "eager": eager,
     "ours": ours,
     "kept": kept,
+    "compiled": peers.compiled,
+    "jax": peers.jax_scan,
+    "products": peers.products,
 }
+OURS = ("eager", "ours", "kept")

@@ -49,8 +49,11 @@ def write_data(workload: Workload, directory: Path) -> None:
     )
 
 
-def time_loops(workload: Workload, directory: Path, contenders: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds an epoch of each contender in each round, one after another, after a round to warm up.
+def time_loops(
+    workload: Workload, directory: Path, contenders: list[str], rounds: int, clock: str = "perf_counter"
+) -> dict[str, list[float]]:
+    """Seconds an epoch of each contender in each round, by a clock of `time`: one after another, after a round to warm
+    up.
 
     None are left of one that isn't installed.
     """
@@ -63,15 +66,16 @@ def time_loops(workload: Workload, directory: Path, contenders: list[str], round
     for number in range(rounds + 1):
         for name, training in list(trainings.items()):
             # Only ours promises determinism, so only ours pays for it.
-            torch.set_deterministic_debug_mode("error" if name in ("ours", "kept") else "default")
-            start = time.perf_counter()
+            torch.set_deterministic_debug_mode("error" if name in loops.OURS else "default")
+            now = getattr(time, clock)
+            start = now()
             try:
                 loops.CONTENDERS[name](training)
             except ImportError:
                 del trainings[name]
                 continue
             if number:
-                seconds[name].append((time.perf_counter() - start) / workload.epochs)
+                seconds[name].append((now() - start) / workload.epochs)
     return seconds
 
 
