@@ -23,6 +23,7 @@ from torch import nn
 from networks.cnn import cnn
 from networks.mlp import mlp
 from networks.sequence import sequence
+from networks.table import table
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.numerics import seed_step
@@ -47,6 +48,7 @@ def _rows(make_inputs: Callable[[torch.Generator], torch.Tensor], numbers: bool 
 FLAT = _rows(lambda generator: torch.randn(ROWS, 6, generator=generator))
 IMAGES = _rows(lambda generator: torch.randn(ROWS, 2, 8, 8, generator=generator))
 WORDS = _rows(lambda generator: torch.randint(20, (ROWS, 5), generator=generator))
+CODED = _rows(lambda generator: torch.randint(5, (ROWS, 4), generator=generator).float())
 NUMBERS = _rows(lambda generator: torch.randn(ROWS, 6, generator=generator), numbers=True)
 POSITIVE = Rows(NUMBERS.inputs, NUMBERS.targets.abs())
 TWO = Rows(FLAT.inputs, (FLAT.targets % 2).float())
@@ -114,6 +116,15 @@ def attention():
     return Words(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True))
 
 
+def coded_table():
+    features = [
+        {"first": 0, "width": 2},
+        {"first": 2, "width": 1, "encode": "codes", "values": [*"abcd"]},
+        {"first": 3, "width": 1},
+    ]
+    return table((4,), 3, {"features": features}, dropout=0.1)
+
+
 def frozen():
     network = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
     network[0].weight.requires_grad_(False)
@@ -124,6 +135,12 @@ def frozen():
 def noisy(self, inputs):
     drawn = 0.1 * torch.randn_like(inputs) + torch.rand(6)
     return self.linear(inputs * self.scale + drawn + torch.arange(6) / 6)
+
+
+def makes_tensors(self, inputs):
+    total = torch.tensor(0.5)
+    total += self.linear(inputs * torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0, 3.0])).mean()
+    return self.linear(inputs[:, [5, 4, 3, 2, 1, 0]]) + total
 
 
 def counts(self, inputs):
@@ -301,7 +318,9 @@ NETWORKS = {
     "tied": Case(Tied, WORDS),
     "frozen": Case(frozen),
     "embedding": Case(Words, WORDS),
+    "table": Case(coded_table, CODED),
     "random numbers": Case(own(noisy, scale=lambda: torch.linspace(0, 1, 6))),
+    "makes tensors": Case(own(lambda self, inputs: self.linear(inputs[:, [5, 4, 3, 2, 1, 0]]) * torch.tensor(0.5))),
     "writes to a buffer": Case(with_buffer(writes_to_a_buffer)),
 }
 OPTIMIZERS = {
@@ -373,11 +392,15 @@ OPTIONS = {
 }
 LOSSES = {
     **{name: Case(NETWORKS["mlp"].make, loss=name) for name in ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")},
-    **{name: Case(lambda: mlp((6,), 1, [5]), TWO, loss=name) for name in ("BCEWithLogitsLoss", "SoftMarginLoss")},
+    **{
+        name: Case(lambda: mlp((6,), 1, [5]), TWO, loss=name)
+        for name in ("BCEWithLogitsLoss", "SoftMarginLoss", "HingeEmbeddingLoss", "MultiLabelSoftMarginLoss")
+    },
     **{
         name: Case(lambda: mlp((6,), 1, [5]), NUMBERS, loss=name)
         for name in ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
     },
+    "BCELoss": Case(lambda: nn.Sequential(mlp((6,), 1, [5]), nn.Sigmoid()), TWO, loss="BCELoss"),
     "PoissonNLLLoss": Case(lambda: mlp((6,), 1, [5]), POSITIVE, loss="PoissonNLLLoss"),
     "sum": Case(
         lambda: mlp((6,), 1, [5]),
@@ -403,6 +426,7 @@ EAGER = {
     "random numbers of Python": (Case(own(draws_in_python)), "Python's random numbers"),
     "keeps a tensor": (Case(own(keeps_what_was, last=0.0)), "a step changes Own.last"),
     "rebinds a buffer": (Case(with_buffer(rebinds_a_buffer)), "a step changes Own._buffers['seen']"),
+    "changes what it makes": (Case(own(makes_tensors)), "a tensor of shape [] is another one in each step"),
     "checkpoint": (Case(own(checkpointed)), ""),
     "radam": (Case(NETWORKS["mlp"].make, optimizer="RAdam", arguments={}), "reads a value of a tensor in Python"),
     "nadam": (Case(NETWORKS["mlp"].make, optimizer="NAdam", arguments={}), "reads a value of a tensor in Python"),

@@ -118,13 +118,13 @@ def compile_program(
     """
     used: list[tuple[str, int]] = []
     operations = _merged(first, second, used)
-    recording = second[0]
-    state = {name: tensor.detach() for name, tensor in recording.outside.items()}
+    recording, changed = second[0], _changed(operations)
+    made = _made_anew(first[0], recording, changed)
+    state = {name: tensor.detach() for name, tensor in recording.outside.items() if name not in made}
     # Rows are gathered into one place again and again, which stays in the processor's cache.
     places = {name: torch.empty_like(tensor) for name, tensor in recording.inputs.items()}
-    changed = {name for operation in operations for name in _changed_by(operation)}
     ones = {name: tensor for name, tensor in recording.ones.items() if name not in changed}
-    fixed, rest = {**state, **ones, **places}, list[Operation]()
+    fixed, rest = {**state, **made, **ones, **places}, list[Operation]()
     for operation in operations:
         views = _views_of(operation, fixed)
         fixed |= views
@@ -157,9 +157,6 @@ def _merged(
     one, other = first[0], second[0]
     if _outline(one) != _outline(other):
         raise Unrecordable("two steps differ in their operations")
-    for name, tensor in other.outside.items():
-        if one.outside[name] is not tensor:
-            raise Unrecordable(f"a tensor of shape {list(tensor.shape)} is made anew for each step, not by operations")
     merged = []
     for place, (earlier, later) in enumerate(zip(one.operations, other.operations, strict=True)):
         # Of the loss the shares of minibatches are known, of the update the optimizer's numbers.
@@ -204,17 +201,36 @@ class _Merge:
         return other
 
 
-def _changed_by(operation: Operation) -> set[Name]:
-    """The tensors that an operation writes to."""
-    given = dict(zip((each.name for each in operation.function._schema.arguments), operation.arguments, strict=False))
-    given |= operation.keywords
-    return _names_in(
-        *(
-            given[each.name]
-            for each in operation.function._schema.arguments
-            if each.alias_info is not None and each.alias_info.is_write and each.name in given
-        )
-    )
+def _made_anew(first: Recording, second: Recording, changed: set[Name]) -> dict[Name, Tensor]:
+    """Tensors that Python makes anew in each step, of the same numbers: the indices in `inputs[:, [0, 2]]`."""
+    made = {}
+    for name, tensor in second.outside.items():
+        if first.outside[name] is tensor:
+            continue
+        values = first.before[name], second.before[name]
+        alike = values[0].dtype == values[1].dtype and values[0].shape == values[1].shape and same_bits(*values)
+        if not alike or name in changed:
+            raise Unrecordable(f"a tensor of shape {list(tensor.shape)} is another one in each step, not by operations")
+        made[name] = values[1]
+    return made
+
+
+def _changed(operations: Sequence[Operation]) -> set[Name]:
+    """The tensors that are written to, by themselves or through a view of them."""
+    seen_in: dict[Name, Name] = {}  # what a view is of
+    changed: set[Name] = set()
+    for operation in operations:
+        if operation.function.is_view:
+            viewed = operation.arguments[0]
+            seen_in |= {result: viewed for result in operation.results if result and result != viewed}
+        arguments = operation.function._schema.arguments
+        given = dict(zip((each.name for each in arguments), operation.arguments, strict=False)) | operation.keywords
+        written = [each.name for each in arguments if each.alias_info is not None and each.alias_info.is_write]
+        todo = [*_names_in(*(given[name] for name in written if name in given))]
+        while todo:
+            changed.add(name := todo.pop())
+            todo += [seen_in[name]] if name in seen_in and seen_in[name] not in changed else []
+    return changed
 
 
 def _names(operation: Operation) -> set[Name]:
