@@ -218,6 +218,30 @@ def with_buffer(forward):
     return make
 
 
+def counts_in_a_hook_of_a_weight():
+    network, calls = mlp((6,), 3, [5]), [0]
+
+    def thaw_later(gradient):
+        calls[0] += 1
+        return gradient * (0.0 if calls[0] < 20 else 1.0)
+
+    network[1].weight.register_hook(thaw_later)
+    return network
+
+
+def counts_on_a_weight(self, inputs):
+    self.linear.weight.calls = getattr(self.linear.weight, "calls", 0) + 1
+    return self.linear(inputs) * (1.0 if self.linear.weight.calls < 20 else 0.5)
+
+
+def draws_from_its_own(self, inputs):
+    return self.linear(inputs + torch.randn(inputs.shape, generator=self.generator))
+
+
+def turns_a_weight(self, inputs):
+    return self.linear(inputs @ self.mix.detach().t_())
+
+
 def hooked():
     network = mlp((6,), 3, [5])
     network[1].register_forward_hook(lambda module, inputs, outputs: outputs * 2)
@@ -421,6 +445,10 @@ EAGER = {
     "counter": (Case(own(counts, calls=0)), "a step changes Own.calls"),
     "counter in a list": (Case(own(counts_in_a_list, calls=lambda: [0])), "a step changes Own.calls[0]"),
     "counter in a module": (Case(own(counts_in_the_module)), "CALLS[0]"),
+    "counter of a weight's hook": (Case(counts_in_a_hook_of_a_weight), "calls[0]"),
+    "counter on a weight": (Case(own(counts_on_a_weight)), "['weight'].calls"),
+    "generator of its own": (Case(own(draws_from_its_own, generator=torch.Generator)), "a step changes Own.generator"),
+    "turned in place": (Case(own(turns_a_weight, mix=lambda: nn.Parameter(torch.rand(6, 6)))), "(aten::t_)"),
     "sparse": (Case(lambda: Words(sparse=True), WORDS, arguments={}), "sparse"),
     "hook": (Case(hooked), "a hook of 1 would not be called"),
     "random numbers of Python": (Case(own(draws_in_python)), "Python's random numbers"),

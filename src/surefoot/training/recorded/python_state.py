@@ -2,6 +2,7 @@
 Python.
 """
 
+import hashlib
 import random
 import sys
 from collections import deque
@@ -12,13 +13,14 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 MOST = 200_000  # things that are looked at
-SMALL = 1 << 20  # bytes of an array whose values are looked at
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 class PythonState:
@@ -57,9 +59,11 @@ class PythonState:
 def _as_it_is(value: Any) -> Any:
     """What tells a thing from itself later, but for its parts."""
     if isinstance(value, np.ndarray):
-        return value.tobytes() if value.nbytes <= SMALL else id(value)
+        return hashlib.sha256(value.tobytes()).digest()
     if isinstance(value, np.random.Generator):
         return repr(value.bit_generator.state)
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy().tobytes()
     if isinstance(value, random.Random):
         return value.getstate()
     if isinstance(value, set | frozenset):
@@ -77,7 +81,11 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Tensor | np.ndarray | ModuleType):
+    if isinstance(value, np.ndarray | ModuleType):
+        return
+    if isinstance(value, Tensor):
+        yield from ((f".{name}", part) for name, part in vars(value).items())
+        yield from ((f".{name}", getattr(value, name)) for name in TENSOR_HOOKS)
         return
     if isinstance(value, Mapping):
         yield from (

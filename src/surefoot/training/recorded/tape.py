@@ -157,6 +157,11 @@ class Tape(TorchDispatchMode):
             if each not in self._names:
                 self._names[each] = Name(f"v{len(recording.operations)}_{len(results)}")
             results.append(self._names[each])
+        if torch.Tag.inplace_view in function.tags and given[0][0] in "txy":
+            # Each step of a program would do it to the same tensor once more.
+            recording.refuse(
+                f"{_caller()} changes the shape of a tensor that outlives a step ({function._schema.name})"
+            )
         if depends_on_values(function, arguments):
             recording.refuse(f"{_caller()} computes a tensor whose size depends on values ({function._schema.name})")
         if len(recording.operations) >= MOST_OPERATIONS:
