@@ -9,6 +9,8 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle
+from types import ModuleType
 from typing import Any
 
 from surefoot.training import numerics
@@ -36,6 +38,8 @@ from surefoot.training.without_dynamo import without_dynamo
 
 ROWS, SIZE, EPOCHS, SEED = 30, 8, 8, 7  # the last minibatch of an epoch has 6 rows
 CALLS = [0]  # of a network that counts them here
+another = ModuleType("another")  # where another one does
+sys.modules["another"] = another
 
 
 def _rows(make_inputs: Callable[[torch.Generator], torch.Tensor], numbers: bool = False) -> Rows:
@@ -199,6 +203,70 @@ def writes_to_a_buffer(self, inputs):
     return self.linear(inputs - self.seen)
 
 
+def shares_memory(self, inputs):
+    self.seen.add_(0.1)
+    return self.linear(inputs - self.part * inputs)
+
+
+def with_view():
+    network = with_buffer(shares_memory)()
+    network.part = network.seen[:1]
+    return network
+
+
+def counts_in_another_module(self, inputs):
+    another.calls += 1
+    return self.linear(inputs) if another.calls < 20 else self.linear(inputs) * 0.5
+
+
+def counts_in_a_comprehension(self, inputs):
+    return sum(counts_in_the_module(self, inputs) for _ in range(1))
+
+
+def counts_in_a_function(self, inputs):
+    counts_in_a_function.calls += 1
+    return self.linear(inputs) if counts_in_a_function.calls < 20 else self.linear(inputs) * 0.5
+
+
+counts_in_a_function.calls = 0
+
+
+def asks_an_iterator(self, inputs):
+    return self.linear(inputs) * next(self.scales)
+
+
+class Slots:
+    """Something that has no `__dict__`."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self):
+        self.calls = 0
+
+
+def counts_in_slots(self, inputs):
+    self.slots.calls += 1
+    return self.linear(inputs) if self.slots.calls < 20 else self.linear(inputs) * 0.5
+
+
+class Base(nn.Module):
+    """A network that counts in its class."""
+
+    calls = 0
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        Base.calls += 1
+        return self.linear(inputs) if Base.calls < 20 else self.linear(inputs) * 0.5
+
+
+class Derived(Base):
+    """Inherits that."""
+
+
 def checkpointed(self, inputs):
     from torch.utils.checkpoint import checkpoint
 
@@ -319,7 +387,7 @@ def both_ways(case: Case) -> tuple[str | None, list[str]]:
     eager, recorded = case.trainer(), case.trainer(RecordedTrainer)
     states = []
     for trainer in (eager, recorded):
-        CALLS[0] = 0
+        CALLS[0] = another.calls = counts_in_a_function.calls = Base.calls = 0
         random.seed(0)
         progress = train(trainer, case)
         states.append((progress, torch.get_rng_state().tolist()))
@@ -346,6 +414,7 @@ NETWORKS = {
     "random numbers": Case(own(noisy, scale=lambda: torch.linspace(0, 1, 6))),
     "makes tensors": Case(own(lambda self, inputs: self.linear(inputs[:, [5, 4, 3, 2, 1, 0]]) * torch.tensor(0.5))),
     "writes to a buffer": Case(with_buffer(writes_to_a_buffer)),
+    "a view of a buffer": Case(with_view),
 }
 OPTIMIZERS = {
     "plain": Case(NETWORKS["mlp"].make, arguments={}),
@@ -372,6 +441,12 @@ OPTIMIZERS = {
         columns=((0, "lr"), (1, "lr")),
         scheduled=lambda step: [0.05, 0.05] if step < 14 else [0.02, 0.01],
     ),
+    "rates that part": Case(
+        NETWORKS["mlp"].make,
+        groups=True,
+        columns=((0, "lr"), (1, "lr")),
+        scheduled=lambda step: [0.01 * min(step + 1, 16), 0.01 * min(step + 1, 16) * 0.9 ** max(0, step - 16)],
+    ),
     "adam": Case(NETWORKS["mlp"].make, optimizer="Adam", arguments={}),
     "adam, falling, decay": Case(
         NETWORKS["mlp"].make, optimizer="Adam", arguments={"weight_decay": 0.01}, scheduled=_falling
@@ -391,6 +466,13 @@ OPTIMIZERS = {
         arguments={},
         columns=((0, "lr"), (0, "betas")),
         scheduled=lambda step: [0.05, 0.9 - step / 1000],
+    ),
+    "beta grows late": Case(  # at first its power is as good as 0
+        NETWORKS["mlp"].make,
+        optimizer="Adam",
+        arguments={},
+        columns=((0, "lr"), (0, "betas")),
+        scheduled=lambda step: [0.05, 1e-10 * (1 + step) if step < 20 else 0.9],
     ),
     "rmsprop": Case(NETWORKS["mlp"].make, optimizer="RMSprop", arguments={"momentum": 0.5}, scheduled=_falling),
     "adadelta": Case(NETWORKS["mlp"].make, optimizer="Adadelta", arguments={}),
@@ -449,6 +531,12 @@ EAGER = {
     "counter on a weight": (Case(own(counts_on_a_weight)), "['weight'].calls"),
     "generator of its own": (Case(own(draws_from_its_own, generator=torch.Generator)), "a step changes Own.generator"),
     "turned in place": (Case(own(turns_a_weight, mix=lambda: nn.Parameter(torch.rand(6, 6)))), "(aten::t_)"),
+    "counter in another module": (Case(own(counts_in_another_module)), "another.calls"),
+    "counter in a comprehension": (Case(own(counts_in_a_comprehension)), "CALLS[0]"),
+    "counter of a function": (Case(own(counts_in_a_function)), "a step changes Own._forward.calls"),
+    "counter in slots": (Case(own(counts_in_slots, slots=Slots)), "a step changes Own.slots.calls"),
+    "counter in a base class": (Case(Derived), "Base.calls"),
+    "iterator": (Case(own(asks_an_iterator, scales=lambda: cycle([1.0] * 20 + [0.5]))), "a step changes Own.scales"),
     "sparse": (Case(lambda: Words(sparse=True), WORDS, arguments={}), "sparse"),
     "hook": (Case(hooked), "a hook of 1 would not be called"),
     "random numbers of Python": (Case(own(draws_in_python)), "Python's random numbers"),

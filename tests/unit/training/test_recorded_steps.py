@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from networks.mlp import mlp
-from surefoot.base.errors import UserError
+from surefoot.base.errors import Stopped, UserError
 from surefoot.data.order import RowOrder
 from surefoot.training import minibatches
 from surefoot.training.divergence import Diverged
@@ -133,6 +134,50 @@ def test_with_other_numerics_the_bits_are_those_of_eager_steps(profile, names):
     assert done.stdout.splitlines() == [f"{name}: recorded; the same bits" for name in names]
 
 
+def test_shares_that_part_after_a_while_are_those_of_their_step():
+    """Of two classes as good as one, and a rare one that weighs more."""
+    rows, steps = 160, 10
+    inputs = torch.randn(rows, 6, generator=torch.Generator().manual_seed(1))
+    targets = torch.arange(rows) % 2
+    targets[150] = 2
+    case = Case(
+        lambda: mlp((6,), 3, [5], 0.5),
+        Rows(inputs, targets),
+        settings=StepSettings(accumulate=2),
+        class_weights=(1, 1, 5),
+    )
+    trainers = [case.trainer(kind) for kind in (Trainer, RecordedTrainer)]
+    found = [trainer.train(torch.arange(rows), [[0.05]] * steps, Progress(), 0) for trainer in trainers]
+    assert found[0] == found[1]
+    assert differences(*trainers) == []
+    assert trainers[1].way == "recorded"
+
+
+class CountsValidations(nn.Module):
+    """A network whose training depends on how often it was validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.validations = nn.Linear(6, 3), 0
+
+    def forward(self, inputs):
+        self.validations += not self.training
+        return self.linear(inputs) * 0.9**self.validations
+
+
+def test_what_a_validation_changes_is_seen():
+    case, found = Case(CountsValidations), []
+    trainers = [case.trainer(kind) for kind in (Trainer, RecordedTrainer)]
+    for trainer in trainers:
+        for epoch in range(1, 4):
+            order, before = torch.arange(24).repeat(4), (epoch - 1) * 12
+            found.append(trainer.train(order, [[0.05]] * 12, Progress(), before, epoch))
+            found.append(trainer.end_epoch(epoch, before + 12))
+    assert found[:6] == found[6:]
+    assert differences(*trainers) == []
+    assert trainers[1].way == "eager: validation changes CountsValidations.validations"
+
+
 # --- From one way to the other ------------------------------------------------------------------
 
 
@@ -213,6 +258,29 @@ def test_what_fails_in_the_middle_fails_as_eagerly():
     assert recorded[:2] == eager[:2]
     assert recorded[0] is UserError
     assert recorded[2] == "recorded"
+
+
+def test_a_signal_in_the_middle_stops_the_training(monkeypatch):
+    def stop(*_):
+        raise Stopped(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        trainer, multiply = MLP.trainer(RecordedTrainer), np.matmul
+        train(trainer, MLP)
+        assert trainer.way == "recorded"
+
+        def multiply_and_signal(*arguments, **more):
+            monkeypatch.setattr(np, "matmul", multiply)  # once
+            os.kill(os.getpid(), signal.SIGTERM)
+            return multiply(*arguments, **more)
+
+        monkeypatch.setattr(np, "matmul", multiply_and_signal)
+        with pytest.raises(Stopped):
+            train(trainer, MLP)
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- Which steps are recorded, and which aren't --------------------------------------------------

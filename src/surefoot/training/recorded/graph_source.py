@@ -61,19 +61,32 @@ def steps_source(
     return "\n".join(lines) + "\n"
 
 
+def check_lists(operation: Operation) -> None:
+    """See that an operation changes no list of tensors, but for one whose tensors it changes one by one.
+
+    Raises:
+        Unrecordable: it does.
+    """
+    schema = operation.function._schema
+    if not _is_one_by_one(schema.name) and any(map(_changes_list, schema.arguments)):
+        raise Unrecordable(f"{schema.name} changes a list of tensors at once")
+
+
+def _is_one_by_one(name: str) -> bool:
+    return name.startswith("aten::_foreach_") and name.endswith("_")
+
+
 def _lines(operation: Operation) -> Iterator[str]:
     name = operation.function._schema.name
     space, _, base = name.partition("::")
     keywords = operation.keywords.items()
-    if base.startswith("_foreach_") and base.endswith("_"):
+    if _is_one_by_one(name):
         # One by one: the executor drops what changes a list, as it sees no use of it.
         for place in range(len(operation.arguments[0])):
             given = [_at(value, place) for value in operation.arguments]
             given += [f"{key}={_at(value, place)}" for key, value in keywords]
             yield f"torch.ops.aten.{base.removeprefix('_foreach_')}({', '.join(given)})"
         return
-    if any(_changes_list(argument) for argument in operation.function._schema.arguments):
-        raise Unrecordable(f"{name} changes a list of tensors at once")
     given = [_text(value) for value in operation.arguments] + [f"{key}={_text(value)}" for key, value in keywords]
     call = f"torch.ops.{space}.{base}({', '.join(given)})"
     new = [result for result in operation.results if result and not _is_argument(result, operation)]

@@ -42,7 +42,9 @@ def all_numbers(groups: Sequence[Group], count: float | None, shares: Sequence[f
         rows: of the step.
     """
     names = [(SHARE, place) for place in range(len(shares))]
-    names += [(name, place) for place in range(len(groups)) for name in FORMULAS | (BIAS_CORRECTIONS if count else {})]
+    # Adam takes the rate in its bias correction alone, which comes to be as good as 1.
+    formulas = FORMULAS.keys() - {"-lr"} | BIAS_CORRECTIONS.keys() if count else FORMULAS.keys()
+    names += [(name, place) for place in range(len(groups)) for name in _FORMULAS if name in formulas]
     found = {}
     for name in names:
         try:

@@ -1,16 +1,19 @@
 """A recorded step as a program that takes many."""
 
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from surefoot.training.recorded.graph_source import Number, Unrecordable, steps_source
+from surefoot.training.recorded.graph_source import Number, Unrecordable, check_lists, steps_source
 from surefoot.training.recorded.optimizer_numbers import SHARE, Numbers
 from surefoot.training.recorded.tape import Name, Operation, Recording
 
@@ -56,7 +59,7 @@ class Program:
         Raises:
             RuntimeError: an operation fails; some steps may have been taken.
         """
-        with _executing():
+        with _signals_later(), _executing():
             found: list[float] = self.function(*self.arguments, inputs, targets, rows, numbers, seeds)
         return found
 
@@ -67,6 +70,26 @@ class Program:
     def restore(self, values: Iterable[Tensor]) -> None:
         """Go back to such a copy."""
         restore(self.state, values)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hear signals at the end: what a handler raises within an operation of Python's would be the executor's error."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    try:
+        for number in ours:
+            signal.signal(number, lambda *got: heard.append(got))
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for got, frame in heard:
+            ours[signal.Signals(got)](got, frame)
 
 
 @contextmanager
@@ -159,6 +182,7 @@ def _merged(
         raise Unrecordable("two steps differ in their operations")
     merged = []
     for place, (earlier, later) in enumerate(zip(one.operations, other.operations, strict=True)):
+        check_lists(later)
         # Of the loss the shares of minibatches are known, of the update the optimizer's numbers.
         known = {
             name: (value, second[1][name])

@@ -7,9 +7,10 @@ import random
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from io import IOBase
 from itertools import islice
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,8 @@ def _as_it_is(value: Any) -> Any:
         return id(value), len(value)
     if isinstance(value, Tensor | ModuleType | type | FunctionType | nn.Module):
         return id(value)
+    if isinstance(value, Iterator) and not isinstance(value, IOBase):
+        return object()  # where it stands can't be told
     try:  # what has no attributes may still tell, as a counter of itertools does
         return id(value) if vars_of(value) else repr(value)
     except Exception:
@@ -81,7 +84,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, np.ndarray | ModuleType):
+    if isinstance(value, np.ndarray):
         return
     if isinstance(value, Tensor):
         yield from ((f".{name}", part) for name, part in vars(value).items())
@@ -98,9 +101,15 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((".__self__", value.__self__), (".__func__", value.__func__))
     elif isinstance(value, FunctionType):
         yield from _parts_of_function(value)
+    elif isinstance(value, property):
+        yield from ((f".{name}", getattr(value, name)) for name in ("fget", "fset"))
+    elif isinstance(value, staticmethod | classmethod):
+        yield ".__func__", value.__func__
     else:
         yield from ((f".{name}", part) for name, part in vars_of(value).items())
-        if not isinstance(value, type) and _own(type(value).__module__):
+        if isinstance(value, type):
+            yield from ((f".{base.__name__}", base) for base in value.__bases__)
+        elif _own(type(value).__module__):
             yield ".__class__", type(value)
 
 
@@ -114,16 +123,36 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
     yield ".__defaults__", (function.__defaults__, function.__kwdefaults__)
     if not _own(function.__module__ or ""):
         return
-    for name in function.__code__.co_names:
+    yield from ((f".{name}", part) for name, part in vars(function).items())
+    for name in _names_in(function.__code__):
         if name in function.__globals__:
             yield f" {name}", function.__globals__[name]
 
 
+def _names_in(code: CodeType) -> Iterator[str]:
+    """The names that are global to a code or to one within it, as a comprehension is."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
 def vars_of(value: Any) -> Mapping[str, Any]:
-    """The attributes of an object or of a class of the user's."""
-    if isinstance(value, type) and not _own(value.__module__):
+    """The attributes of an object, or of a class or a module of the user's."""
+    if (isinstance(value, type) and not _own(value.__module__)) or (
+        isinstance(value, ModuleType) and not _own(value.__name__)
+    ):
         return {}
-    return getattr(value, "__dict__", {})
+    if isinstance(value, ModuleType):
+        return {name: part for name, part in vars(value).items() if not name.startswith("__")}
+    slots = {} if isinstance(value, type) else {name: getattr(value, name) for name in _slots(value)}
+    return slots | getattr(value, "__dict__", {})
+
+
+def _slots(value: Any) -> Iterator[str]:
+    for kind in type(value).__mro__:
+        names = vars(kind).get("__slots__", ())
+        yield from (name for name in ((names,) if isinstance(names, str) else names) if hasattr(value, name))
 
 
 def _own(module: str) -> bool:

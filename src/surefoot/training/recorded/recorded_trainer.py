@@ -68,6 +68,8 @@ class RecordedTrainer(Trainer):
 
     def __post_init__(self) -> None:
         self._kinds: dict[tuple[object, ...], _Kind] = {}
+        self._validated = False
+        self._changes = ""  # what a validation changes, so that no step can be recorded
 
     @property
     def way(self) -> str | None:
@@ -112,6 +114,22 @@ class RecordedTrainer(Trainer):
         tick.close()
         return progress
 
+    def end_epoch(self, epoch: int, steps: int) -> dict[str, float]:
+        """As `Trainer.end_epoch`; what the first validation changes in Python no program would know of."""
+        if self._validated:
+            return super().end_epoch(epoch, steps)
+        self._validated, roots = True, self._python_roots()
+        before = PythonState(*roots)
+        metrics = super().end_epoch(epoch, steps)
+        self._changes = before.changed(PythonState(*roots)) or ""
+        for kind in self._kinds.values():
+            kind.reason = kind.reason or self._refused()
+        return metrics
+
+    def _python_roots(self) -> tuple[Any, ...]:
+        """From where all is reached that the network, its loss and the optimizer keep in Python."""
+        return self.model, self.objective.loss, {"optimizer": list(self.optimizer.state.values())}
+
     def _kind(self, rows: int, zeros: tuple[bool, ...], epoch: int) -> _Kind:
         """The kind of a step on so many rows."""
         averaged = self.average is not None and self.average.each_step and epoch >= self.average.start
@@ -128,6 +146,8 @@ class RecordedTrainer(Trainer):
             return f"recorded steps are for the CPU, not {device}"
         if fault := executor_fault():
             return fault
+        if self._changes:
+            return f"validation changes {self._changes}"
         hooks = next(iter(own_hooks(self.model)), None)
         return hooks and f"a hook of {hooks} would not be called"
 
@@ -161,9 +181,8 @@ class RecordedTrainer(Trainer):
         )
 
     def _look_at_python(self, kind: _Kind, stretch: Stretch, tick: "_Ticker") -> Progress:
-        """Take a step, and see whether it changes what the network, its loss or the optimizer keep in Python."""
-        roots = self.model, self.objective.loss, {"optimizer": list(self.optimizer.state.values())}
-        kind.watched = True
+        """Take a step, and see whether it changes what is kept in Python."""
+        kind.watched, roots = True, self._python_roots()
         before = PythonState(*roots)
         progress = self._take_eagerly(stretch, tick)
         changed = before.changed(PythonState(*roots))
@@ -174,24 +193,29 @@ class RecordedTrainer(Trainer):
         return progress
 
     def _record(self, kind: _Kind, stretch: Stretch) -> None:
-        """Record a step, and undo it; make the program of two recordings."""
+        """Record a step, and undo it; make the program of two recordings.
+
+        What is scheduled, and the shares of minibatches, are made up: each is another number in each recording, so that
+        none is taken for another, or for a constant, that is the same for a while.
+        """
         shares: list[float] = []
+        number = len(kind.recordings)
 
         def take_step(tape: Tape) -> None:
             def share(targets: Sequence[Tensor]) -> Sequence[float]:
-                with tape.paused():  # they are known for each step, and come in as its numbers
-                    shares[:] = self.objective.share(targets)
+                shares[:] = [sum(kind.sizes) * factor for factor in _factors(len(targets), number)]
                 return shares
 
             plain = Trainer(**{each.name: getattr(self, each.name) for each in fields(Trainer)})
             plain.objective = replace(self.objective, share=share)
-            plain.train(
-                stretch.order, stretch.scheduled, stretch.before, stretch.steps_before, stretch.epoch, tape.inputs
-            )
+            (row,) = stretch.scheduled
+            scheduled = [[value * factor for value, factor in zip(row, _factors(len(row), number), strict=True)]]
+            plain.train(stretch.order, scheduled, stretch.before, stretch.steps_before, stretch.epoch, tape.inputs)
 
         with _optimizer_kept(self.optimizer):
             recording = record(take_step, knows_count(self.optimizer))
-        restore(recording.outside.values(), recording.before.values())
+        # From behind: of two that share memory the one seen first was noted before the step changed it.
+        restore(reversed(recording.outside.values()), reversed(recording.before.values()))
         if recording.reason or len(recording.counts) > 1:
             kind.reason = recording.reason or "the optimizer has taken another number of steps for some weights"
             return
@@ -242,6 +266,11 @@ class RecordedTrainer(Trainer):
             pass
         kind.took(steps, start)
         return progress
+
+
+def _factors(count: int, recording: int) -> list[float]:
+    """Numbers between 1/2 and 1; no two of them have the same ratio in two recordings."""
+    return [1 - (place + 1) * (recording + 1) / (4 * (count + 1)) for place in range(count)]
 
 
 @contextmanager
