@@ -412,6 +412,18 @@ def test_rows_may_lie_anywhere(kind, chunk_bytes, monkeypatch, tmp_path):
 # --- What a network keeps in Python ---------------------------------------------------------------
 
 
+class Number:
+    """A number in something."""
+
+    number = 0
+
+
+class Numbers(list):
+    """A list with a number."""
+
+    number = 0
+
+
 class Keeper:
     """Something that a network may keep."""
 
@@ -419,6 +431,7 @@ class Keeper:
 
     def __init__(self):
         self.number, self.several, self.random = 0, {"a": [1, {2}]}, np.random.default_rng(0)
+        self.kept, self.listed = {Number()}, Numbers()
 
 
 def count(keeper):
@@ -437,7 +450,15 @@ def draw(keeper):
     keeper.random.random()
 
 
-@pytest.mark.parametrize("change", [count, count_deep_down, count_in_the_class, draw])
+def count_in_a_set(keeper):
+    next(iter(keeper.kept)).number += 1
+
+
+def count_on_a_list(keeper):
+    keeper.listed.number += 1
+
+
+@pytest.mark.parametrize("change", [count, count_deep_down, count_in_the_class, count_in_a_set, count_on_a_list, draw])
 def test_what_changes_in_python_is_seen(change):
     keeper = Keeper()
     before = PythonState(keeper)

@@ -20,6 +20,7 @@ from torch.nn.modules import module as global_hooks
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 MOST = 200_000  # things that are looked at
+CONTAINED = (Mapping, list, tuple, deque, set, frozenset, MethodType, FunctionType, property, staticmethod, classmethod)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
@@ -95,7 +96,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
             (f"[{key!r}]" if isinstance(key, PLAIN) else f"[{number}]", part)
             for number, (key, part) in enumerate(value.items())
         )
-    elif isinstance(value, list | tuple | deque):
+    elif isinstance(value, list | tuple | deque | set | frozenset):
         yield from ((f"[{number}]", part) for number, part in enumerate(value))
     elif isinstance(value, MethodType):
         yield from ((".__self__", value.__self__), (".__func__", value.__func__))
@@ -105,7 +106,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", getattr(value, name)) for name in ("fget", "fset"))
     elif isinstance(value, staticmethod | classmethod):
         yield ".__func__", value.__func__
-    else:
+    if not isinstance(value, CONTAINED) or _own(type(value).__module__):
         yield from ((f".{name}", part) for name, part in vars_of(value).items())
         if isinstance(value, type):
             yield from ((f".{base.__name__}", base) for base in value.__bases__)
