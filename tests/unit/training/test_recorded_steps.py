@@ -303,6 +303,11 @@ def test_a_step_of_too_many_operations_stays_eager(monkeypatch):
     assert both_ways(MLP) == ("eager: it has more than 20 operations", [])
 
 
+def test_a_large_network_stays_eager(monkeypatch):
+    monkeypatch.setattr(recorded_trainer, "MOST_BYTES", 200)
+    assert both_ways(MLP) == ("eager: the network has 0 MB, beside whose arithmetic Python takes no time", [])
+
+
 def test_a_network_that_keeps_very_much_in_python_stays_eager(monkeypatch):
     monkeypatch.setattr(python_state, "MOST", 1000)
     case = Case(lambda: Own(lambda self, inputs: self.linear(inputs), words=[[number] for number in range(1000)]))

@@ -25,6 +25,8 @@ EAGER_FIRST = 20
 # bar moves, and a signal is heard.
 AT_ONCE = 256
 SECONDS_AT_ONCE = 0.2
+# A network of more bytes: Python is a small part of its step, and to keep a copy of all, to go back to, is a large one.
+MOST_BYTES = 32 << 20
 CHECKED = 2  # steps of a program that are also taken eagerly, and compared
 TRIES = 3  # programs of a kind that turn out to be wrong before it is given up
 
@@ -146,6 +148,9 @@ class RecordedTrainer(Trainer):
             return f"recorded steps are for the CPU, not {device}"
         if fault := executor_fault():
             return fault
+        size = sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers()))
+        if size > MOST_BYTES:
+            return f"the network has {size / 1e6:,.0f} MB, beside whose arithmetic Python takes no time"
         if self._changes:
             return f"validation changes {self._changes}"
         hooks = next(iter(own_hooks(self.model)), None)
