@@ -148,7 +148,9 @@ class RecordedTrainer(Trainer):
             return f"recorded steps are for the CPU, not {device}"
         if fault := executor_fault():
             return fault
-        size = sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers()))
+        size = sum(
+            tensor.numel() * tensor.element_size() for tensor in (*self.model.parameters(), *self.model.buffers())
+        )
         if size > MOST_BYTES:
             return f"the network has {size / 1e6:,.0f} MB, beside whose arithmetic Python takes no time"
         if self._changes:
