@@ -26,10 +26,12 @@ def check_output(model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
     """Try the network on one batch; returns what it gives.
 
     Raises:
-        UserError: if it fails, or if its output isn't a float tensor of shape (rows, outputs).
+        UserError: if it fails, if its output isn't a float tensor of shape (rows, outputs), or if it changes its
+            inputs.
     """
+    given = inputs.clone()
     try:
-        output = outputs_of(model, inputs)
+        output = outputs_of(model, given)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"train.model: the network fails on a batch of shape {tuple(inputs.shape)}: {describe_error(error)}"
@@ -45,6 +47,11 @@ def check_output(model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
             f"train.model: on a batch of shape {tuple(inputs.shape)} the network gives {got}; "
             f"it must give shape {wanted}: for each row "
             + ("a number (logit) for each class" if outputs > 1 else "one number")
+        )
+    if not torch.equal(given, inputs):  # each epoch would validate on other rows than the one before
+        raise UserError(
+            "train.model: the network changes the inputs that it is given, in place; let it work on a copy: x = x * 2,"
+            " not x *= 2 or x.mul_(2), and no `inplace=True` in its first layer"
         )
     return output
 

@@ -230,3 +230,13 @@ def test_network_that_exits():
 
     with pytest.raises(UserError, match="SystemExit: 3"):
         preflight.check_output(Exits(), torch.zeros(1, 2), 2)
+
+
+def test_a_network_that_changes_its_inputs_in_place():
+    # Else each epoch would validate it on what the one before left of the rows.
+    network = nn.Sequential(nn.LeakyReLU(0.5, inplace=True), nn.Linear(2, 3))
+    inputs = -torch.ones(4, 2)
+    assert "the network changes the inputs that it is given, in place" in refused(
+        preflight.check_output, network, inputs, 3
+    )
+    assert torch.equal(inputs, -torch.ones(4, 2))
