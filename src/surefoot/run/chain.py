@@ -23,7 +23,6 @@ from surefoot.run.trajectory_store import Record, TrajectoryStore
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches, Progress, Trainer
 from surefoot.training.network import network_of, to_bytes
-from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 
 # The share of the free disk that the states of one run may take.
 DISK_SHARE = 0.1
@@ -226,9 +225,10 @@ class Chain:
             self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
             progress, metrics, seconds = self._take_steps(trainer, segment, before)
             self._trainer, self._at = trainer, index
-            if isinstance(trainer, RecordedTrainer) and trainer.way and trainer.way != self._way:
-                self._way = trainer.way
-                self._note_way(self._way)
+            way = getattr(trainer, "way", None)  # of recorded steps alone
+            if way and way != self._way:
+                self._way = way
+                self._note_way(way)
             self.steps_trained += len(segment.values)
             state = to_bytes(trainer.state())
             record = Record(

@@ -34,7 +34,7 @@ LIVES = 3  # steps of a program that a killed training takes
 
 def follow(kind, path, case=CASE, epochs=EPOCHS, ways=None):
     """Train a chain, or go on with it; returns what its store knows of each epoch, but for when that was."""
-    recorded_trainer.EAGER_FIRST = 1
+    recorded_trainer.EAGER_FIRST = recorded_trainer.EAGER_FIRST_ALONE = 1
     steps = -(-ROWS // case.trainer().rows_per_step)
     chain = Chain(
         cut_into_segments({"test": 1}, lambda _: np.full(steps, 0.05), 0),
@@ -54,6 +54,7 @@ def follow(kind, path, case=CASE, epochs=EPOCHS, ways=None):
 def _quick(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(recorded_trainer, "EAGER_FIRST", 1)
+    monkeypatch.setattr(recorded_trainer, "EAGER_FIRST_ALONE", 1)
 
 
 @pytest.mark.parametrize("name", ["adam", "ema, BatchNorm, all"])

@@ -412,7 +412,7 @@ NETWORKS = {
     "embedding": Case(Words, WORDS),
     "table": Case(coded_table, CODED),
     "random numbers": Case(own(noisy, scale=lambda: torch.linspace(0, 1, 6))),
-    "makes tensors": Case(own(lambda self, inputs: self.linear(inputs[:, [5, 4, 3, 2, 1, 0]]) * torch.tensor(0.5))),
+    "makes indices": Case(own(lambda self, inputs: self.linear(inputs[:, [5, 4, 3, 2, 1, 0]]))),
     "writes to a buffer": Case(with_buffer(writes_to_a_buffer)),
     "a view of a buffer": Case(with_view),
 }
@@ -542,6 +542,10 @@ EAGER = {
     "random numbers of Python": (Case(own(draws_in_python)), "Python's random numbers"),
     "keeps a tensor": (Case(own(keeps_what_was, last=0.0)), "a step changes Own.last"),
     "rebinds a buffer": (Case(with_buffer(rebinds_a_buffer)), "a step changes Own._buffers['seen']"),
+    "makes numbers": (
+        Case(own(lambda self, inputs: self.linear(inputs) * torch.tensor(0.5))),
+        "a tensor of shape [] is another one in each step",
+    ),
     "changes what it makes": (Case(own(makes_tensors)), "a tensor of shape [] is another one in each step"),
     "checkpoint": (Case(own(checkpointed)), ""),
     "radam": (Case(NETWORKS["mlp"].make, optimizer="RAdam", arguments={}), "reads a value of a tensor in Python"),
@@ -558,7 +562,7 @@ BF16 = {  # needs numerics: native
 }
 
 if __name__ == "__main__":
-    recorded_trainer.EAGER_FIRST = 1
+    recorded_trainer.EAGER_FIRST = recorded_trainer.EAGER_FIRST_ALONE = 1
     for each in sys.argv[2:] or ALL:
         way, wrong = both_ways((ALL | BF16)[each])
         print(f"{each}: {way}; {', '.join(wrong) or 'the same bits'}")

@@ -50,6 +50,7 @@ MLP = NETWORKS["mlp"]
 def _soon():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorded_trainer, "EAGER_FIRST", 1)
+        patch.setattr(recorded_trainer, "EAGER_FIRST_ALONE", 1)
         yield
 
 
@@ -336,6 +337,7 @@ def test_a_recording_leaves_nothing_in_the_optimizer(start):
 
 def test_few_steps_are_not_recorded(monkeypatch):
     monkeypatch.setattr(recorded_trainer, "EAGER_FIRST", 30)
+    monkeypatch.setattr(recorded_trainer, "EAGER_FIRST_ALONE", 30)
     assert both_ways(MLP) == (None, [])
 
 
@@ -347,6 +349,95 @@ def test_a_program_that_gives_other_bits_is_not_used(monkeypatch):
 
     monkeypatch.setattr(program, "steps_source", wrong)
     assert both_ways(MLP) == ("eager: its program gives other bits", [])
+
+
+class Changes(nn.Module):
+    """A network that depends on what nothing can see; `kept` outlives a step, and is no buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.kept = nn.Linear(6, 3), torch.zeros(())
+
+    def forward(self, inputs):
+        self.kept += 0.01
+        return self.linear(inputs) * os.get_terminal_size().columns + self.kept
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_call_whose_last_step_comes_out_otherwise_is_taken_again_eagerly(momentum, monkeypatch):
+    monkeypatch.setattr(recorded_trainer, "CHECKED_AGAIN", 2)
+    case, found = Case(Changes, arguments={"momentum": momentum}), []
+    trainers = [case.trainer(kind) for kind in (Trainer, RecordedTrainer)]
+    for trainer in trainers:
+        for epoch in range(1, 5):
+            size = os.terminal_size((1 if epoch < 3 else 2, 1))
+            monkeypatch.setattr(os, "get_terminal_size", lambda size=size: size)
+            found.append(trainer.train(torch.arange(ROWS).repeat(2), [[0.05]] * 8, Progress(), 8 * epoch - 8, epoch))
+            if epoch == 2 and trainer is trainers[1]:
+                assert trainer.way == "recorded"
+    assert found[:4] == found[4:]
+    assert differences(*trainers) == []
+    assert torch.equal(trainers[0].model.kept, trainers[1].model.kept)
+    assert trainers[1].way == "eager: its program gives other bits in step 23"
+
+
+def test_a_step_is_checked_again_from_time_to_time(monkeypatch):
+    monkeypatch.setattr(recorded_trainer, "CHECKED_AGAIN", 20)
+    trainer, checked, real = MLP.trainer(RecordedTrainer), [], Trainer.train
+    train(trainer, MLP)
+    assert trainer.way == "recorded"
+
+    def counted(self, order, scheduled, before, steps_before, *more):
+        checked.append(steps_before)
+        return real(self, order, scheduled, before, steps_before, *more)
+
+    monkeypatch.setattr(Trainer, "train", counted)
+    order = torch.arange(48).repeat(SIZE) % ROWS
+    for call in range(3):
+        trainer.train(order, [[0.05]] * 48, Progress(), 48 * call)
+    assert checked == [47, 95, 143]
+    assert trainer.way == "recorded"
+
+
+def test_a_kind_with_one_step_in_a_call_is_recorded_late(monkeypatch):
+    monkeypatch.setattr(recorded_trainer, "EAGER_FIRST_ALONE", EPOCHS + 1)
+    recorded, real, trainer = [], recorded_trainer.record, MLP.trainer(RecordedTrainer)
+
+    def noted(*arguments):
+        recorded.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(recorded_trainer, "record", noted)
+    train(trainer, MLP)
+    assert len(recorded) == 2
+    train(trainer, MLP)
+    assert len(recorded) == 4
+
+
+def test_a_program_that_always_fails_is_given_up(monkeypatch):
+    trainer, tried = MLP.trainer(RecordedTrainer), []
+    train(trainer, MLP)
+    assert trainer.way == "recorded"
+
+    def fail(*arguments):
+        tried.append(1)
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(recorded_trainer, "run_stretch", fail)
+    train(trainer, MLP)
+    assert trainer.way == "eager: torch's executor fails: no room"
+    assert len(tried) == 2 * recorded_trainer.TRIES  # two kinds
+
+
+def test_a_state_from_before_the_average_began_may_be_loaded():
+    case = ALL["ema"]
+    trainer, other = case.trainer(RecordedTrainer), case.trainer()
+    first = {name: tensor.clone() for name, tensor in trainer.state().items()}
+    train(trainer, case)
+    trainer.load(first)
+    assert train(trainer, case) == train(other, case)
+    assert differences(trainer, other) == []
+    assert all(kind.reason is None for kind in trainer._kinds.values())
 
 
 def test_most_steps_are_taken_without_python(monkeypatch):

@@ -226,14 +226,16 @@ class _Merge:
 
 
 def _made_anew(first: Recording, second: Recording, changed: set[Name]) -> dict[Name, Tensor]:
-    """Tensors that Python makes anew in each step, of the same numbers: the indices in `inputs[:, [0, 2]]`."""
+    """Indices that Python makes anew in each step, of the same numbers, as in `inputs[:, [0, 2]]`. Of other tensors two
+    steps say too little: a number that is read from a file may change later.
+    """
     made = {}
     for name, tensor in second.outside.items():
         if first.outside[name] is tensor:
             continue
         values = first.before[name], second.before[name]
         alike = values[0].dtype == values[1].dtype and values[0].shape == values[1].shape and same_bits(*values)
-        if not alike or name in changed:
+        if not alike or tensor.dtype != torch.int64 or name in changed:
             raise Unrecordable(f"a tensor of shape {list(tensor.shape)} is another one in each step, not by operations")
         made[name] = values[1]
     return made

@@ -1,7 +1,7 @@
 """A trainer that takes most of its steps without Python."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -21,6 +21,9 @@ from surefoot.training.recorded.tape import Recording, Tape, record
 
 # So many steps of a kind are taken before one is recorded, which takes about their time: there may not be many more.
 EAGER_FIRST = 20
+EAGER_FIRST_ALONE = (
+    200  # of a kind with one step in a call, as the last minibatch of an epoch is: little is gained there
+)
 # What steps read is looked at after so many, or so many seconds: then a value that isn't finite is found, the progress
 # bar moves, and a signal is heard.
 AT_ONCE = 256
@@ -28,7 +31,8 @@ SECONDS_AT_ONCE = 0.2
 # A network of more bytes: Python is a small part of its step, and to keep a copy of all, to go back to, is a large one.
 MOST_BYTES = 32 << 20
 CHECKED = 2  # steps of a program that are also taken eagerly, and compared
-TRIES = 3  # programs of a kind that turn out to be wrong before it is given up
+TRIES = 3  # programs of a kind that turn out to be wrong, or stretches that fail, before it is given up
+CHECKED_AGAIN = 100  # after so many steps of a program the last one in a call is checked again
 
 # What a progress bar is shown for a minibatch that Python doesn't see.
 NOTHING = torch.empty(0), torch.empty(0)
@@ -41,6 +45,7 @@ class _Kind:
     sizes: tuple[int, ...]  # rows of each minibatch
     reason: str | None = None  # why all are taken eagerly
     taken: int = 0
+    eager_first: int = EAGER_FIRST  # so many, before one is recorded
     tries: int = 0
     watched: bool = False  # whether what the network keeps in Python was seen not to change
     recordings: list[tuple[Recording, Numbers]] = field(default_factory=list)
@@ -49,11 +54,24 @@ class _Kind:
     values: Sequence[float] = ()  # that were scheduled for the first of these
     varied: set[int] = field(default_factory=set)  # those of them that were seen to change
     at_once: int = 1  # steps that the program takes in one go
+    unchecked: int = 0  # steps that it took since one was checked
+    suspect: bool = False  # whether a step gave other bits after some that weren't checked
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its program takes steps that aren't checked."""
+        return self.reason is None and self.program is not None and self.checked >= CHECKED
 
     def forget(self) -> None:
         """Begin anew with recording."""
-        self.recordings, self.program, self.checked, self.values = [], None, 0, ()
+        self.recordings, self.program, self.checked, self.values, self.unchecked = [], None, 0, (), 0
         self.varied.clear()
+
+    def failed(self, why: str) -> None:
+        """Note that its program gave other bits, or failed; the third time it is given up."""
+        self.tries += 1
+        if self.tries >= TRIES:
+            self.reason = why
 
     def took(self, steps: int, start: float) -> None:
         """Note that steps were taken by the program from `start` on (`time.perf_counter`) until now."""
@@ -64,6 +82,16 @@ class _Kind:
         return {place for place, value in enumerate(row) if value != self.values[place]} - self.varied
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Where steps that aren't checked began in a call, to go back to if the check at its end fails."""
+
+    at: int
+    progress: Progress
+    state: dict[str, Tensor]  # as `Trainer.state`
+    others: list[tuple[list[Tensor], list[Tensor]]]  # tensors of each program, which needn't be in it, and their values
+
+
 @dataclass
 class RecordedTrainer(Trainer):
     """A trainer that records a step, and takes those like it by torch's executor, where that gives the same bits."""
@@ -71,22 +99,21 @@ class RecordedTrainer(Trainer):
     def __post_init__(self) -> None:
         self._kinds: dict[tuple[object, ...], _Kind] = {}
         self._validated = False
-        self._changes = ""  # what a validation changes, so that no step can be recorded
+        self._reason: str | None = None  # why no step can be recorded any more
 
     @property
     def way(self) -> str | None:
         """How most steps are taken now; None while that isn't known."""
         known = [kind for kind in self._kinds.values() if kind.reason or kind.checked >= CHECKED]
         if not known:
-            return None
+            return self._reason and f"eager: {self._reason}"
         reason = max(known, key=lambda kind: kind.taken).reason
         return f"eager: {reason}" if reason else "recorded"
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go to a state. Its tensors may be new ones, so what was recorded is forgotten."""
+        """Go to a state. Its tensors may be new ones, so what was recorded and seen is forgotten."""
         super().load(state)
-        for kind in self._kinds.values():
-            kind.forget()
+        self._kinds.clear()
 
     def train(
         self,
@@ -104,13 +131,28 @@ class RecordedTrainer(Trainer):
             return super().train(order, values, before, steps_before, epoch, watch)
         # An optimizer may leave out what is multiplied by 0.
         zeros = [tuple(value == 0 for value in row) for row in values]
+        groups = [(at < full, row) for at, row in enumerate(zeros)]
+        counts, last = Counter(groups), {group: at for at, group in enumerate(groups)}
         tick, progress, at = _Ticker(watch), before, 0
+        kept: _Kept | None = None
         while at < steps:
             kind = self._kind(min(size, len(order) - at * size), zeros[at], epoch)
+            kind.eager_first = EAGER_FIRST if counts[groups[at]] > 1 else EAGER_FIRST_ALONE
             end = min(full if at < full else steps, at + self._how_many(kind, values, at))
             end = next((later for later in range(at, end) if zeros[later] != zeros[at]), end)
+            if kind.trusted and end - 1 == last[groups[at]] and kind.unchecked + end - at > CHECKED_AGAIN:
+                end = max(end - 1, at + 1)  # that is checked by itself
+            if kept is None and kind.trusted and kind.unchecked + counts[groups[at]] > CHECKED_AGAIN:
+                kept = self._keep(at, progress)
             stretch = Stretch(order[at * size : end * size], values[at:end], progress, steps_before + at, epoch)
-            progress = self._take(kind, stretch, tick)
+            is_due = kind.trusted and at == last[groups[at]] and kind.unchecked >= CHECKED_AGAIN
+            progress = self._take(kind, stretch, tick, is_due)
+            if kept and kind.suspect:
+                self._go_back(kept, steps_before + at + 1)
+                stretch = Stretch(
+                    order[kept.at * size :], values[kept.at :], kept.progress, steps_before + kept.at, epoch
+                )
+                progress, end = self._take_eagerly(stretch, lambda batches: batches), steps
             kind.taken += end - at
             at = end
         tick.close()
@@ -123,7 +165,8 @@ class RecordedTrainer(Trainer):
         self._validated, roots = True, self._python_roots()
         before = PythonState(*roots)
         metrics = super().end_epoch(epoch, steps)
-        self._changes = before.changed(PythonState(*roots)) or ""
+        if changed := before.changed(PythonState(*roots)):
+            self._reason = self._reason or f"validation changes {changed}"
         for kind in self._kinds.values():
             kind.reason = kind.reason or self._refused()
         return metrics
@@ -153,8 +196,8 @@ class RecordedTrainer(Trainer):
         )
         if size > MOST_BYTES:
             return f"the network has {size / 1e6:,.0f} MB, beside whose arithmetic Python takes no time"
-        if self._changes:
-            return f"validation changes {self._changes}"
+        if self._reason:
+            return self._reason
         hooks = next(iter(own_hooks(self.model)), None)
         return hooks and f"a hook of {hooks} would not be called"
 
@@ -162,23 +205,43 @@ class RecordedTrainer(Trainer):
         """How many steps from `at` are taken in one go, if all are of this kind."""
         if kind.reason:
             return len(values)
-        if kind.taken < EAGER_FIRST:
-            return EAGER_FIRST - kind.taken
+        if kind.taken < kind.eager_first:
+            return kind.eager_first - kind.taken
         if kind.checked < CHECKED:
             return 1
         rows = enumerate(values[at : at + kind.at_once])
         return max(1, next((step for step, row in rows if kind.new_values(row)), kind.at_once))
 
-    def _take(self, kind: _Kind, stretch: Stretch, tick: "_Ticker") -> Progress:
-        """Take the steps of a stretch, in the way that their kind is taken."""
-        if kind.reason or kind.taken < EAGER_FIRST:
+    def _keep(self, at: int, progress: Progress) -> _Kept:
+        """What to go back to from later steps of this call."""
+        programs = [kind.program for kind in self._kinds.values() if kind.program]
+        state = {name: tensor.clone() for name, tensor in self.state().items()}
+        return _Kept(at, progress, state, [(program.state, program.values()) for program in programs])
+
+    def _go_back(self, kept: _Kept, step: int) -> None:
+        """Undo the steps of this call that weren't checked; all that come are eager."""
+        for tensors, values in kept.others:
+            restore(tensors, values)
+        self._reason = f"its program gives other bits in step {step:,}"
+        self.load(kept.state)
+
+    def _take(self, kind: _Kind, stretch: Stretch, tick: "_Ticker", is_due: bool) -> Progress:
+        """Take the steps of a stretch, in the way that their kind is taken.
+
+        Args:
+            kind: theirs.
+            stretch: one step, where it is due to be checked.
+            tick: sees the minibatches.
+            is_due: whether it is.
+        """
+        if kind.reason or kind.taken < kind.eager_first:
             return self._take_eagerly(stretch, tick)
         if not kind.watched:
             return self._look_at_python(kind, stretch, tick)
         if kind.program is None:
             self._record(kind, stretch)
             return self._take_eagerly(stretch, tick)
-        if kind.checked < CHECKED or kind.new_values(stretch.scheduled[0]):
+        if is_due or kind.checked < CHECKED or kind.new_values(stretch.scheduled[0]):
             return self._check(kind, kind.program, stretch, tick)
         return self._run(kind, kind.program, stretch, tick)
 
@@ -251,24 +314,27 @@ class RecordedTrainer(Trainer):
         if mine == progress and all(map(same_bits, after, program.state)) and same_bits(drawn, torch.get_rng_state()):
             kind.varied |= kind.new_values(stretch.scheduled[0])
             kind.checked += 1
+            kind.unchecked = 0
         else:
+            kind.suspect = kind.unchecked > 0
             kind.forget()
-            kind.tries += 1
-            if kind.tries >= TRIES:
-                kind.reason = why
+            kind.failed(why)
         return progress
 
     def _run(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take steps by a program; where something isn't finite, or fails, all of them eagerly, which says what."""
         start, steps = time.perf_counter(), len(stretch.scheduled)
-        before = program.values()
+        before, progress, why = program.values(), None, "its program gives other bits"
         try:
             progress = run_stretch(self, program, kind.sizes, stretch)
-        except RuntimeError:
-            progress = None
+        except RuntimeError as error:
+            why = f"torch's executor fails: {error}"
         if progress is None:
             program.restore(before)
-            return self._take_eagerly(stretch, tick)
+            progress = self._take_eagerly(stretch, tick)
+            kind.failed(why)  # as nothing was wrong with these steps
+            return progress
+        kind.unchecked += steps
         for _ in tick([NOTHING] * (len(kind.sizes) * steps)):
             pass
         kind.took(steps, start)

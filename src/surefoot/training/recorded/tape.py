@@ -23,11 +23,10 @@ from surefoot.training.step import Minibatch, _clip
 aten = torch.ops.aten
 # A step of more operations isn't worth its recording: Python is a small part of its time.
 MOST_OPERATIONS = 10_000
-# Files whose code may read a value: the step its losses and norms; an optimizer how many steps it took; torch's average
-# how many it has seen, of which it matters only whether there are some.
-STEP, COUNT, AVERAGE = (
-    code.co_filename for code in (_clip.__code__, _get_value.__code__, AveragedModel.__init__.__code__)
-)
+# Code that may read a value: the file of the step its losses and norms; an optimizer how many steps it took; torch's
+# average how many it has seen, of which it matters only whether there are some.
+STEP = _clip.__code__.co_filename
+COUNT, AVERAGE = _get_value.__code__, AveragedModel.update_parameters.__code__
 # Methods of a tensor that hand its values to Python without an operation.
 HANDS_OUT = {"tolist", "numpy", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage"}
 
@@ -174,14 +173,14 @@ class Tape(TorchDispatchMode):
         recording.operations.append(Operation(function, given, named, tuple(results), isinstance(result, list)))
 
     def _read(self, name: Name, value: Any) -> None:
-        recording, reader = self.recording, next(_frames()).f_code.co_filename
-        if reader == STEP:
+        recording, reader = self.recording, next(_frames()).f_code
+        if reader.co_filename == STEP:
             recording.reads.append(name)
             recording.update = len(recording.operations)
-        elif reader == COUNT and self._knows_count:
+        elif reader is COUNT and self._knows_count:
             recording.counts.add(value)
             recording.counter = recording.outside.get(name)
-        elif reader != AVERAGE:
+        elif reader is not AVERAGE:
             recording.refuse(f"{_caller()} reads a value of a tensor in Python")
 
 
