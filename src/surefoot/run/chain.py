@@ -24,6 +24,7 @@ from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches, Progress, Trainer
 from surefoot.training.network import network_of, to_bytes
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
+from surefoot.training.sharded.sharded_trainer import ShardedTrainer
 
 # The share of the free disk that the states of one run may take.
 DISK_SHARE = 0.1
@@ -226,9 +227,10 @@ class Chain:
             self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
             progress, metrics, seconds = self._take_steps(trainer, segment, before)
             self._trainer, self._at = trainer, index
-            if isinstance(trainer, RecordedTrainer) and trainer.way and trainer.way != self._way:
-                self._way = trainer.way
-                self._note_way(self._way)
+            way = _way_of(trainer)
+            if way and way != self._way:
+                self._way = way
+                self._note_way(way)
             self.steps_trained += len(segment.values)
             state = to_bytes(trainer.state())
             record = Record(
@@ -345,6 +347,13 @@ class Chain:
             wait([writing])  # a signal may come here: what is written then must still be waited for
             self._writing = None
             writing.result()
+
+
+def _way_of(trainer: Trainer) -> str | None:
+    """How steps are taken, where that isn't told by the params."""
+    if isinstance(trainer, ShardedTrainer):
+        return f"eager: each minibatch is cut into {trainer.shards} shards"
+    return trainer.way if isinstance(trainer, RecordedTrainer) else None
 
 
 def _peak_memory() -> int:

@@ -18,6 +18,7 @@ from surefoot.training.optimizer import make_optimizer
 from surefoot.training.preflight import OWN, load_start_weights
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.schedule import Schedule
+from surefoot.training.sharded.sharded_trainer import ShardedTrainer
 from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
 
@@ -52,8 +53,7 @@ class Builder:
             assert inputs.start
             load_start_weights(model, inputs.weights, str(inputs.start.note.name))
         optimizer = self._optimizer(model)
-        kind = RecordedTrainer if train.step == "auto" else Trainer
-        return kind(
+        return self._kind()(
             model,
             optimizer,
             inputs.training,
@@ -65,6 +65,13 @@ class Builder:
             Average(model, **average_settings(train)) if average_settings(train) else None,
             self.schedule_maker(optimizer)().columns,
         )
+
+    def _kind(self) -> Callable[..., Trainer]:
+        """How steps are taken."""
+        train = self.inputs.params.train
+        if train.shards > 1:
+            return partial(ShardedTrainer, shards=train.shards)
+        return RecordedTrainer if train.step == "auto" else Trainer
 
     def schedule_maker(self, optimizer: torch.optim.Optimizer) -> Callable[[], Schedule]:
         """A function that makes the schedule for an optimizer, from its first step, whatever that does meanwhile."""

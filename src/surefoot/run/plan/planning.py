@@ -86,6 +86,7 @@ def plan_run(params: Params, batches: Store) -> Plan:
     checks.check_repeats_itself(factory, trainer.model, other.model, first_state == to_bytes(other.state()))
     make_schedule = builder.schedule_maker(other.optimizer)
     validated = checks.check_one_batch(inputs, other)
+    checks.check_shards(inputs, other.model)
     checks.check_followed_metrics(params, validated, make_schedule().metric)
     origin = origin_of(inputs, first_state, make_schedule(), knows_schema)
     return Plan(identity_of(inputs, origin), origin, inputs, builder, make_schedule, [trainer])
