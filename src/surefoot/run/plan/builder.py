@@ -11,6 +11,7 @@ from torch import nn
 from surefoot.params.train_section import TrainParams
 from surefoot.run.from_params import network_from_params, objective_from_params
 from surefoot.run.plan.inputs import Inputs
+from surefoot.run.processes.leader import Leader, LeadingTrainer
 from surefoot.training import numerics
 from surefoot.training.loop import Trainer
 from surefoot.training.objective import Objective
@@ -25,20 +26,21 @@ from surefoot.training.weight_average import Average
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds trainers, each in the run's first state."""
+    """Builds trainers, each in the run's first state; where others train along, such as `leader` leads."""
 
     inputs: Inputs
     objective: Objective
+    leader: Leader | None = None
 
     @classmethod
-    def of(cls, inputs: Inputs) -> "Builder":
+    def of(cls, inputs: Inputs, leader: Leader | None = None) -> "Builder":
         """The builder for these inputs.
 
         Raises:
             UserError: the loss can't be made.
         """
         numerics.seed_step(inputs.params.seed, 0)  # a loss of the user's may draw
-        return cls(inputs, objective_from_params(inputs.params, inputs.batches))
+        return cls(inputs, objective_from_params(inputs.params, inputs.batches), leader)
 
     def trainer(self) -> Trainer:
         """A trainer in the first state; its network is built anew.
@@ -69,6 +71,8 @@ class Builder:
     def _kind(self) -> Callable[..., Trainer]:
         """How steps are taken."""
         train = self.inputs.params.train
+        if self.leader:
+            return partial(LeadingTrainer, shards=train.shards, transport=self.leader.transport, leader=self.leader)
         if train.shards > 1:
             return partial(ShardedTrainer, shards=train.shards)
         return RecordedTrainer if train.step == "auto" else Trainer

@@ -1,6 +1,7 @@
 """How numbers come from process to process: by torch.distributed, of which no reduction is used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -31,10 +32,15 @@ class Alone:
 
 
 class Group:
-    """The processes of torch.distributed's default group, which is there."""
+    """The processes of torch.distributed's default group, which is there.
 
-    def __init__(self) -> None:
+    Args:
+        talking: surrounds whatever waits for others, and sees what is raised there.
+    """
+
+    def __init__(self, talking: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._talking = talking
 
     def exchange(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
         """See `Transport`. Each part is filled up with zeros to slices of one length."""
@@ -44,20 +50,24 @@ class Group:
             row[: len(part)] = part
         sent = padded.view(len(parts), self.size, length).transpose(0, 1).contiguous().view(-1)
         got = sent.new_empty(sum(counts) * length)
-        dist.all_to_all_single(got, sent, [count * length for count in counts], [len(parts) * length] * self.size)
+        sizes = [count * length for count in counts], [len(parts) * length] * self.size
+        with self._talking():
+            dist.all_to_all_single(got, sent, *sizes)
         return list(got.view(-1, length).unbind())
 
     def collect(self, part: Tensor, length: int) -> Tensor:
         """See `Transport`."""
         whole = part.new_empty(self.size * len(part))
-        dist.all_gather_into_tensor(whole, part.contiguous())
+        with self._talking():
+            dist.all_gather_into_tensor(whole, part.contiguous())
         return whole[:length]
 
     def give_out(self, tensors: Sequence[Tensor]) -> None:
         """See `Transport`."""
         if tensors:
             data = torch.cat([tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in tensors])
-            dist.broadcast(data, 0)
+            with self._talking():
+                dist.broadcast(data, 0)
             parts = data.split([tensor.numel() * tensor.itemsize for tensor in tensors])
             for tensor, part in zip(tensors, parts, strict=True):
                 # Cloned: a view as wider numbers must begin at a multiple of their size.
@@ -69,6 +79,7 @@ class Group:
         mine = torch.zeros(TEXT_BYTES, dtype=torch.uint8)
         mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
         every = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(every, mine)
+        with self._talking():
+            dist.all_gather(every, mine)
         texts = [bytes(some.tolist()).rstrip(b"\0").decode(errors="ignore") for some in every]
         return next(filter(None, texts), "")
