@@ -118,6 +118,7 @@ def launch(processes: int, check: Callable[[], None], progress: Callable[[], int
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a process that is gone is told of below
     os.environ[RANK] = str(processes)
     with tempfile.TemporaryDirectory(prefix="surefoot-") as directory:
         spec = WorkerSpec(

@@ -59,7 +59,7 @@ class Group:
         """See `Transport`."""
         whole = part.new_empty(self.size * len(part))
         with self._talking():
-            dist.all_gather_into_tensor(whole, part.contiguous())
+            dist.all_gather_single(whole, part.contiguous())
         return whole[:length]
 
     def give_out(self, tensors: Sequence[Tensor]) -> None:
