@@ -101,6 +101,22 @@ def explodes(input_shape, classes, steps):
     return Forward(forward)
 
 
+def on_large_rows(input_shape, classes, what):
+    """Goes wrong in training on rows whose first number is large, whatever came before them."""
+
+    def forward(self, inputs):
+        logits = self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
+        if self.training and (inputs[:, 0] > 1.5).any():
+            if what == "fails":
+                raise IndexError("a large row")
+            if what == "is killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return logits * float("nan")
+        return logits
+
+    return Forward(forward)
+
+
 def asks_to_be_stopped(input_shape, classes):
     """Sends its process a SIGTERM when it is trained on for the third time."""
     times = []

@@ -98,9 +98,10 @@ class Agent(LocalElasticAgent):
                 terminal.print_lines(f"{how_they_ended(codes, len(worker_group.workers))}{again}", error=True)
         return result
 
-    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = SECONDS_TO_STOP) -> None:
-        # SIGTERM is for processes that are started again, or aren't needed: they end at once.
-        super()._shutdown(death_sig if death_sig == signal.SIGTERM else signal.SIGINT, timeout)
+    def _shutdown(self, death_sig: signal.Signals = signal.SIGINT, timeout: int = SECONDS_TO_STOP) -> None:  # noqa: ARG002
+        # Those that are to be started again were sent SIGTERM, and have ended at once. Here the user ends the run, or
+        # DVC is gone: the first process says so to MLflow.
+        super()._shutdown(signal.SIGINT, timeout)
 
 
 def launch(processes: int, check: Callable[[], None], progress: Callable[[], int]) -> None:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
 from typing import NoReturn
@@ -67,16 +67,19 @@ class Member:
             if first != self.rank:
                 time.sleep(0.5)  # the first of those that wait speaks before it ends, and with it all
                 return []
-            return [
-                f"process {rank + 1} of {self.size} (pid {self._pid(rank)}) didn't answer within {self._seconds:g} s"
-                f" ({TIMEOUT}); it is ended"
-                for rank in missing
-            ]
+            return [self._end_hung(rank) for rank in missing]
         except (RuntimeError, dist.DistError):  # the launcher is gone, too
             return []
 
-    def _pid(self, rank: int) -> str:
-        return self.store.get(f"pid {rank}").decode() if self.store.check([f"pid {rank}"]) else "unknown"
+    def _end_hung(self, rank: int) -> str:
+        """End another process, if it came so far that its id is known; returns what to say."""
+        which = f"process {rank + 1} of {self.size}"
+        if self.store.check([f"pid {rank}"]):
+            pid = int(self.store.get(f"pid {rank}"))
+            which += f" (pid {pid})"
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return f"{which} didn't answer within {self._seconds:g} s ({TIMEOUT}); it is ended"
 
 
 def _end_with_launcher() -> None:
