@@ -137,6 +137,30 @@ def test_whatever_dies_the_outputs_are_those_of_one_process(project, tmp_path_fa
     assert run.data.tags["surefoot.processes"] == "2"
 
 
+def test_validation_is_shared_with_the_same_bits(tracked, tmp_path_factory, monkeypatch):
+    """In parts of 1,024 rows: one of three processes has none."""
+    monkeypatch.setattr(mlflow_model, "log_model", lambda run_id, *_: f"model of {run_id}")
+    tracked.csv(rows=8000)
+    change(
+        tracked,
+        {"batch": {"size": 256}},
+        shards=3,
+        model={"factory": f"{NETWORKS}:normalized", "arguments": {}},
+        average={"name": "ema", "decay": 0.5},
+    )
+    for stage in ("prepare", "batch"):
+        assert tracked.stage(stage).code == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("SUREFOOT_STORE", str(tmp_path_factory.mktemp("elsewhere") / "store"))
+        assert tracked.stage("train").code == 0
+    whole = outputs()
+    forget()
+    code, out, said = to_its_end(tracked, 3)
+    assert (code, said) == (0, ""), out
+    assert outputs() == whole
+    assert "validation/average_loss" in paths.HISTORY.read_text()
+
+
 def test_ctrl_c_and_sigterm_end_all(project):
     change(project, shards=2, epochs=100_000)
     with trained(project, 2) as stage:

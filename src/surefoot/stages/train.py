@@ -94,7 +94,7 @@ def _train(
     checks, locks = (check_parent, time_check(params.train.max_minutes)), Locks(store.path / "lock")
     with tracked_run(tracking, plan, run, known):
         if params.train.shards > 1:
-            tracking.tell("tag", tags={tag_names.PROCESSES: str(leader.size if leader else 1)})
+            tracking.tell("set_tags", tags={tag_names.PROCESSES: str(leader.size if leader else 1)})
         with open_chain(plan, store, locks, tracking, checks) as chain:
             history, incomplete = follow_chain(chain, plan, tracking, judge, note_epochs(run, known, store))
             chosen = choose_epoch(params.train.select, history)

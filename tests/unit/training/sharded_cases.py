@@ -22,13 +22,14 @@ from networks.cnn import cnn
 from networks.mlp import mlp
 from surefoot.base.digests import sha256
 from surefoot.base.errors import UserError
+from surefoot.training import network
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Progress
 from surefoot.training.minibatches import Rows
 from surefoot.training.network import to_bytes
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import make_objective
-from surefoot.training.sharded import tree
+from surefoot.training.sharded import shared_outputs, tree
 from surefoot.training.sharded.sharded_trainer import ShardedTrainer
 from surefoot.training.sharded.transport import Alone, Group
 from surefoot.training.step import StepSettings
@@ -126,12 +127,16 @@ def digest_of(name, transport):
             found.append(repr(trainer.train(order, [[0.1]] * steps, Progress(), epoch * steps, epoch + 1)))
         except (Diverged, UserError) as error:
             return str(error)
+    outputs = shared_outputs.outputs_by_all(model, data.inputs, transport)
+    assert torch.equal(outputs, network.outputs_of(model, data.inputs))
+    assert model.training
     return [sha256(to_bytes(trainer.state())), *found]
 
 
 def take_part(rank, processes, directory):
     """Be one of several processes."""
     tree.BUCKET = 100  # several are needed
+    network.EVALUATION_ROWS = shared_outputs.EVALUATION_ROWS = 16  # 5 parts
     transport = Alone()
     if processes > 1:
         store = dist.FileStore(str(directory / f"store of {processes}"), processes)

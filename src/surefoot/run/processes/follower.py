@@ -16,11 +16,13 @@ from surefoot.data.order import RowOrder, RowOrderAmong
 from surefoot.params.sections import Params
 from surefoot.run.plan.builder import Builder
 from surefoot.run.plan.inputs import gather_inputs
+from surefoot.run.processes.leader import values_of
 from surefoot.run.processes.member import Member
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Progress
 from surefoot.training.sharded.sharded_trainer import ShardedTrainer
+from surefoot.training.sharded.shared_outputs import outputs_by_all
 
 ORDERS = {kind.__name__: kind for kind in (RowOrder, RowOrderAmong)}
 
@@ -70,4 +72,13 @@ def _train(trainer: ShardedTrainer, order: dict[str, Any], before: dict[str, Any
         trainer.train(kind(**order), before=Progress(**before), **given)
 
 
-DONE: dict[str, Callable[..., None]] = {"load": _load, "train": _train}
+def _validate(trainer: ShardedTrainer, averaged: bool) -> None:
+    model = trainer.model
+    if averaged:
+        assert trainer.average
+        model = trainer.average.model
+        trainer.transport.give_out(values_of(model))
+    outputs_by_all(model, trainer.validation.inputs, trainer.transport)
+
+
+DONE: dict[str, Callable[..., None]] = {"load": _load, "train": _train, "validate": _validate}

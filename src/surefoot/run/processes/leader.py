@@ -1,19 +1,21 @@
 """The first of several processes: what its trainer does, the others do at the same time."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot.run.processes import wanted
 from surefoot.run.processes.member import Member
 from surefoot.training.loop import Batches, Progress
 from surefoot.training.network import to_bytes
 from surefoot.training.sharded.sharded_trainer import Order, ShardedTrainer
+from surefoot.training.sharded.shared_outputs import evaluation_parts, outputs_by_all
 
 
 class Leader:
@@ -78,11 +80,34 @@ class LeadingTrainer(ShardedTrainer):
             self.leader.forget()
             raise
 
+    def _validate(self, model: nn.Module, prefix: str) -> dict[str, float]:
+        """As `Trainer`'s; the others compute some of the outputs."""
+        assert self.leader
+        if len(evaluation_parts(self.validation.inputs)) > 1:
+            averaged = self.average is not None and model is self.average.model
+            self.leader.mirror(self)
+            self.leader.tell("validate", averaged=averaged)
+            if averaged:  # the first alone measures BatchNorm anew
+                self.transport.give_out(values_of(model))
+            outputs = outputs_by_all(model, self.validation.inputs, self.transport)
+            if outputs is not None:
+                targets = self.validation.targets[:].to(outputs.device)
+                loss = self.objective.loss(outputs, targets).item()
+                if math.isfinite(loss):
+                    measured = {"loss": loss, **self.objective.measure(outputs, targets)}
+                    return {f"{prefix}{name}": value for name, value in measured.items()}
+        return super()._validate(model, prefix)  # which says what is wrong, if something is
+
     def load(self, state: dict[str, Tensor]) -> None:
         """As `Trainer.load`."""
         assert self.leader
         self.leader.forget()
         super().load(state)
+
+
+def values_of(model: nn.Module) -> list[Tensor]:
+    """All numbers of a network, to be read or written."""
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
 
 
 @contextmanager
