@@ -169,7 +169,7 @@ def test_ctrl_c_and_sigterm_end_all(project):
         stage.terminate()
         assert stage.wait(60) == 128 + signal.SIGTERM
     assert not psutil.wait_procs(ranks, timeout=20)[1]
-    assert "stopped by SIGTERM" in (project / "said.txt").read_text()
+    assert (project / "said.txt").read_text() == "stopped by SIGTERM\n"
     assert project.runs()[0].info.status == "KILLED"
 
 
@@ -227,6 +227,10 @@ def test_where_no_process_can_be_started_it_is_told(monkeypatch, capfd, keep_pro
     for name in (wanted.RANK, "TORCH_CPP_LOG_LEVEL", "GLOO_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "")
     with pytest.raises(SystemExit) as end:
-        errors.run_process(lambda: launch.launch(2, lambda: None, lambda: 0))
+        errors.run_process(lambda: launch.launch(2, "cpu", lambda: None, lambda: 0))
     assert end.value.code == 2
     assert "error: " in capfd.readouterr().err
+
+
+def test_each_process_trains_on_a_gpu_of_its_own():
+    pytest.skip("by nccl, on a machine with several GPUs: written so, and not run yet")

@@ -1,5 +1,6 @@
 """train: minibatch SGD from the batch store to the chosen model."""
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,14 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
 
 def main_of_processes() -> None:
     """As `main`; by several processes where `SUREFOOT_PROCESSES` says so, of which this may be one."""
-    if not wanted.is_asked() or (wanted.is_launched() and wanted.rank() == 0):
+    if not wanted.is_asked():
         main()
+        return
+    if wanted.is_launched() and wanted.rank() == 0:
+        try:
+            main()
+        except errors.Stopped as stopped:  # the launcher says so
+            sys.exit(128 + stopped.signum)
         return
     if wanted.is_launched():
         params = load_and_pin()
@@ -67,7 +74,7 @@ def main_of_processes() -> None:
     wanted.seconds_to_wait()  # refused here, not by each
     from surefoot.run.processes.launch import launch
 
-    launch(processes, check_parent, TrajectoryStore(paths.trajectory_store()).count_records)
+    launch(processes, params.device, check_parent, TrajectoryStore(paths.trajectory_store()).count_records)
 
 
 def _train(

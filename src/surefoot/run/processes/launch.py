@@ -104,11 +104,12 @@ class Agent(LocalElasticAgent):
         super()._shutdown(signal.SIGINT, timeout)
 
 
-def launch(processes: int, check: Callable[[], None], progress: Callable[[], int]) -> None:
+def launch(processes: int, device: str, check: Callable[[], None], progress: Callable[[], int]) -> None:
     """Train by so many processes of this machine; ends this process as the first of them ends.
 
     Args:
         processes: so many.
+        device: what trains; each process has a GPU of its own.
         check: called all the time; raises where there is a reason to stop.
         progress: how far the run is: a number that grows with what is stored.
 
@@ -116,7 +117,8 @@ def launch(processes: int, check: Callable[[], None], progress: Callable[[], int
         Stopped: by a signal.
         UserError: one died again and again.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it tells is told below, in fewer words
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a process that is gone is told of below
@@ -130,6 +132,7 @@ def launch(processes: int, check: Callable[[], None], progress: Callable[[], int
             args=("-m", "surefoot.stages.train"),
             max_restarts=1_000_000,
             monitor_interval=0.1,
+            virtual_local_rank=device == "cuda",
         )
         agent = Agent(spec, DefaultLogsSpecs(log_dir=directory), check, progress)
         try:

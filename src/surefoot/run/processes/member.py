@@ -11,6 +11,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import NoReturn
 
+import torch
 import torch.distributed as dist
 
 from surefoot.base import terminal
@@ -27,14 +28,16 @@ class Member:
     def __init__(self) -> None:
         self._seconds = seconds_to_wait()
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        # What is told, and lies on the CPU, goes by gloo also where GPUs train.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_initialized() else "gloo"
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        _end_with_launcher()
+        _end_with_launcher(speaks=self.rank == 0)
         with self.talking():
             limit = timedelta(seconds=self._seconds)
             self.store = dist.TCPStore(*place, is_master=False, timeout=limit)  # type: ignore[attr-defined]
             self.store.set(f"pid {self.rank}", str(os.getpid()))
             group = dist.PrefixStore("group", self.store)  # type: ignore[attr-defined]
-            dist.init_process_group("gloo", store=group, rank=self.rank, world_size=self.size, timeout=limit)
+            dist.init_process_group(backend, store=group, rank=self.rank, world_size=self.size, timeout=limit)
         self.transport = Group(self.talking)
 
     @contextmanager
@@ -82,10 +85,10 @@ class Member:
         return f"{which} didn't answer within {self._seconds:g} s ({TIMEOUT}); it is ended"
 
 
-def _end_with_launcher() -> None:
+def _end_with_launcher(speaks: bool) -> None:
     """See to it that this process ends when the launcher ends it or is gone.
 
-    What it has stored is whole at any time.
+    What it has stored is whole at any time. The one that speaks to the user says how the run ended.
     """
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -97,4 +100,6 @@ def _end_with_launcher() -> None:
         os._exit(LOST)
 
     signal.signal(signal.SIGTERM, end)
+    if not speaks:
+        signal.signal(signal.SIGINT, end)
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()

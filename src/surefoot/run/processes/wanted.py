@@ -21,7 +21,8 @@ def wanted_processes(shards: int, threads: int) -> int:
     """
     given = os.environ.get(PROCESSES, "1").strip() or "1"
     if given == "auto":
-        return max(1, min(shards, len(os.sched_getaffinity(0)) // threads))
+        free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(shards, free // threads))
     if not given.isdecimal() or not int(given):
         raise UserError(f"{PROCESSES}: a number of processes is needed, or auto; got {given!r}")
     if int(given) > shards:

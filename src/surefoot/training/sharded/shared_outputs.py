@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.training.minibatches import Stored
-from surefoot.training.network import EVALUATION_BYTES, EVALUATION_ROWS, outputs_of
+from surefoot.training.network import EVALUATION_BYTES, EVALUATION_ROWS, device_of, outputs_of
 from surefoot.training.sharded.tree import Transport, shards_of
 
 
@@ -31,7 +31,7 @@ def outputs_by_all(model: nn.Module, inputs: Tensor | Stored, transport: Transpo
         return None
     told = "" if mine is None else json.dumps([list(mine.shape[1:]), str(mine.dtype).removeprefix("torch.")])
     shape, kind = json.loads(transport.first_text(told))
-    flat = torch.empty(0, dtype=getattr(torch, kind)) if mine is None else mine.reshape(-1)
+    flat = torch.empty(0, dtype=getattr(torch, kind), device=device_of(model)) if mine is None else mine.reshape(-1)
     # All give as many numbers: as many as the one with the most parts has.
     rows = [
         sum(stop - first for first, stop in parts[some.start : some.stop])
