@@ -153,14 +153,11 @@ def launch(processes: int, device: str, check: Callable[[], None], progress: Cal
 
 def how_they_ended(codes: dict[int, int], processes: int) -> str:
     """How processes ended, by rank; those that did because others had aren't told of."""
-    first = {rank: code for rank, code in codes.items() if code != LOST} or codes
-    told = [
-        f"process {rank + 1} of {processes} was ended by {_signal_of(code)}"
-        if code != LOST
-        else f"process {rank + 1} of {processes} lost another"
+    first = {rank: code for rank, code in codes.items() if code not in (LOST, -signal.SIGTERM)} or codes
+    return ", ".join(
+        f"process {rank + 1} of {processes} " + (f"was ended by {_signal_of(code)}" if code != LOST else "lost another")
         for rank, code in first.items()
-    ]
-    return ", ".join(told)
+    )
 
 
 def _is_final(code: int) -> bool:

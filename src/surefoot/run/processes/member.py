@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -91,15 +90,13 @@ def _end_with_launcher(speaks: bool) -> None:
     What it has stored is whole at any time. The one that speaks to the user says how the run ended.
     """
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        os._exit(LOST)
-
     def watch(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(LOST)
 
-    signal.signal(signal.SIGTERM, end)
+    # By the system itself: Python would hear of it when what waits for another process returns.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if not speaks:
-        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
