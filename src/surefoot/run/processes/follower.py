@@ -16,7 +16,7 @@ from surefoot.data.order import RowOrder, RowOrderAmong
 from surefoot.params.sections import Params
 from surefoot.run.plan.builder import Builder
 from surefoot.run.plan.inputs import gather_inputs
-from surefoot.run.processes.leader import values_of
+from surefoot.run.processes.leader import numbers_of
 from surefoot.run.processes.member import Member
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.divergence import Diverged
@@ -77,7 +77,7 @@ def _validate(trainer: ShardedTrainer, averaged: bool) -> None:
     if averaged:
         assert trainer.average
         model = trainer.average.model
-        trainer.transport.give_out(values_of(model))
+        trainer.transport.give_out(numbers_of(model))
     outputs_by_all(model, trainer.validation.inputs, trainer.transport)
 
 

@@ -88,7 +88,7 @@ class LeadingTrainer(ShardedTrainer):
             self.leader.mirror(self)
             self.leader.tell("validate", averaged=averaged)
             if averaged:  # the first alone measures BatchNorm anew
-                self.transport.give_out(values_of(model))
+                self.transport.give_out(numbers_of(model))
             outputs = outputs_by_all(model, self.validation.inputs, self.transport)
             if outputs is not None:
                 targets = self.validation.targets[:].to(outputs.device)
@@ -105,7 +105,7 @@ class LeadingTrainer(ShardedTrainer):
         super().load(state)
 
 
-def values_of(model: nn.Module) -> list[Tensor]:
+def numbers_of(model: nn.Module) -> list[Tensor]:
     """All numbers of a network, to be read or written."""
     return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
 
