@@ -38,6 +38,9 @@ LIMITED_OVER_FREE = 1.3
 PREPARE_OVER_PYARROW = 2.5
 PARTS_OVER_ONE = 1.5
 LARGE_OVER_SMALL = 1.1
+SHARDS_OVER_ONE = 1.25
+PROCESSES_OVER_ONE = 0.556  # 1.8 times as fast
+SENT_OVER_RING = 1.1
 MEMORY = 500e6  # bytes above what the imports take
 
 SLOW_ROUNDS = 3  # at most, of memory and pipeline, where a round takes long
@@ -90,7 +93,7 @@ def main() -> None:
     parser.add_argument(
         "--cpu",
         action="store_true",
-        help="loops in CPU seconds of the process, not wall: for a machine that isn't idle",
+        help="loops and processes in CPU seconds of the process, not wall: for a machine that isn't idle",
     )
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
@@ -110,8 +113,10 @@ def main() -> None:
     rows: list[Row] = []
     for part in arguments.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="surefoot-bench-") as scratch:
-            rounds = arguments.rounds if part in ("loops", "features") else min(arguments.rounds, SLOW_ROUNDS)
-            more = {"clock": "process_time"} if part == "loops" and arguments.cpu else {}
+            rounds = (
+                arguments.rounds if part in ("loops", "features", "processes") else min(arguments.rounds, SLOW_ROUNDS)
+            )
+            more = {"clock": "process_time"} if part in ("loops", "processes") and arguments.cpu else {}
             rows += PARTS[part](workloads, params, rounds, Path(scratch), **more)
     print(machine(arguments.rounds, arguments.quick) + "\n")
     print(table(rows))
@@ -363,6 +368,24 @@ def measure_features(workloads: dict[str, Workload], _params: Params, rounds: in
         )
 
 
+def measure_processes(
+    workloads: dict[str, Workload], params: Params, rounds: int, scratch: Path, clock: str = "perf_counter"
+) -> Iterator[Row]:
+    progress("processes: the CNN by 1, 2 and 8 shards, by one process and by two")
+    found = call_worker("time_processes", workloads["cnn"], scratch, params.numerics, rounds=rounds)
+    name = "wall" if clock == "perf_counter" else "cpu"
+    where = "CNN, batches of 256"
+    for way, values in found.items():
+        yield Row(f"{where}: {way}", f"{1000 * statistics.median(values[name]):.1f} ms a step")
+    for ours, theirs, at_most in (
+        ("8 shards", "1 shard, eager", SHARDS_OVER_ONE),
+        ("2 shards, 2 processes", "2 shards", PROCESSES_OVER_ONE),
+    ):
+        yield ratio_row(f"{where}: {ours} / {theirs}", found[ours][name], found[theirs][name], at_most)
+    sent = found["2 shards, 2 processes"]["sent"]
+    yield ratio_row(f"{where}: bytes sent / by a ring all-reduce", sent, [1.0] * len(sent), SENT_OVER_RING)
+
+
 PARTS = {
     "loops": measure_loops,
     "features": measure_features,
@@ -371,6 +394,7 @@ PARTS = {
     "day": measure_day,
     "scale": measure_scale,
     "tables": measure_tables,
+    "processes": measure_processes,
 }
 
 

@@ -114,7 +114,7 @@ def main() -> None:
         from surefoot.training import numerics
 
         numerics.pin(message["profile"], THREADS)
-    from benchmarks import scale
+    from benchmarks import processes, scale
 
     tasks: dict[str, Callable[..., Any]] = {
         "write_data": write_data,
@@ -126,6 +126,7 @@ def main() -> None:
         "copy": scale.copy,
         "train_store": scale.train,
         "accuracy": scale.accuracy,
+        "time_processes": processes.time_processes,
     }
     workload = Workload(**{**message["workload"], "shape": tuple(message["workload"]["shape"])})
     print(json.dumps(tasks[message["task"]](workload, Path(message["directory"]), **message["arguments"])))

@@ -297,6 +297,12 @@ def test_a_number_that_makes_no_sense_is_refused(here, key, listed, zero, value)
             {"precision": "bfloat16"},
             "train.precision: bfloat16 on the CPU needs numerics: native; set that, or float32",
         ),
+        ({"shards": 0}, "train.shards: input should be greater than 0, got 0"),
+        ({"shards": 9}, "train.shards: a minibatch of 4 rows (batch.size) can't be cut into 9 shards; at most 4"),
+        (
+            {"shards": 3, "model": {"factory": f"{NETWORKS}:normalized", "arguments": {}}},
+            "train.shards: a minibatch of 4 rows cut into 3 shards has some of a single row, on which the network",
+        ),
         (
             {"loss": {"class_weights": [1.0, 2.0]}},
             "train.loss.class_weights: 2 weights for 3 classes; one for each is needed",

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import day, pipeline
 from benchmarks.__main__ import LARGE, Row, ratio_row, table
-from benchmarks.workload import call_worker
+from benchmarks.scaling import scaling_table
+from benchmarks.workload import ROOT, call_worker
 
 
 def test_times_the_loops_side_by_side(tmp_path):
@@ -53,3 +54,14 @@ def test_the_learning_rate_of_a_copy_is_bumped(tmp_path):
     (tmp_path / "params.yaml").write_text("train:\n  lr: 0.1  # per row\n  lr_reference_batch:\n")
     pipeline.bump_lr(tmp_path, 0.0125)
     assert (tmp_path / "params.yaml").read_text() == "train:\n  lr: 0.0125  # per row\n  lr_reference_batch:\n"
+
+
+def test_processes_are_timed_beside_one(tmp_path):
+    ways = "1 shard, eager", "2 shards, 2 processes"
+    found = call_worker("time_processes", LARGE, tmp_path, rounds=1, ways=ways)
+    assert found.keys() == set(ways)
+    assert found[ways[1]]["sent"][0] <= 1.1  # of what a ring all-reduce sends
+
+
+def test_the_simulation_is_that_of_its_page():
+    assert "\n".join(scaling_table()) in (ROOT / "docs/scaling.md").read_text()

@@ -177,6 +177,10 @@ class TrainParams(Section):
     accumulate: int = Field(default=1, gt=0)
     """Minibatches whose gradients make up one step: that of one minibatch of all their rows, also with class weights.
     """
+    shards: int = Field(default=1, gt=0, le=65536)
+    """Parts of each minibatch whose gradients are computed apart and then added, so that as many processes can share
+    them (SUREFOOT_PROCESSES) with the same result.
+    """
     clip_norm: float | None = Field(default=None, gt=0, le=1e38)
     """Gradients whose norm, over all parameters, is larger are scaled down to it; null: they aren't."""
     clip_value: float | None = Field(default=None, gt=0, le=1e38)

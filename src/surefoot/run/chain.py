@@ -225,7 +225,7 @@ class Chain:
             self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
             progress, metrics, seconds = self._take_steps(trainer, segment, before)
             self._trainer, self._at = trainer, index
-            way = getattr(trainer, "way", None)  # of recorded steps alone
+            way = getattr(trainer, "way", None)  # where that isn't told by the params
             if way and way != self._way:
                 self._way = way
                 self._note_way(way)

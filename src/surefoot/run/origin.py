@@ -24,6 +24,12 @@ TRAINING_CODE = {
     "state": "surefoot.training.state",
     "step": "surefoot.training.step",
 }
+# And where minibatches are cut into shards.
+SHARDED_CODE = {
+    "shards.step": "surefoot.training.sharded.sharded_step",
+    "shards.trainer": "surefoot.training.sharded.sharded_trainer",
+    "shards.tree": "surefoot.training.sharded.tree",
+}
 FORMAT = 3  # 1 and 2 named modules
 
 
@@ -52,7 +58,7 @@ def make_origin(
         first_state: the state before the first step, as safetensors; covers whatever the factory read or drew.
         loss: its name, arguments and class weights; where it is the project's own, its source counts, too.
         optimizer: its name and arguments, but for the learning rate, and its groups of parameters.
-        step: what goes into a step beside it: accumulation, clipping, precision.
+        step: what goes into a step beside it: accumulation, clipping, precision; `shards`, where there are several.
         average: how weights are averaged; {} if they aren't.
         schedule: what is scheduled, by group and name, and the metric that it follows; the values are in the keys.
         start: the digest of the weights that another training left (`train.start_from`); None where there are none.
@@ -66,7 +72,7 @@ def make_origin(
         "seed": seed,
         "numerics": numerics,
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
-        "code": {label: _digest(module) for label, module in TRAINING_CODE.items()},
+        "code": {label: _digest(module) for label, module in _code(step).items()},
         "model": {"factory": factory, "arguments": arguments, "source": code_digests.module_digests(own)},
         "first_state": digests.sha256(first_state),
         "loss": {**loss, "source": code_digests.module_digests(of_loss)},
@@ -85,6 +91,10 @@ def source_digests(*functions: str) -> dict[str, str]:
     """
     own, _ = code_digests.modules_behind(functions)
     return code_digests.module_digests(own)
+
+
+def _code(step: dict[str, Any]) -> dict[str, str]:
+    return TRAINING_CODE | (SHARDED_CODE if "shards" in step else {})
 
 
 def _digest(module: str) -> str:

@@ -62,6 +62,10 @@ class TrajectoryStore:
             return None
         return record
 
+    def count_records(self) -> int:
+        """How many records there are, of all runs."""
+        return sum(1 for _ in (self.path / "chain").glob("*.json"))
+
     def state(self, record: Record) -> bytes | None:
         """The state that a record tells of, or None if it is missing or damaged."""
         return self._state_in(self.state_path(record.key), record)

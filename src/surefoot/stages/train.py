@@ -1,5 +1,6 @@
 """train: minibatch SGD from the batch store to the chosen model."""
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -8,10 +9,12 @@ from surefoot.base.locks import Locks
 from surefoot.data.batch_store import open_store
 from surefoot.params import dvc_yaml
 from surefoot.params.params_yaml import load_params
+from surefoot.params.sections import Params
 from surefoot.run import start_from
 from surefoot.run.choose_epoch import choose_epoch
 from surefoot.run.history import history_csv
-from surefoot.run.pinned_params import pin_by
+from surefoot.run.pinned_params import load_and_pin, pin_by
+from surefoot.run.processes import wanted
 from surefoot.run.run_file import write_run_file
 from surefoot.run.start_tracking import Tracking, start_tracking
 from surefoot.run.stopping import parent_check, time_check
@@ -21,6 +24,7 @@ from surefoot.tracking import tag_names
 
 if TYPE_CHECKING:
     from surefoot.run.plan.planning import Plan
+    from surefoot.run.processes.leader import Leader
     from surefoot.run.record import RunRecord
     from surefoot.run.trajectory_store import Record
 
@@ -36,20 +40,58 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
     """
     check_parent = parent_check()  # before the imports, which take seconds
     with start_tracking() as tracking:
-        _train(tracking, check_parent, judge)
+        params = load_params(paths.PARAMS)
+        terminal.print_lines(f"training {params.train.model.factory}")
+        pin_by(params)
+        from surefoot.run.processes.leader import joined_group
+
+        with joined_group() as leader:
+            _train(params, leader, tracking, check_parent, judge)
 
 
-def _train(tracking: Tracking, check_parent: Callable[[], None], judge: "Callable[[Record], str | None]") -> None:
-    params = load_params(paths.PARAMS)
-    terminal.print_lines(f"training {params.train.model.factory}")
-    pin_by(params)
+def main_of_processes() -> None:
+    """As `main`; by several processes where `SUREFOOT_PROCESSES` says so, of which this may be one."""
+    if not wanted.is_asked():
+        main()
+        return
+    if wanted.is_launched() and wanted.rank() == 0:
+        try:
+            main()
+        except errors.Stopped as stopped:  # the launcher says so
+            sys.exit(128 + stopped.signum)
+        return
+    if wanted.is_launched():
+        params = load_and_pin()
+        from surefoot.run.processes.follower import follow_leader
+
+        follow_leader(params)
+        return
+    check_parent, params = parent_check(), load_params(paths.PARAMS)
+    processes = wanted.wanted_processes(params.train.shards, params.threads)
+    if processes == 1:
+        main()
+        return
+    wanted.seconds_to_wait()  # refused here, not by each
+    from surefoot.run.processes.launch import launch
+
+    launch(processes, params.device, check_parent, TrajectoryStore(paths.trajectory_store()).count_records)
+
+
+def _train(
+    params: Params,
+    leader: "Leader | None",
+    tracking: Tracking,
+    check_parent: Callable[[], None],
+    judge: "Callable[[Record], str | None]",
+) -> None:
     writing.remove_measured()
     dvc_yaml.require_watched(params, "train")
     from surefoot.run.follow import follow_chain, open_chain, tracked_run
     from surefoot.run.plan.planning import plan_run
     from surefoot.run.record_training import begun_record, finished_record, note_epochs
 
-    plan, store = plan_run(params, open_store(paths.BATCHES)), TrajectoryStore(paths.trajectory_store())
+    plan = plan_run(params, open_store(paths.BATCHES), leader)
+    store = TrajectoryStore(paths.trajectory_store())
     _keep_start(plan, store)
     run, known = begun_record(plan, store)
     _announce(plan, run)
@@ -58,6 +100,8 @@ def _train(tracking: Tracking, check_parent: Callable[[], None], judge: "Callabl
     store.mark_run(known)
     checks, locks = (check_parent, time_check(params.train.max_minutes)), Locks(store.path / "lock")
     with tracked_run(tracking, plan, run, known):
+        if params.train.shards > 1:
+            tracking.tell("set_tags", tags={tag_names.PROCESSES: str(leader.size if leader else 1)})
         with open_chain(plan, store, locks, tracking, checks) as chain:
             history, incomplete = follow_chain(chain, plan, tracking, judge, note_epochs(run, known, store))
             chosen = choose_epoch(params.train.select, history)
@@ -94,4 +138,4 @@ def _announce(plan: "Plan", run: "RunRecord") -> None:
 
 
 if __name__ == "__main__":
-    errors.run_process(main)
+    errors.run_process(main_of_processes)

@@ -13,6 +13,7 @@ KIND = "surefoot.kind"  # of a run that is no training: the command that made it
 SWEEP = "surefoot.sweep"  # groups the runs of a sweep or a search
 INCOMPLETE = "surefoot.incomplete"  # why a run ended before its last epoch
 STEPS = "surefoot.steps"  # how a training took its steps: recorded, or eagerly and why
+PROCESSES = "surefoot.processes"  # how many trained, where there were several
 OF = "surefoot.parent_of"  # the parent's: of which sweep
 PARENT_KIND = "sweep"  # its KIND
 PARENT = "mlflow.parentRunId"  # by which MLflow shows one run below another

@@ -65,6 +65,17 @@ def test_each_setting_of_the_optimizer_counts(batched):
     assert len(set(found.values())) == len(found), found
 
 
+def test_one_shard_has_the_keys_of_none(batched):
+    """So runs that were trained before there were shards are found."""
+    start, found = (batched / "params.yaml").read_text(), [keys()]
+    for shards in (1, 2, 3):
+        (batched / "params.yaml").write_text(start)
+        change(batched, f"  epochs: 2\n  shards: {shards}\n")
+        found.append(keys())
+    assert found[0] == found[1]
+    assert len({origin for origin, _ in found}) == 3
+
+
 @pytest.mark.parametrize(
     "text", ["seed: 1\n", "numerics: avx2\n", "numerics: native\n", "threads: 2\n", "deterministic: false\n"]
 )
@@ -491,6 +502,9 @@ def test_packages_that_are_imported_enter_with_their_version(package):
     assert origin._version("safetensors") == importlib.metadata.version("safetensors")
 
 
+ALL_CODE = origin.TRAINING_CODE | origin.SHARDED_CODE
+
+
 @pytest.fixture
 def of_code(monkeypatch, tmp_path):
     """The digests of Surefoot's own code, with another text for the module of a label."""
@@ -499,7 +513,7 @@ def of_code(monkeypatch, tmp_path):
     def digests_of(label=None, text=""):
         changed = tmp_path / "changed.py"
         changed.write_text(text)
-        module = origin.TRAINING_CODE.get(label)
+        module = ALL_CODE.get(label)
         monkeypatch.setattr(code_digests, "module_file", lambda name: changed if name == module else real(name))
         nothing = {key: {} for key in ("optimizer", "step", "average", "schedule", "data", "arguments", "numerics")}
         return origin.make_origin(
@@ -507,17 +521,17 @@ def of_code(monkeypatch, tmp_path):
             factory="networks.mlp:mlp",
             first_state=b"",
             loss={"name": "auto"},
-            **nothing,
+            **nothing | {"step": {"shards": 2}},
         )["code"]
 
     return digests_of
 
 
 def source_of(label):
-    return code_digests.module_file(origin.TRAINING_CODE[label]).read_text()
+    return code_digests.module_file(ALL_CODE[label]).read_text()
 
 
-@pytest.mark.parametrize("label", origin.TRAINING_CODE)
+@pytest.mark.parametrize("label", ALL_CODE)
 def test_training_code_counts(of_code, label):
     before, text = of_code(), source_of(label)
     assert of_code(label, text + "\n# a comment\n") == before
@@ -600,28 +614,28 @@ HARMLESS = {
     "surefoot.training.preflight",
     "surefoot.training.divergence",
     "surefoot.training.machine_limits",
+    "surefoot.training.sharded.faults",
+    "surefoot.training.sharded.transport",
 }
 
 
-@pytest.mark.parametrize("label", origin.TRAINING_CODE)
+@pytest.mark.parametrize("label", ALL_CODE)
 def test_the_training_code_is_all_that_it_imports(label):
     """By name, and as it is named: what is dropped from the digest then says nothing."""
     for node in ast.walk(ast.parse(source_of(label))):
         if isinstance(node, ast.Import):
             assert not any(name.name.startswith("surefoot") for name in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.level or node.module.startswith("surefoot")):
-            assert node.module in {*origin.TRAINING_CODE.values(), *HARMLESS}
+            assert node.module in {*ALL_CODE.values(), *HARMLESS}
             for name in node.names:
                 assert not name.asname
                 assert not code_digests.module_file(f"{node.module}.{name.name}")
 
 
-@pytest.mark.parametrize("label", origin.TRAINING_CODE)
+@pytest.mark.parametrize("label", ALL_CODE)
 def test_no_sentence_counts(label):
     """What people read lies in other modules, or in a `raise`: other words train nothing anew."""
-    counts = ast.parse(
-        code_digests.arithmetic_source(code_digests.module_file(origin.TRAINING_CODE[label]), "surefoot")
-    )
+    counts = ast.parse(code_digests.arithmetic_source(code_digests.module_file(ALL_CODE[label]), "surefoot"))
     texts = [node.value for node in ast.walk(counts) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not [text for text in texts if re.search("[a-z],? [a-z]", text)]
 
@@ -630,7 +644,7 @@ def test_what_the_training_code_defines_has_one_name_each():
     """So a name alone says which one is imported."""
     names = [
         node.name
-        for label in origin.TRAINING_CODE
+        for label in ALL_CODE
         for node in ast.parse(source_of(label)).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]

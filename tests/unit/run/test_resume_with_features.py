@@ -39,6 +39,9 @@ FEATURES = {
     ),
     "one cycle with Adam": ({"schedule": {"name": "OneCycleLR", "per": "step"}, "optimizer": {"name": "Adam"}}, False),
     "frozen": ({"optimizer": {"groups": [{"parameters": "0.*", "frozen": True}]}, "momentum": 0.9}, True),
+    "shards": ({"shards": 2, "clip_norm": 0.2, "momentum": 0.9}, True),
+    "shards, accumulation and EMA": ({"shards": 2, "accumulate": 2, "average": {"name": "ema", "decay": 0.8}}, True),
+    "shards and SWA": ({"shards": 2, "average": {"name": "swa", "start": 2}, "lr": 0.05}, True),
     "early stopping": ({"early_stopping": {"patience": 1, "min_delta": 0.02}, "lr": 0.02, "momentum": 0.9}, True),
     "plateau and early stopping": (
         {"schedule": PLATEAU, "early_stopping": {"patience": 2, "min_delta": 0.02}, "lr": 0.9},

@@ -14,6 +14,10 @@ def good(input_shape, classes, width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), width), nn.ReLU(), nn.Linear(width, classes))
 
 
+def normalized(input_shape, classes):
+    return nn.Sequential(nn.Linear(input_shape[0], 6), nn.BatchNorm1d(6), nn.Linear(6, classes))
+
+
 def takes_the_schema(input_shape, outputs, schema):
     return good(input_shape, outputs)
 
@@ -93,6 +97,22 @@ def explodes(input_shape, classes, steps):
             taken.append(True)
         logits = self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
         return logits * (float("nan") if len(taken) > steps else 1.0)
+
+    return Forward(forward)
+
+
+def on_large_rows(input_shape, classes, what):
+    """Goes wrong in training on rows whose first number is large, whatever came before them."""
+
+    def forward(self, inputs):
+        logits = self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.zeros(classes)
+        if self.training and (inputs[:, 0] > 1.5).any():
+            if what == "fails":
+                raise IndexError("a large row")
+            if what == "is killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return logits * float("nan")
+        return logits
 
     return Forward(forward)
 

@@ -11,6 +11,7 @@ from torch import nn
 from surefoot.params.train_section import TrainParams
 from surefoot.run.from_params import network_from_params, objective_from_params
 from surefoot.run.plan.inputs import Inputs
+from surefoot.run.processes.leader import Leader, LeadingTrainer
 from surefoot.training import numerics
 from surefoot.training.loop import Trainer
 from surefoot.training.objective import Objective
@@ -18,26 +19,28 @@ from surefoot.training.optimizer import make_optimizer
 from surefoot.training.preflight import OWN, load_start_weights
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.schedule import Schedule
+from surefoot.training.sharded.sharded_trainer import ShardedTrainer
 from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
 
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds trainers, each in the run's first state."""
+    """Builds trainers, each in the run's first state; where others train along, such as `leader` leads."""
 
     inputs: Inputs
     objective: Objective
+    leader: Leader | None = None
 
     @classmethod
-    def of(cls, inputs: Inputs) -> "Builder":
+    def of(cls, inputs: Inputs, leader: Leader | None = None) -> "Builder":
         """The builder for these inputs.
 
         Raises:
             UserError: the loss can't be made.
         """
         numerics.seed_step(inputs.params.seed, 0)  # a loss of the user's may draw
-        return cls(inputs, objective_from_params(inputs.params, inputs.batches))
+        return cls(inputs, objective_from_params(inputs.params, inputs.batches), leader)
 
     def trainer(self) -> Trainer:
         """A trainer in the first state; its network is built anew.
@@ -52,8 +55,7 @@ class Builder:
             assert inputs.start
             load_start_weights(model, inputs.weights, str(inputs.start.note.name))
         optimizer = self._optimizer(model)
-        kind = RecordedTrainer if train.step == "auto" else Trainer
-        return kind(
+        return self._kind()(
             model,
             optimizer,
             inputs.training,
@@ -65,6 +67,15 @@ class Builder:
             Average(model, **average_settings(train)) if average_settings(train) else None,
             self.schedule_maker(optimizer)().columns,
         )
+
+    def _kind(self) -> Callable[..., Trainer]:
+        """How steps are taken."""
+        train = self.inputs.params.train
+        if self.leader:
+            return partial(LeadingTrainer, shards=train.shards, transport=self.leader.transport, leader=self.leader)
+        if train.shards > 1:
+            return partial(ShardedTrainer, shards=train.shards)
+        return RecordedTrainer if train.step == "auto" else Trainer
 
     def schedule_maker(self, optimizer: torch.optim.Optimizer) -> Callable[[], Schedule]:
         """A function that makes the schedule for an optimizer, from its first step, whatever that does meanwhile."""

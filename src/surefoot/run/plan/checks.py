@@ -2,13 +2,17 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from surefoot.base.errors import UserError
+from surefoot.base.user_code import describe_error
 from surefoot.params.sections import Params
 from surefoot.run.plan.inputs import Inputs
 from surefoot.training.loop import Trainer
+from surefoot.training.network import device_of
 from surefoot.training.preflight import check_loss, check_output
+from surefoot.training.sharded.sharded_step import shard_sizes
 
 
 def check_repeats_itself(factory: str, network: nn.Module, again: nn.Module, same: bool) -> None:
@@ -48,6 +52,38 @@ def check_codes(factory: str, features: list[dict[str, Any]], knows_schema: bool
             " networks.table:table, which embeds them, or give your factory a parameter `schema`, which says where"
             " they are, or set prepare.categories: onehot"
         )
+
+
+def check_shards(inputs: Inputs, network: nn.Module) -> None:
+    """See whether minibatches can be cut into so many shards.
+
+    Args:
+        inputs: of the training.
+        network: one that isn't needed any more; it may not be as it was afterwards.
+
+    Raises:
+        UserError: they have fewer rows; or some shards have a single row, on which the network can't be trained.
+    """
+    shards, size = inputs.params.train.shards, inputs.batches.batch_size
+    if shards > size:
+        raise UserError(
+            f"train.shards: a minibatch of {size} rows (batch.size) can't be cut into {shards} shards; at most {size}"
+        )
+    last = inputs.batches.rows_per_epoch % size
+    for rows in (size, last) if shards > 1 else ():
+        if 1 not in shard_sizes(rows, shards):
+            continue
+        try:
+            with torch.no_grad():
+                network(inputs.training.inputs[:1].to(device_of(network)))
+        except (Exception, SystemExit) as error:
+            where = f"a minibatch of {rows} rows" if rows == size else f"the last minibatch, of {rows} rows,"
+            hint = "" if rows == size else ", or batch.drop_last: true"
+            raise UserError(
+                f"train.shards: {where} cut into {shards} shards has some of a single row, on which the network can't"
+                f" be trained: {describe_error(error)}",
+                f"take fewer shards, or another batch.size{hint}",
+            ) from None
 
 
 def check_one_batch(inputs: Inputs, trainer: Trainer) -> list[str]:

@@ -34,7 +34,7 @@ def origin_of(inputs: Inputs, first_state: bytes, schedule: Schedule, knows_sche
         first_state=first_state,
         loss={"task": inputs.batches.task, **train.loss.model_dump(mode="json")},
         optimizer=train.optimizer.model_dump(mode="json") | optimizer_settings(train),
-        step=step_settings(train),
+        step=step_settings(train) | ({"shards": train.shards} if train.shards > 1 else {}),
         average=average_settings(train),
         schedule={"columns": schedule.columns, "follows": schedule.metric},
         data=_data(inputs, knows_schema),

@@ -14,6 +14,7 @@ from surefoot.run.plan import checks
 from surefoot.run.plan.builder import Builder
 from surefoot.run.plan.identity import identity_of, origin_of
 from surefoot.run.plan.inputs import Inputs, gather_inputs
+from surefoot.run.processes.leader import Leader
 from surefoot.run.segments import all_segments, cut_into_segments
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Trainer
@@ -69,8 +70,10 @@ class Plan:
         return Chain(planned, self.inputs.epochs, store, self.trainer, self.order, ends=ends, **hooks)
 
 
-def plan_run(params: Params, batches: Store) -> Plan:
+def plan_run(params: Params, batches: Store, leader: Leader | None = None) -> Plan:
     """Plan the run of these params. Numerics must be pinned; the network is built twice, and tried on one batch.
+
+    `leader`: of the other processes that train along.
 
     Raises:
         UserError: the network can't be built, or doesn't fit the data; the model that it is to start from isn't there,
@@ -78,7 +81,7 @@ def plan_run(params: Params, batches: Store) -> Plan:
     """
     inputs = gather_inputs(params, batches, TrajectoryStore(paths.trajectory_store()))
     check_precision(params.train.precision, params.numerics, params.device)
-    builder, factory = Builder.of(inputs), params.train.model.factory
+    builder, factory = Builder.of(inputs, leader), params.train.model.factory
     trainer = builder.trainer()
     knows_schema = takes_schema(factory)
     checks.check_codes(factory, batches.index.features, knows_schema)
@@ -86,6 +89,7 @@ def plan_run(params: Params, batches: Store) -> Plan:
     checks.check_repeats_itself(factory, trainer.model, other.model, first_state == to_bytes(other.state()))
     make_schedule = builder.schedule_maker(other.optimizer)
     validated = checks.check_one_batch(inputs, other)
+    checks.check_shards(inputs, other.model)
     checks.check_followed_metrics(params, validated, make_schedule().metric)
     origin = origin_of(inputs, first_state, make_schedule(), knows_schema)
     return Plan(identity_of(inputs, origin), origin, inputs, builder, make_schedule, [trainer])
