@@ -225,7 +225,7 @@ class Chain:
             self._trainer = None  # until the segment is done: one that is cut off leaves no state to go on from
             progress, metrics, seconds = self._take_steps(trainer, segment, before)
             self._trainer, self._at = trainer, index
-            way = getattr(trainer, "way", None)  # where that isn't told by the params
+            way = _way_of(trainer)
             if way and way != self._way:
                 self._way = way
                 self._note_way(way)
@@ -345,6 +345,12 @@ class Chain:
             wait([writing])  # a signal may come here: what is written then must still be waited for
             self._writing = None
             writing.result()
+
+
+def _way_of(trainer: Trainer) -> str | None:
+    """How steps are taken, where that isn't told by the params."""
+    shards = getattr(trainer, "shards", 1)
+    return f"eager: each minibatch is cut into {shards} shards" if shards > 1 else getattr(trainer, "way", None)
 
 
 def _peak_memory() -> int:

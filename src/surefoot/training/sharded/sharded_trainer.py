@@ -33,11 +33,6 @@ class ShardedTrainer(Trainer):
     shards: int = 1
     transport: Transport = field(default_factory=Alone)
 
-    @property
-    def way(self) -> str:
-        """How steps are taken, as `RecordedTrainer` says it."""
-        return f"eager: each minibatch is cut into {self.shards} shards"
-
     def train(
         self,
         order: Order,
