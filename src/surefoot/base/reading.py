@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -153,3 +153,14 @@ def _holds_tensors(file: IO[bytes], size: int) -> bool:
         return 8 + length + max(ends, default=0) == size
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return False
+
+
+def check_file_names(directory: Path, names: Iterable[str]) -> None:
+    """See that the names in a directory can be written as text, as DVC and Arrow do.
+
+    Raises:
+        UserError: one can't.
+    """
+    for name in names:
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise UserError(f"{directory / name}: its name isn't UTF-8, which DVC can't do with; give it another one")

@@ -6,6 +6,7 @@ should cost none.
 
 import ast
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -31,6 +32,8 @@ LISTS = {
 def main() -> None:
     """Check params.yaml; bring what DVC must know to it and to dvc.yaml."""
     check_names(load_params(paths.PARAMS))
+    for directory, directories, files in os.walk(paths.RAW):
+        reading.check_file_names(Path(directory), sorted(directories + files))
     for line in dvc_yaml.add_what_dvc_needs():
         terminal.print_lines(line)
     if dvc_yaml.PIPELINE.is_file() and (why := git.out_of_reach()):

@@ -1,5 +1,6 @@
 """A name that stands for code is refused by `surefoot check`, with its line, and no code runs for that."""
 
+import os
 import subprocess
 import sys
 
@@ -168,3 +169,10 @@ def test_a_check_imports_neither_torch_nor_the_users_packages():
         [sys.executable, "-c", code], env={"PYTHONPATH": "src"}, cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_raw_file_whose_name_is_no_text(params):
+    (params.parent / "data/raw/parts").mkdir(parents=True)
+    (params.parent / "data/raw/parts" / os.fsdecode(b"b\xff.csv")).write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"data/raw/parts/b.*csv: its name isn't UTF-8"):
+        check.main()

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from surefoot.base import limits
 from surefoot.base.errors import UserError
-from surefoot.base.reading import check_regular
+from surefoot.base.reading import check_file_names, check_regular
 
 BESIDE = (
     r"thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|(readme|licen[cs]e|copying|citation)([ ._-].*)?|"
@@ -21,9 +21,15 @@ BESIDE_IMAGES = r"\.(txt|csv|tsv|json|jsonl|xml|ya?ml|parquet|xlsx?|zip|sha256|m
 
 
 def entries(directory: Path) -> list[Path]:
-    """What lies in a directory, by name; but for what is hidden."""
+    """What lies in a directory, by name; but for what is hidden.
+
+    Raises:
+        UserError: a name isn't UTF-8.
+    """
     with os.scandir(directory) as found:
-        return [directory / name for name in sorted(entry.name for entry in found if not entry.name.startswith("."))]
+        names = sorted(entry.name for entry in found if not entry.name.startswith("."))
+    check_file_names(directory, names)
+    return [directory / name for name in names]
 
 
 def data_entries(directory: Path, form: str) -> list[Path]:

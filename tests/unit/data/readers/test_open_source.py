@@ -31,6 +31,12 @@ def test_a_test_set_that_is_not_there_is_told_by_its_key(tmp_path):
     assert "prepare.test_source must name" in message
 
 
+@pytest.mark.parametrize(("name", "form"), [(b"b\xff.csv", "csv"), (b"b\xff.parquet", "auto"), (b"b\xff", "images")])
+def test_a_part_file_whose_name_is_no_text(tmp_path, name, form):
+    (tmp_path / os.fsdecode(name)).write_text(TEXT)
+    assert "its name isn't UTF-8" in refusal(tmp_path, format=form)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission(tmp_path):
     file = tmp_path / "raw.csv"
