@@ -381,6 +381,21 @@ def test_a_call_whose_last_step_comes_out_otherwise_is_taken_again_eagerly(momen
     assert trainers[1].way == "eager: its program gives other bits in step 23"
 
 
+def test_what_is_not_finite_since_an_unchecked_step_is_named_as_eager_steps_name_it(monkeypatch):
+    monkeypatch.setattr(recorded_trainer, "CHECKED_AGAIN", 2)
+    case, said = Case(Changes), []
+    for kind in (Trainer, RecordedTrainer):
+        trainer = case.trainer(kind)
+        monkeypatch.setattr(os, "get_terminal_size", lambda: os.terminal_size((1, 1)))
+        train(trainer, case)
+        monkeypatch.setattr(os, "get_terminal_size", lambda: os.terminal_size((math.nan, 1)))
+        with pytest.raises(Diverged) as caught:
+            trainer.train(torch.arange(ROWS), [[0.05]] * 4, Progress(), 32)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert "at step 1," in said[0]
+
+
 def test_a_step_is_checked_again_from_time_to_time(monkeypatch):
     monkeypatch.setattr(recorded_trainer, "CHECKED_AGAIN", 20)
     trainer, checked, real = MLP.trainer(RecordedTrainer), [], Trainer.train

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot.base.errors import UserError
+from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches, Progress, Trainer
 from surefoot.training.network import device_of
 from surefoot.training.recorded.graph_source import Unrecordable
@@ -147,7 +149,7 @@ class RecordedTrainer(Trainer):
             stretch = Stretch(order[at * size : end * size], values[at:end], progress, steps_before + at, epoch)
             is_due = kind.trusted and at == last[groups[at]] and kind.unchecked >= CHECKED_AGAIN
             progress = self._take(kind, stretch, tick, is_due)
-            if kept and kind.suspect:
+            if kind.suspect and kept:
                 self._go_back(kept, steps_before + at + 1)
                 stretch = Stretch(
                     order[kept.at * size :], values[kept.at :], kept.progress, steps_before + kept.at, epoch
@@ -234,6 +236,7 @@ class RecordedTrainer(Trainer):
             tick: sees the minibatches.
             is_due: whether it is.
         """
+        kind.suspect = False
         if kind.reason or kind.taken < kind.eager_first:
             return self._take_eagerly(stretch, tick)
         if not kind.watched:
@@ -310,7 +313,13 @@ class RecordedTrainer(Trainer):
             why = f"torch's executor fails: {error}"
         after, drawn = program.values(), torch.get_rng_state()
         program.restore(before)
-        progress = self._take_eagerly(stretch, tick)
+        try:
+            progress = self._take_eagerly(stretch, tick)
+        except (Diverged, UserError):
+            if mine is None or kind.unchecked < CHECKED_AGAIN:
+                raise
+            kind.suspect = True  # the program saw nothing: it may have happened in a step before, to go back to
+            return stretch.before
         if mine == progress and all(map(same_bits, after, program.state)) and same_bits(drawn, torch.get_rng_state()):
             kind.varied |= kind.new_values(stretch.scheduled[0])
             kind.checked += 1
