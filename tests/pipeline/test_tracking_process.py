@@ -20,7 +20,7 @@ import pytest
 
 from surefoot.base import paths
 from surefoot.commands.sync import sync_runs
-from surefoot.run import start_tracking
+from surefoot.run import publish, run_writer, start_tracking
 from surefoot.run.tracking_process import follow_stage
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
@@ -140,7 +140,7 @@ def test_one_that_hangs_is_waited_for_a_while(project, start):
     tracker = stage.tracker()
     os.kill(tracker, signal.SIGSTOP)
     done = stage.ended()
-    assert (done.code, outputs(), done.err) == (0, project.expected, f"{LACKS}isn't done after 0 s{SYNC}"), done
+    assert (done.code, outputs(), done.err) == (0, project.expected, f"{LACKS}gave no sign of life for 0 s{SYNC}"), done
     assert gone(tracker)
     sync_runs()
     check(project)
@@ -213,7 +213,17 @@ def test_a_stage_that_is_refused_leaves_no_process(here, monkeypatch):
     monkeypatch.setattr(start_tracking, "start_process", start_process)
     here.edit("train.lr", ".nan")
     here.stage("train").refused()
-    assert not [child for child in psutil.Process().children() if "surefoot.run.tracking_process" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if start_tracking.FOLLOW in child.cmdline()]
+
+
+def test_ctrl_c_that_reaches_it_too_changes_nothing(project, start):
+    stage = start("train")
+    tracker = stage.tracker()
+    wait_for(artifacts, pause=0.0005)
+    os.kill(tracker, signal.SIGINT)
+    done = stage.ended()
+    assert (done.code, outputs(), done.err) == (0, project.expected, ""), done
+    check(project)
 
 
 # --- the line between them
@@ -255,6 +265,113 @@ def test_telling_waits_for_nobody_and_loses_nothing(monkeypatch):
         assert lines[-1] == {"do": "end", "ask": 1, "status": "KILLED"}
         assert (tracking.run_id, tracking.trouble) == ("r", "")
     thread.join()
+
+
+@pytest.mark.parametrize("signs", [0, 1, 7])
+def test_a_stage_waits_anew_after_each_sign_of_life(monkeypatch, signs):
+    bound, clock, ends = 100.0, [0.0], []
+
+    def start(channel):
+        ends.append(channel.dup())
+        return Listener(channel)
+
+    def select(readers, writers, _, timeout):
+        """As the system's, where signs come a little before the time is up, and then nothing."""
+        if writers:
+            return [], writers, []
+        clock[0] += min(timeout, 0.9 * bound)
+        came = timeout >= 0.9 * bound and len(waits) < signs
+        waits.append(timeout)
+        if came:
+            ends[0].send(b"\n")
+        return readers if came else [], [], []
+
+    waits = []
+    monkeypatch.setattr(start_tracking, "start_process", start)
+    monkeypatch.setattr(start_tracking.select, "select", select)
+    monkeypatch.setattr(start_tracking.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(start_tracking.mlflow_client, "longest_call", lambda size: bound / start_tracking.CALLS)
+    with start_tracking.start_tracking() as tracking:
+        tracking.finish("end", status="KILLED")
+        assert tracking.trouble == "gave no sign of life for 100 s"
+    for end in (ends[0], tracking._process.channel):
+        end.close()
+    assert waits == [bound] * (signs + 1)
+
+
+def test_a_child_that_a_stage_forks_does_not_keep_the_line_open(monkeypatch):
+    monkeypatch.setattr(start_tracking, "start_process", Listener)
+    with start_tracking.start_tracking() as tracking:
+        child = os.fork()
+        if not child:
+            os._exit(0 if tracking._channel.fileno() == -1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        tracking._process.channel.close()
+
+
+def test_its_path_is_that_of_the_stage_and_not_passed_on(tmp_path, monkeypatch):
+    room = tmp_path / "a:b"
+    (room / "surefoot/run").mkdir(parents=True)
+    (room / "surefoot/__init__.py").touch()
+    (room / "surefoot/run/__init__.py").touch()
+    (room / "surefoot/run/tracking_process.py").write_text(
+        "import json, os, sys\n"
+        "def main():\n"
+        "    os.write(0, json.dumps([sys.path, os.environ.get('PYTHONPATH')]).encode())\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", "theirs")
+    monkeypatch.setattr(sys, "path", [str(room), *sys.path])
+    ours, theirs = socket.socketpair()
+    with ours, theirs, start_process(theirs) as process:
+        assert process.wait(60) == 0
+        assert json.loads(ours.recv(1 << 16)) == [[path or "." for path in sys.path], "theirs"]
+
+
+def told(project, *messages):
+    """What a process that is told this answers after the beginning of a run."""
+    store = TrajectoryStore(paths.trajectory_store())
+    (run,) = store.runs().values()
+    begun = run.model_copy(update=dict.fromkeys(("last", "best", "chosen", "weights")))
+    store.mark_run(begun)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for message in ({"do": "begin", "mark": begun.mark().decode()}, *messages):
+            ours.sendall(json.dumps(message).encode() + b"\n")
+        ours.shutdown(socket.SHUT_WR)
+        follow_stage(theirs)
+        theirs.close()
+        return ours.makefile().read().split("\n")
+
+
+def test_each_call_is_a_sign_of_life(project):
+    ok(project.stage("train"))
+    *lines, answer, end = told(project, {"do": "end", "status": "FAILED", "ask": 1})
+    assert json.loads(answer)["trouble"] == end == ""
+    assert set(lines) == {""}
+    assert len(lines) > 5
+
+
+def test_what_is_told_twice_is_done_once(project, monkeypatch):
+    """A signal may come between the sending and the note that it is sent."""
+    ok(project.stage("train"))
+    made, published = [], []
+    tracker, checkpoint = run_writer.Tracker, publish.publish_checkpoint
+    monkeypatch.setattr(run_writer, "Tracker", lambda *given: made.append(given) or tracker(*given))
+    monkeypatch.setattr(publish, "publish_checkpoint", lambda *given: published.append(given[3]) or checkpoint(*given))
+    store = TrajectoryStore(paths.trajectory_store())
+    (run,) = store.runs().values()
+    begin = {"do": "begin", "mark": run.mark().decode()}
+    epochs = [{"do": "add_epoch", "key": key} for key in run.epoch_keys]
+    told(project, begin, epochs[0], epochs[0], epochs[1], {"do": "end", "status": "FAILED", "ask": 1})
+    assert (len(made), published) == (1, [1, 2])
+
+
+def test_an_exit_is_answered_too(project, monkeypatch):
+    """A library may end the process, or what it takes for it."""
+    ok(project.stage("train"))
+    monkeypatch.setattr(publish, "describe_in_mlflow", lambda *_: sys.exit("no more"))
+    *_, answer, _ = told(project, {"do": "end", "status": "FAILED", "ask": 1})
+    assert json.loads(answer)["trouble"] == "failed: SystemExit: no more"
 
 
 def test_a_message_that_was_cut_off_is_the_stages_end(project):

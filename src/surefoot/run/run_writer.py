@@ -27,6 +27,7 @@ class RunWriter:
         self._reached: list[str] = []  # the keys of its epochs
         self._read = 0  # so many of these were added
         self._checkpoints: set[str] = set()  # that MLflow has
+        self._published = False  # as trained
         self._next_write = 0.0
 
     def __enter__(self) -> "RunWriter":
@@ -45,6 +46,8 @@ class RunWriter:
 
     def begin(self, mark: str) -> None:
         """A run is to be trained."""
+        if self._run:  # said twice, as a signal came between
+            return
         run = self._run = _parse(mark)
         tracker = self._tracker = Tracker(run.identity, run.description, _locks(self._store))
         tracker.open("RUNNING")
@@ -55,7 +58,8 @@ class RunWriter:
 
     def add_epoch(self, key: str) -> None:
         """An epoch is done, whose record is in the store, or soon will be."""
-        self._reached.append(key)
+        if key not in self._reached[-1:]:  # said twice, as a signal came between
+            self._reached.append(key)
 
     def sample_system(self) -> None:
         """Steps are taken from now on."""
@@ -76,9 +80,10 @@ class RunWriter:
         self._tracker.open()  # once more, if MLflow was out of reach
         if finished:
             publish.publish_training(self._tracker, finished, self._store)
+            self._published = True
 
     def end(self, status: str, why: str = "", keep_last: bool = True) -> None:
-        """The run isn't trained to its end.
+        """The run isn't trained to its end; one that is KILLED may be, while the stage waited for this process.
 
         Args:
             status: as MLflow has it.
@@ -86,6 +91,10 @@ class RunWriter:
             keep_last: log the network after the last epoch.
         """
         assert self._tracker
+        if status == "KILLED" and self._is_finished():
+            if not self._published:
+                self.publish_training()
+            return
         self.look()
         network = stored_network(self._store, self._reached[-1]) if keep_last and self._reached else None
         if network:
@@ -122,11 +131,11 @@ class RunWriter:
         """The stage is gone, and can't be asked how the run ended."""
         if self._tracker is None or self._run is None:
             return
-        known = self._store.run(self._run.identity)
-        if known and known.finished:
-            self.publish_training()
-        else:
-            self.end("KILLED")
+        self.end("KILLED")
+
+    def _is_finished(self) -> bool:
+        known = self._store.run(self._run.identity) if self._run else None
+        return bool(known and known.finished)
 
 
 TOLD: dict[str, Callable[..., None]] = {

@@ -7,6 +7,7 @@ store, where all that counts is written first.
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from typing import Any
 from surefoot.base import limits, terminal
 from surefoot.tracking import mlflow_client
 
-CALLS = 2  # a stage waits at its end as long as so many of the longest calls may take
+CALLS = 2  # a stage waits at its end until nothing is heard for as long as so many of the longest calls may take
 SECONDS_TO_END = 5  # for the process, once it was told all
+# The path by arguments: whatever is started from there has its own PYTHONPATH, in which ":" separates.
+FOLLOW = "import sys; sys.path[:] = sys.argv[1:]; from surefoot.run.tracking_process import main; main()"
 
 
 class Tracking:
@@ -32,6 +35,7 @@ class Tracking:
         self._asked = 0
         self._unsent, self._unread = bytearray(), bytearray()
         self._channel, theirs = socket.socketpair()
+        os.register_at_fork(after_in_child=self._channel.close)  # it hangs up with the stage, whoever else is left
         with theirs:
             try:
                 self._process: subprocess.Popen[bytes] | None = start_process(theirs)
@@ -42,28 +46,34 @@ class Tracking:
         """Say what was done, or is to be done."""
         self._unsent += json.dumps({"do": do, **given}).encode() + b"\n"
         with suppress(OSError):  # it takes no more just now; or it is gone, as `finish` will see
-            self._channel.settimeout(0)
-            while self._unsent:
-                del self._unsent[: self._channel.send(self._unsent)]
+            self._send()
+
+    def _send(self) -> None:
+        self._channel.settimeout(0)
+        while self._unsent:  # a signal between the two: these bytes go twice, which `RunWriter` bears
+            del self._unsent[: self._channel.send(self._unsent)]
 
     def finish(self, do: str, seconds: float | None = None, size: int = 0, **given: Any) -> None:
         """Tell the last thing, and wait until all is done; if it isn't, say so.
 
         Args:
             do: as `tell` takes it.
-            seconds: how long to wait at most; None: as it may take MLflow.
+            seconds: how long to wait at most; None: as long as it shows, call by call, that it gets on.
             size: bytes that MLflow is sent.
             given: as `tell` takes it.
         """
         self._asked += 1
         self.tell(do, ask=self._asked, **given)
-        if seconds is None:
-            seconds = CALLS * mlflow_client.longest_call(size)
+        quiet = CALLS * mlflow_client.longest_call(size)
         if not self.trouble:
             try:
-                self._read_answer(time.monotonic() + seconds)
+                self._read_answer(*((quiet, True) if seconds is None else (seconds, False)))
             except TimeoutError:
-                self.trouble = f"isn't done after {seconds:.0f} s"
+                self.trouble = (
+                    f"gave no sign of life for {quiet:.0f} s"
+                    if seconds is None
+                    else f"isn't done after {seconds:.0f} s"
+                )
             except (OSError, EOFError):
                 self.trouble = self._end()
         if self.trouble:
@@ -72,30 +82,53 @@ class Tracking:
                 " run is finished, `surefoot sync` brings it"
             )
 
-    def _read_answer(self, until: float) -> None:
+    def _read_answer(self, seconds: float, anew: bool) -> None:
         """Wait for the answer to what was asked last.
+
+        Args:
+            seconds: how long.
+            anew: as long again after each sign of life.
 
         Raises:
             TimeoutError: it didn't come in time.
             EOFError: it won't come.
         """
+        until = time.monotonic() + seconds
         while True:
-            self._channel.settimeout(max(1e-3, until - time.monotonic()))
-            with suppress(ConnectionError):  # it may have said why it doesn't listen any more
-                self._channel.sendall(self._unsent)
-            self._unsent.clear()
-            while b"\n" not in self._unread:
-                self._channel.settimeout(max(1e-3, until - time.monotonic()))
+            writes = [self._channel] if self._unsent else []
+            readable, writable, _ = select.select([self._channel], writes, [], max(0, until - time.monotonic()))
+            if not (readable or writable):
+                raise TimeoutError
+            if writable:
+                self._send_some()
+            if readable:
                 more = self._channel.recv(4096)
                 if not more:
                     raise EOFError
                 self._unread += more
-            line, _, self._unread = self._unread.partition(b"\n")
+                until = time.monotonic() + seconds if anew else until
+                if self._take_answer():
+                    return
+
+    def _send_some(self) -> None:
+        try:
+            self._send()
+        except BlockingIOError:
+            pass
+        except OSError:  # it may have said why it doesn't listen any more
+            self._unsent.clear()
+
+    def _take_answer(self) -> bool:
+        """Whether the answer to what was asked last is among what came."""
+        *lines, rest = self._unread.split(b"\n")
+        self._unread = bytearray(rest)
+        for line in filter(None, lines):  # an empty one is a sign of life
             said = json.loads(line)
             self.trouble = said["trouble"]
             if self.trouble or said["ask"] == self._asked:
                 self.run_id = said["run_id"]
-                return
+                return True
+        return False
 
     def _end(self) -> str:
         """End the process; how it ended."""
@@ -119,9 +152,8 @@ def start_process(channel: socket.socket) -> "subprocess.Popen[bytes]":
     """Start the process at the other end of a channel, in a group of its own: Ctrl-C is for the stage, which says what
     is to be done.
     """
-    command = [sys.executable, "-m", "surefoot.run.tracking_process"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
-    return subprocess.Popen(command, stdin=channel.fileno(), env=environment, process_group=0)
+    command = [sys.executable, "-c", FOLLOW, *(path or "." for path in sys.path)]
+    return subprocess.Popen(command, stdin=channel.fileno(), process_group=0)
 
 
 @contextmanager

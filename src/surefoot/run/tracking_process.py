@@ -1,5 +1,5 @@
-"""The process that writes a stage's run to MLflow: `python -m surefoot.run.tracking_process`, with the stage at the
-other end of standard input (`start_tracking`).
+"""The process that writes a stage's run to MLflow, with the stage at the other end of standard input
+(`start_tracking`).
 
 It reads in the trajectory store what it is told of, and writes what MLflow lacks. Where the stage is gone without a
 word it leaves the run as `surefoot sync` would.
@@ -23,6 +23,7 @@ from surefoot.tracking import mlflow_client
 def follow_stage(channel: socket.socket) -> None:
     """Do what a stage tells, until it hangs up."""
     asked = 0
+    mlflow_client.call_ended.set(lambda: _show_life(channel))
     try:
         _prepare()
         from surefoot.run.run_writer import TOLD, RunWriter
@@ -35,7 +36,7 @@ def follow_stage(channel: socket.socket) -> None:
                     _answer(channel, ask=asked, trouble="", run_id=writer.run_id)
             if not asked:
                 writer.leave()
-    except Exception as error:
+    except BaseException as error:  # also a library's SystemExit: the stage waits for an answer
         _answer(channel, ask=asked, trouble=f"failed: {mlflow_client.failure_reason(error)}", run_id=None)
 
 
@@ -74,6 +75,13 @@ def _messages(channel: socket.socket, look: Callable[[], float | None]) -> Itera
             return
 
 
+def _show_life(channel: socket.socket) -> None:
+    """Say that something was done, by an empty line: a stage that waits then waits longer."""
+    with suppress(OSError):  # it has many unread; or it is gone
+        channel.settimeout(0)
+        channel.send(b"\n")
+
+
 def _answer(channel: socket.socket, **said: Any) -> None:
     with suppress(OSError):  # it doesn't wait any more
         channel.settimeout(None)
@@ -101,7 +109,7 @@ class _Heedless:
 
 def main() -> None:
     """Follow the stage at the other end of standard input."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # where all processes get one, the stage says what is to be done
     channel = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)  # what is started from here isn't to read there
@@ -109,9 +117,10 @@ def main() -> None:
         if getattr(sys, name) is not None:
             setattr(sys, name, _Heedless(getattr(sys, name)))
     terminal.protect()
-    follow_stage(channel)
-    channel.close()
-    os._exit(0)  # Python's own end would wait for threads that a server holds up
+    try:
+        follow_stage(channel)
+    finally:
+        os._exit(0)  # Python's own end would wait for threads that a server holds up
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 _waited_for: set[threading.Thread] = set()
 _connections: list[weakref.ref[HTTPConnection]] = []
+# What is called after each call, by whoever waits for many in a row.
+call_ended: ContextVar[Callable[[], None]] = ContextVar("call_ended", default=lambda: None)
 
 EXPERIMENT = "surefoot"
 # A tracking server must not hold a stage up; a user's own setting is left as it is.
@@ -208,6 +211,8 @@ def _call(what: Callable[[], Result], size: int = 0, into: Path | None = None, r
         raise
     except Exception as error:
         raise _failure(error) from None
+    finally:
+        call_ended.get()()
 
 
 def bound() -> float:
