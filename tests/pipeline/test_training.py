@@ -95,6 +95,7 @@ def test_all_numbers_of_the_section_are_found():
             "weight_decay",
             "schedule.length",
             "accumulate",
+            "shards",
         ),
         *(
             "clip_norm",

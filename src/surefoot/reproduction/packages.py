@@ -30,7 +30,12 @@ def _name_and_version(found: Distribution) -> tuple[str, str]:
     """As `found.name` and `found.version`, which take ten times as long: they read all of the metadata, twice."""
     head = (found.read_text("METADATA") or "").partition("\n\n")[0]
     fields = dict(FIELD.findall(head))
-    return (fields["Name"], fields["Version"]) if len(fields) == 2 else (found.name, found.version)
+    if len(fields) == 2:
+        return fields["Name"], fields["Version"]
+    try:
+        return found.name, found.version
+    except Exception:  # of what lacks its metadata, by the finder that importlib_metadata brings along
+        return "", ""
 
 
 def other_packages(recorded: str, installed: str, versions: dict[str, str]) -> list[str]:

@@ -137,7 +137,7 @@ def pictures(here, folders: tuple[bytes, ...] = (b"a", b"b")) -> None:
 
 def test_folder_whose_name_is_not_unicode(here):
     pictures(here, (b"a", b"b\xff"))
-    refused(here, "not valid Unicode")
+    refused(here, "its name isn't UTF-8")
 
 
 def test_images_resized_beyond_what_arrow_counts(here):
