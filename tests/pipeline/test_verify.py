@@ -432,7 +432,7 @@ def test_stopped_half_way(project, number, code):
         command, cwd=project.workspace.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stdout:
-            if line.startswith("prepared "):  # DVC and a stage are at work
+            if line.startswith("training "):  # DVC is at work, and a stage that has just begun
                 break
         assert len(processes(project.temporary)) > 2
         process.send_signal(number)
