@@ -91,7 +91,7 @@ def epochs(params: Params) -> Iterator[tuple[Epoch, Any]]:
     while len(scheduled := schedule.next_epoch(metrics)):
         epoch += 1
         order = data.order(params.seed, epoch)
-        done = trainer.train(order, scheduled, Progress(), steps, epoch)
+        done = trainer.train(order, scheduled.tolist(), Progress(), steps, epoch)
         steps += done.steps
         metrics = {
             "train/loss": done.loss_sum / done.rows,
