@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
+from surefoot.base import paths, reading
+from surefoot.base.errors import UserError
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
 from surefoot.training import network
@@ -19,6 +22,22 @@ def network_from_params(params: Params, batches: Store) -> nn.Module:
     model = params.train.model
     shape, outputs = batches.input_shape, batches.index.outputs
     return network.build(model.factory, model.arguments, shape, outputs, params.seed, batches.schema, params.device)
+
+
+def chosen_network(params: Params, batches: Store) -> nn.Module:
+    """The network with the weights that train chose.
+
+    Raises:
+        UserError: the model is damaged, or of another network.
+    """
+    model = network_from_params(params, batches)
+    try:
+        network.load_weights(model, reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS))
+    except (RuntimeError, ValueError, KeyError, SafetensorError):
+        raise UserError(
+            f"{paths.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again"
+        ) from None
+    return model
 
 
 def objective_from_params(params: Params, batches: Store, device: str | None = None, **arguments: Any) -> Objective:

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from surefoot.base import paths, reading
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import describe_error
 from surefoot.data.batch_store import Store
@@ -16,9 +14,9 @@ from surefoot.data.normalization import in_own_unit
 from surefoot.data.part_files import rows_of_parts
 from surefoot.evaluation.metrics import Scored
 from surefoot.params.sections import Params
-from surefoot.run.from_params import network_from_params, objective_from_params
+from surefoot.run.from_params import chosen_network, objective_from_params
 from surefoot.run.new_rows import is_new_part
-from surefoot.training import network
+from surefoot.run.processes.shared_evaluation import outputs_by_processes
 from surefoot.training.minibatches import Stored
 from surefoot.training.objective import Objective
 from surefoot.training.probabilities import class_probabilities
@@ -35,18 +33,14 @@ def score_model(params: Params, batches: Store) -> tuple[float, Scored]:
     Raises:
         UserError: the model is damaged, or of another network; it fails, or gives what isn't finite.
     """
-    model = network_from_params(params, batches)
-    try:
-        network.load_weights(model, reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS))
-    except (RuntimeError, ValueError, KeyError, SafetensorError):
-        raise UserError(
-            f"{paths.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again"
-        ) from None
+    model = chosen_network(params, batches)
     objective = objective_from_params(params, batches)
     targets = Stored(batches.test.targets, batches.target_scale)[:]
     try:
-        outputs = network.outputs_of(model, Stored(batches.test.inputs, batches.index.scale))
+        outputs = outputs_by_processes(params, model, batches)
         targets = targets.to(outputs.device)
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:
         raise UserError(f"train.model: the network fails on the test rows: {describe_error(error)}") from None
     loss = objective.loss(outputs, targets).item()

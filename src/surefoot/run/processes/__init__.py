@@ -5,4 +5,6 @@ launch     starts them by torchrun's agent, and again when one dies
 member     one of them, and its line to the others
 leader     the first: it plans, keeps the chain, and tells the others what to do
 follower   the others
+
+shared_evaluation   several processes that share the test rows
 """
