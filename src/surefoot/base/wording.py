@@ -33,3 +33,8 @@ def quoted_names(names: Iterable[str], most: int = 8) -> str:
 def listed_names(names: Iterable[str], most: int = 8) -> str:
     """The first few of the names."""
     return terminal.first_few(map(shown_name, names), most)
+
+
+def describe_dropped(dropped: dict[str, int]) -> str:
+    """How many rows were dropped, by the reason, in a line."""
+    return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())

@@ -35,7 +35,7 @@ from surefoot.params.prepare_section import PrepareParams
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
 from surefoot.serving import logged_network, model_description, rows_to_predict
-from surefoot.tracking import find_runs, mlflow_client, tag_names
+from surefoot.tracking import find_runs, mlflow_client, mlflow_store, tag_names
 from surefoot.training import numerics
 
 ENDINGS = (".csv", ".parquet", ".pq")
@@ -176,11 +176,11 @@ def _fetch(uri: str, scratch: Path) -> Path:
     Raises:
         UserError: MLflow is out of reach, or doesn't have it.
     """
-    mlflow_client.configure()
+    mlflow_store.configure()
     try:
         return find_runs.fetch_model(uri, scratch)
     except mlflow_client.Failure as error:
-        where = mlflow_client.without_password(mlflow_client.store_uri())
+        where = mlflow_store.without_password(mlflow_store.store_uri())
         raise UserError(f"{uri}: MLflow at {where} doesn't give this model: {error}") from None
 
 

@@ -11,7 +11,7 @@ from surefoot.run import publish
 from surefoot.run.pinned_params import load_and_pin
 from surefoot.run.record import RunRecord
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import find_runs, mlflow_client, tag_names
+from surefoot.tracking import find_runs, mlflow_store, tag_names
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def lacking_runs() -> set[str]:
     """
     runs = TrajectoryStore(paths.trajectory_store()).runs()
     finished = {identity for identity, run in runs.items() if run.finished}
-    path = mlflow_client.sqlite_file(mlflow_client.configure())
+    path = mlflow_store.sqlite_file(mlflow_store.configure())
     if not finished or (path and not path.exists()):
         return finished
     from mlflow.entities import ViewType
@@ -84,7 +84,7 @@ def _bring(run: RunRecord, store: TrajectoryStore, locks: Locks) -> bool:
         return False
     tracker = publish.publish_run(run, store, locks, anew=False)
     if tracker.deleted:
-        uri = mlflow_client.without_password(mlflow_client.store_uri())
+        uri = mlflow_store.without_password(mlflow_store.store_uri())
         restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"
         terminal.print_lines(f"was deleted in MLflow, left so: {name}; `{restore}` brings it back")
         return False

@@ -20,7 +20,7 @@ from surefoot.commands import sync
 from surefoot.commands.options import option
 from surefoot.commands.ui_page_state import WORKFLOW, compare_page_query
 from surefoot.reproduction.scratch import Scratch
-from surefoot.tracking import find_runs, mlflow_client
+from surefoot.tracking import find_runs, mlflow_store
 
 EXPERIMENTS = f"/#/experiments?{urllib.parse.urlencode(WORKFLOW)}"
 SECONDS_TO_START = 60
@@ -45,7 +45,7 @@ def serve(port: int, *, browser: bool = True) -> None:
     Raises:
         UserError: the port is taken; the server ends by itself.
     """
-    uri = mlflow_client.configure()
+    uri = mlflow_store.configure()
     if uri.startswith("databricks"):
         terminal.print_lines(f"the runs are on the server at {uri}: open it in a browser")
         return
@@ -53,9 +53,7 @@ def serve(port: int, *, browser: bool = True) -> None:
     if not served:
         _check_port(port)
     _bring_lacking()
-    address = (mlflow_client.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(
-        uri
-    )
+    address = (mlflow_store.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
     terminal.print_lines(
         f"the runs are on the server: {address}"
         if served
@@ -188,7 +186,7 @@ def latest_page(uri: str) -> str:
     try:
         return comparison_page()
     except UserError as error:
-        path = mlflow_client.sqlite_file(uri)
+        path = mlflow_store.sqlite_file(uri)
         if path and path.exists():
             raise
         terminal.print_lines(*error.args, kind="note")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from surefoot.base import digests
 from surefoot.data.number_notation import is_number
 from surefoot.run.page import SHOWN, differing_params
-from surefoot.tracking import mlflow_client, tag_names
+from surefoot.tracking import mlflow_client, mlflow_store, tag_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +52,7 @@ def compare_page_query(client: "MlflowClient", experiment: str, runs: "list[Run]
 
 def _serving_version() -> str | None:
     """The version of the MLflow that serves the page: a server's, or else the one that is installed here."""
-    uri = mlflow_client.store_uri()
+    uri = mlflow_store.store_uri()
     if not uri.startswith(("http:", "https:")):
         return version("mlflow")
     from mlflow.utils.credentials import get_default_host_creds

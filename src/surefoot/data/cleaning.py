@@ -267,11 +267,6 @@ class Cleaner:
         return _codes(codes), missing if missing.any() else None
 
 
-def describe_dropped(dropped: dict[str, int]) -> str:
-    """What was dropped, in a line."""
-    return ", ".join(f"{number:,} where {reason}" for reason, number in dropped.items())
-
-
 def _empty(column: Column) -> str:
     if column.kind == "array":
         return "; a number is needed everywhere (or prepare.missing.numeric: drop)"

@@ -7,7 +7,8 @@ from surefoot.base import paths, terminal
 from surefoot.base.wording import number_of, quoted_names
 from surefoot.data.fitting.categories import CategoriesFit
 from surefoot.data.fitting.column_fit import Fit
-from surefoot.data.kept_preparation import KeptPreparation, unseen_values
+from surefoot.data.kept_preparation import KeptPreparation
+from surefoot.data.prepare_as_kept import unseen_values
 from surefoot.data.schema_json import PreparedSchema
 from surefoot.data.vocabulary import natural_order
 

@@ -6,13 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surefoot.base.documents import Count, Digest, Document
-from surefoot.data.readers.source import RowSource
 from surefoot.data.splits import SPLITS
+
+if TYPE_CHECKING:
+    from surefoot.data.readers.source import RowSource
 
 STRETCH_BYTES, STRETCHES = 1 << 12, 16
 RowRange = tuple[int, int]  # of rows: the first, and the one after the last
@@ -31,7 +34,7 @@ class PartFileRows:
     files nothing.
     """
 
-    def __init__(self, source: RowSource) -> None:
+    def __init__(self, source: "RowSource") -> None:
         self._places = source.parts
         self._kept: list[int] = []  # of each file: rows that were kept
         self._counts: list[NDArray[np.int64]] = []  # of each file: rows of each split

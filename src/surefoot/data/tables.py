@@ -9,7 +9,7 @@ import numpy as np
 
 from surefoot.base import reading, writing
 from surefoot.base.errors import UserError
-from surefoot.data import kept_preparation
+from surefoot.data import prepare_as_kept
 from surefoot.data.arrow_numpy import arrow_mask
 from surefoot.data.cleaning import Cleaner
 from surefoot.data.column_notes import notes_on_columns
@@ -52,10 +52,10 @@ def write_tables(
         UserError: the data aren't as params.yaml says, or can't be learned from; the disk is full.
     """
     if keep:
-        kept_preparation.check_inputs_there(keep, names_in(source.schema), prepare.source)
+        prepare_as_kept.check_inputs_there(keep, names_in(source.schema), prepare.source)
     source = with_dates(source, prepare)
     columns = choose_columns(source.schema, prepare, prepare.source)
-    columns = kept_preparation.columns_as_kept(keep, columns, prepare.source) if keep else columns
+    columns = prepare_as_kept.columns_as_kept(keep, columns, prepare.source) if keep else columns
     own = {
         each.split: as_main(
             with_dates(separate[each.split](told_by(prepare, columns)), prepare, columns),

@@ -8,9 +8,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.base.errors import UserError
-from surefoot.base.wording import listed_names, number_of
+from surefoot.base.wording import describe_dropped, listed_names, number_of
 from surefoot.data.arrow_numpy import numpy_values
-from surefoot.data.cleaning import Cleaner, describe_dropped
+from surefoot.data.cleaning import Cleaner
 from surefoot.data.normalization import Statistics, scaling
 from surefoot.data.number_notation import is_number
 from surefoot.data.splits import SPLITS

@@ -9,7 +9,6 @@ from surefoot.base import terminal
 from surefoot.base.errors import Stopped, UserError
 from surefoot.base.locks import Locks
 from surefoot.params.train_section import TrainParams
-from surefoot.run import publish
 from surefoot.run.chain import Chain
 from surefoot.run.history import epoch_line
 from surefoot.run.record import RunRecord
@@ -17,7 +16,7 @@ from surefoot.run.segments import Segment
 from surefoot.run.start_tracking import Tracking
 from surefoot.run.stopping import Pruned, TimeIsUp
 from surefoot.run.trajectory_store import Record, TrajectoryStore
-from surefoot.tracking import mlflow_client, tag_names
+from surefoot.tracking import checkpoint_artifacts, mlflow_client, tag_names
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches
 
@@ -154,7 +153,7 @@ def _divergence(diverged: Diverged, run_id: str | None, remedies: str) -> UserEr
     """What to tell the user of a training that diverged, whose run in MLflow has this id."""
     done = diverged.epoch - 1
     kept = f"the state of epoch {done} is kept" if done else "no epoch was finished, so no state is kept"
-    where = f", and as {publish.LAST} in the MLflow run {run_id}" if done and run_id else ""
+    where = f", and as {checkpoint_artifacts.LAST} in the MLflow run {run_id}" if done and run_id else ""
     return UserError(
         f"training diverged in epoch {diverged.epoch}: {diverged}; try a smaller train.lr{remedies}", f"{kept}{where}"
     )

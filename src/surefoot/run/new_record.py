@@ -5,8 +5,8 @@ import json
 import os
 
 from surefoot.base import digests, paths
+from surefoot.base.wording import describe_dropped
 from surefoot.data.batch_store import Store
-from surefoot.data.cleaning import describe_dropped
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock, machine, packages, patches, provenance, raw_data

@@ -4,20 +4,20 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surefoot.base import digests, terminal, writing
+from surefoot.base import digests, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
 from surefoot.params.train_section import registered_as
 from surefoot.run import page, start_from
+from surefoot.run.kept_plots import kept_plots
 from surefoot.run.pinned_params import load_and_pin
 from surefoot.run.record import ACCOUNT, RunRecord, make_account
 from surefoot.run.stored_network import part_of_state, stored_network
 from surefoot.serving import mlflow_model, onnx_export
 from surefoot.tracking import intervals_artifact, run_links, run_model, tag_names
+from surefoot.tracking.checkpoint_artifacts import checkpoint_path
 from surefoot.tracking.metric_points import Point
 from surefoot.tracking.tracker import Tracker
-
-LAST = "checkpoints/last.safetensors"
 
 if TYPE_CHECKING:
     from surefoot.run.trajectory_store import Record, TrajectoryStore
@@ -35,11 +35,6 @@ def epoch_points(record: "Record") -> Iterator[Point]:
         yield Point(name, value, record.epoch, record.ended)
 
 
-def checkpoint_path(epoch: int) -> str:
-    """Where a run in MLflow has the network after an epoch (`train.save_every`)."""
-    return f"checkpoints/epoch-{epoch:04}.safetensors"
-
-
 def publish_run(run: RunRecord, store: "TrajectoryStore", locks: Locks, anew: bool = True) -> Tracker:
     """Bring to MLflow all that it lacks of a finished run; the run stays open in the tracker that is returned, which
     says what it still lacks.
@@ -53,7 +48,7 @@ def publish_run(run: RunRecord, store: "TrajectoryStore", locks: Locks, anew: bo
         publish_training(tracker, run, store)
     _publish_results(tracker, run)
     describe_in_mlflow(tracker, run)
-    for plot in sorted((store.path / "plots" / run.identity).glob("*.png")):
+    for plot in kept_plots(run.identity, store):
         path = f"plots/{plot.name}"
         tracker.log_artifact(path, plot.read_bytes())
         if tracker.run_id and path not in tracker.lacks:
@@ -86,12 +81,6 @@ def describe_in_mlflow(tracker: Tracker, run: RunRecord) -> None:
             run_links.link_start(tracker, str(start.wanted), start.weights, run=start.run, run_id=start.run_id)
         )
     run_links.describe_run(tracker, page.page_markdown(run, tracker.run_id or "", " ".join(links)))
-
-
-def keep_plots(identity: str, plots: dict[str, bytes], store: "TrajectoryStore") -> None:
-    """Leave plots for `publish_run`, now or by `surefoot sync` when MLflow is back."""
-    for name, data in plots.items():
-        writing.write_bytes(store.path / "plots" / identity / name, data)
 
 
 def publish_training(tracker: Tracker, run: RunRecord, store: "TrajectoryStore") -> None:

@@ -10,7 +10,7 @@ from surefoot.run import publish
 from surefoot.run.record import RunRecord, read_mark
 from surefoot.run.stored_network import stored_network
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import tag_names
+from surefoot.tracking import checkpoint_artifacts, tag_names
 from surefoot.tracking.tracker import Tracker
 
 SECONDS_BETWEEN_WRITES = 1.0
@@ -98,7 +98,7 @@ class RunWriter:
         self.look()
         network = stored_network(self._store, self._reached[-1]) if keep_last and self._reached else None
         if network:
-            self._tracker.log_artifact(publish.LAST, network)
+            self._tracker.log_artifact(checkpoint_artifacts.LAST, network)
         if why:
             self._tracker.set_tags({tag_names.INCOMPLETE: why})
         self._tracker.end(status)

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from surefoot.base import terminal
 from surefoot.base.quick_imports import quick_imports
-from surefoot.tracking import mlflow_client
+from surefoot.tracking import mlflow_client, mlflow_store
 
 
 def follow_stage(channel: socket.socket) -> None:
@@ -42,13 +42,14 @@ def follow_stage(channel: socket.socket) -> None:
 
 def _prepare() -> None:
     """What takes long, and can be done before anything is told: the imports, and opening a store that is a file."""
-    uri = mlflow_client.configure()
+    uri = mlflow_store.configure()
+    path = mlflow_store.sqlite_file(uri)
     with quick_imports("mlflow"):
-        import_module("mlflow.pyfunc")
-    path = mlflow_client.sqlite_file(uri)
-    if path and path.is_file():
-        with suppress(mlflow_client.Failure):  # the tracker will say so
-            mlflow_client.connect().search_experiments(max_results=1)
+        for module in ("mlflow.pyfunc", "surefoot.run.run_writer"):
+            import_module(module)
+        if path and path.is_file():
+            with suppress(mlflow_client.Failure):  # the tracker will say so
+                mlflow_client.connect().search_experiments(max_results=1)
 
 
 def _messages(channel: socket.socket, look: Callable[[], float | None]) -> Iterator[dict[str, Any]]:

@@ -12,15 +12,16 @@ from surefoot.params import dvc_yaml
 from surefoot.params.params_yaml import load_params
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
-from surefoot.run import naming, publish
+from surefoot.run import naming
 from surefoot.run.choose_epoch import describe_choice
 from surefoot.run.history import read_history
+from surefoot.run.kept_plots import keep_plots
 from surefoot.run.new_record import new_record
 from surefoot.run.pinned_params import pin_by
 from surefoot.run.run_file import RunFile, read_run_file
 from surefoot.run.start_tracking import Tracking, start_tracking
 from surefoot.run.trajectory_store import TrajectoryStore
-from surefoot.tracking import intervals_artifact, mlflow_client, tracker
+from surefoot.tracking import intervals_artifact, mlflow_store, tracker
 
 if TYPE_CHECKING:
     from surefoot.evaluation.metrics import Scored
@@ -91,7 +92,7 @@ def _track(
     record = record.model_copy(update={"results": results})
     if known:
         store.mark_run(record)  # if MLflow is out of reach now, `surefoot sync` writes them
-    publish.keep_plots(run.identity, pictures | {"schedule.png": _schedule_picture(params, run)}, store)
+    keep_plots(run.identity, pictures | {"schedule.png": _schedule_picture(params, run)}, store)
     size = paths.MODEL.stat().st_size
     tracking.finish("publish_evaluation", size=size, mark=record.mark().decode())
 
@@ -140,11 +141,11 @@ def _places(tracking: Tracking, chosen: str, *notes: str) -> list[str]:
 
 def _run_address(run_id: str) -> list[str]:
     """How to open a run's page in MLflow."""
-    uri = mlflow_client.store_uri()
+    uri = mlflow_store.store_uri()
     if uri.startswith("sqlite:"):
         return [f"run {run_id}: make ui", f"http://127.0.0.1:5000/#/runs/{run_id}"]
     run = f"run {run_id}: on the server that MLFLOW_TRACKING_URI names"
-    page = f"{mlflow_client.without_password(uri).rstrip('/')}/#/runs/{run_id}"
+    page = f"{mlflow_store.without_password(uri).rstrip('/')}/#/runs/{run_id}"
     return [run, page] if uri.startswith(("http:", "https:")) else [run]
 
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 from surefoot.base import code_digests, errors, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.user_code import FUNCTION
-from surefoot.base.wording import listed_names, number_of
+from surefoot.base.wording import describe_dropped, listed_names, number_of
 from surefoot.data import column_notes, kept_preparation
-from surefoot.data.cleaning import describe_dropped
+from surefoot.data.prepare_as_kept import as_kept
 from surefoot.data.readers.open_source import copied_files, files_passed_over, open_source
 from surefoot.data.readers.source import RowSource
 from surefoot.data.same_files import refuse_same
@@ -34,7 +34,7 @@ def main() -> None:
     terminal.print_lines(f"preparing {params.prepare.source}")
     dvc_yaml.require_watched(params, "prepare")
     keep = kept_preparation.read_preparation(params.prepare)
-    prepare = kept_preparation.as_kept(params.prepare, keep) if keep else params.prepare
+    prepare = as_kept(params.prepare, keep) if keep else params.prepare
     refuse_same(prepare)
     main_source, *separate = prepare.sources
     source = _open(main_source, prepare)

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from surefoot.base import paths
-from surefoot.tracking.mlflow_client import Refused, active_experiment, experiment_name, sqlite_file, store_uri
+from surefoot.tracking.mlflow_client import Refused, active_experiment
+from surefoot.tracking.mlflow_store import experiment_name, sqlite_file, store_uri
 from surefoot.tracking.tag_names import IDENTITY
 
 if TYPE_CHECKING:

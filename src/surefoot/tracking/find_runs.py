@@ -14,7 +14,7 @@ from surefoot.base.documents import Document, Malformed, what_is_wrong
 from surefoot.base.errors import UserError
 from surefoot.base.reading import LARGEST_WHOLE, read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
-from surefoot.tracking import mlflow_client, parent_run, tag_names
+from surefoot.tracking import mlflow_client, mlflow_store, parent_run, tag_names
 from surefoot.tracking.mlflow_client import Failure, Refused
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def reading_mlflow() -> "Iterator[MlflowClient]":
     Raises:
         UserError: there is no store yet; or within the block, it can't be read.
     """
-    uri = mlflow_client.configure()
-    path = mlflow_client.sqlite_file(uri)
+    uri = mlflow_store.configure()
+    path = mlflow_store.sqlite_file(uri)
     if path and not path.exists():
         raise UserError(f"there is no run yet: {path} doesn't exist; `make repro` makes one")
     try:
         yield mlflow_client.connect()
     except Failure as error:
-        raise UserError(f"MLflow at {mlflow_client.without_password(uri)} can't be read: {error}") from None
+        raise UserError(f"MLflow at {mlflow_store.without_password(uri)} can't be read: {error}") from None
 
 
 def search_runs(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "list[Run]":

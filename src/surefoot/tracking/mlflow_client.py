@@ -7,7 +7,6 @@ Failure
 """
 
 import os
-import re
 import threading
 import time
 import weakref
@@ -16,43 +15,33 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from surefoot.base import limits, paths, reading
+from surefoot.base import limits, reading
 from surefoot.base.quick_imports import quick_imports
+from surefoot.tracking.mlflow_store import (
+    SETTINGS,
+    configure,
+    experiment_name,
+    sqlite_file,
+    store_uri,
+    without_password,
+)
 
 if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from requests import Response
 
 Result = TypeVar("Result")
 _waited_for: set[threading.Thread] = set()
-_connections: list[weakref.ref[HTTPConnection]] = []
+_connections: "list[weakref.ref[HTTPConnection]]" = []
 # What is called after each call, by whoever waits for many in a row.
 call_ended: ContextVar[Callable[[], None]] = ContextVar("call_ended", default=lambda: None)
 
-EXPERIMENT = "surefoot"
-# A tracking server must not hold a stage up; a user's own setting is left as it is.
-SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # which may say an hour
-    # Artifacts in parts have retries and time-outs of their own, and go to wherever the server says.
-    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
-    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
-    # "Creating initial MLflow database tables..." and such are no news to the person at the terminal.
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-# A file's URI with a relative path: of SQLite, or of MLflow's older store, which needs no scheme.
-RELATIVE = re.compile(
-    r"(sqlite(?:\+\w+)?:///|file:(?!/)|(?![a-z][a-z\d+.-]*:|databricks$|uc$))((?![/~:]|file:).+)",
-    re.IGNORECASE | re.DOTALL,
-)
 WAITS = 3  # a call may take so many times what a request may wait for a byte
 BYTES = 5_000_000  # so many bytes of an artifact may take that long again
 REQUESTS = 50  # and so many requests, where a call makes many
@@ -82,39 +71,6 @@ class OutOfReach(Failure):
 
 class Refused(Failure):
     """MLflow is there, but doesn't take or have what it was asked for."""
-
-
-def store_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite file at the repository's root."""
-    return _at_root(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
-
-
-def _at_root(uri: str) -> str:
-    """The URI of a store, a relative path in it taken from the repository's root: DVC runs stages in temporary copies,
-    too.
-    """
-    found = RELATIVE.fullmatch(uri)
-    return f"{found[1]}{paths.repository_root() / found[2]}" if found else uri
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None where it is another one."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?:]+)(\?.*)?", uri, re.DOTALL)
-    return Path(found[1]) if found else None
-
-
-def configure() -> str:
-    """Set MLflow up for this process, before it is imported: the store, no telemetry, short time-outs.
-
-    Returns the store's URI.
-    """
-    os.environ["MLFLOW_TRACKING_URI"] = store_uri()
-    if os.environ.get("MLFLOW_REGISTRY_URI"):
-        os.environ["MLFLOW_REGISTRY_URI"] = _at_root(os.environ["MLFLOW_REGISTRY_URI"])
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    return store_uri()
 
 
 def connect() -> "MlflowClient":
@@ -321,6 +277,8 @@ def _remember_connections() -> None:
     Asking the garbage collector for them would hold every object for a moment, so that another thread could fail:
     Python can't make a tuple longer that somebody else holds.
     """
+    from http.client import HTTPConnection
+
     make = HTTPConnection.__init__
 
     def make_and_note(connection: HTTPConnection, *arguments: Any, **named: Any) -> None:
@@ -357,6 +315,8 @@ def _failure(error: Exception) -> Exception:
 
 def failure_reason(error: BaseException) -> str:
     """What an exception says, in a line, without a password."""
+    from http.client import HTTPException
+
     if isinstance(error, Exception) and (by_system := limits.explain(error)):
         return without_password(by_system)
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -370,16 +330,6 @@ def failure_reason(error: BaseException) -> str:
         error, OSError | HTTPException | Failure | _Unclear
     )
     return without_password(said if said and plain else f"{type(error).__name__}: {said}".rstrip(": "))[:300]
-
-
-def without_password(text: str) -> str:
-    """The same text without user and password in the addresses in it."""
-    return re.sub(r"://[^/\s]*@", "://", text)
-
-
-def experiment_name() -> str:
-    """The name of the experiment that runs are in."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
 
 
 def active_experiment(client: "MlflowClient") -> "Experiment | None":

@@ -15,7 +15,8 @@ from surefoot.tracking import mlflow_client, parent_run
 from surefoot.tracking.description import Description, mlflow_dataset, param_name, short_tags
 from surefoot.tracking.experiment import build_tables, ensure_experiment, find_by_identity
 from surefoot.tracking.metric_points import BATCH, Point, log_points
-from surefoot.tracking.mlflow_client import OutOfReach, Refused, configure, store_uri, without_password
+from surefoot.tracking.mlflow_client import OutOfReach, Refused
+from surefoot.tracking.mlflow_store import configure, store_uri, without_password
 from surefoot.tracking.patch_artifact import PATCH, has_patch, run_with_patch
 from surefoot.tracking.tag_names import (
     COMPLETE,

@@ -15,21 +15,21 @@ import pytest
 
 from surefoot.base.errors import UserError
 from surefoot.commands import sync, ui
-from surefoot.tracking import mlflow_client
+from surefoot.tracking import mlflow_client, mlflow_store
 from tests.helpers import PROJECT
 
 
 def test_without_a_run_there_is_nothing_to_compare(here, tracked, capfd):
-    assert ui.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
+    assert ui.latest_page(mlflow_store.configure()).startswith("/#/experiments?")
     (here / "mlflow.db").unlink()
-    assert ui.latest_page(mlflow_client.configure()).startswith("/#/experiments?")
+    assert ui.latest_page(mlflow_store.configure()).startswith("/#/experiments?")
     assert capfd.readouterr().err.startswith("note: there is no run yet")
 
 
 def test_a_store_that_cannot_be_read(here):
     (here / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="can't be read"):  # no server could, either
-        ui.latest_page(mlflow_client.configure())
+        ui.latest_page(mlflow_store.configure())
 
 
 def test_a_port_that_is_taken(tracked):

@@ -7,7 +7,8 @@ import pytest
 from surefoot.base.errors import UserError
 from surefoot.data.dates import DATE, INSTANT, MOMENT, TIME, as_date_type, read_dates
 from surefoot.data.features import transform
-from surefoot.data.kept_preparation import as_kept, parse_preparation
+from surefoot.data.kept_preparation import parse_preparation
+from surefoot.data.prepare_as_kept import as_kept
 from surefoot.data.tables import write_tables
 from surefoot.params.date_formats import CLOCK, ISO, check_format
 from tests.unit.data import sources

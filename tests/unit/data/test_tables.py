@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot.base.errors import UserError
+from surefoot.base.wording import describe_dropped
 from surefoot.data import parquet_tables
-from surefoot.data.cleaning import describe_dropped
 from surefoot.data.splits import SPLITS
 from surefoot.data.splitting import clean_rows
 from surefoot.data.tables import read_schema, read_table

@@ -15,7 +15,7 @@ main()
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
 print(*sys.modules, file=sys.stderr)
 """
-NEEDED_BY_NONE = {"torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sklearn", "sympy", "dvc"}
+NEEDED_BY_NONE = {"torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sklearn", "sympy", "dvc", "pyarrow"}
 OF_TRACKING = {"mlflow", "pandas", "sqlalchemy"}  # a process of its own has them
 
 

@@ -15,7 +15,7 @@ import pytest
 from surefoot.base import locks
 from surefoot.params.params_yaml import load_params
 from surefoot.run import naming
-from surefoot.tracking import mlflow_client, run_links, run_model, tracker
+from surefoot.tracking import mlflow_store, run_links, run_model, tracker
 from surefoot.tracking.description import param_name
 from surefoot.tracking.metric_points import Point
 from tests.helpers import PARAMS, description
@@ -326,18 +326,18 @@ def test_a_server_that_breaks_down_in_the_middle(batched):
 def test_a_server_gets_little_time_unless_the_user_says_otherwise(keep_process, monkeypatch):
     names = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     monkeypatch.setenv(names[1], "9")
-    mlflow_client.configure()
+    mlflow_store.configure()
     assert 0 < float(os.environ[names[0]]) <= 10
     assert os.environ[names[1]] == "9"
     monkeypatch.delenv(names[1])
-    mlflow_client.configure()
+    mlflow_store.configure()
     assert int(os.environ[names[1]]) <= 2
 
 
 def test_telemetry_is_off(keep_process, monkeypatch):
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "false")
-    mlflow_client.configure()
+    mlflow_store.configure()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
 
 

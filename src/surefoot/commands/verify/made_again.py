@@ -17,11 +17,12 @@ from surefoot.commands.verify.remake import Remake
 from surefoot.commands.verify.verdict import Row
 from surefoot.data import kept_preparation
 from surefoot.reproduction import checkout
-from surefoot.run import publish, start_from
+from surefoot.run import start_from
 from surefoot.run.record import Account, Epoch, make_account
 from surefoot.run.recorded_run import Recorded
 from surefoot.run.start_note import StartNote
 from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.tracking.checkpoint_artifacts import checkpoint_path
 from surefoot.tracking.intervals_artifact import Intervals
 
 
@@ -232,7 +233,7 @@ def _first_difference(
         record = ours.record(said[epoch - 1].key)
         before = ours.state(record) if record and record.state == said[epoch - 1].state else None
         if before is None:  # MLflow may have a checkpoint: the network without the optimizer
-            before = recorded.artifact(publish.checkpoint_path(epoch), reading.LARGEST_WEIGHTS)
+            before = recorded.artifact(checkpoint_path(epoch), reading.LARGEST_WEIGHTS)
             again = network_of(again) if again is not None else None
         tensor = verdict.first_tensor(before, again) if before is not None and again is not None else None
         if tensor:
