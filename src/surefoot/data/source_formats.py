@@ -1,6 +1,4 @@
-"""The formats of raw data: which one a source has, as far as its name tells, and which keys of params.yaml have a use
-for it.
-"""
+"""Which format a source has, as far as its name tells, and which keys of params.yaml have a use for it."""
 
 import re
 from collections.abc import Iterator
@@ -8,15 +6,9 @@ from pathlib import Path
 
 from surefoot.base.user_code import FUNCTION
 from surefoot.params.prepare_section import PrepareParams
+from surefoot.params.raw_formats import RAW_FORMATS
 
-NAMES = {
-    "csv": r"\.(csv|tsv|txt)(\.gz|\.zst)?$",
-    "parquet": r"\.(parquet|pq)$",
-    "npz": r"\.npz$",
-    "npy": r"\.npy$",
-    "idx": r"([-.]idx\d([-.]ubyte)?|\.idx)(\.gz|\.zst)?$",
-}
-LABELS = ("npz", "npy", "idx")
+LABELS = tuple(name for name, form in RAW_FORMATS.items() if form.labels)
 OTHERS = {"function": "a function", "sklearn": "data of scikit-learn's"}
 # Keys that name something in the data, and whose names there are in no other format.
 USES = {
@@ -39,7 +31,9 @@ DEFAULTS = PrepareParams(source=".", target=".")
 
 def format_by_name(file: str | Path) -> str | None:
     """The format of a file of this name."""
-    return next((form for form, names in NAMES.items() if re.search(names, Path(file).name, re.IGNORECASE)), None)
+    name = Path(file).name
+    fits = (known for known, form in RAW_FORMATS.items() if form.names and re.search(form.names, name, re.IGNORECASE))
+    return next(fits, None)
 
 
 def told_format(prepare: PrepareParams) -> str | None:

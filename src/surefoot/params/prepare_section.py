@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from surefoot.params.date_formats import check_format
+from surefoot.params.raw_formats import FormatName
 from surefoot.params.section_base import Positive, Section
 
 # What `pandas.read_csv` takes for missing, and a question mark.
@@ -253,7 +254,7 @@ class PrepareParams(Section):
     """A file or directory, relative to the repository's root; `sklearn:wine`; or `module:function` of a reader of yours
     in src/sources.
     """
-    format: Literal["auto", "csv", "parquet", "npz", "npy", "idx", "images"] = "auto"
+    format: FormatName = "auto"
     """Of a file, or of the part files in a directory; `auto`: by their names.
 
     A directory of directories of images has a class in each.

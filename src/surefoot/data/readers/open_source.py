@@ -4,7 +4,9 @@ import dataclasses
 import filecmp
 import re
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
@@ -15,35 +17,22 @@ from surefoot.base.user_code import FUNCTION
 from surefoot.base.wording import listed_names
 from surefoot.data import source_formats
 from surefoot.data.readers.bundled import open_bundled
-from surefoot.data.readers.csv import open_csv
 from surefoot.data.readers.function import open_function
-from surefoot.data.readers.idx import labels_of, open_idx
-from surefoot.data.readers.numpy_files import open_npy, open_npz
-from surefoot.data.readers.parquet import open_parquet
+from surefoot.data.readers.idx import labels_of
 from surefoot.data.readers.raw_files import entries, is_beside, stamp
 from surefoot.data.readers.source import RowSource
 from surefoot.data.streams import read_ahead
 from surefoot.params.prepare_section import PrepareParams, SplitParams
+from surefoot.params.raw_formats import RAW_FORMATS
 
 AHEAD = 2
 """Batches that are read while others are worked on."""
 
 
-def _open_images(prepare: PrepareParams, files: list[Path], labels: Path | None) -> RowSource:
-    from surefoot.data.readers.images import open_images  # Pillow, which no other format needs
-
-    return open_images(prepare, files, labels)
-
-
-OPEN: dict[str, Callable[[PrepareParams, list[Path], Path | None], RowSource]] = {
-    "csv": open_csv,
-    "parquet": open_parquet,
-    "npz": open_npz,
-    "npy": open_npy,
-    "idx": open_idx,
-    "images": _open_images,
-}
-PARTS = ("csv", "parquet")
+def _reader(form: str) -> Callable[[PrepareParams, list[Path], Path | None], RowSource]:
+    """What opens files of this format; imported when it is needed, with libraries that no other format needs."""
+    module = import_module(f"surefoot.data.readers.{RAW_FORMATS[form].reader}")
+    return cast("Callable[[PrepareParams, list[Path], Path | None], RowSource]", getattr(module, f"open_{form}"))
 
 
 def open_source(prepare: PrepareParams, source: str, labels: str | None) -> RowSource:
@@ -134,7 +123,7 @@ def _open_path(prepare: PrepareParams, key: str, path: Path, labels: str | None)
     if beside:
         open_file(beside).close()
     before = {file: stamp(file) for file in (*files, beside) if file}
-    source = OPEN[form](prepare, [path] if form == "images" else files, beside)
+    source = _reader(form)(prepare, [path] if form == "images" else files, beside)
     total = sum(size for _, size in before.values())
     return dataclasses.replace(
         source, batches=read_ahead(_unchanged(source.batches, path, before), AHEAD), bytes_total=total
@@ -189,7 +178,7 @@ def _format(path: Path, files: list[Path]) -> str:
         if form is None:
             raise UserError(
                 f"{file}: what it holds can't be told from its name; rename or remove it, or set prepare.format"
-                f" ({', '.join(OPEN)})"
+                f" ({', '.join(RAW_FORMATS)})"
             )
         found.setdefault(form, file)
     if len(found) > 1:
@@ -209,7 +198,7 @@ def _check_directory(path: Path, files: list[Path], form: str) -> None:
     if not files:
         raise UserError(f"{path}: is an empty directory")
     _refuse_layouts(path, files)
-    if form not in (*PARTS, "images"):
+    if form != "images" and not RAW_FORMATS[form].parts:
         raise UserError(f"{path}: is a directory; of {form.upper()}, prepare.source must name a file")
     odd = [file for file in files if file.is_dir() != (form == "images")]
     if odd:
