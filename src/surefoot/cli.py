@@ -29,7 +29,7 @@ COMMANDS = {  # by name: the module in `surefoot.commands`, imported when it is 
         "compare",
         "show runs side by side: params that differ, metrics with intervals, and a picture of their curves",
     ),
-    "predict": ("predict", "write predictions beside the rows of a file, as CSV or Parquet"),
+    "predict": ("predict.command", "write predictions beside the rows of a file, as CSV or Parquet"),
     "search": (
         "search.command",
         "search params with Optuna: seeded, pruned, resumable, each trial a run in MLflow",

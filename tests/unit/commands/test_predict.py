@@ -409,7 +409,7 @@ def test_arrays_that_do_not_fit(images, wrong, tmp_path):
 BOUNDED = """
 import json, resource, sys
 from pathlib import Path
-from surefoot.commands.predict import write_predictions
+from surefoot.commands.predict.command import write_predictions
 for rows in sys.argv[1:]:
     write_predictions(Path(f"{rows}.csv"), Path(f"{rows}.parquet"))
     print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))

@@ -17,7 +17,7 @@ import pytest
 
 from surefoot.base import paths, writing
 from surefoot.base.errors import UserError
-from surefoot.commands import predict
+from surefoot.commands.predict.command import write_predictions
 from surefoot.data.batch_store import open_store
 from surefoot.params.params_yaml import load_params
 from surefoot.serving import logged_network, predictor
@@ -208,7 +208,7 @@ def test_what_predict_refuses_a_server_refuses(tracked, logged):
                 assert f"column {column!r}" in answer["message"], (column, value, body)
             pd.DataFrame(rows).to_csv(tracked / "new.csv", index=False)
             with pytest.raises(UserError, match=f"column {column!r}"):
-                predict.write_predictions(tracked / "new.csv", tracked / "out.csv")
+                write_predictions(tracked / "new.csv", tracked / "out.csv")
         for flag in (1, 1.0, "TRUE", " true "):
             assert server.predictions({"dataframe_records": [good[0] | {"active": flag}]}) == server.predictions(
                 {"dataframe_records": [good[0] | {"active": True}]}
@@ -523,7 +523,7 @@ def test_dates_and_years_mean_the_same_from_everywhere(tracked, logged):
     }
     for name, rows in ways.items():
         (rows.to_parquet if name.endswith("parquet") else rows.to_csv)(tracked / name, index=False)
-        predict.write_predictions(tracked / name, tracked / f"out-{name}.csv")
+        write_predictions(tracked / name, tracked / f"out-{name}.csv")
         check(pd.read_csv(tracked / f"out-{name}.csv").iloc[:80].to_dict("records"), store, said)
     naive = frame.assign(at=frame["at"].dt.tz_localize(None))
     with pytest.raises(
@@ -538,7 +538,7 @@ def test_dates_and_years_mean_the_same_from_everywhere(tracked, logged):
             r" distance from UTC"
         ),
     ):
-        predict.write_predictions(tracked / "naive.csv", tracked / "out.csv")
+        write_predictions(tracked / "naive.csv", tracked / "out.csv")
 
 
 FRAMES = """\

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from surefoot.commands import predict
+from surefoot.commands.predict.command import write_predictions
 from tests.helpers import PROJECT
 
 DROPPED = "surefoot.data.dropped"
@@ -416,7 +416,7 @@ def test_texts_mean_the_same_to_prepare_predict_and_the_model_in_mlflow(tracked,
     keys = {"columns": columns, "csv": {"thousands": ","}, "missing": {"numeric": "mean", "category": "constant"}}
     _, model, _ = pipeline(MLP, source="raw.csv", target="kind", **keys)
     assert len(json.loads((tracked / "data/prepared/schema.json").read_text())["features"]) == (5 if columns else 4)
-    predict.write_predictions(tracked / "raw.csv", tracked / "out.csv")
+    write_predictions(tracked / "raw.csv", tracked / "out.csv")
     predicted = pd.read_csv(tracked / "out.csv")
     assert predicted["colour"].tolist() == pd.read_csv(tracked / "raw.csv")["colour"].tolist(), (
         "written as they were given"

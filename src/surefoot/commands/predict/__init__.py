@@ -1,0 +1,1 @@
+"""`surefoot predict`: predictions beside the raw rows of a file."""
