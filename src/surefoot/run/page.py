@@ -22,7 +22,7 @@ def page_markdown(run: RunRecord, run_id: str, before: str = "") -> str:
     done = len(run.epoch_keys)
     state = (
         (f"{done} epochs" if done == run.epochs else f"{done} of {run.epochs} epochs")
-        if run.last
+        if run.last or run.results  # without `last` the model came from elsewhere
         else f"of {run.epochs} epochs, not all are trained"
     )
     state += f", not complete: {run.incomplete}" if run.incomplete else ""

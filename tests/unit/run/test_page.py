@@ -56,6 +56,12 @@ def test_a_run_that_is_not_evaluated_or_not_finished():
     assert "Test figure" not in text
 
 
+def test_a_run_whose_model_came_from_elsewhere_was_trained():
+    text = page.page_markdown(run(last=None, results={"test/accuracy": 0.9}), "abc")
+    assert "test); 3 epochs." in text
+    assert "not all are trained" not in text
+
+
 def test_params_that_matter():
     shown = page.params_that_matter(params(seed=0, batch={"size": 7, "drop_last": True}))
     assert shown["train.lr"] == 0.1
