@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import day, pipeline
-from benchmarks.__main__ import LARGE, Row, ratio_row, table
+from benchmarks.report import Row, ratio_row, table
 from benchmarks.scaling import scaling_table
-from benchmarks.workload import ROOT, call_worker
+from benchmarks.workload import LARGE, ROOT, call_worker
 
 
 def test_times_the_loops_side_by_side(tmp_path):
