@@ -30,6 +30,8 @@ SHARDED_CODE = {
     "shards.trainer": "surefoot.training.sharded.sharded_trainer",
     "shards.tree": "surefoot.training.sharded.tree",
 }
+# And on a GPU.
+CUDA_CODE = {"optimizer.fused": "surefoot.training.fused_optimizer"}
 FORMAT = 3  # 1 and 2 named modules
 
 
@@ -72,7 +74,7 @@ def make_origin(
         "seed": seed,
         "numerics": numerics,
         "versions": {name: _version(name) for name in sorted({"torch", "numpy"} | packages | more)},
-        "code": {label: _digest(module) for label, module in _code(step).items()},
+        "code": {label: _digest(module) for label, module in _code(step, numerics).items()},
         "model": {"factory": factory, "arguments": arguments, "source": code_digests.module_digests(own)},
         "first_state": digests.sha256(first_state),
         "loss": {**loss, "source": code_digests.module_digests(of_loss)},
@@ -93,8 +95,9 @@ def source_digests(*functions: str) -> dict[str, str]:
     return code_digests.module_digests(own)
 
 
-def _code(step: dict[str, Any]) -> dict[str, str]:
-    return TRAINING_CODE | (SHARDED_CODE if "shards" in step else {})
+def _code(step: dict[str, Any], numerics: dict[str, Any]) -> dict[str, str]:
+    cuda = CUDA_CODE if numerics.get("device") == "cuda" else {}
+    return TRAINING_CODE | (SHARDED_CODE if "shards" in step else {}) | cuda
 
 
 def _digest(module: str) -> str:

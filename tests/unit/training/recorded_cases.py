@@ -1,14 +1,14 @@
 """Networks, optimizers, losses and options, each trained eagerly and by recorded steps, from one state on the same
 rows.
 
-`python -m tests.unit.training.recorded_cases native NAME ...` does so with the numerics of a profile, in a process of
-its own.
+`python -m tests.unit.training.recorded_cases native NAME ...` does so with the numerics of a profile, or on a GPU
+(`cuda`), in a process of its own.
 """
 
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from surefoot.training import numerics
 
 if __name__ == "__main__":
-    numerics.pin(sys.argv[1], threads=1)
+    DEVICE = "cuda" if sys.argv[1] == "cuda" else "cpu"
+    numerics.pin("native" if DEVICE == "cuda" else sys.argv[1], threads=1, device=DEVICE)
 
 import numpy as np
 import torch
@@ -26,11 +27,13 @@ from networks.cnn import cnn
 from networks.mlp import mlp
 from networks.sequence import sequence
 from networks.table import table
+from surefoot.training.fused_optimizer import fuse
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import Objective, make_objective
 from surefoot.training.recorded import recorded_trainer
+from surefoot.training.recorded.bits import same_bits
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.step import StepSettings
 from surefoot.training.weight_average import Average
@@ -332,16 +335,20 @@ class Case:
     columns: tuple[tuple[int, str], ...] = ((0, "lr"),)
     scheduled: Callable[[int], list[float]] = lambda step: [0.05]
     groups: bool = False  # two of them
+    device: str = "cpu"
+    fused: bool = False  # as the optimizer is on a GPU
 
     def trainer(self, kind: type[Trainer] = Trainer) -> Trainer:
         """A trainer in its first state."""
         seed_step(SEED, 0)
         CALLS[0] = 0
         random.seed(0)
-        model = self.make()
+        model = self.make().to(self.device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         groups = [{"params": trained[:1]}, {"params": trained[1:], "lr": 0.01}] if self.groups else trained
         optimizer = without_dynamo(getattr(torch.optim, self.optimizer))(groups, lr=0.05, **self.arguments)
+        if self.fused:
+            fuse(optimizer, model)
         average = Average(model, self.average, 0.9, 2) if self.average else None
         return kind(
             model,
@@ -361,7 +368,7 @@ class Case:
         targets = self.rows.targets
         task = "classification" if targets.dtype == torch.int64 else "binary" if self.rows is TWO else "regression"
         counts = torch.bincount(targets.long()).tolist() if task != "regression" else []
-        return make_objective(task, self.loss, self.loss_arguments, self.class_weights, counts)
+        return make_objective(task, self.loss, self.loss_arguments, self.class_weights, counts, self.device)
 
 
 def train(trainer: Trainer, case: Case, first: int = 1, last: int = EPOCHS) -> list[Progress]:
@@ -379,7 +386,7 @@ def differences(one: Trainer, other: Trainer) -> list[str]:
     """The tensors of their states that differ in a bit."""
     states = one.state(), other.state()
     assert states[0].keys() == states[1].keys()
-    return [name for name, tensor in states[0].items() if tensor.numpy().tobytes() != states[1][name].numpy().tobytes()]
+    return [name for name, tensor in states[0].items() if not same_bits(tensor, states[1][name])]
 
 
 def both_ways(case: Case) -> tuple[str | None, list[str]]:
@@ -564,6 +571,6 @@ BF16 = {  # needs numerics: native
 if __name__ == "__main__":
     recorded_trainer.EAGER_FIRST = recorded_trainer.EAGER_FIRST_ALONE = 1
     for each in sys.argv[2:] or ALL:
-        way, wrong = both_ways((ALL | BF16)[each])
+        way, wrong = both_ways(replace((ALL | BF16)[each], device=DEVICE, fused=DEVICE == "cuda"))
         print(f"{each}: {way}; {', '.join(wrong) or 'the same bits'}")
     assert "torch._dynamo" not in sys.modules, "to import it takes a second"

@@ -21,7 +21,7 @@ from surefoot.training import minibatches
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
-from surefoot.training.recorded import program, python_state, recorded_trainer, tape
+from surefoot.training.recorded import executor, python_state, recorded_trainer, step_kind, tape
 from surefoot.training.recorded.python_state import PythonState
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.step import StepSettings
@@ -291,10 +291,10 @@ def test_without_the_executor_all_steps_are_eager(monkeypatch):
     def missing(source):
         raise RuntimeError("no such thing\nand more")
 
-    program.executor_fault.cache_clear()
+    executor.executor_fault.cache_clear()
     monkeypatch.setattr(torch.jit, "CompilationUnit", missing)
     way, wrong = both_ways(MLP)
-    program.executor_fault.cache_clear()
+    executor.executor_fault.cache_clear()
     assert way == f"eager: torch {torch.__version__} doesn't run programs: no such thing"
     assert wrong == []
 
@@ -305,7 +305,7 @@ def test_a_step_of_too_many_operations_stays_eager(monkeypatch):
 
 
 def test_a_large_network_stays_eager(monkeypatch):
-    monkeypatch.setattr(recorded_trainer, "MOST_BYTES", 200)
+    monkeypatch.setattr(recorded_trainer, "MOST_BYTES", {"cpu": 200})
     assert both_ways(MLP) == ("eager: the network has 0 MB, beside whose arithmetic Python takes no time", [])
 
 
@@ -342,12 +342,12 @@ def test_few_steps_are_not_recorded(monkeypatch):
 
 
 def test_a_program_that_gives_other_bits_is_not_used(monkeypatch):
-    real = program.steps_source
+    real = executor.steps_source
 
     def wrong(*arguments):
         return real(*arguments).replace("aten.relu(", "aten.sigmoid(")
 
-    monkeypatch.setattr(program, "steps_source", wrong)
+    monkeypatch.setattr(executor, "steps_source", wrong)
     assert both_ways(MLP) == ("eager: its program gives other bits", [])
 
 
@@ -440,8 +440,8 @@ def test_a_program_that_always_fails_is_given_up(monkeypatch):
 
     monkeypatch.setattr(recorded_trainer, "run_stretch", fail)
     train(trainer, MLP)
-    assert trainer.way == "eager: torch's executor fails: no room"
-    assert len(tried) == 2 * recorded_trainer.TRIES  # two kinds
+    assert trainer.way == "eager: its program fails: no room"
+    assert len(tried) == 2 * step_kind.TRIES  # two kinds
 
 
 def test_a_state_from_before_the_average_began_may_be_loaded():

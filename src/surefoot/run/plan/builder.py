@@ -13,6 +13,7 @@ from surefoot.run.from_params import network_from_params, objective_from_params
 from surefoot.run.plan.inputs import Inputs
 from surefoot.run.processes.leader import Leader, LeadingTrainer
 from surefoot.training import numerics
+from surefoot.training.fused_optimizer import fuse
 from surefoot.training.loop import Trainer
 from surefoot.training.objective import Objective
 from surefoot.training.optimizer import make_optimizer
@@ -90,7 +91,10 @@ class Builder:
         for group in settings["groups"]:
             if "lr" in group["arguments"]:
                 group["arguments"]["lr"] = self.inputs.scaled(group["arguments"]["lr"])
-        return make_optimizer(model, lr=self.inputs.lr, own=optimizer_settings(train), **settings)
+        made = make_optimizer(model, lr=self.inputs.lr, own=optimizer_settings(train), **settings)
+        if self.inputs.params.device == "cuda":
+            fuse(made, model)
+        return made
 
 
 def optimizer_settings(train: TrainParams) -> dict[str, Any]:

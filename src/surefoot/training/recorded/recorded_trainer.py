@@ -4,7 +4,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -14,74 +14,25 @@ from surefoot.base.errors import UserError
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches, Progress, Trainer
 from surefoot.training.network import device_of
-from surefoot.training.recorded.graph_source import Unrecordable
-from surefoot.training.recorded.optimizer_numbers import Numbers, all_numbers, knows_count
-from surefoot.training.recorded.program import Program, compile_program, executor_fault, restore, same_bits
+from surefoot.training.recorded.bits import restore, same_bits
+from surefoot.training.recorded.executor import executor_fault, first_line
+from surefoot.training.recorded.merging import Unrecordable, merge
+from surefoot.training.recorded.optimizer_numbers import all_numbers, knows_count
+from surefoot.training.recorded.program import Program, make_program
 from surefoot.training.recorded.python_state import PythonState, own_hooks
+from surefoot.training.recorded.step_kind import CHECKED, StepKind
 from surefoot.training.recorded.stretch import Order, Stretch, run_stretch
-from surefoot.training.recorded.tape import Recording, Tape, record
+from surefoot.training.recorded.tape import Tape, record
 
 # So many steps of a kind are taken before one is recorded, which takes about their time: there may not be many more.
 EAGER_FIRST = 20
-EAGER_FIRST_ALONE = (
-    200  # of a kind with one step in a call, as the last minibatch of an epoch is: little is gained there
-)
-# What steps read is looked at after so many, or so many seconds: then a value that isn't finite is found, the progress
-# bar moves, and a signal is heard.
-AT_ONCE = 256
-SECONDS_AT_ONCE = 0.2
+EAGER_FIRST_ALONE = 200  # where a call has one step of a kind, as the last minibatch of an epoch: little is gained
 # A network of more bytes: Python is a small part of its step, and to keep a copy of all, to go back to, is a large one.
-MOST_BYTES = 32 << 20
-CHECKED = 2  # steps of a program that are also taken eagerly, and compared
-TRIES = 3  # programs of a kind that turn out to be wrong, or stretches that fail, before it is given up
+MOST_BYTES = {"cpu": 32 << 20, "cuda": 2 << 30}
 CHECKED_AGAIN = 100  # after so many steps of a program the last one in a call is checked again
 
 # What a progress bar is shown for a minibatch that Python doesn't see.
 NOTHING = torch.empty(0), torch.empty(0)
-
-
-@dataclass
-class _Kind:
-    """Steps that consist of the same operations, and how they are taken."""
-
-    sizes: tuple[int, ...]  # rows of each minibatch
-    reason: str | None = None  # why all are taken eagerly
-    taken: int = 0
-    eager_first: int = EAGER_FIRST  # so many, before one is recorded
-    tries: int = 0
-    watched: bool = False  # whether what the network keeps in Python was seen not to change
-    recordings: list[tuple[Recording, Numbers]] = field(default_factory=list)
-    program: Program | None = None
-    checked: int = 0  # steps of the program
-    values: Sequence[float] = ()  # that were scheduled for the first of these
-    varied: set[int] = field(default_factory=set)  # those of them that were seen to change
-    at_once: int = 1  # steps that the program takes in one go
-    unchecked: int = 0  # steps that it took since one was checked
-    suspect: bool = False  # whether a step gave other bits after some that weren't checked
-
-    @property
-    def trusted(self) -> bool:
-        """Whether its program takes steps that aren't checked."""
-        return self.reason is None and self.program is not None and self.checked >= CHECKED
-
-    def forget(self) -> None:
-        """Begin anew with recording."""
-        self.recordings, self.program, self.checked, self.values, self.unchecked = [], None, 0, (), 0
-        self.varied.clear()
-
-    def failed(self, why: str) -> None:
-        """Note that its program gave other bits, or failed; the third time it is given up."""
-        self.tries += 1
-        if self.tries >= TRIES:
-            self.reason = why
-
-    def took(self, steps: int, start: float) -> None:
-        """Note that steps were taken by the program from `start` on (`time.perf_counter`) until now."""
-        self.at_once = max(1, min(AT_ONCE, int(SECONDS_AT_ONCE * steps / (time.perf_counter() - start))))
-
-    def new_values(self, row: Sequence[float]) -> set[int]:
-        """Which scheduled values change for the first time since the program was made."""
-        return {place for place, value in enumerate(row) if value != self.values[place]} - self.varied
 
 
 @dataclass(frozen=True)
@@ -99,7 +50,7 @@ class RecordedTrainer(Trainer):
     """A trainer that records a step, and takes those like it by torch's executor, where that gives the same bits."""
 
     def __post_init__(self) -> None:
-        self._kinds: dict[tuple[object, ...], _Kind] = {}
+        self._kinds: dict[tuple[object, ...], StepKind] = {}
         self._validated = False
         self._reason: str | None = None  # why no step can be recorded any more
 
@@ -177,33 +128,33 @@ class RecordedTrainer(Trainer):
         """From where all is reached that the network, its loss and the optimizer keep in Python."""
         return self.model, self.objective.loss, {"optimizer": list(self.optimizer.state.values())}
 
-    def _kind(self, rows: int, zeros: tuple[bool, ...], epoch: int) -> _Kind:
+    def _kind(self, rows: int, zeros: tuple[bool, ...], epoch: int) -> StepKind:
         """The kind of a step on so many rows."""
         averaged = self.average is not None and self.average.each_step and epoch >= self.average.start
         key = rows, zeros, averaged
         if key not in self._kinds:
             sizes = tuple(min(self.batch_size, rows - first) for first in range(0, rows, self.batch_size))
-            self._kinds[key] = _Kind(sizes, reason=self._refused())
+            self._kinds[key] = StepKind(sizes, reason=self._refused())
         return self._kinds[key]
 
     def _refused(self) -> str | None:
         """Why no step can be recorded, as far as it is known before."""
         device = device_of(self.model).type
-        if device != "cpu":
-            return f"recorded steps are for the CPU, not {device}"
-        if fault := executor_fault():
+        if device not in MOST_BYTES:
+            return f"recorded steps are for the CPU and for CUDA, not {device}"
+        if device == "cpu" and (fault := executor_fault()):
             return fault
         size = sum(
             tensor.numel() * tensor.element_size() for tensor in (*self.model.parameters(), *self.model.buffers())
         )
-        if size > MOST_BYTES:
+        if size > MOST_BYTES[device]:
             return f"the network has {size / 1e6:,.0f} MB, beside whose arithmetic Python takes no time"
         if self._reason:
             return self._reason
         hooks = next(iter(own_hooks(self.model)), None)
         return hooks and f"a hook of {hooks} would not be called"
 
-    def _how_many(self, kind: _Kind, values: Sequence[Sequence[float]], at: int) -> int:
+    def _how_many(self, kind: StepKind, values: Sequence[Sequence[float]], at: int) -> int:
         """How many steps from `at` are taken in one go, if all are of this kind."""
         if kind.reason:
             return len(values)
@@ -218,7 +169,7 @@ class RecordedTrainer(Trainer):
         """What to go back to from later steps of this call."""
         programs = [kind.program for kind in self._kinds.values() if kind.program]
         state = {name: tensor.clone() for name, tensor in self.state().items()}
-        return _Kept(at, progress, state, [(program.state, program.values()) for program in programs])
+        return _Kept(at, progress, state, [(program.step.state, program.values()) for program in programs])
 
     def _go_back(self, kept: _Kept, step: int) -> None:
         """Undo the steps of this call that weren't checked; all that come are eager."""
@@ -227,7 +178,7 @@ class RecordedTrainer(Trainer):
         self._reason = f"its program gives other bits in step {step:,}"
         self.load(kept.state)
 
-    def _take(self, kind: _Kind, stretch: Stretch, tick: "_Ticker", is_due: bool) -> Progress:
+    def _take(self, kind: StepKind, stretch: Stretch, tick: "_Ticker", is_due: bool) -> Progress:
         """Take the steps of a stretch, in the way that their kind is taken.
 
         Args:
@@ -253,7 +204,7 @@ class RecordedTrainer(Trainer):
             stretch.order, stretch.scheduled, stretch.before, stretch.steps_before, stretch.epoch, watch
         )
 
-    def _look_at_python(self, kind: _Kind, stretch: Stretch, tick: "_Ticker") -> Progress:
+    def _look_at_python(self, kind: StepKind, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take a step, and see whether it changes what is kept in Python."""
         kind.watched, roots = True, self._python_roots()
         before = PythonState(*roots)
@@ -265,7 +216,7 @@ class RecordedTrainer(Trainer):
             kind.reason = f"a step changes {changed}"
         return progress
 
-    def _record(self, kind: _Kind, stretch: Stretch) -> None:
+    def _record(self, kind: StepKind, stretch: Stretch) -> None:
         """Record a step, and undo it; make the program of two recordings.
 
         What is scheduled, and the shares of minibatches, are made up: each is another number in each recording, so that
@@ -293,16 +244,17 @@ class RecordedTrainer(Trainer):
             kind.reason = recording.reason or "the optimizer has taken another number of steps for some weights"
             return
         count = next(iter(recording.counts), None)
-        numbers = all_numbers(self.optimizer.param_groups, count, shares, sum(kind.sizes))
+        numbers = all_numbers(self.optimizer.param_groups, self.columns, count, shares, sum(kind.sizes))
         kind.recordings.append((recording, numbers))
         if len(kind.recordings) == 2:
             try:
-                kind.program = compile_program(kind.recordings[0], kind.recordings[1], kind.sizes)
+                step = merge(kind.recordings[0], kind.recordings[1], kind.sizes)
+                kind.program = make_program(step, device_of(self.model).type)
             except Unrecordable as error:
                 kind.reason = str(error)
             kind.recordings, kind.values = [], stretch.scheduled[0]
 
-    def _check(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
+    def _check(self, kind: StepKind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take a step by a program, then, from the same state, eagerly: that counts."""
         before, mine, why = program.values(), None, "its program gives other bits"
         start = time.perf_counter()
@@ -311,8 +263,8 @@ class RecordedTrainer(Trainer):
             if kind.checked < CHECKED:  # later more is known than how long one step took
                 kind.took(1, start)
         except RuntimeError as error:
-            why = f"torch's executor fails: {error}"
-        after, drawn = program.values(), torch.get_rng_state()
+            why = f"its program fails: {first_line(error)}"
+        after, drawn = program.values(), _drawn()
         program.restore(before)
         try:
             progress = self._take_eagerly(stretch, tick)
@@ -321,7 +273,7 @@ class RecordedTrainer(Trainer):
                 raise
             kind.suspect = True  # the program saw nothing: it may have happened in a step before, to go back to
             return stretch.before
-        if mine == progress and all(map(same_bits, after, program.state)) and same_bits(drawn, torch.get_rng_state()):
+        if mine == progress and all(map(same_bits, after, program.step.state)) and drawn == _drawn():
             kind.varied |= kind.new_values(stretch.scheduled[0])
             kind.checked += 1
             kind.unchecked = 0
@@ -331,14 +283,14 @@ class RecordedTrainer(Trainer):
             kind.failed(why)
         return progress
 
-    def _run(self, kind: _Kind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
+    def _run(self, kind: StepKind, program: Program, stretch: Stretch, tick: "_Ticker") -> Progress:
         """Take steps by a program; where something isn't finite, or fails, all of them eagerly, which says what."""
         start, steps = time.perf_counter(), len(stretch.scheduled)
         before, progress, why = program.values(), None, "its program gives other bits"
         try:
             progress = run_stretch(self, program, kind.sizes, stretch)
         except RuntimeError as error:
-            why = f"torch's executor fails: {error}"
+            why = f"its program fails: {first_line(error)}"
         if progress is None:
             program.restore(before)
             progress = self._take_eagerly(stretch, tick)
@@ -354,6 +306,12 @@ class RecordedTrainer(Trainer):
 def _factors(count: int, recording: int) -> list[float]:
     """Numbers between 1/2 and 1; no two of them have the same ratio in two recordings."""
     return [1 - (place + 1) * (recording + 1) / (4 * (count + 1)) for place in range(count)]
+
+
+def _drawn() -> list[int]:
+    """How far random numbers were drawn."""
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])]
+    return [number for state in states for number in state.tolist()]
 
 
 @contextmanager

@@ -10,11 +10,15 @@ from torch import Tensor
 from surefoot.data.order import RowOrder, RowOrderAmong
 from surefoot.training import minibatches as gathering
 from surefoot.training.loop import Progress, Trainer
-from surefoot.training.minibatches import Rows, Stored, minibatches
+from surefoot.training.minibatches import Stored, minibatches
+from surefoot.training.network import device_of
 from surefoot.training.numerics import seed_step
 from surefoot.training.recorded.optimizer_numbers import known_numbers
 from surefoot.training.recorded.program import Program
 from surefoot.training.step import _put
+
+MOST_ON_GPU = 512 << 20  # bytes of inputs that are brought there once, and stay
+CHUNK_ON_GPU = 64 << 20  # of others that are brought there at once
 
 Order = Tensor | RowOrder | RowOrderAmong
 
@@ -34,42 +38,45 @@ def run_stretch(trainer: Trainer, program: Program, sizes: Sequence[int], stretc
     """Take steps by a program.
 
     Args:
-        trainer: whose steps they are.
-        program: of a step of its.
+        trainer: the trainer that takes them.
+        program: its program for such a step.
         sizes: rows of each minibatch of a step.
         stretch: the steps.
 
-    Returns how far the epoch is then; None where a loss or a norm isn't finite. The trainer's state is of no use then.
+    Returns how far the epoch is then; None where a loss or a norm isn't finite, and the trainer's state is useless.
 
     Raises:
-        RuntimeError: an operation fails; nor is it then.
+        RuntimeError: an operation fails; the trainer's state is useless.
     """
-    count = 0 if program.counter is None else int(program.counter.item())
+    counter, draws = program.step.counter, program.step.draws
+    count = 0 if counter is None else int(counter.item())
     at, found, shares = 0, list[float](), list[Sequence[float]]()
-    for inputs, targets, rows in _sources(trainer.training, stretch.order, sum(sizes)):
+    for inputs, targets, rows in _sources(trainer, stretch.order, sum(sizes)):
         here = range(at, at + len(rows) // sum(sizes))
         shares += _shares(trainer, sizes, targets, rows)
         steps = [(count + step + 1, stretch.scheduled[step], shares[step]) for step in here]
         numbers = _numbers(trainer, program, sum(sizes), steps)
-        seeds = [_seed(trainer, stretch.steps_before + step + 1) if program.draws else 0 for step in here]
+        seeds = [_seed(trainer, stretch.steps_before + step + 1) if draws else 0 for step in here]
         found += program.run(inputs, targets, rows, numbers, seeds)
         at = here.stop
-    if not program.draws:
+    if not draws:
         _seed(trainer, stretch.steps_before + at)  # where eager steps leave the generator
     return _further(stretch.before, found, shares, sum(sizes), trainer.step.clip_norm is not None)
 
 
-def _sources(training: Rows, order: Order, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _sources(trainer: Trainer, order: Order, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Inputs and targets, and which of them the next steps take, of `size` rows each: all there are, where they lie in
-    memory as the network gets them, else as many as are read and computed at once.
+    memory as the network gets them, and have room on its device; else as many as are read and computed at once.
     """
-    arrays = training.inputs, training.targets
+    arrays = trainer.training.inputs, trainer.training.targets
+    on_gpu = device_of(trainer.model).type != "cpu"
     inputs, targets = (some if isinstance(some, Tensor) else some._data for some in arrays)
-    if all(map(_as_they_lie, arrays)):
+    if all(map(_as_they_lie, arrays)) and not (on_gpu and inputs.nbytes > MOST_ON_GPU):
         yield inputs, targets, order if isinstance(order, Tensor) else torch.from_numpy(order.indices())
         return
     row_bytes = inputs[:1].nbytes + targets[:1].nbytes
-    chunk = size * max(1, gathering.CHUNK_BYTES // (size * max(1, row_bytes)))
+    chunk_bytes = CHUNK_ON_GPU if on_gpu else gathering.CHUNK_BYTES
+    chunk = size * max(1, chunk_bytes // (size * max(1, row_bytes)))
     for some_inputs, some_targets in minibatches(*arrays, order, chunk):
         yield some_inputs, some_targets, torch.arange(len(some_targets))
 
@@ -101,13 +108,13 @@ def _numbers(
     """
     groups = trainer.optimizer.param_groups
     puts = [_put(groups[group], name) for group, name in trainer.columns]
-    counts, found, last = program.counter is not None, list[list[float]](), None
+    counts, found, last = program.step.counter is not None, list[list[float]](), None
     for count, values, shares in steps:
         if counts or len(shares) > 1 or values != last:
             last = values
             for put, value in zip(puts, values, strict=True):
                 put(value)
-            found.append(known_numbers(program.numbers, groups, count, shares, rows))
+            found.append(known_numbers(program.step.numbers, groups, count, shares, rows))
         else:
             found.append(found[-1])
     return found

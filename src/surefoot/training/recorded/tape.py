@@ -39,7 +39,15 @@ class Name(str):
 
 @dataclass(frozen=True)
 class Operation:
-    """A call: its tensors are names."""
+    """A call: its tensors are names.
+
+    Args:
+        function: what is called.
+        arguments: what it is given.
+        keywords: also.
+        results: what it gives, flat; None where that is no tensor.
+        gives_list: whether it gives one list.
+    """
 
     function: Any  # torch._ops.OpOverload
     arguments: tuple[Any, ...]
@@ -122,6 +130,8 @@ class Tape(TorchDispatchMode):
             self._read(given[0], result)
         elif function in (aten.detach.default, aten.alias.default):
             self._names[result] = given[0]
+        elif not isinstance(result, Tensor | list | tuple) and not _holds_tensor((given, *named.values())):
+            return result  # it asks for a setting, not for a value
         elif function is aten.t.default and given[0] in self._transposed:
             self._names[result] = self._transposed[given[0]]
         else:
@@ -145,9 +155,10 @@ class Tape(TorchDispatchMode):
     ) -> None:
         recording = self.recording
         results: list[Name | None] = []
-        for each in result if isinstance(result, list | tuple) else [result]:
+        for each in flat(result):
             if not isinstance(each, Tensor):
-                if each is not None:
+                # A size, as attention notes it, follows from shapes.
+                if each is not None and (type(each) is not int or torch.Tag.data_dependent_output in function.tags):
                     recording.refuse(f"{_caller()} reads a value of a tensor in Python")
                 results.append(None)
                 continue
@@ -215,6 +226,18 @@ def record(take_step: Callable[[Tape], object], knows_count: bool) -> Recording:
     finally:
         openblas_linear._multiply = multiply
     return tape.recording
+
+
+def flat(result: Any) -> list[Any]:
+    """What an operation gives, one after the other; among several there may be a list."""
+    if not isinstance(result, list | tuple):
+        return [result]
+    return [each for some in result for each in flat(some)]
+
+
+def _holds_tensor(value: Any) -> bool:
+    """Whether what an operation is given has a tensor's name in it."""
+    return isinstance(value, Name) or (isinstance(value, tuple) and any(map(_holds_tensor, value)))
 
 
 def depends_on_values(function: Any, arguments: tuple[Any, ...]) -> bool:

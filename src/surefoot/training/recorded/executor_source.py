@@ -6,19 +6,10 @@ from typing import Any
 
 import torch
 
+from surefoot.training.recorded.merging import Number, Unrecordable
 from surefoot.training.recorded.tape import Name, Operation
 
 INDENT = "        "
-
-
-class Unrecordable(Exception):
-    """A step can't be taken by the executor; the text says why."""
-
-
-class Number(str):
-    """A number that isn't the same in each step, as the program calls it."""
-
-    __slots__ = ()
 
 
 def steps_source(
@@ -55,19 +46,21 @@ def steps_source(
             f"{INDENT}torch.index_select(ys, 0, here, out=y{part})",
             f"{INDENT}at += {size}",
         ]
-    lines += [INDENT + line for operation in operations for line in _lines(operation)]
+    for operation in operations:
+        _check_lists(operation)
+        lines += [INDENT + line for line in _lines(operation)]
     lines.append(f"{INDENT}found.extend([{', '.join(f'float({name}.item())' for name in reads)}])")
     lines.append("    return found")
     return "\n".join(lines) + "\n"
 
 
-def check_lists(operation: Operation) -> None:
-    """See that an operation changes no list of tensors, but for one whose tensors it changes one by one.
-
-    Raises:
-        Unrecordable: it does.
+def _check_lists(operation: Operation) -> None:
+    """See that an operation changes no list of tensors, but for one whose tensors it changes one by one; and that it
+    gives none beside something else.
     """
     schema = operation.function._schema
+    if len(schema.returns) > 1 and any(isinstance(each.type, torch.ListType) for each in schema.returns):
+        raise Unrecordable(f"{schema.name} gives a list of tensors beside others")
     if not _is_one_by_one(schema.name) and any(map(_changes_list, schema.arguments)):
         raise Unrecordable(f"{schema.name} changes a list of tensors at once")
 
@@ -116,8 +109,10 @@ def _at(value: Any, place: int) -> str:
 
 def _text(value: Any) -> str:
     """A value as TorchScript has it."""
-    if isinstance(value, Name | Number):
+    if isinstance(value, Name):
         return str(value)
+    if isinstance(value, Number):
+        return f"number[{value.place}]"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_text, value))}]"
     if isinstance(value, float) and not math.isfinite(value):

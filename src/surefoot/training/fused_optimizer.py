@@ -1,0 +1,44 @@
+"""An optimizer on a GPU: one kernel moves all weights, and reads the learning rate there, so that a graph of a step can
+be given another one.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+# Those whose kernels read the rate on the device.
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+# Who gives one of these chooses the kernels; what they are if nobody does.
+CHOICES = {"fused": None, "foreach": None, "capturable": False, "differentiable": False}
+
+
+def fuse(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Let an optimizer of weights on a GPU take its steps by one kernel, where it has one, and unless it was made with
+    one of `CHOICES`.
+
+    Args:
+        optimizer: as it was made, before its first step.
+        model: the network whose weights it moves.
+    """
+    groups = optimizer.param_groups
+    is_chosen = any(group.get(name) != given for group in groups for name, given in CHOICES.items() if name in group)
+    is_sparse = any(getattr(module, "sparse", False) for module in model.modules())  # no kernel takes such gradients
+    if is_chosen or is_sparse or not isinstance(optimizer, FUSED):
+        return
+    for group in groups:
+        group["fused"] = True
+    rates = [torch.zeros((), device=group["params"][0].device) for group in groups]
+    numbers: list[float] = []
+
+    def put_on_device(*_: Any) -> None:
+        numbers[:] = [group["lr"] for group in optimizer.param_groups]
+        for group, rate, number in zip(optimizer.param_groups, rates, numbers, strict=True):
+            group["lr"] = rate.fill_(number)
+
+    def put_back(*_: Any) -> None:
+        for group, number in zip(optimizer.param_groups, numbers, strict=True):
+            group["lr"] = number
+
+    optimizer.register_step_pre_hook(put_on_device)
+    optimizer.register_step_post_hook(put_back)
