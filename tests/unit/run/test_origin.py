@@ -502,7 +502,7 @@ def test_packages_that_are_imported_enter_with_their_version(package):
     assert origin._version("safetensors") == importlib.metadata.version("safetensors")
 
 
-ALL_CODE = origin.TRAINING_CODE | origin.SHARDED_CODE
+ALL_CODE = origin.TRAINING_CODE | origin.SHARDED_CODE | origin.CUDA_CODE
 
 
 @pytest.fixture
@@ -521,10 +521,15 @@ def of_code(monkeypatch, tmp_path):
             factory="networks.mlp:mlp",
             first_state=b"",
             loss={"name": "auto"},
-            **nothing | {"step": {"shards": 2}},
+            **nothing | {"step": {"shards": 2}, "numerics": {"device": "cuda"}},
         )["code"]
 
     return digests_of
+
+
+def test_code_of_a_gpu_counts_only_there():
+    assert origin._code({}, {"device": "cpu"}) == origin.TRAINING_CODE
+    assert origin._code({}, {"device": "cuda"}) == origin.TRAINING_CODE | origin.CUDA_CODE
 
 
 def source_of(label):
@@ -603,7 +608,8 @@ NO_STATE = {
 
 def test_a_module_of_training_counts_or_no_bit_comes_of_it():
     there = {path.stem for path in (PROJECT / "src/surefoot/training").glob("*.py")} - {"__init__"}
-    of_training = [name for name in origin.TRAINING_CODE.values() if name.startswith("surefoot.training.")]
+    counted = (origin.TRAINING_CODE | origin.CUDA_CODE).values()
+    of_training = [name for name in counted if name.startswith("surefoot.training.")]
     assert there == NO_STATE.keys() | {name.rpartition(".")[2] for name in of_training}
 
 
