@@ -4,8 +4,6 @@ import functools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +18,6 @@ from surefoot.run.plan.planning import plan_run
 from surefoot.run.run_file import read_run_file
 from surefoot.stages import evaluate
 from surefoot.training.network import network_of, to_bytes
-from tests.helpers import PROJECT
 
 
 @pytest.fixture
@@ -174,26 +171,6 @@ def test_where_the_run_is(trained, monkeypatch):
     }.items():
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         assert evaluate._places(SimpleNamespace(run_id="1a", trouble=""), "of epoch 1")[3:] == lines
-
-
-def test_evaluate_plans_nothing(trained):
-    code = "import sys; from surefoot.stages.evaluate import main; main(); print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    imported = done.stderr.split()
-    assert "surefoot.run.score_model" in imported
-    trains = (
-        "surefoot.training.optimizer",
-        "surefoot.training.schedule",
-        "surefoot.training.loop",
-        "surefoot.run.chain",
-    )
-    assert [name for name in imported if name in trains or name.startswith("surefoot.run.plan")] == []
 
 
 def test_a_model_from_elsewhere_has_a_run_without_a_history(trained):

@@ -40,3 +40,8 @@ def test_train_and_evaluate_import_no_compiler_no_sklearn_and_no_mlflow(batched)
     assert not (of_train | of_evaluate) & (NEEDED_BY_NONE | OF_TRACKING)
     assert "torch" in of_train & of_evaluate
     assert "matplotlib" in of_evaluate - of_train
+    # evaluate plans nothing.
+    assert "surefoot.run.score_model" in of_evaluate
+    trains = {f"surefoot.{name}" for name in ("training.optimizer", "training.schedule", "training.loop", "run.chain")}
+    assert trains <= of_train
+    assert [name for name in of_evaluate if name in trains or name.startswith("surefoot.run.plan")] == []

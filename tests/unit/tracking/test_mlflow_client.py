@@ -99,7 +99,9 @@ def hangs_up(handler, gone):
 @pytest.fixture
 def reached(monkeypatch):
     """Reads from a server, in a hurry; what came of it."""
+    import_module("mlflow")  # takes longer than a call may
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(mlflow_client, "WAITS", 1)
 
     def reach(answer, what=lambda client: find_runs.find_run(client, RUN)):
         with server(answer) as address:
@@ -127,7 +129,6 @@ def test_a_call_that_is_left_behind_ends_and_holds_no_object_of_others(reached, 
     """Who lists all objects holds a tuple that is being made, and then Python can't make it longer: a training beside
     would fail.
     """
-    import_module("mlflow")  # takes longer than the call may
     listed = []
     monkeypatch.setattr(gc, "get_objects", lambda *_: listed.append(1) or [])
     made = []
@@ -220,6 +221,7 @@ def test_the_version_that_serves_a_page_is_the_servers(monkeypatch, status, seen
     def answer(handler, gone):
         send(handler, b"3.18.0", status if handler.path == "/version" else 200)
 
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with server(answer) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert ui_page_state._serving_version() == seen

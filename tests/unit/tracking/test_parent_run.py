@@ -25,18 +25,33 @@ def tracker(here, number, sweep="it's a sweep", **tags):
     )
 
 
-WORKER = f"""
-import sys
+COUNT = 3
+# Forked from one that has imported all, which takes seconds.
+WORKERS = f"""
+import os, sys
 sys.path[:0] = [{str(PROJECT)!r}, {str(PROJECT / "src")!r}]
 from pathlib import Path
 from mlflow import MlflowClient
 from tests.unit.tracking.test_parent_run import tracker
-one = tracker(Path.cwd(), sys.argv[1])
-print("ready", flush=True); sys.stdin.readline()
-one.open("RUNNING")
-assert one.run_id and not one.lacks, one.lacks
-print("open", flush=True); sys.stdin.readline()
-one.end("FINISHED")
+
+def work(number):
+    one = tracker(Path.cwd(), number)
+    os.write(1, b"ready\\n"); os.read(0, 1)
+    one.open("RUNNING")
+    assert one.run_id and not one.lacks, one.lacks
+    os.write(1, b"open\\n"); os.read(0, 1)
+    one.end("FINISHED")
+
+children = []
+for number in range({COUNT}):
+    children.append(os.fork())
+    if not children[-1]:
+        try:
+            work(str(number))
+            os._exit(0)
+        finally:
+            os.write(1, b"failed\\n")
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
 
@@ -49,31 +64,22 @@ def children(here, parent):
 
 
 def test_it_is_made_once_however_many_start_at_the_same_time(tracked):
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(number)], cwd=tracked.path, stdin=PIPE, stdout=PIPE, text=True
-        )
-        for number in range(3)
-    ]
-    try:
-        assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 3
-        for worker in workers:
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        assert [worker.stdout.readline() for worker in workers] == ["open\n"] * 3
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKERS], cwd=tracked.path, stdin=PIPE, stdout=PIPE, text=True
+    ) as workers:
+        assert [workers.stdout.readline() for _ in range(COUNT)] == ["ready\n"] * COUNT
+        workers.stdin.write("." * COUNT)
+        workers.stdin.flush()
+        assert [workers.stdout.readline() for _ in range(COUNT)] == ["open\n"] * COUNT
         (parent,) = parents(tracked)
         assert (parent.info.run_name, parent.info.status) == ("it's a sweep", "RUNNING")
-        assert children(tracked, parent) == {f"run {number}" for number in range(3)}
+        assert children(tracked, parent) == {f"run {number}" for number in range(COUNT)}
         assert (
             len({run.inputs.dataset_inputs[0].dataset.digest for run in tracked.runs() if run.inputs.dataset_inputs})
             == 1
         )
-        for worker in workers:
-            worker.communicate("end\n", timeout=120)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+        workers.communicate("." * COUNT, timeout=120)
+        assert workers.returncode == 0
     (parent,) = parents(tracked)
     assert parent.info.status == "FINISHED"
     assert parent.info.end_time
