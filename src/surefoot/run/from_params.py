@@ -5,7 +5,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from surefoot.base import digests, paths, reading
+from surefoot.base import paths, reading
 from surefoot.base.errors import UserError
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
@@ -24,29 +24,19 @@ def network_from_params(params: Params, batches: Store) -> nn.Module:
     return network.build(model.factory, model.arguments, shape, outputs, params.seed, batches.schema, params.device)
 
 
-def chosen_network(params: Params, batches: Store, weights: str | None = None) -> nn.Module:
+def chosen_network(params: Params, batches: Store) -> nn.Module:
     """The network with the weights that train chose.
 
-    Args:
-        params: of the run.
-        batches: on which it was trained.
-        weights: the digest that the model's file must have; None where it isn't known.
-
     Raises:
-        UserError: the model is damaged, or of another network or run.
+        UserError: the model is damaged, or of another network.
     """
     model = network_from_params(params, batches)
     try:
-        given = reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS)
-        network.load_weights(model, given)
+        network.load_weights(model, reading.read_made(paths.MODEL, "train", reading.LARGEST_WEIGHTS))
     except (RuntimeError, ValueError, KeyError, SafetensorError):
         raise UserError(
             f"{paths.MODEL}: is damaged, or of another network; remove it, and `dvc repro train` makes it again"
         ) from None
-    if weights and digests.sha256(given) != weights:
-        raise UserError(
-            f"{paths.MODEL}: isn't the model of the run that {paths.RUN} tells of; `dvc repro train` makes both again"
-        )
     return model
 
 

@@ -57,8 +57,6 @@ class RunFile(Document):
     epoch_keys: list[Digest]
     chosen_epoch: Positive
     """The epoch of the model."""
-    weights: Digest | None = None
-    """The digest of the model's file; None where an older Surefoot wrote this."""
     schedule: DrawnSchedule
 
     @model_validator(mode="after")
@@ -79,7 +77,6 @@ def write_run_file(plan: "Plan", run: RunRecord, segments: "Iterable[Segment]") 
         start=run.start,
         epoch_keys=run.epoch_keys,
         chosen_epoch=1 + run.epoch_keys.index(run.chosen),
-        weights=run.weights,
         schedule=DrawnSchedule(
             columns=plan.make_schedule().columns,
             steps_per_epoch=plan.inputs.steps_per_epoch,

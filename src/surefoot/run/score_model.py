@@ -27,18 +27,13 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 10_000  # whose losses are computed
 
 
-def score_model(params: Params, batches: Store, weights: str | None) -> tuple[float, Scored]:
+def score_model(params: Params, batches: Store) -> tuple[float, Scored]:
     """The loss on the test rows, and what came out of the chosen model for each.
 
-    Args:
-        params: of the run.
-        batches: on which it was trained.
-        weights: the digest of the model's file; None where it isn't known.
-
     Raises:
-        UserError: the model is damaged, or of another network or run; it fails, or gives what isn't finite.
+        UserError: the model is damaged, or of another network; it fails, or gives what isn't finite.
     """
-    model = chosen_network(params, batches, weights)
+    model = chosen_network(params, batches)
     objective = objective_from_params(params, batches)
     targets = Stored(batches.test.targets, batches.target_scale)[:]
     try:

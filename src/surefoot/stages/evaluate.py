@@ -46,7 +46,7 @@ def _evaluate(tracking: Tracking) -> None:
 
     batches, run = open_store(paths.BATCHES), read_run_file()
     history = read_history(len(run.epoch_keys))
-    loss, tested = score_model(params, batches, run.weights)
+    loss, tested = score_model(params, batches)
     found = {"loss": loss, **metrics.measure_metrics(tested), **old_and_new(run.start, batches, tested)}
     ranges = {name: ends for name, ends in intervals.metric_intervals(tested, params.seed).items() if name in found}
     ends = {name: {"low": low, "high": high} for name, (low, high) in ranges.items()}

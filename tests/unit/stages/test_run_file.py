@@ -216,20 +216,6 @@ def test_a_schedule_that_is_none_is_refused(trained, change):
     assert "models/run.json: is damaged" in trained.stage("evaluate").refused()
 
 
-def test_the_model_of_another_run_is_refused(trained):
-    """Its figures would be those of the run that models/run.json tells of."""
-    model = paths.MODEL.read_bytes()
-    paths.MODEL.write_bytes(model[:-4] + b"\0\0\0\0")  # one weight is another
-    assert (
-        trained.stage("evaluate").refused() == "error: models/model.safetensors: isn't the model of the run that"
-        " models/run.json tells of; `dvc repro train` makes both again\n"
-    )
-    said = json.loads(paths.RUN.read_text())
-    assert said.pop("weights") == digests.sha256(model)
-    paths.RUN.write_text(json.dumps(said))
-    assert trained.stage("evaluate").code == 0, "an older Surefoot didn't say"
-
-
 def test_a_history_of_another_length_is_refused(trained):
     with paths.HISTORY.open("a") as file:
         file.write(paths.HISTORY.read_text().splitlines()[-1] + "\n")
