@@ -17,6 +17,10 @@ COMMANDS = {  # by name: the module in `surefoot.commands`, imported when it is 
         "ui",
         "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20",
     ),
+    "run": (
+        "run",
+        "`dvc repro` for a batch job: here, or in a checkout of its own; a signal ends it at the last state",
+    ),
     "store": ("store", "list the runs in the trajectory store, their sizes and what they share; free space"),
     "sync": ("sync", "bring to MLflow what it lacks of the runs, as after an outage of the server"),
     "schedule": ("schedule", "draw the learning rate over the steps, before anything is trained"),

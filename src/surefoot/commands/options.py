@@ -1,7 +1,10 @@
 """How a command declares its options: as decorators of its `main`, which carries it out."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from surefoot.base.errors import UserError
 
 Main = TypeVar("Main", bound=Callable[..., None])
 
@@ -16,3 +19,13 @@ def option(*names: str, **settings: Any) -> Callable[[Main], Main]:
         return main
 
     return put
+
+
+def check_name(name: str | None) -> None:
+    """See whether what `--name` says can name a directory.
+
+    Raises:
+        UserError: it can't.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z][\w-]{0,60}", name):
+        raise UserError(f"--name {name}: must be letters, digits, - and _, beginning with a letter")

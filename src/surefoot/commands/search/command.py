@@ -16,7 +16,7 @@ from typing import Any
 from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
-from surefoot.commands.options import option
+from surefoot.commands.options import check_name, option
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search import study
 from surefoot.commands.search.in_checkout import check_out_start, try_values
@@ -74,7 +74,7 @@ def main(texts: list[str], trials: int, metric: str, prune: str, name: str | Non
     space = spaces.parse_space(texts)
     if trials < 1:
         raise UserError(f"--trials {trials}: must be at least 1")
-    _check_name(name)
+    check_name(name)
     if load_params(paths.PARAMS).train.max_minutes is not None or "train.max_minutes" in space:
         raise UserError(
             "train.max_minutes: a search by the clock would be another one on each machine; set it to null, and limit"
@@ -152,11 +152,6 @@ def _run(
                 f"what they printed is in {home}",
             )
     _say_best(name, done, up, settings["metric"])
-
-
-def _check_name(name: str | None) -> None:
-    if name is not None and not re.fullmatch(r"[A-Za-z][\w-]{0,60}", name):
-        raise UserError(f"--name {name}: must be letters, digits, - and _, beginning with a letter")
 
 
 def _check_keys(space: dict[str, Distribution], base: str) -> None:

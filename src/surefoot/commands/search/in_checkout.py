@@ -1,7 +1,5 @@
 """The checkout that a search's trials run in, and a trial in it."""
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +7,12 @@ from typing import Any, Literal
 
 from surefoot.base import paths, reading, writing
 from surefoot.base.documents import Document, Malformed, parse_document
-from surefoot.base.errors import CannotSay, UserError
+from surefoot.base.errors import UserError
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search.journal import SearchStart, code_at_start
 from surefoot.commands.search.study import Trial
 from surefoot.params.params_yaml import load_params
-from surefoot.reproduction import checkout, provenance
+from surefoot.reproduction import checkout, own_checkout, provenance
 
 
 class Answer(Document):
@@ -31,68 +29,14 @@ def check_out_start(home: Path, source: provenance.CodeState, start: SearchStart
     """The checkout that the trials run in: that of the search's start, where it is there; else one of now."""
     if source.commit is None:
         raise UserError("surefoot search needs the project in Git, with a commit: each trial has a checkout of it")
-    repository, workspace = home / "repository", Path.cwd()
-    try:
-        top, below = checkout.place_in_repository(workspace)
-        place = repository / below
-        if not repository.is_dir():
-            if start != code_at_start(source):
-                raise UserError(
-                    f"{repository} is gone, and the code isn't that of the search's start any more; give --name a new"
-                    " name"
-                )
-            with writing.new_directory(repository) as beside:
-                checkout.check_out(top, beside, source.commit, source.patch)
-                for name in (*source.left_out, *source.data):  # which the patch doesn't have
-                    if (top / name).is_file():
-                        (beside / name).parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copy2(top / name, beside / name)
-                _share_cache(workspace, beside / below)
-    except CannotSay as error:
-        raise UserError(f"the code can't be checked out for the trials: {error}") from None
-    return place
-
-
-def _share_cache(workspace: Path, place: Path) -> None:
-    """Let DVC in the checkout use the workspace's cache, and bring the data that it tracks."""
-    from dvc.config import Config, ConfigError
-
-    try:
-        ours = Config(str(workspace / ".dvc"))
-        with Config(str(place / ".dvc")).edit("local") as local:
-            local["cache"]["dir"] = ours["cache"].get("dir") or str(workspace / ".dvc/cache")
-    except ConfigError as error:
-        raise UserError(f"DVC's settings can't be read: {error}") from None
-    tracked = [str(path.relative_to(place)) for path in place.rglob("*.dvc") if path.is_file()]
-    if tracked:
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "checkout", "--quiet", *tracked],
-            cwd=place,
-            env=_environment(),
-            capture_output=True,
-            check=False,
-        )
-
-
-def _environment(**more: str) -> dict[str, str]:
-    # DVC_ROOT: the store, MLflow's and the virtual environment are the workspace's.
-    kept = {
-        name: value
-        for name, value in checkout.plain_environment().items()
-        if name not in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE")
-    }
-    here = {
-        "DVC_ROOT": str(paths.repository_root()),
-        "DVC_NO_ANALYTICS": "true",
-        "SUREFOOT_STORE": str(paths.trajectory_store().resolve()),
-        "PYTHONPATH": _python_path(),
-    }
-    return {**kept, **here, **more}
-
-
-def _python_path() -> str:
-    """`src` first, so that the checkout's code runs, then what this process was given."""
-    return os.pathsep.join(["src", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    repository = home / "repository"
+    if not repository.is_dir():
+        if start != code_at_start(source):
+            raise UserError(
+                f"{repository} is gone, and the code isn't that of the search's start any more; give --name a new name"
+            )
+        own_checkout.check_out_now(repository, source)
+    return own_checkout.project_in(repository)
 
 
 def try_values(
@@ -115,7 +59,7 @@ def try_values(
     for command in [*commands, [sys.executable, "-m", module, str(asked.resolve())]]:
         # DVC_STAGE: the training stops when this process is gone.
         variables = {"DVC_STAGE": "train", "SUREFOOT_TRIAL": name} if command[2] != "dvc" else {}
-        code, why = _run_logged(command, place, asked.with_suffix(".log"), _environment(**variables))
+        code, why = _run_logged(command, place, asked.with_suffix(".log"), own_checkout.environment_there(**variables))
         if code:
             return failed(why or f"exit code {code}; {asked.with_suffix('.log')} has what it printed")
     try:

@@ -1,0 +1,31 @@
+"""DVC as `surefoot run` starts it: `python -m surefoot.commands.dvc_of_run repro`.
+
+A batch system sends SIGTERM to each process. DVC would end at once, and leave its stage behind. So it hears of it by
+SIGINT alone, as from Ctrl-C: then it waits for the stage. It ends with the process that started it, and the stage with
+it.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+
+def main() -> None:
+    """Call DVC."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    from dvc.cli import main as call_dvc
+
+    sys.exit(call_dvc(sys.argv[1:]))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(128 + signal.SIGHUP)
+
+
+if __name__ == "__main__":
+    main()

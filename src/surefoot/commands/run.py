@@ -1,0 +1,99 @@
+"""`surefoot run`: `dvc repro` for a batch job, here or in a checkout of its own; a signal ends it at the last state.
+
+.surefoot/run/NAME/repository    the code, params and data of its start; the workspace isn't touched
+.surefoot/run/NAME/start         a digest of them
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from surefoot.base import digests, paths, terminal, writing
+from surefoot.base.errors import Stopped, UserError
+from surefoot.base.locks import Locks
+from surefoot.commands.options import check_name, option
+from surefoot.params.dotted_keys import flatten
+from surefoot.params.params_yaml import load_params
+from surefoot.reproduction import own_checkout, provenance, raw_data
+
+
+@option("--in-checkout", action="store_true", help="in a checkout of its own, beside other runs, and while you edit")
+@option("--name", help="of the checkout, to go on with it (default: made from code, params and data)")
+@option("--later", action="store_true", help="only make the checkout: what the run of this name will train is fixed")
+def main(in_checkout: bool, name: str | None, later: bool) -> None:
+    """Run the pipeline; the exit code is that of `dvc repro`, or 128 + the number of the signal that ended it.
+
+    Raises:
+        UserError: the options don't go together; the project can't be checked out; another process is at this run.
+    """
+    if (name or later) and not in_checkout:
+        raise UserError(f"{'--name' if name else '--later'} goes with --in-checkout")
+    if not in_checkout:
+        _end_as(_run_dvc(Path(), dict(os.environ)))
+        return
+    check_name(name)
+    source = provenance.code_state(raw_data.raw_places(flatten(load_params(paths.PARAMS).model_dump(mode="json"))))
+    if source.commit is None:
+        raise UserError(f"--in-checkout needs the project in Git, with a commit: {source.trouble}")
+    start = digests.sha256(
+        digests.canonical_json([source.commit, digests.sha256(source.patch), raw_data.data_digest(source.data)])
+    )
+    name = name or f"run-{start[:10]}"
+    locks = Locks(paths.trajectory_store() / "lock")
+    with locks.held(f"run {name}", lambda pid: _refuse(f"process {pid or 'unknown'} is at work on the run {name}")):
+        place = _checkout_of(name, start, source)
+        if later:
+            terminal.print_lines(f"checked out to {place}; `surefoot run --in-checkout --name {name}` trains there")
+            return
+        terminal.print_lines(f"run {name}, in {place}")
+        # DVC notes here who is at work, by the number of a process, which may be another's by now, on another machine.
+        (place / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+        _end_as(_run_dvc(place, own_checkout.environment_there()))
+        terminal.print_lines(
+            f"the model, the reports and dvc.lock are in {place}; as long as code, params and data here are the same,"
+            " `dvc repro` brings them from DVC's cache"
+        )
+
+
+def _refuse(text: str) -> None:
+    raise UserError(text)
+
+
+def _checkout_of(name: str, start: str, source: provenance.CodeState) -> Path:
+    """Where the run of a name takes place: in a checkout from its start, or a new one."""
+    home = paths.trajectory_store() / "run" / name
+    noted, repository = home / "start", home / "repository"
+    if not repository.is_dir():
+        writing.write_bytes(noted, start.encode())
+        own_checkout.check_out_now(repository, source)
+    elif not noted.is_file() or noted.read_text() != start:
+        terminal.print_lines(
+            f"note: {name} goes on with the code, params and data of its start; another --name starts with those of now"
+        )
+    return paths.from_here(own_checkout.project_in(repository))
+
+
+def _run_dvc(place: Path, environment: dict[str, str]) -> int:
+    """`dvc repro` there; its exit code.
+
+    Raises:
+        Stopped: by a signal, when the stage has ended.
+    """
+    command = [sys.executable, "-m", "surefoot.commands.dvc_of_run", "--wait-for-lock", "repro"]
+    with subprocess.Popen(command, cwd=place, env=environment, process_group=0) as dvc:
+        try:
+            return dvc.wait()
+        except Stopped:
+            with suppress(ProcessLookupError):
+                os.killpg(dvc.pid, signal.SIGINT)
+            dvc.wait()
+            raise
+
+
+def _end_as(code: int) -> None:
+    if code:
+        sys.stdout.flush()
+        sys.exit(128 - code if code < 0 else code)
