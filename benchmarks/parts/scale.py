@@ -14,7 +14,7 @@ MEMORY = 500  # MB above what the imports take
 
 def measure(asked: Asked) -> Iterator[Row]:
     """The rows of this part."""
-    small, large = sizes = (300_000_000, 600_000_000) if asked.quick else (500_000_000, 5_000_000_000)
+    small, large = sizes = (300_000_000, 1_200_000_000) if asked.quick else (500_000_000, 5_000_000_000)
     names = " and ".join(f"{size / 1e9:g} GB" for size in sizes)
     workload = asked.workloads["large"]
     found = []
