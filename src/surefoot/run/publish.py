@@ -13,7 +13,6 @@ from surefoot.run.kept_plots import kept_plots
 from surefoot.run.pinned_params import load_and_pin
 from surefoot.run.record import ACCOUNT, RunRecord, make_account
 from surefoot.run.stored_network import part_of_state, stored_network
-from surefoot.serving import mlflow_model, onnx_export
 from surefoot.tracking import intervals_artifact, run_links, run_model, tag_names
 from surefoot.tracking.checkpoint_artifacts import checkpoint_path
 from surefoot.tracking.metric_points import Point
@@ -168,6 +167,8 @@ def _publish_model(tracker: Tracker, run: RunRecord, store: "TrajectoryStore", c
             return
     if chosen is None or run.chosen is None:
         return
+    from surefoot.serving import mlflow_model  # which imports Arrow, as most calls don't need
+
     weights, network = chosen, run.network
     run_model.log_model_once(
         tracker,
@@ -184,6 +185,8 @@ def _publish_model(tracker: Tracker, run: RunRecord, store: "TrajectoryStore", c
 
 def _publish_onnx(tracker: Tracker, run: RunRecord, chosen: bytes) -> None:
     """The chosen model as ONNX, where it isn't there."""
+    from surefoot.serving import onnx_export
+
     there = tracker.list_artifacts("onnx") if tracker.model_weights == run.weights else set()
     if there >= onnx_export.PATHS:
         return
