@@ -45,3 +45,19 @@ def test_train_and_evaluate_import_no_compiler_no_sklearn_and_no_mlflow(batched)
     trains = {f"surefoot.{name}" for name in ("training.optimizer", "training.schedule", "training.loop", "run.chain")}
     assert trains <= of_train
     assert [name for name in of_evaluate if name in trains or name.startswith("surefoot.run.plan")] == []
+
+
+def test_train_starts_the_process_that_writes_to_mlflow_before_it_imports_what_takes_long():
+    code = """
+import sys
+from surefoot.run import start_tracking
+from surefoot.stages import train
+start_tracking.start_process = lambda channel: sys.exit(" ".join(sys.modules))
+train.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(PROJECT / "src")}, capture_output=True, text=True
+    )
+    there = set(done.stderr.split())
+    assert "surefoot.run.start_tracking" in there
+    assert not there & {"torch", "numpy", "pydantic", "yaml", "http.client", "surefoot.params.sections"}
