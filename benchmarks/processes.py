@@ -66,6 +66,7 @@ def _take_steps(rank: int, processes: int, shards: int, recorded: bool, scratch:
     from networks.cnn import cnn
     from surefoot.training.loop import Progress, Trainer
     from surefoot.training.minibatches import Rows
+    from surefoot.training.preflight import optimizer_class
     from surefoot.training.recorded.recorded_trainer import RecordedTrainer
     from surefoot.training.sharded.sharded_trainer import ShardedTrainer
     from surefoot.training.sharded.transport import Alone, Group
@@ -85,7 +86,7 @@ def _take_steps(rank: int, processes: int, shards: int, recorded: bool, scratch:
     more: dict[str, Any] = {}
     if shards > 1:
         kind, more = ShardedTrainer, {"shards": shards, "transport": transport}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    optimizer = optimizer_class("SGD")(model.parameters(), lr=0.0, momentum=0.9)
     trainer = kind(model, optimizer, data, data, SIZE, 0, **more)
     steps = 32 if recorded else 2  # before it is measured: of these most are taken eagerly
     order = torch.arange(ROWS)

@@ -29,6 +29,7 @@ from surefoot.training.minibatches import Rows
 from surefoot.training.network import to_bytes
 from surefoot.training.numerics import seed_step
 from surefoot.training.objective import make_objective
+from surefoot.training.preflight import optimizer_class
 from surefoot.training.sharded import shared_outputs, tree
 from surefoot.training.sharded.sharded_trainer import ShardedTrainer
 from surefoot.training.sharded.transport import Alone, Group
@@ -48,7 +49,7 @@ class Mixed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.double, self.last = nn.Linear(6, 5), nn.Linear(5, 5).double(), nn.Linear(5, 3)
+        self.first, self.wide, self.last = nn.Linear(6, 5), nn.Linear(5, 5).double(), nn.Linear(5, 3)
         self.idle, self.seldom = nn.Linear(3, 3), nn.Linear(5, 5)
         self.register_buffer("third", torch.tensor([1 / 3, float("nan")]))
         self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))
@@ -58,10 +59,11 @@ class Mixed(nn.Module):
         if self.training:
             self.seen += torch.tensor([1, len(inputs)])
             self.mean.mul_(0.9).add_(inputs.mean())
-        hidden = self.double(self.first(inputs).double()).float()
+        hidden = self.wide(self.first(inputs).double()).float()
         if len(inputs) < 4:  # a smaller minibatch
             hidden = self.seldom(hidden)
-        return self.last(hidden + torch.rand_like(hidden) + self.mean.float())
+        noise = torch.rand_like(hidden) if self.training else 0
+        return self.last(hidden + noise + self.mean.float())
 
 
 def _fails(inputs):
@@ -82,11 +84,11 @@ def infinite():
 
 
 def _adam(parameters):
-    return torch.optim.Adam(parameters, lr=0.0)
+    return optimizer_class("Adam")(parameters, lr=0.0)
 
 
 def _sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.0, momentum=0.9, weight_decay=0.01)
+    return optimizer_class("SGD")(parameters, lr=0.0, momentum=0.9, weight_decay=0.01)
 
 
 # Each: the rows, the network, the optimizer, what goes into a step, class weights, whether it is averaged.

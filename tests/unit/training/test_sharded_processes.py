@@ -42,4 +42,5 @@ def test_what_goes_wrong_is_told(digests):
     assert "at step 1 of the epoch, on shard" in alone["a network that fails"]
     assert "ValueError: this row" in alone["a network that fails"]
     assert "became nan at step " in alone["divergence"]
+    assert [name for name, came in alone.items() if isinstance(came, str)] == ["a network that fails", "divergence"]
     assert len({str(digest) for digest in alone.values()}) == len(CASES)
