@@ -91,6 +91,17 @@ def finished(of_all_workers):
 
 
 @pytest.fixture
+def s3(monkeypatch):
+    """An S3 server with an empty bucket, which this process and its children talk to."""
+    from tests.s3_server import s3_server
+
+    with s3_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
 def no_plots(monkeypatch):
     """evaluate draws nothing, which takes it half of its time."""
     monkeypatch.setattr("surefoot.evaluation.reports.draw_plots", lambda *_: {"training.png": b"drawn elsewhere"})

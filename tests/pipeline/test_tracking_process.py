@@ -213,7 +213,11 @@ def test_a_stage_that_is_refused_leaves_no_process(here, monkeypatch):
     monkeypatch.setattr(start_tracking, "start_process", start_process)
     here.edit("train.lr", ".nan")
     here.stage("train").refused()
-    assert not [child for child in psutil.Process().children() if start_tracking.FOLLOW in child.cmdline()]
+    assert not [
+        child
+        for child in psutil.Process().children()
+        if start_tracking.helper_command("surefoot.run.tracking_process")[2] in child.cmdline()
+    ]
 
 
 def test_ctrl_c_that_reaches_it_too_changes_nothing(project, start):

@@ -1,5 +1,6 @@
 """Locks between processes."""
 
+import errno
 import fcntl
 import os
 import struct
@@ -13,11 +14,14 @@ from surefoot.base.digests import sha256
 from surefoot.base.errors import UserError
 from surefoot.base.reading import check_regular
 
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
 
 class Locks:
     """Locks by number in one file: a byte each, held by the process, gone when the process is, however it ends."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Never closed but by the end of the process: closing any descriptor of the file would drop all its locks.
@@ -37,6 +41,13 @@ class Locks:
         except BlockingIOError:
             waiting(self._holder(byte))
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, byte)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise UserError(
+                f"{self._path}: this file system has no locks, as one on a network may: {error.strerror}",
+                "SUREFOOT_STORE=file:///DIRECTORY shares a directory without them",
+            ) from None
         try:
             yield
         finally:

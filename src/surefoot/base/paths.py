@@ -1,7 +1,11 @@
 """Where things lie."""
 
 import os
+import re
 from pathlib import Path
+
+from surefoot.base.errors import UserError
+from surefoot.base.wording import without_password
 
 PARAMS = Path("params.yaml")
 RAW = Path("data/raw")
@@ -25,8 +29,30 @@ def from_here(path: Path) -> Path:
 
 
 def trajectory_store() -> Path:
-    """The trajectory store: SUREFOOT_STORE, or `.surefoot/` at the repository's root."""
-    return Path(os.environ.get("SUREFOOT_STORE") or repository_root() / ".surefoot")
+    """The trajectory store: SUREFOOT_STORE, or `.surefoot/` at the repository's root, also beside a shared one.
+
+    Raises:
+        UserError: SUREFOOT_STORE is neither a directory nor a URL.
+    """
+    given = os.environ.get("SUREFOOT_STORE")
+    return Path(given) if given and not shared_store() else repository_root() / ".surefoot"
+
+
+def shared_store() -> str | None:
+    """The URL of the store that machines share, if SUREFOOT_STORE is one.
+
+    Raises:
+        UserError: it is neither a directory nor a URL.
+    """
+    given = os.environ.get("SUREFOOT_STORE") or ""
+    if re.match(r"[A-Za-z][A-Za-z\d+.-]*://", given):
+        return given
+    if "://" in given or re.match(r"[A-Za-z][A-Za-z\d+.-]+:", given):
+        raise UserError(
+            f"SUREFOOT_STORE: {without_password(given)} is neither a URL, as s3://BUCKET/PREFIX, nor a directory",
+            "a directory of such a name is written ./NAME",
+        )
+    return None
 
 
 def repository_root() -> Path:

@@ -25,6 +25,11 @@ def shown_name(name: str) -> str:
     return name if name and name == name.strip() and name.isprintable() and "," not in name else repr(name)
 
 
+def without_password(text: str) -> str:
+    """The same text without user and password in the addresses in it."""
+    return re.sub(r"://[^/\s]*@", "://", text)
+
+
 def quoted_names(names: Iterable[str], most: int = 8) -> str:
     """The first few of the names, in quotes."""
     return terminal.first_few(map(repr, names), most)

@@ -2,11 +2,15 @@
 
 import os
 import shutil
+from collections.abc import Collection
+from pathlib import PurePosixPath
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
+from surefoot.base.object_store import Unavailable, open_object_store
 from surefoot.commands.options import option
 from surefoot.run.record import RunRecord
+from surefoot.run.sharing.shared_store import unshared
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tag_names
 
@@ -14,7 +18,8 @@ from surefoot.tracking import find_runs, tag_names
 @option(
     "--prune",
     action="store_true",
-    help="delete all states but the best and the last of each run, and the latest of an unfinished one",
+    help="delete all states but the best and the last of each run, and the latest of an unfinished one; what is shared"
+    " stays",
 )
 @option(
     "--forget",
@@ -31,13 +36,33 @@ def main(prune: bool, forget: list[str] | None) -> None:
         states, size = prune_states(store)
         terminal.print_lines(f"{states} states deleted, {size / 1e6:,.1f} MB freed")
     if not (prune or forget):
-        terminal.print_lines(*terminal.table_lines(runs_table(store)), total_size(store))
+        url = paths.shared_store()
+        there, lines = _shared(url, store) if url else (None, [])
+        terminal.print_lines(*terminal.table_lines(runs_table(store, there)), total_size(store), *lines)
 
 
-def runs_table(store: TrajectoryStore) -> list[list[str]]:
-    """A row a run: id, name, epochs, states, their size, and what it shares with which run before it."""
+def _shared(url: str, store: TrajectoryStore) -> tuple[set[str], list[str]]:
+    """The keys of the states in the store that machines share; what it has of all their runs, and lacks of this
+    machine's.
+    """
+    objects, lacking = open_object_store(url), unshared(store.path, url)
+    lines = [f"{objects.url} lacks {lacking}, kept here; `surefoot sync` brings them"] if lacking else []
+    try:
+        sizes = objects.list()
+    except Unavailable as error:
+        terminal.warn(f"{objects.url} can't be read: {error}")
+        return set(), lines
+    keys = {PurePosixPath(name).stem for name in sizes if name.endswith(".safetensors")}
+    return keys, [f"{len(keys)} states, {_megabytes(sum(sizes.values()))} in {objects.url}, for all machines", *lines]
+
+
+def runs_table(store: TrajectoryStore, there: Collection[str] | None = None) -> list[list[str]]:
+    """A row a run: id, name, epochs, states, their size, and what it shares with which run before it.
+
+    `there`: the keys of the states that lie in a shared store, if there is one; each row says how many these are.
+    """
     sizes, runs = store.state_sizes(), store.runs()
-    rows = [["RUN", "EPOCHS", "STATES", "SIZE", "NAME", "SHARES"]]
+    rows = [["RUN", "EPOCHS", "STATES", *(["THERE"] if there is not None else []), "SIZE", "NAME", "SHARES"]]
     done = {identity: _epochs_done(store, run) for identity, run in runs.items()}
     before: list[str] = []
     for identity in sorted(runs, key=lambda identity: (runs[identity].description.name, done[identity])):
@@ -51,6 +76,7 @@ def runs_table(store: TrajectoryStore) -> list[list[str]]:
                 identity[:8],
                 epochs,
                 str(len(keys)),
+                *([str(sum(key in there for key in run.epoch_keys))] if there is not None else []),
                 _megabytes(sum(sizes[key] for key in keys)),
                 run.description.name,
                 shares,

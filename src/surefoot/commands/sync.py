@@ -1,5 +1,5 @@
 """`surefoot sync`: brings to MLflow all that it lacks of the runs in the trajectory store, or says what it still lacks,
-and why.
+and why; before that to the store that machines share what it lacks.
 """
 
 from collections.abc import Collection
@@ -7,16 +7,21 @@ from collections.abc import Collection
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
+from surefoot.base.wording import without_password
 from surefoot.run import publish
 from surefoot.run.pinned_params import load_and_pin
 from surefoot.run.record import RunRecord
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.sharing import bring
+from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
 from surefoot.tracking import find_runs, mlflow_store, tag_names
 
 
 def main() -> None:
-    """Bring to MLflow what it lacks of all runs."""
+    """Bring to MLflow, and to a shared store, what they lack of all runs."""
+    shared = bring.bring_left()
     sync_runs()
+    if not shared:
+        raise UserError("the shared store still lacks something, as told above")
 
 
 def sync_runs(only: Collection[str] | None = None) -> None:
@@ -33,7 +38,7 @@ def sync_runs(only: Collection[str] | None = None) -> None:
     locks = Locks(store.path / "lock")
     chosen = [run for identity, run in store.runs().items() if only is None or identity in only]
     found = sorted(chosen, key=lambda run: len(run.epoch_keys))
-    incomplete = sum(_bring(run, store, locks) for run in found)
+    incomplete = sum(_bring(run, open_trajectory_store(run.origin), locks) for run in found)
     if incomplete:
         raise UserError(
             f"{incomplete} of {len(found)} runs {'lacks' if incomplete == 1 else 'lack'} something in MLflow, as told"
@@ -84,7 +89,7 @@ def _bring(run: RunRecord, store: TrajectoryStore, locks: Locks) -> bool:
         return False
     tracker = publish.publish_run(run, store, locks, anew=False)
     if tracker.deleted:
-        uri = mlflow_store.without_password(mlflow_store.store_uri())
+        uri = without_password(mlflow_store.store_uri())
         restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"
         terminal.print_lines(f"was deleted in MLflow, left so: {name}; `{restore}` brings it back")
         return False

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import Stopped, UserError
+from surefoot.base.wording import without_password
 from surefoot.commands import sync
 from surefoot.commands.options import option
 from surefoot.commands.ui_page_state import WORKFLOW, compare_page_query
@@ -53,7 +54,7 @@ def serve(port: int, *, browser: bool = True) -> None:
     if not served:
         _check_port(port)
     _bring_lacking()
-    address = (mlflow_store.without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
+    address = (without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
     terminal.print_lines(
         f"the runs are on the server: {address}"
         if served

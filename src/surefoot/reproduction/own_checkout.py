@@ -83,7 +83,7 @@ def environment_there(**more: str) -> dict[str, str]:
     here = {
         "DVC_ROOT": str(paths.repository_root()),  # the store, MLflow's and the virtual environment are the workspace's
         "DVC_NO_ANALYTICS": "true",
-        "SUREFOOT_STORE": str(paths.trajectory_store().resolve()),
+        "SUREFOOT_STORE": paths.shared_store() or str(paths.trajectory_store().resolve()),
         # `src` first, so that the checkout's code runs, then what this process was given.
         "PYTHONPATH": os.pathsep.join(["src", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]),
     }

@@ -116,6 +116,8 @@ class Chain:
                     return
                 continue
             reached = self._reach(indices)
+            if not reached.trained:
+                self._store.share_record(reached.record.key)
             metrics = reached.record.metrics
             for loss in LOSSES:
                 if loss in metrics and (loss not in self._bests or metrics[loss] < self._bests[loss].metrics[loss]):
@@ -205,7 +207,7 @@ class Chain:
             state = self._store.state_of(self.segments[earlier].key)
             if state is not None:
                 self._trainer.load(safetensors.torch.load(state))
-                self._at = earlier
+                self._at = self._held[self.segments[earlier].key] = earlier
                 break
         if self._at < index:
             gone, start = self.segments[index].epoch, self.segments[self._at + 1].epoch

@@ -9,7 +9,7 @@ from surefoot.base.locks import Locks
 from surefoot.run import publish
 from surefoot.run.record import RunRecord, read_mark
 from surefoot.run.stored_network import stored_network
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
 from surefoot.tracking import checkpoint_artifacts, tag_names
 from surefoot.tracking.tracker import Tracker
 
@@ -23,6 +23,7 @@ class RunWriter:
     def __init__(self) -> None:
         self._tracker: Tracker | None = None
         self._store = TrajectoryStore(paths.trajectory_store())
+        self._whole = self._store  # with what others share of the run: a state of it may be gone here
         self._run: RunRecord | None = None  # that is trained
         self._reached: list[str] = []  # the keys of its epochs
         self._read = 0  # so many of these were added
@@ -52,6 +53,7 @@ class RunWriter:
         tracker = self._tracker = Tracker(run.identity, run.description, _locks(self._store))
         tracker.open("RUNNING")
         known = self._store.run(run.identity) or run
+        self._whole = open_trajectory_store(run.origin)
         publish.describe_in_mlflow(tracker, known.model_copy(update={"continues": run.continues, "start": run.start}))
         if run.save_every:
             self._checkpoints = tracker.list_artifacts("checkpoints")
@@ -79,7 +81,7 @@ class RunWriter:
         self.look()
         self._tracker.open()  # once more, if MLflow was out of reach
         if finished:
-            publish.publish_training(self._tracker, finished, self._store)
+            publish.publish_training(self._tracker, finished, self._whole)
             self._published = True
 
     def end(self, status: str, why: str = "", keep_last: bool = True) -> None:
@@ -96,7 +98,7 @@ class RunWriter:
                 self.publish_training()
             return
         self.look()
-        network = stored_network(self._store, self._reached[-1]) if keep_last and self._reached else None
+        network = stored_network(self._whole, self._reached[-1]) if keep_last and self._reached else None
         if network:
             self._tracker.log_artifact(checkpoint_artifacts.LAST, network)
         if why:
@@ -105,7 +107,8 @@ class RunWriter:
 
     def publish_evaluation(self, mark: str) -> None:
         """A run is evaluated."""
-        self._tracker = publish.publish_run(_parse(mark), self._store, _locks(self._store))
+        run = _parse(mark)
+        self._tracker = publish.publish_run(run, open_trajectory_store(run.origin), _locks(self._store))
 
     # --- without being told
 
@@ -119,7 +122,7 @@ class RunWriter:
             tracker.add_points(publish.epoch_points(record))
             epoch, key = record.epoch, record.key
             if run.save_every and epoch % run.save_every == 0:
-                publish.publish_checkpoint(tracker, run.identity, self._store, epoch, key, self._checkpoints)
+                publish.publish_checkpoint(tracker, run.identity, self._whole, epoch, key, self._checkpoints)
         if tracker.has_unwritten and time.monotonic() >= self._next_write:
             tracker.flush()
             self._next_write = time.monotonic() + SECONDS_BETWEEN_WRITES

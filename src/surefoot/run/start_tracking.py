@@ -23,7 +23,7 @@ from surefoot.tracking import mlflow_client
 CALLS = 2  # a stage waits at its end until nothing is heard for as long as so many of the longest calls may take
 SECONDS_TO_END = 5  # for the process, once it was told all
 # The path by arguments: whatever is started from there has its own PYTHONPATH, in which ":" separates.
-FOLLOW = "import sys; sys.path[:] = sys.argv[1:]; from surefoot.run.tracking_process import main; main()"
+FOLLOW = "import sys; sys.path[:] = sys.argv[1:]; from {} import main; main()"
 
 
 class Tracking:
@@ -152,8 +152,13 @@ def start_process(channel: socket.socket) -> "subprocess.Popen[bytes]":
     """Start the process at the other end of a channel, in a group of its own: Ctrl-C is for the stage, which says what
     is to be done.
     """
-    command = [sys.executable, "-c", FOLLOW, *(path or "." for path in sys.path)]
+    command = helper_command("surefoot.run.tracking_process")
     return subprocess.Popen(command, stdin=channel.fileno(), process_group=0)
+
+
+def helper_command(module: str) -> list[str]:
+    """The command of a process that a stage starts, which runs `main` of a module of ours."""
+    return [sys.executable, "-c", FOLLOW.format(module), *(path or "." for path in sys.path)]
 
 
 @contextmanager

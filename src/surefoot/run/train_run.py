@@ -16,9 +16,10 @@ from surefoot.run.processes.leader import Leader
 from surefoot.run.record import RunRecord
 from surefoot.run.record_training import begun_record, finished_record, note_epochs
 from surefoot.run.run_file import write_run_file
+from surefoot.run.sharing.start_sharing import sharing
 from surefoot.run.start_tracking import Tracking
 from surefoot.run.stopping import time_check
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.trajectory_store import Record, TrajectoryStore, open_trajectory_store
 from surefoot.tracking import tag_names
 
 
@@ -44,9 +45,10 @@ def train_run(
     writing.remove_measured()
     dvc_yaml.require_watched(params, "train")
     plan = plan_run(params, open_store(paths.BATCHES), leader)
-    store = TrajectoryStore(paths.trajectory_store())
+    store = open_trajectory_store(plan.origin)
     _keep_start(plan, store)
     run, known = begun_record(plan, store)
+    store.bring_records(run.epoch_keys)
     _announce(plan, run)
     if params.train.onnx:  # before hours of training: can it be exported?
         from surefoot.serving import onnx_export
@@ -54,7 +56,7 @@ def train_run(
         onnx_export.export(plan.first_network(), run.network, run.examples)
     store.mark_run(known)
     checks, locks = (check_parent, time_check(params.train.max_minutes)), Locks(store.path / "lock")
-    with tracked_run(tracking, plan, run, known):
+    with sharing(store), tracked_run(tracking, plan, run, known):
         if params.train.shards > 1:
             tracking.tell("set_tags", tags={tag_names.PROCESSES: str(leader.size if leader else 1)})
         with open_chain(plan, store, locks, tracking, checks) as chain:

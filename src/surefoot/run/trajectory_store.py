@@ -9,23 +9,29 @@
     .surefoot/plots/IDENTITY/              plots of a run until MLflow has them
     .surefoot/lock                         a byte for each key: the process that trains it holds that byte's lock
 
+Records and states can have a side that machines share (`surefoot.run.sharing`): what is missing here comes from there,
+and what is trained here goes there.
+
 A digest is checked before anything is parsed: what is damaged counts as missing, with a warning that names the file.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from surefoot.base import digests, reading, terminal, writing
-from surefoot.base.documents import Count, Malformed, Number, parse_document
+from surefoot.base import digests, paths, reading, terminal, writing
+from surefoot.base.documents import Count, Document, Malformed, Number, parse_document
 from surefoot.run.record import Epoch, RunRecord, read_mark
+from surefoot.run.sharing.shared_store import SharedStore
 
 Parsed = TypeVar("Parsed")
+REQUESTS = 8  # to a shared store at a time, each for a record
 
 
 class Record(Epoch):
@@ -46,21 +52,36 @@ class Record(Epoch):
 
 
 class TrajectoryStore:
-    """Records and states in the directory `path`, which needn't exist. Several processes may use it at once."""
+    """Records and states in the directory `path`, which needn't exist. Several processes may use it at once.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `shared`: the side that machines share, if there is one.
+    """
+
+    def __init__(self, path: Path, shared: SharedStore | None = None) -> None:
+        self.path, self.shared = path, shared
         self._warned: set[Path] = set()
         # By file of a run: when it was written, and the keys of the states that it needs.
         self._needed: dict[Path, tuple[int, set[str]]] = {}
 
     def record(self, key: str) -> Record | None:
         """The record under a key, or None if it is missing or damaged."""
-        record = self._sealed(self.record_path(key), lambda body: parse_document(Record, body))
-        if record and record.key != key:
-            self._warn(self.record_path(key))
-            return None
+        path = self.record_path(key)
+        record = self._sealed(path, lambda body: _parse_record(body, key))
+        if record is None and self.shared:
+            record = self.shared.fetch(path, lambda there: read_record(there, key), reading.LARGEST_WHOLE)
         return record
+
+    def bring_records(self, keys: Iterable[str]) -> None:
+        """Bring the records under these keys that others share, several at a time.
+
+        Raises:
+            UserError: there is no such shared store, or it refuses.
+        """
+        if self.shared:
+            self.shared.connect()
+            with ThreadPoolExecutor(REQUESTS, "records") as pool:
+                for _ in pool.map(self.record, keys):
+                    pass
 
     def count_records(self) -> int:
         """How many records there are, of all runs."""
@@ -68,7 +89,16 @@ class TrajectoryStore:
 
     def state(self, record: Record) -> bytes | None:
         """The state that a record tells of, or None if it is missing or damaged."""
-        return self._state_in(self.state_path(record.key), record)
+        path = self.state_path(record.key)
+        state = self._state_in(path, record)
+        if state is None and self.shared:
+
+            def read(there: Path) -> bytes | None:
+                data = _read(there)
+                return data if data is not None and digests.sha256(data) == record.state else None
+
+            state = self.shared.fetch(path, read, reading.LARGEST_WEIGHTS)
+        return state
 
     def _state_in(self, path: Path, record: Record) -> bytes | None:
         data = _read(path)
@@ -92,6 +122,13 @@ class TrajectoryStore:
             state_path, record_path = self.state_path(record.key), self.record_path(record.key)
             sealed = _seal(digests.canonical_json(record.plain()))
             writing.write_durably(state_path.parent, {state_path.name: state, record_path.name: sealed})
+        if self.shared:
+            self.shared.offer_trained(record_path, state_path)
+
+    def share_record(self, key: str) -> None:
+        """Let other machines have a record, which may be older than what they share."""
+        if self.shared:
+            self.shared.offer(self.record_path(key))
 
     def write_record(self, record: Epoch) -> None:
         """Write a record whose state isn't at hand."""
@@ -100,7 +137,7 @@ class TrajectoryStore:
             writing.write_durably(path.parent, {path.name: _seal(digests.canonical_json(record.plain()))})
 
     def drop_state(self, key: str) -> None:
-        """Delete a state; its record stays."""
+        """Delete a state here; its record stays."""
         self.state_path(key).unlink(missing_ok=True)
 
     def mark_run(self, run: RunRecord) -> None:
@@ -109,6 +146,10 @@ class TrajectoryStore:
         """
         with _clear_errors():
             writing.write_durably(self.path / "runs", {f"{run.identity}.json": _seal(run.mark())})
+        if self.shared:
+            for path in map(self.state_path, sorted(run.needed)):
+                if path.exists():
+                    self.shared.offer(path)
 
     def keep_checkpoint(self, identity: str, key: str) -> None:
         """Keep a state, if it is there, until MLflow has the network in it as a run's checkpoint: `drop_state` may come
@@ -130,7 +171,7 @@ class TrajectoryStore:
         if record is None:
             return None
         kept = self.kept_checkpoint(identity, key)
-        return self._state_in(kept if kept.exists() else self.state_path(key), record)
+        return self._state_in(kept, record) if kept.exists() else self.state(record)
 
     def checkpoints_size(self, identity: str) -> int:
         """The bytes of the states that are kept so for a run."""
@@ -189,8 +230,13 @@ class TrajectoryStore:
         return set().union(*(keys for path, (_, keys) in self._needed.items() if path.exists()))
 
     def state_sizes(self) -> dict[str, int]:
-        """The size of each stored state in bytes, by key."""
+        """The size of each state that is stored here in bytes, by key."""
         return {path.stem: about.st_size for path, about in _files(self.path / "chain", "*.safetensors")}
+
+    def keys_of_states(self) -> set[str]:
+        """The keys of all states that are stored here, or shared."""
+        shared = self.shared.sizes() if self.shared else {}
+        return {*self.state_sizes(), *(Path(name).stem for name in shared if name.endswith(".safetensors"))}
 
     def free_bytes(self) -> int:
         """Free space on the store's disk."""
@@ -207,21 +253,46 @@ class TrajectoryStore:
 
     def _sealed(self, path: Path, parse: Callable[[bytes], Parsed]) -> Parsed | None:
         data = _read(path)
-        if data is None:
-            return None
-        digest, _, body = data.partition(b"\n")
-        try:
-            if digests.sha256(body).encode() == digest:
-                return parse(body)
-        except Malformed:
-            pass
-        self._warn(path)
-        return None
+        found = _unsealed(data, parse)
+        if found is None and data is not None:
+            self._warn(path)
+        return found
 
     def _warn(self, path: Path) -> None:
         if path not in self._warned:
             self._warned.add(path)
             terminal.warn(f"{path} is damaged; it isn't used")
+
+
+def open_trajectory_store(origin: Document | Mapping[str, Any] | None) -> TrajectoryStore:
+    """This repository's store; with the side that machines share, of runs of this origin, where SUREFOOT_STORE is a
+    URL. Nothing is asked of that before it is needed.
+    """
+    path, url = paths.trajectory_store(), paths.shared_store()
+    if url is None or origin is None:
+        return TrajectoryStore(path)
+    plain = origin.plain() if isinstance(origin, Document) else origin
+    return TrajectoryStore(path, SharedStore(url, path, digests.sha256(digests.canonical_json(plain))))
+
+
+def read_record(path: Path, key: str) -> Record | None:
+    """The record under a key in a file that came from elsewhere, or None if it is missing or damaged."""
+    return _unsealed(_read(path), lambda body: _parse_record(body, key))
+
+
+def _parse_record(body: bytes, key: str) -> Record:
+    record = parse_document(Record, body)
+    if record.key != key:
+        raise Malformed("it is the record of another state")
+    return record
+
+
+def _unsealed(data: bytes | None, parse: Callable[[bytes], Parsed]) -> Parsed | None:
+    digest, _, body = (data or b"").partition(b"\n")
+    try:
+        return parse(body) if digests.sha256(body).encode() == digest else None
+    except Malformed:
+        return None
 
 
 def _seal(body: bytes) -> bytes:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from surefoot.base import errors, paths, terminal, writing
+from surefoot.base.wording import without_password
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params import dvc_yaml
 from surefoot.params.params_yaml import load_params
@@ -145,7 +146,7 @@ def _run_address(run_id: str) -> list[str]:
     if uri.startswith("sqlite:"):
         return [f"run {run_id}: make ui", f"http://127.0.0.1:5000/#/runs/{run_id}"]
     run = f"run {run_id}: on the server that MLFLOW_TRACKING_URI names"
-    page = f"{mlflow_store.without_password(uri).rstrip('/')}/#/runs/{run_id}"
+    page = f"{without_password(uri).rstrip('/')}/#/runs/{run_id}"
     return [run, page] if uri.startswith(("http:", "https:")) else [run]
 
 

@@ -13,6 +13,7 @@ from surefoot.base import paths
 from surefoot.base.documents import Document, Malformed, what_is_wrong
 from surefoot.base.errors import UserError
 from surefoot.base.reading import LARGEST_WHOLE, read_file
+from surefoot.base.wording import without_password
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.tracking import mlflow_client, mlflow_store, parent_run, tag_names
 from surefoot.tracking.mlflow_client import Failure, Refused
@@ -46,7 +47,7 @@ def reading_mlflow() -> "Iterator[MlflowClient]":
     try:
         yield mlflow_client.connect()
     except Failure as error:
-        raise UserError(f"MLflow at {mlflow_store.without_password(uri)} can't be read: {error}") from None
+        raise UserError(f"MLflow at {without_password(uri)} can't be read: {error}") from None
 
 
 def search_runs(client: "MlflowClient", filtered: str = "", limit: int = 1000) -> "list[Run]":

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from surefoot.base import limits, reading
 from surefoot.base.quick_imports import quick_imports
+from surefoot.base.wording import without_password
 from surefoot.tracking.mlflow_store import (
     SETTINGS,
     configure,
     experiment_name,
     sqlite_file,
     store_uri,
-    without_password,
 )
 
 if TYPE_CHECKING:

@@ -63,8 +63,3 @@ def configure() -> str:
 def experiment_name() -> str:
     """The name of the experiment that runs are in."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-
-
-def without_password(text: str) -> str:
-    """The same text without user and password in the addresses in it."""
-    return re.sub(r"://[^/\s]*@", "://", text)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot.base import terminal
 from surefoot.base.locks import Locks
+from surefoot.base.wording import without_password
 from surefoot.reproduction import patches
 from surefoot.tracking import mlflow_client, parent_run
 from surefoot.tracking.description import Description, mlflow_dataset, param_name, short_tags
 from surefoot.tracking.experiment import build_tables, ensure_experiment, find_by_identity
 from surefoot.tracking.metric_points import BATCH, Point, log_points
 from surefoot.tracking.mlflow_client import OutOfReach, Refused
-from surefoot.tracking.mlflow_store import configure, store_uri, without_password
+from surefoot.tracking.mlflow_store import configure, store_uri
 from surefoot.tracking.patch_artifact import PATCH, has_patch, run_with_patch
 from surefoot.tracking.tag_names import (
     COMPLETE,

@@ -10,6 +10,7 @@ from typing import Any
 
 from surefoot.base import paths
 from surefoot.base.errors import UserError
+from surefoot.base.wording import without_password
 from surefoot.data.batch_index import read_index
 from surefoot.params.sections import Params
 from surefoot.reproduction import dvc_lock
@@ -97,5 +98,5 @@ def _fetch(uri: str, scratch: Path) -> Path:
     try:
         return find_runs.fetch_model(uri, scratch)
     except mlflow_client.Failure as error:
-        where = mlflow_store.without_password(mlflow_store.store_uri())
+        where = without_password(mlflow_store.store_uri())
         raise UserError(f"{uri}: MLflow at {where} doesn't give this model: {error}") from None

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from surefoot.base import paths, terminal
+from surefoot.base import terminal
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.commands.options import A_RUN, option
 from surefoot.commands.verify import trust
@@ -30,7 +30,7 @@ from surefoot.reproduction import checkout
 from surefoot.reproduction.scratch import Scratch
 from surefoot.run.record import Account
 from surefoot.run.recorded_run import Recorded, find_recorded
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import open_trajectory_store
 from surefoot.tracking.mlflow_client import Failure
 from surefoot.tracking.patch_artifact import PATCH
 
@@ -184,7 +184,7 @@ def _ranges(epochs: str | None, sample: int | None, account: Account) -> list[tu
         return None
     if sample < 1:
         raise UserError(f"--sample {sample}: must be at least 1")
-    stored = TrajectoryStore(paths.trajectory_store()).state_sizes()
+    stored = open_trajectory_store(account.origin).keys_of_states()
     possible = [epoch for epoch in range(1, last + 1) if epoch == 1 or account.epochs[epoch - 2].key in stored]
     if len(possible) < last:
         terminal.print_lines(

@@ -21,7 +21,7 @@ from surefoot.run import start_from
 from surefoot.run.record import Account, Epoch, make_account
 from surefoot.run.recorded_run import Recorded
 from surefoot.run.start_note import StartNote
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
 from surefoot.tracking.checkpoint_artifacts import checkpoint_path
 from surefoot.tracking.intervals_artifact import Intervals
 
@@ -78,7 +78,7 @@ def whole_run(remake: Remake, recorded: Recorded, account: Account) -> Findings:
         *verdict.interval_rows(recorded.intervals, ranges),
     ]
     if first:
-        symptoms.append(_first_difference(recorded, said, store, again, first))
+        symptoms.append(_first_difference(recorded, account, store, again, first))
     return Findings(rows, made.origin.plain(), [*symptoms, *([other_curve] if other_curve else [])], again)
 
 
@@ -99,9 +99,7 @@ def some_epochs(remake: Remake, recorded: Recorded, account: Account, ranges: li
         row, differs = verdict.epochs_row(account.epochs, made, first, last)
         curves, other_curve = verdict.curves_row(said, shown[first - 1 : last])
         found.rows += [row] if curves.same else [row, curves]
-        found.symptoms += (
-            [_first_difference(recorded, account.epochs, store, made, differs)] if differs and made else []
-        )
+        found.symptoms += [_first_difference(recorded, account, store, made, differs)] if differs and made else []
         found.symptoms += [other_curve] if other_curve else []
     return found
 
@@ -202,7 +200,7 @@ def _seed(path: Path, account: Account, first: int, last: int) -> tuple[int, int
     store = TrajectoryStore(path)
     path.mkdir()
     if first > 1:
-        ours, before = TrajectoryStore(paths.trajectory_store()), account.epochs[first - 2]
+        ours, before = open_trajectory_store(account.origin), account.epochs[first - 2]
         record = ours.record(before.key)
         state = ours.state(record) if record else None
         if not record or state is None:
@@ -220,12 +218,12 @@ def _seed(path: Path, account: Account, first: int, last: int) -> tuple[int, int
 
 
 def _first_difference(
-    recorded: Recorded, said: Sequence[Epoch], store: TrajectoryStore, made: Sequence[Epoch], first: int
+    recorded: Recorded, account: Account, store: TrajectoryStore, made: Sequence[Epoch], first: int
 ) -> str:
     """The first epoch that differs, and the first tensor in it, as far as both states are kept."""
     from surefoot.training.network import network_of
 
-    ours = TrajectoryStore(paths.trajectory_store())
+    ours, said = open_trajectory_store(account.origin), account.epochs
     keys = {record.epoch: record.key for record in made}
     for epoch in range(first, len(said) + 1):
         there = store.record(keys[epoch]) if epoch in keys else None

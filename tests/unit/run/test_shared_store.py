@@ -1,0 +1,279 @@
+"""The side of the trajectory store that machines share, by a directory that several local stores have in common."""
+
+import os
+
+import pytest
+
+from surefoot.base import object_store
+from surefoot.base.errors import UserError
+from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
+from surefoot.run.sharing.bring import bring_left, bring_noted
+from surefoot.run.sharing.shared_store import SharedStore, noted, notes_of, unshared
+from surefoot.run.trajectory_store import TrajectoryStore
+from tests.helpers import some_run
+from tests.unit.run.test_trajectory_store import KEY, OTHER, STATE, record
+
+ORIGIN = "0" * 64
+KEYS = [f"{number:064x}" for number in range(10)]
+
+
+@pytest.fixture
+def url(tmp_path):
+    (tmp_path / "there").mkdir()
+    return f"file://{tmp_path}/there"
+
+
+@pytest.fixture
+def machine(tmp_path, url):
+    """Makes the store of a machine, by name; anew as another process sees it."""
+    return lambda name: TrajectoryStore(tmp_path / name, SharedStore(url, tmp_path / name, ORIGIN))
+
+
+def bring(store):
+    bring_noted(open_object_store(store.shared.url), store, store.shared.notes)
+
+
+def there(tmp_path):
+    root = tmp_path / "there"
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def chain(store):
+    return sorted(path.name for path in (store.path / "chain").iterdir())
+
+
+def test_what_one_has_the_other_one_reads_and_keeps(machine, tmp_path, url):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+    assert there(tmp_path) == [f"{ORIGIN}/{KEY}.json", f"{ORIGIN}/{KEY}.safetensors"]
+    other = machine("other")
+    assert other.keys_of_states() == {KEY}
+    assert (other.record(KEY), other.state_of(KEY), other.record(OTHER)) == (record(), STATE, None)
+    assert other.state_sizes() == {KEY: len(STATE)}
+    alone = TrajectoryStore(other.path)
+    assert (alone.record(KEY), alone.state_of(KEY)) == (record(), STATE)
+    assert unshared(other.path, url) == ""
+    assert chain(other) == [f"{KEY}.json", f"{KEY}.safetensors"]
+
+
+def test_a_state_that_was_dropped_here_comes_back(machine):
+    one = machine("one")
+    one.write(record(), STATE)
+    one.keep_checkpoint("run", KEY)
+    bring(one)
+    one.drop_state(KEY)
+    again = machine("one")
+    assert again.state_of(KEY) == STATE
+    again.drop_state(KEY)
+    again.kept_checkpoint("run", KEY).unlink()
+    assert machine("one").checkpoint_state("run", KEY) == STATE
+
+
+def test_another_origin_is_another_place(machine, tmp_path, url):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+    other = TrajectoryStore(tmp_path / "other", SharedStore(url, tmp_path / "other", "1" * 64))
+    assert other.record(KEY) is None
+
+
+def test_many_records_come_at_once(machine):
+    one = machine("one")
+    for key in KEYS:
+        one.write(record(key), STATE)
+    bring(one)
+    other = machine("other")
+    other.bring_records([*KEYS, KEY])
+    assert chain(other) == [f"{key}.json" for key in KEYS]
+    assert other.state_sizes() == {}
+
+
+# --- Notes ---------------------------------------------------------------------------------------
+
+
+def test_records_come_first_and_of_states_the_newest(machine, tmp_path, url):
+    one = machine("one")
+    for key in KEYS[:4]:
+        one.write(record(key), STATE)
+    assert noted(one.shared.notes) == [
+        *(f"{ORIGIN}/{key}.json" for key in KEYS[:4]),
+        f"{ORIGIN}/{KEYS[3]}.safetensors",
+    ]
+    assert unshared(one.path, url) == "4 records and 1 state"
+    one.mark_run(some_run("c" * 64, epoch_keys=KEYS[:4], last=KEYS[3], best=KEYS[1]))
+    assert unshared(one.path, url) == "4 records and 2 states"
+    bring(one)
+    assert unshared(one.path, url) == ""
+    assert [name for name in there(tmp_path) if "safetensors" in name] == [
+        f"{ORIGIN}/{KEYS[1]}.safetensors",
+        f"{ORIGIN}/{KEYS[3]}.safetensors",
+    ]
+
+
+def test_what_is_there_is_not_noted(machine, url):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+    again = machine("one")
+    again.write(record(), STATE)
+    again.share_record(KEY)
+    again.mark_run(some_run("c" * 64, epoch_keys=[KEY], last=KEY, best=KEY))
+    assert unshared(one.path, url) == ""
+
+
+def test_what_was_trained_before_it_was_shared_is_noted_when_it_is_walked(machine, tmp_path, url):
+    TrajectoryStore(tmp_path / "one").write(record(), STATE)
+    machine("one").share_record(KEY)
+    assert unshared(tmp_path / "one", url) == "1 record"
+
+
+def test_what_is_gone_or_damaged_here_is_not_brought(machine, tmp_path, url):
+    one = machine("one")
+    for key in KEYS[:3]:
+        one.write(record(key), STATE)
+        one.shared.offer(one.state_path(key))
+    one.drop_state(KEYS[0])
+    one.state_path(KEYS[1]).write_bytes(STATE[1:])
+    one.record_path(KEYS[2]).write_bytes(b"{}")
+    bring(one)
+    assert there(tmp_path) == [f"{ORIGIN}/{key}.json" for key in KEYS[:2]]
+    assert unshared(one.path, url) == ""
+
+
+def test_notes_are_for_one_store_alone(tmp_path, url):
+    assert notes_of(tmp_path, url) == notes_of(tmp_path, f"{url}/")
+    assert notes_of(tmp_path, url) != notes_of(tmp_path, f"{url}/else")
+
+
+def test_what_could_not_be_brought_stays_noted(machine, tmp_path, url, monkeypatch, capsys):
+    one = machine("one")
+    one.write(record(), STATE)
+    (tmp_path / "there").rename(tmp_path / "away")
+    with pytest.raises(Unavailable):
+        bring(one)
+    monkeypatch.setenv("SUREFOOT_STORE", url)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    one.path.rename(tmp_path / ".surefoot")
+    assert not bring_left()
+    assert capsys.readouterr().err == (
+        f"warning: {url} lacks 1 record and 1 state: there is no such bucket or directory\n"
+    )
+    (tmp_path / "away").rename(tmp_path / "there")
+    assert bring_left()
+    assert capsys.readouterr().out == f"brought to {url}: 1 record and 1 state\n"
+    assert bring_left()
+    assert capsys.readouterr().out == ""
+
+
+# --- Damage, and what others did -----------------------------------------------------------------
+
+
+def test_each_flipped_byte_and_each_truncation_is_found(machine, tmp_path, url, capsys):
+    state = STATE[:40]
+    one = machine("one")
+    one.write(record(state=state), state)
+    bring(one)
+    for kind, read in (("json", "record"), ("safetensors", "state_of")):
+        path = tmp_path / "there" / ORIGIN / f"{KEY}.{kind}"
+        whole = path.read_bytes()
+        flipped = [whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in range(len(whole))]
+        for number, data in enumerate([*flipped, *(whole[:n] for n in range(len(whole))), whole + b"\n"]):
+            path.write_bytes(data)
+            other = machine(f"{kind}{number}")
+            assert getattr(other, read)(KEY) is None
+            assert getattr(other, read)(KEY) is None, "it isn't fetched again"
+            assert capsys.readouterr().err == f"warning: {url}/{ORIGIN}/{KEY}.{kind} is damaged; it isn't used\n"
+            assert f"{KEY}.{kind}" not in chain(other)
+        path.write_bytes(whole)
+        assert getattr(machine(f"{kind} whole"), read)(KEY) is not None
+
+
+def test_a_record_of_another_key_is_not_taken(machine, tmp_path, url, capsys):
+    one = machine("one")
+    one.write(record(OTHER), STATE)
+    bring(one)
+    (tmp_path / "there" / ORIGIN / f"{OTHER}.json").rename(tmp_path / "there" / ORIGIN / f"{KEY}.json")
+    assert machine("other").record(KEY) is None
+    assert "is damaged; it isn't used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["a link", "a pipe", "a directory"])
+def test_what_is_no_file_is_not_read(machine, tmp_path, kind):
+    path = tmp_path / "there" / ORIGIN / f"{KEY}.json"
+    path.parent.mkdir()
+    if kind == "a link":
+        path.symlink_to("/proc/self/environ")
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert machine("one").record(KEY) is None
+
+
+def test_what_does_not_fit_is_not_fetched(machine, tmp_path, url, monkeypatch, capsys):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 500})())
+    other = machine("other")
+    assert other.record(KEY) == record()
+    assert other.state_of(KEY) is None
+    assert capsys.readouterr().err == (
+        f"warning: {url}/{ORIGIN}/{KEY}.safetensors has 10,240 bytes, more than are free here; it isn't used\n"
+    )
+    assert chain(other) == [f"{KEY}.json"]
+
+
+def test_a_disk_that_is_full_ends_in_a_line_and_leaves_nothing(machine, monkeypatch):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+
+    def full(self, name, path):
+        path.write_bytes(b"half")
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(object_store._Directory, "get", full)
+    other = machine("other")
+    with pytest.raises(UserError, match=r"can't be written: No space left on device"):
+        other.record(KEY)
+    assert chain(other) == []
+
+
+def test_whoever_comes_second_is_told_only_if_it_came_out_otherwise(machine, tmp_path, url, capsys):
+    stores = [machine(name) for name in ("one", "two", "three")]
+    for store, seconds in zip(stores[:2], (1.0, 2.0), strict=True):
+        store.write(record(seconds=seconds), STATE)
+    stores[2].write(record(state=STATE[::-1]), STATE[::-1])
+    for store in stores:
+        bring(store)
+    assert capsys.readouterr().err == (
+        f"warning: epoch 1 came out otherwise here than recorded in {url}/{ORIGIN}/{KEY}.json: the network draws on"
+        " something that its key doesn't know, such as time or its own random numbers\n"
+    )
+    other = machine("other")
+    assert (other.record(KEY).seconds, other.state_of(KEY)) == (1.0, STATE)
+    (tmp_path / "there" / ORIGIN / f"{KEY}.json").write_bytes(b"garbage")
+    stores[1].shared.offer(stores[1].record_path(KEY))
+    stores[1].shared._note(stores[1].record_path(KEY))
+    bring(stores[1])
+    assert capsys.readouterr().err == (
+        f"warning: {url}/{ORIGIN}/{KEY}.json is damaged; delete it, so that it can be brought again\n"
+    )
+
+
+def test_a_store_that_goes_away_is_told_of_once(machine, tmp_path, monkeypatch, capsys):
+    one = machine("one")
+    for key in KEYS:
+        one.write(record(key), STATE)
+    bring(one)
+
+    def gone(self, name, path, size=0):
+        raise Unavailable("it is gone")
+
+    monkeypatch.setattr(ObjectStore, "get", gone)
+    other = machine("other")
+    other.bring_records(KEYS)
+    assert [other.record(key) for key in KEYS] == [None] * len(KEYS)
+    assert capsys.readouterr().err.count("it is gone") == 1
