@@ -1,5 +1,6 @@
 """Locks between real processes. Children tell by lines on their standard output how far they are."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -86,3 +87,17 @@ def test_a_place_that_cannot_hold_locks_is_a_mistake_of_the_users(tmp_path):
         UserError, match=r"file/store/lock can't be written, which has the locks: Not a directory; move it away$"
     ):
         locks.Locks(tmp_path / "file" / "store" / "lock")
+
+
+def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    held = Locks(tmp_path / "lock").held("key")
+    monkeypatch.setattr(locks.fcntl, "lockf", refuse)
+    with pytest.raises(UserError) as caught, held:
+        pass
+    assert caught.value.args == (
+        f"{tmp_path / 'lock'}: this file system has no locks, as one on a network may: No locks available",
+        "SUREFOOT_STORE=file:///DIRECTORY shares a directory without them",
+    )

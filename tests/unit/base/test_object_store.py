@@ -10,6 +10,7 @@ import pytest
 from surefoot.base import object_store, paths
 from surefoot.base.errors import UserError
 from surefoot.base.object_store import Unavailable, open_object_store
+from surefoot.reproduction.own_checkout import environment_there
 from tests.s3_server import BUCKET, SECRET, URL, refusal
 
 
@@ -215,3 +216,12 @@ def test_beside_a_shared_store_is_the_local_one(monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert paths.shared_store() == URL
     assert paths.trajectory_store() == tmp_path / ".surefoot"
+
+
+def test_a_checkout_of_ones_own_has_the_same_store(monkeypatch, tmp_path):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("SUREFOOT_STORE", URL)
+    environment = environment_there()
+    assert (environment["SUREFOOT_STORE"], environment["DVC_ROOT"]) == (URL, str(tmp_path))
+    monkeypatch.setenv("SUREFOOT_STORE", "there")
+    assert environment_there()["SUREFOOT_STORE"] == str((tmp_path.cwd() / "there").resolve())
