@@ -32,9 +32,6 @@ def measure_round(project: Path, digits: Workload, profile: str) -> dict[str, fl
     }
     seconds |= imports | {"imports": sum(imports.values()) + imports["import MLflow"]}
     seconds["bare training"] = call_worker("train", digits, project / "data" / "batches", profile)
-    bump_lr(project, 0.0125)
-    seconds["lr bumped"] = repro(project)
-    seconds["nothing to do"] = repro(project)
     return seconds
 
 

@@ -27,8 +27,6 @@ def measure(asked: Asked) -> Iterator[Row]:
     def median(name: str) -> str:
         return f"{statistics.median(seconds[name]):.2f} s"
 
-    yield Row("dvc repro, lr bumped", median("lr bumped"))
-    yield Row("dvc repro, nothing to do", median("nothing to do"))
     yield Row("dvc repro, from scratch", median("scratch"))
     each = ", ".join(f"{name} {median('import ' + name)}" for name in pipeline.IMPORTS)
     yield Row("imports of its eight processes", f"{median('imports')} ({each})")
