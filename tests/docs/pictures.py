@@ -10,6 +10,7 @@ Not made here: docs/images/tutorial (`make tutorial UPDATE=1`), and two pages in
 import tempfile
 from pathlib import Path
 
+from benchmarks.scaling import scaling_plot
 from tests.helpers import PROJECT, Workspace, make_workspace
 
 IMAGES = PROJECT / "docs/images"
@@ -38,6 +39,7 @@ def make(workspace: Workspace) -> dict[str, bytes]:
     return found | {
         "lr-find.png": (workspace / "found/lr-find.png").read_bytes(),
         "schedule.png": (workspace / "schedule.png").read_bytes(),
+        "scaling.png": scaling_plot(),
     }
 
 

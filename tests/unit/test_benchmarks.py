@@ -1,13 +1,19 @@
 """That the benchmark runs and prints a table. Nothing here looks at how long anything took."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 
-from benchmarks import day, pipeline
+from benchmarks import day, others, pipeline
 from benchmarks.report import Row, ratio_row, table
 from benchmarks.scaling import scaling_table
 from benchmarks.workload import LARGE, ROOT, call_worker
+from tests.helpers import wait_for
 
 
 def test_times_the_loops_side_by_side(tmp_path):
@@ -61,6 +67,18 @@ def test_processes_are_timed_beside_one(tmp_path):
     found = call_worker("time_processes", LARGE, tmp_path, rounds=1, ways=ways)
     assert found.keys() == set(ways)
     assert found[ways[1]]["sent"][0] <= 1.1  # of what a ring all-reduce sends
+
+
+def test_what_else_runs_is_named(tmp_path):
+    (tmp_path / "busy").symlink_to(Path(sys.executable).resolve())
+    with subprocess.Popen([tmp_path / "busy", "-I", "-S", "-c", "while True: pass"]) as other:
+        with others.watch_others() as found:
+            before = psutil.Process(other.pid).cpu_times().user
+            wait_for(lambda: psutil.Process(other.pid).cpu_times().user > before + 0.1, pause=0.01)
+        other.kill()
+    assert 0 < found.cores <= os.cpu_count()
+    assert [name for name in found.names if name.startswith("busy ")] or len(found.names) == others.NAMED
+    assert str(found).startswith(f"{found.cores:.2f} of {os.cpu_count()} cores busy (")
 
 
 def test_the_simulation_is_that_of_its_page():
