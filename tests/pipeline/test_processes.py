@@ -189,6 +189,27 @@ def test_one_that_dies_each_time_is_given_up(project):
     assert "was ended by SIGKILL, 3 times in a row without a new state; what was trained is kept" in said
 
 
+def test_one_that_has_too_little_memory_ends_the_run_with_a_line_and_nothing_is_lost(project):
+    change(project, shards=2, epochs=EPOCHS, model={"factory": f"{NETWORKS}:short_of_memory", "arguments": {}})
+    store = TrajectoryStore(project / ".surefoot")
+    with trained(project, 2) as stage:
+        wait_for_records(project, 2)
+        (project / "limited").touch()
+        assert stage.wait(120) == 2
+    said = (project / "said.txt").read_text()
+    assert re.fullmatch(
+        r"error: train\.model: the network fails in training, at step \d+ of the epoch, on shard 2 of 2"
+        r" \(train\.shards\): the limit on memory is reached: `ulimit -v` is \d+; raise it \(.*networks_for_tests\.py, line \d+\)\n",
+        said,
+    ), said
+    assert 2 <= store.count_records() < EPOCHS
+    (project / "limited").unlink()
+    code, out, said = to_its_end(project, 2)
+    assert (code, said) == (0, "")
+    assert " restored, training " in out
+    check_once(project)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

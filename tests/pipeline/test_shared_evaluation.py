@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -113,3 +114,11 @@ def test_a_network_that_fails_is_told_as_by_one(project, monkeypatch):
 
     monkeypatch.setattr(shared_evaluation, "outputs_of", fail)
     assert "train.model: the network fails on the test rows: " in project.stage("evaluate").refused()
+
+
+def test_where_no_process_can_be_started_the_stage_does_all(project, monkeypatch):
+    alone = measured()
+    monkeypatch.setattr(sys, "executable", str(project / "nothing"))
+    done = project.stage("evaluate")
+    assert (done.err, SAYS in done.out) == ("", True)
+    assert measured() == alone

@@ -1,8 +1,10 @@
 """Factories that are right and wrong in one way each."""
 
 import os
+import resource
 import signal
 from math import prod
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -113,6 +115,20 @@ def on_large_rows(input_shape, classes, what):
                 os.kill(os.getpid(), signal.SIGKILL)
             return logits * float("nan")
         return logits
+
+    return Forward(forward)
+
+
+def short_of_memory(input_shape, classes):
+    """The last of two processes may have 32 MB more than it has, and needs 256, once there is a file `limited`."""
+
+    def forward(self, inputs):
+        if self.training and os.environ.get("RANK") == "1" and Path("limited").exists():
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + (32 << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+            torch.zeros(256 << 20, dtype=torch.uint8)
+        return self.weight * inputs.flatten(1).sum(1, keepdim=True) + torch.arange(classes)
 
     return Forward(forward)
 
