@@ -199,7 +199,8 @@ def test_one_that_has_too_little_memory_ends_the_run_with_a_line_and_nothing_is_
     said = (project / "said.txt").read_text()
     assert re.fullmatch(
         r"error: train\.model: the network fails in training, at step \d+ of the epoch, on shard 2 of 2"
-        r" \(train\.shards\): the limit on memory is reached: `ulimit -v` is \d+; raise it \(.*networks_for_tests\.py, line \d+\)\n",
+        r" \(train\.shards\): the limit on memory is reached: `ulimit -v` is \d+; raise it"
+        r" \(.*networks_for_tests\.py, line \d+\)\n",
         said,
     ), said
     assert 2 <= store.count_records() < EPOCHS
