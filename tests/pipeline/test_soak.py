@@ -27,7 +27,7 @@ ENVIRON = {
 @pytest.mark.parametrize("cases", [["kill"], ["corruption", "disk"]], ids=" ".join)
 def test_a_short_soak_ends_right(cases):
     arguments = [word for case in cases for word in ("--case", case)]
-    # Round 0 kills DVC and the trainer inside a write.
+    # Round 0 is one of one process.
     command = [sys.executable, "-m", "tests.soak", "--rounds", "1", "--first", "0", *arguments]
     ended = subprocess.run(command, cwd=PROJECT, env=ENVIRON, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -46,20 +46,25 @@ class Soak:
         arguments = self.arguments
         print("kill: preparing workspaces and references", flush=True)
         first = Workspace.make(self.directory / "kill-0" / "project")
-        references = [first.reference(**variant) for variant in kill.VARIANTS[: arguments.rounds]]
+        rounds = [
+            kill.draw(arguments.seed, number) for number in range(arguments.first, arguments.first + arguments.rounds)
+        ]
+        references = {
+            variant: first.reference(**kill.VARIANTS[variant]) for variant in {drawn.variant for drawn in rounds}
+        }
         free: queue.Queue[Workspace] = queue.Queue()
         for number in range(min(arguments.jobs, arguments.rounds)):
             free.put(first if number == 0 else first.copy(self.directory / f"kill-{number}" / "project"))
 
-        def play(number: int) -> None:
+        def play(drawn: kill.Round) -> None:
             workspace = free.get()
-            drawn, hit, inside, wrong = kill.draw(arguments.seed, number, len(references)), 0, 0, None
+            number, hit, inside, wrong = drawn.number, 0, 0, None
             try:
                 hit, inside = kill.play(workspace, drawn, references)
             except Exception as error:
                 wrong = error
             what = ", ".join(
-                f"{blow.whom} at {blow.when}"
+                f"{blow.whom}{f' of {blow.processes}' if blow.processes else ''} at {blow.when}"
                 f" {blow.number if blow.when in ('write', 'record') else ''}+{blow.delay:.3f} s"
                 for blow in drawn.kills
             )
@@ -74,7 +79,7 @@ class Soak:
             free.put(workspace)
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(play, range(arguments.first, arguments.first + arguments.rounds)))
+            list(pool.map(play, rounds))
 
     def corruption(self) -> None:
         """Damage what the store holds."""

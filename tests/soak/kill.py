@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -28,7 +28,15 @@ VARIANTS: list[dict[str, Any]] = [
         "select": "last",
         "nesterov": True,
     },
+    {
+        "epochs": EPOCHS,
+        "lr": 0.05,
+        "shards": 4,
+        "model": {"factory": "networks.mlp:mlp", "arguments": {"hidden": [64], "dropout": 0.2}},
+    },
 ]
+SHARED = 2  # the variant that several processes train
+PROCESSES = (1, 2, 2, 3, 4)
 CHECKPOINT_EVERY = (0, 13, 20, 40)
 STEPS = 79  # in an epoch of the digits, by 16
 LONGEST = {"start": 9.0, "write": 0.004, "record": 0.1, "end": 8.0}  # seconds from then to the kill
@@ -38,11 +46,14 @@ LONGEST = {"start": 9.0, "write": 0.004, "record": 0.1, "end": 8.0}  # seconds f
 class Kill:
     """Whom to kill when."""
 
-    whom: str  # trainer | dvc | both | bare: a trainer that was started without DVC | tracker: what writes to MLflow
+    # trainer | dvc | both | bare: a trainer that was started without DVC | tracker: what writes to MLflow | of several
+    # processes rank: one of them, the one of this number | launcher: what started them
+    whom: str
     # start: since the command was started | write, record: the n-th since then, begun or whole | end: all is trained
     when: str
     number: int
     delay: float  # seconds after it
+    processes: int = 0  # that train; 0: it isn't said
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,10 @@ class Round:
     checkpoint_every: int
     mlflow: bool  # an empty store is there, rather than none
     kills: list[Kill]
+    processes: int = 0  # that train at the end
 
 
-def draw(seed: int, number: int, variants: int) -> Round:
+def draw(seed: int, number: int) -> Round:
     """A round, as a function of (seed, number)."""
     rng = random.Random(f"{seed}/{number}")
     checkpoint_every = rng.choice(CHECKPOINT_EVERY)
@@ -67,15 +79,30 @@ def draw(seed: int, number: int, variants: int) -> Round:
         when = rng.choices(("start", "write", "record", "end"), (10, 40, 35, 15))[0]
         delay = rng.choice((0, rng.random())) if when == "write" else rng.random()
         kills.append(Kill(whom, when, rng.randint(1, max(1, int(0.6 * segments))), delay * LONGEST[when]))
-    drawn = Round(number, rng.randrange(variants), checkpoint_every, rng.random() < 0.85, kills)
+    drawn = Round(number, rng.randrange(SHARED), checkpoint_every, rng.random() < 0.85, kills)
     more = random.Random(f"{seed}/{number}/tracker")
     if more.random() < 0.4:
         when = more.choice(("record", "end"))
         kills.append(Kill("tracker", when, more.randint(1, max(1, int(0.6 * segments))), more.random() * LONGEST[when]))
-    return drawn
+    return _by_several(drawn, random.Random(f"{seed}/{number}/several"))
 
 
-def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> tuple[int, int]:
+def _by_several(drawn: Round, rng: random.Random) -> Round:
+    """In some rounds several processes train, of another number after each kill."""
+    if rng.random() >= 0.25:
+        return drawn
+    kills = []
+    for kill in drawn.kills:
+        whom = (
+            rng.choice(("rank", "rank", "launcher", "trainer"))
+            if kill.whom in ("trainer", "bare", "both")
+            else kill.whom
+        )
+        kills.append(replace(kill, whom=whom, processes=rng.choice(PROCESSES)))
+    return replace(drawn, variant=SHARED, kills=kills, processes=rng.choice(PROCESSES))
+
+
+def play(workspace: Workspace, drawn: Round, references: dict[int, Reference]) -> tuple[int, int]:
     """Play a round; returns how many kills hit, and how many of them inside a write.
 
     Raises:
@@ -88,7 +115,7 @@ def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> tup
     orphans: list[psutil.Process] = []
     try:
         hits = [_strike(workspace, kill, _segments(drawn.checkpoint_every), orphans) for kill in drawn.kills]
-        workspace.repro()
+        workspace.repro(**_environ(drawn.processes))
         if any(kill.whom == "tracker" for kill in drawn.kills):
             workspace.run([workspace.python, "-m", "surefoot", "sync"], **workspace.alone)
         until("a trainer whose DVC was killed is still there", 60, lambda: all(map(gone, orphans)))
@@ -100,6 +127,10 @@ def play(workspace: Workspace, drawn: Round, references: list[Reference]) -> tup
     return sum(hit for hit, _ in hits), sum(inside for _, inside in hits)
 
 
+def _environ(processes: int) -> dict[str, str]:
+    return {"SUREFOOT_PROCESSES": str(processes)} if processes else {}
+
+
 def _segments(checkpoint_every: int) -> int:
     return EPOCHS * (-(-STEPS // checkpoint_every) if checkpoint_every else 1)
 
@@ -109,7 +140,7 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
     bare = kill.whom == "bare"
     command = [workspace.python, "-m", "surefoot.stages.train"] if bare else [*workspace.dvc, "repro"]
     older = _names(workspace, ".partial")
-    process = workspace.start(command, environ=workspace.alone if bare else {})
+    process = workspace.start(command, environ=workspace.alone if bare else _environ(kill.processes))
     if not _moment(workspace, kill, segments, lambda: process.poll() is not None):
         workspace.ended(process)
         return False, False
@@ -120,12 +151,16 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
     stages = writers or ([] if bare else _started(process, "surefoot.stages"))
     if kill.whom == "tracker":
         stages = _started(process, "surefoot.run.tracking_process")
-    if kill.whom in ("trainer", "tracker") and stages:
+    if kill.processes and kill.whom == "launcher":
+        orphans += _started(process, "surefoot.stages")  # in sessions of their own; they end by themselves
+    if kill.whom in ("rank", "launcher"):
+        stages = _one_of_several(kill, _started(process, "surefoot.stages.train"))
+    if kill.whom in ("trainer", "tracker", "rank", "launcher") and stages:
         for stage in stages:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stage.kill()
-        # DVC sees its stage fail, and ends; without a tracker it goes on.
-    elif kill.whom == "tracker":
+        # DVC sees its stage fail, and ends; without a tracker it goes on, and so do several processes without a rank.
+    elif kill.whom in ("tracker", "rank", "launcher"):
         pass
     elif kill.whom == "dvc":
         orphans += stages
@@ -139,6 +174,18 @@ def _strike(workspace: Workspace, kill: Kill, segments: int, orphans: list[psuti
     with workspace.log.open("a") as log:
         log.write(f"\n--- kill -9: {kill}, running: {[stage.pid for stage in stages]}, half-written: {sorted(left)}\n")
     return True, bool(left) and kill.whom != "dvc"
+
+
+def _one_of_several(kill: Kill, trainers: list[psutil.Process]) -> list[psutil.Process]:
+    """The process to kill of those that train; the trainer, where that is one."""
+    by_rank: dict[int, psutil.Process] = {}
+    for trainer in trainers:
+        with contextlib.suppress(psutil.Error):
+            by_rank[int(trainer.environ().get("RANK", -1))] = trainer
+    ranks = sorted(rank for rank in by_rank if rank >= 0)
+    if kill.whom == "rank" and ranks:
+        return [by_rank[ranks[kill.number % len(ranks)]]]
+    return [by_rank[-1]] if -1 in by_rank else []
 
 
 def _moment(workspace: Workspace, kill: Kill, segments: int, over: Callable[[], bool]) -> bool:
