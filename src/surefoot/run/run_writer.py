@@ -98,7 +98,7 @@ class RunWriter:
                 self.publish_training()
             return
         self.look()
-        network = stored_network(self._whole, self._reached[-1]) if keep_last and self._reached else None
+        network = stored_network(self._store, self._reached[-1]) if keep_last and self._reached else None
         if network:
             self._tracker.log_artifact(checkpoint_artifacts.LAST, network)
         if why:

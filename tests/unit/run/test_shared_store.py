@@ -1,12 +1,14 @@
 """The side of the trajectory store that machines share, by a directory that several local stores have in common."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from surefoot.base import object_store
 from surefoot.base.errors import UserError
 from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
+from surefoot.commands.store import prune_states
 from surefoot.run.sharing.bring import bring_left, bring_noted
 from surefoot.run.sharing.shared_store import SharedStore, noted, notes_of, unshared
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -238,6 +240,21 @@ def test_a_disk_that_is_full_ends_in_a_line_and_leaves_nothing(machine, monkeypa
     other = machine("other")
     with pytest.raises(UserError, match=r"can't be written: No space left on device"):
         other.record(KEY)
+    assert chain(other) == []
+
+
+def test_what_a_killed_process_was_fetching_goes_with_the_next_pruning(machine, monkeypatch):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+    monkeypatch.setattr(object_store._Directory, "get", lambda self, name, path: path.write_bytes(b"half"))
+    monkeypatch.setattr("surefoot.run.sharing.shared_store.os.getpid", lambda: 2**22 + 1)  # nobody's
+    other = machine("other")
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        assert other.record(KEY) is None
+    assert len(chain(other)) == 1
+    prune_states(other)
     assert chain(other) == []
 
 

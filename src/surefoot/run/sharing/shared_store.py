@@ -9,6 +9,7 @@ brought (`surefoot.run.sharing.bring`):
     .surefoot/unshared/DIGEST OF THE URL/ORIGIN/...     an empty file for each record and state
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -85,7 +86,7 @@ class SharedStore:
         if size is None or self._objects is None:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+        beside = path.with_name(f".{path.name}.{uuid4().hex}.{os.getpid()}.partial")  # as `store --prune` knows it
         try:
             trouble = "is damaged" if size > largest else ""
             if size > shutil.disk_usage(path.parent).free:
