@@ -9,9 +9,10 @@ from surefoot.base import object_store
 from surefoot.base.errors import UserError
 from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
 from surefoot.commands.store import prune_states
+from surefoot.run.record import Origin, read_mark
 from surefoot.run.sharing.bring import bring_left, bring_noted
 from surefoot.run.sharing.shared_store import SharedStore, noted, notes_of, unshared
-from surefoot.run.trajectory_store import TrajectoryStore
+from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
 from tests.helpers import some_run
 from tests.unit.run.test_trajectory_store import KEY, OTHER, STATE, record
 
@@ -294,3 +295,24 @@ def test_a_store_that_goes_away_is_told_of_once(machine, tmp_path, monkeypatch, 
     other.bring_records(KEYS)
     assert [other.record(key) for key in KEYS] == [None] * len(KEYS)
     assert capsys.readouterr().err.count("it is gone") == 1
+
+
+# --- This repository's store ---------------------------------------------------------------------
+
+
+def test_the_origin_of_a_run_is_told_alike_from_its_plan_and_its_mark(monkeypatch, tmp_path, url):
+    """However it was written down between: as an object, in a mark, in an account."""
+    plain = {"seed": 1, "numerics": {"profile": "portable", "threads": 1, "fingerprint": "f" * 64}, "versions": {}}
+    plain |= {"rate": 1.0, "tiny": 1e-300, "list": [1, 2.5, None, {"b": True, "a": "ü"}], "schedule": {"columns": 3}}
+    monkeypatch.setenv("SUREFOOT_STORE", url)
+    origin = Origin.model_validate(plain)
+    marked = read_mark("c" * 64, some_run("c" * 64, origin=origin).mark()).origin
+    one, *others = (open_trajectory_store(given).shared._origin for given in (plain, origin, marked))
+    assert others == [one, one]
+
+
+def test_without_a_url_or_an_origin_nothing_is_shared(monkeypatch, tmp_path, url):
+    monkeypatch.setenv("SUREFOOT_STORE", url)
+    assert open_trajectory_store(None).shared is None
+    monkeypatch.setenv("SUREFOOT_STORE", str(tmp_path / "there"))
+    assert open_trajectory_store({"seed": 1}).shared is None

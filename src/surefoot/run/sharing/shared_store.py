@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 from uuid import uuid4
 
@@ -39,6 +40,7 @@ class SharedStore:
         self.notes = notes_of(local, url)
         self.wake: Callable[[], None] = lambda: None  # called when something is noted
         self.told = False  # that it can't be read
+        self._telling = Lock()
         self._objects: ObjectStore | None = None
         self._sizes: dict[str, int] | None = None  # by file name
         self._newest: Path | None = None  # the note of the state that was trained last
@@ -125,14 +127,16 @@ class SharedStore:
         return note
 
     def _leave_aside(self, name: str, trouble: str) -> None:
-        self._sizes = {other: size for other, size in self.sizes().items() if other != name}
+        self.sizes().pop(name, None)
         if trouble and self._objects:  # else it was deleted meanwhile
             terminal.warn(f"{self._objects.url}/{self._origin}/{name} {trouble}; it isn't used")
 
     def _give_up(self, error: Unavailable) -> None:
-        self._sizes, self.told = {}, True
-        assert self._objects
-        terminal.warn(f"{self._objects.url} can't be read: {error}; going on with what {self._local} has")
+        self._sizes = {}
+        with self._telling:  # several threads fetch
+            told, self.told = self.told, True
+        if not told and self._objects:
+            terminal.warn(f"{self._objects.url} can't be read: {error}; going on with what {self._local} has")
 
 
 def notes_of(local: Path, url: str) -> Path:

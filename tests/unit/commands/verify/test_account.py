@@ -3,6 +3,7 @@ isn't the account of the run.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from surefoot.base import digests
 from surefoot.base.errors import CannotSay
+from surefoot.base.object_store import open_object_store
 from surefoot.base.paths import trajectory_store
 from surefoot.commands.verify import account as accounts
+from surefoot.commands.verify import command, made_again
 from surefoot.run import record
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
@@ -21,7 +24,7 @@ from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A real account, and the tags of its run."""
+    """A real account, the tags of its run, and the store that it was trained into."""
     from tests.helpers import mlflow_client
 
     here = tmp_path_factory.mktemp("made")
@@ -44,11 +47,11 @@ def made(tmp_path_factory):
         (run,) = place.runs()
         store = TrajectoryStore(trajectory_store().resolve())
         (known,) = store.runs().values()
-        return record.make_account(known, store).plain(), dict(run.data.tags)
+        return record.make_account(known, store).plain(), dict(run.data.tags), store.path
 
 
 def test_the_account_itself_is_read(made):
-    account, tags = made
+    account, tags, _ = made
     assert accounts.read_account(digests.canonical_json(account), tags).plain() == account
     read = accounts.read_account(digests.canonical_json(account), tags)
     accounts.check_keys(read, read.epochs, account["origin"])
@@ -56,7 +59,7 @@ def test_the_account_itself_is_read(made):
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_accounts(made, how):
-    account, tags = made
+    account, tags, _ = made
     with pytest.raises(CannotSay, match=r"its trajectory\.json in MLflow is damaged: [^\n]*$"):
         accounts.read_account(BROKEN[how](digests.canonical_json(account)), tags)
 
@@ -84,7 +87,7 @@ FREE = {("data", "source", "path"), ("data", "source", "md5"), ("params",), ("ch
 
 
 def test_no_mutation_of_an_account_is_called_identical(made):
-    account, tags = made
+    account, tags, _ = made
     places = [place for place in places_of(account) if not any(place[: len(free)] == free for free in FREE)]
 
     @settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
@@ -99,3 +102,19 @@ def test_no_mutation_of_an_account_is_called_identical(made):
     for value in (0, False, float("nan")):  # 0 == 0.0, but they are digested as two
         assert verdict(mutated(account, dampening, "replace", value), account, tags) != "identical", value
     check()
+
+
+def test_the_state_before_an_epoch_may_be_one_that_machines_share(made, tmp_path, monkeypatch):
+    """Here is nothing; another machine's states are in a directory that both see."""
+    account = record.Account.model_validate(made[0])
+    trained = TrajectoryStore(Path(made[2]))
+    (tmp_path / "there").mkdir()
+    monkeypatch.setenv("SUREFOOT_STORE", f"file://{tmp_path}/there")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    objects = open_object_store(f"file://{tmp_path}/there")
+    before, origin = account.epochs[0], digests.sha256(digests.canonical_json(account.origin.plain()))
+    objects.put_if_absent(f"{origin}/{before.key}.json", trained.record_path(before.key))
+    objects.put_if_absent(f"{origin}/{before.key}.safetensors", trained.state_path(before.key))
+    assert command._ranges(None, len(account.epochs), account) == [(1, 1), (2, 2)]
+    _, _, seeded = made_again._seed(tmp_path / "scratch", account, 2, 2)
+    assert TrajectoryStore(seeded).state_of(before.key) == trained.state_of(before.key)
