@@ -33,6 +33,10 @@ COMMANDS = {  # by name: the module in `surefoot.commands`, imported when it is 
         "compare",
         "show runs side by side: params that differ, metrics with intervals, and a picture of their curves",
     ),
+    "join": (
+        "join",
+        "train along in a run that another machine has, at HOST:PORT; exit code 75: that machine is gone",
+    ),
     "predict": ("predict.command", "write predictions beside the rows of a file, as CSV or Parquet"),
     "search": (
         "search.command",

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from surefoot.base import errors, paths
-from surefoot.run.processes import launch, wanted
+from surefoot.params.params_yaml import load_params
+from surefoot.run.processes import launch, lead, wanted
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from tests.helpers import PROJECT, wait_for
@@ -241,7 +242,7 @@ def test_auto_takes_the_free_processors_but_no_more_than_shards(monkeypatch):
     ] == [*(1, 4, 6, 3, 1)]
 
 
-def test_where_no_process_can_be_started_it_is_told(monkeypatch, capfd, keep_process):
+def test_where_no_process_can_be_started_it_is_told(here, monkeypatch, capfd, keep_process):
     def refuse(*_):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -249,7 +250,7 @@ def test_where_no_process_can_be_started_it_is_told(monkeypatch, capfd, keep_pro
     for name in (wanted.RANK, "TORCH_CPP_LOG_LEVEL", "GLOO_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "")
     with pytest.raises(SystemExit) as end:
-        errors.run_process(lambda: launch.launch(2, "cpu", lambda: None, lambda: 0))
+        errors.run_process(lambda: lead.lead_run(load_params(paths.PARAMS), 2, (1, 1), None, lambda: None))
     assert end.value.code == 2
     assert "error: " in capfd.readouterr().err
 

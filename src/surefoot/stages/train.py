@@ -1,5 +1,6 @@
 """train: minibatch SGD from the batch store to the chosen model, by one process or several."""
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -38,37 +39,47 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
 
 
 def main_of_processes() -> None:
-    """As `main`; by several processes where `SUREFOOT_PROCESSES` says so, of which this may be one."""
+    """As `main`; by several processes where the environment says so, of which this may be one."""
     if not wanted.is_asked():
         main()
-        return
-    if wanted.is_launched() and wanted.rank() == 0:
+    elif not wanted.is_launched():
+        _launch()
+    elif wanted.rank() == 0:
         try:
             main()
         except errors.Stopped as stopped:  # the launcher says so
             sys.exit(128 + stopped.signum)
-        return
-    if wanted.is_launched():
+    else:
+        for number in (signal.SIGTERM, signal.SIGINT):  # the launcher says so
+            signal.signal(number, signal.SIG_DFL)
         from surefoot.run.pinned_params import load_and_pin
 
         params = load_and_pin()
         from surefoot.run.processes.follower import follow_leader
 
         follow_leader(params)
-        return
+
+
+def _launch() -> None:
+    """Start the processes that the environment asks for, if there are to be several, here or on other machines."""
     check_parent = parent_check()
     from surefoot.params.params_yaml import load_params
 
     params = load_params(paths.PARAMS)
-    processes = wanted.wanted_processes(params.train.shards, params.threads)
-    if processes == 1:
+    processes, machines = wanted.wanted_processes(params.train.shards, params.threads), wanted.wanted_machines()
+    place = wanted.wanted_place(machines[1])
+    if processes == machines[1] == 1:
         main()
         return
-    wanted.seconds_to_wait()  # refused here, not by each
-    from surefoot.run.processes.launch import launch
-    from surefoot.run.trajectory_store import TrajectoryStore
+    wanted.check_machines(machines[0], processes, params.train.shards)
+    wanted.silence_torch()
+    if place:
+        from surefoot.run.pinned_params import pin_by
 
-    launch(processes, params.device, check_parent, TrajectoryStore(paths.trajectory_store()).count_records)
+        pin_by(params)
+    from surefoot.run.processes.lead import lead_run
+
+    lead_run(params, processes, machines, place, check_parent)
 
 
 if __name__ == "__main__":

@@ -207,3 +207,10 @@ def draws_by_chance(input_shape, outputs):
     with torch.no_grad():
         network.weight[0, 0] = int.from_bytes(os.urandom(2), "big")
     return network
+
+
+def fails_where_told(input_shape, classes):
+    """Can't be made by a process that has FAILS_HERE in its environment."""
+    if "FAILS_HERE" in os.environ:
+        raise OSError("it fails here")
+    return nn.Sequential(nn.Flatten(), nn.Linear(2, classes))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 import safetensors.torch
@@ -49,9 +48,7 @@ def _told(member: Member) -> Iterator[dict[str, Any]]:
     """What the first process tells. It may take its time between two steps."""
     number = 0
     while True:
-        with member.talking():
-            member.store.wait([f"told {number}"], timedelta(days=1000))
-            message = json.loads(member.store.get(f"told {number}"))
+        message = json.loads(member.wait_for(f"told {number}"))
         if message["do"] == "end":
             return
         yield message

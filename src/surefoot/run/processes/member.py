@@ -1,5 +1,6 @@
 """One of several processes that train, and its line to the others."""
 
+import json
 import os
 import signal
 import sys
@@ -13,11 +14,12 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-from surefoot.base import terminal
-from surefoot.run.processes.wanted import TIMEOUT, seconds_to_wait
+from surefoot.run.processes.endings import LOST
+from surefoot.run.processes.wanted import seconds_to_wait
 from surefoot.training.sharded.transport import Group
 
-LOST = 75  # exit code of a process that lost the others: all are started again
+SECONDS_TO_LOOK = 1  # whether another waits too long, while this one waits as long as it takes
+SECONDS_TO_HEAR = 2  # that another has waited too long
 SECONDS_TO_TELL = 5  # for those that wait for a hung one to say so
 
 
@@ -25,16 +27,16 @@ class Member:
     """This process among those that train."""
 
     def __init__(self) -> None:
-        self._seconds = seconds_to_wait()
+        self._seconds, self._machine = seconds_to_wait(), os.environ["GROUP_RANK"]
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         # What is told, and lies on the CPU, goes by gloo also where GPUs train.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_initialized() else "gloo"
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        _end_with_launcher(speaks=self.rank == 0)
+        _end_with_launcher()
         with self.talking():
             limit = timedelta(seconds=self._seconds)
             self.store = dist.TCPStore(*place, is_master=False, timeout=limit)  # type: ignore[attr-defined]
-            self.store.set(f"pid {self.rank}", str(os.getpid()))
+            self.store.set(f"pid {self.rank}", json.dumps([self._machine, os.getpid()]))
             group = dist.PrefixStore("group", self.store)  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=group, rank=self.rank, world_size=self.size, timeout=limit)
         self.transport = Group(self.talking)
@@ -47,44 +49,59 @@ class Member:
         except (RuntimeError, dist.DistError) as error:
             self._lose(error)
 
+    def wait_for(self, key: str) -> bytes:
+        """What the first process writes to the store, which may take its time, unless another waits too long."""
+        while True:
+            with self.talking():
+                if self.store.check([key]):
+                    return bytes(self.store.get(key))
+                with suppress(dist.DistStoreError):
+                    self.store.wait([key], timedelta(seconds=SECONDS_TO_LOOK))
+                if self.store.check(["late"]):
+                    raise dist.DistStoreError("timed out: so says another process")
+
     def _lose(self, error: Exception) -> NoReturn:
         """End, as another process doesn't answer: it is gone, which the launcher sees, or it hangs."""
         text = str(error).lower()
-        if "timed out" in text or "timeout" in text:
-            for line in self._who_hangs():
-                terminal.print_lines(line, error=True)
+        with suppress(RuntimeError, dist.DistError):  # nothing is told, or the first machine's launcher is gone, too
+            if "timed out" in text or "timeout" in text:
+                self.store.set("late", "")
+            else:  # one that has waited too long closes its connections, before it tells
+                self.store.wait(["late"], timedelta(seconds=SECONDS_TO_HEAR))
+            self._tell_who_hangs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(LOST)
 
-    def _who_hangs(self) -> list[str]:
-        """What to say of those that don't wait as this process does; nothing where another says it."""
-        try:
-            self.store.set(f"waits {self.rank}", "")
-            end = time.monotonic() + min(SECONDS_TO_TELL, self._seconds)
-            others = range(self.size)
-            while time.monotonic() < end and (missing := [r for r in others if not self.store.check([f"waits {r}"])]):
-                time.sleep(0.05)
-            first = next(rank for rank in others if rank not in missing)
-            if first != self.rank:
-                time.sleep(0.5)  # the first of those that wait speaks before it ends, and with it all
-                return []
-            return [self._end_hung(rank) for rank in missing]
-        except (RuntimeError, dist.DistError):  # the launcher is gone, too
-            return []
+    def _tell_who_hangs(self) -> None:
+        """End those of this machine that don't wait as this process does; the first of those that wait tells of all."""
+        self.store.set(f"waits {self.rank}", "")
+        end = time.monotonic() + min(SECONDS_TO_TELL, self._seconds)
+        others = range(self.size)
+        while time.monotonic() < end and (missing := [r for r in others if not self.store.check([f"waits {r}"])]):
+            time.sleep(0.05)
+        # Each by its machine and its id, if it came so far that these are known.
+        known = {rank: self._process(rank) for rank in others}
+        waiting = [rank for rank in others if rank not in missing]
+        if self.rank == waiting[0]:
+            self.store.set("hung", json.dumps([(rank, known[rank][1]) for rank in missing]))
+        if self.rank == next(rank for rank in waiting if known[rank][0] == self._machine):
+            for machine, pid in (known[rank] for rank in missing):
+                if machine == self._machine and pid:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        # As soon as one has ended, its launcher ends the others of the machine.
+        self.store.wait(["hung"], timedelta(seconds=SECONDS_TO_TELL))
 
-    def _end_hung(self, rank: int) -> str:
-        """End another process, if it came so far that its id is known; returns what to say."""
-        which = f"process {rank + 1} of {self.size}"
-        if self.store.check([f"pid {rank}"]):
-            pid = int(self.store.get(f"pid {rank}"))
-            which += f" (pid {pid})"
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return f"{which} didn't answer within {self._seconds:g} s ({TIMEOUT}); it is ended"
+    def _process(self, rank: int) -> tuple[str | None, int | None]:
+        """The machine and the id of a process."""
+        if not self.store.check([f"pid {rank}"]):
+            return None, None
+        machine, pid = json.loads(self.store.get(f"pid {rank}"))
+        return machine, pid
 
 
-def _end_with_launcher(speaks: bool) -> None:
+def _end_with_launcher() -> None:
     """See to it that this process ends when the launcher ends it or is gone.
 
     What it has stored is whole at any time. The one that speaks to the user says how the run ended.
@@ -97,6 +114,4 @@ def _end_with_launcher(speaks: bool) -> None:
 
     # By the system itself: Python would hear of it when what waits for another process returns.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if not speaks:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()

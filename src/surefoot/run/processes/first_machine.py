@@ -1,0 +1,108 @@
+"""The first machine: it has the run and the first process, and says when all processes begin."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed.elastic.agent.server.api import WorkerState
+from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousStoreInfo
+
+from surefoot.base import terminal
+from surefoot.base.errors import UserError
+from surefoot.run.processes.addresses import LOOPBACK, listen_at
+from surefoot.run.processes.endings import TRIES, how_they_ended
+from surefoot.run.processes.machines import Machines
+from surefoot.run.processes.meeting import Meeting
+from surefoot.run.processes.wanted import TIMEOUT, seconds_to_wait
+
+
+class FirstMachine(Meeting):
+    """The meeting as its host sees it.
+
+    Args:
+        machines: the others.
+        check: raises where there is a reason to stop.
+        progress: how far the run is: a number that grows with what is stored.
+    """
+
+    def __init__(self, machines: Machines, check: Callable[[], None], progress: Callable[[], int]) -> None:
+        self._machines, self._check, self._progress = machines, check, progress
+        self._address = machines.place.host if machines.place else LOOPBACK
+        self._round = 0
+        self._store: Any = None
+        self._codes: dict[int, int] = {}  # of this machine's processes that have ended
+        self._reached, self._fruitless = progress(), 0
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """End the round, if there was one; begin the next. Each has a store of its own.
+
+        Raises:
+            UserError: the last ones brought the run no further; too few machines have joined.
+        """
+        if self._round:
+            self._end_round()
+        self._machines.wait_for_least(self._check)
+        listening = listen_at(self._address)
+        port = listening.getsockname()[1]
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
+            self._address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+        )
+        self._round, self._codes = self._round + 1, {}
+        self.size = self._machines.begin_round(self._round, port)
+        machines = 1 + len(self._machines.taking_part)
+        return RendezvousInfo(self._store, 0, machines, RendezvousStoreInfo(self._address, port))
+
+    def num_nodes_waiting(self) -> int:
+        """Whether there is a reason for another round."""
+        self._check()
+        return int(self._machines.want_another_round())
+
+    def ended(self, codes: dict[int, int]) -> WorkerState:
+        """As `Meeting.ended`."""
+        self._codes = codes
+        return WorkerState.FAILED if codes else WorkerState.SUCCEEDED
+
+    def leave(self, code: int) -> None:
+        """As `Meeting.leave`."""
+        self._machines.say_goodbye(code)
+
+    def _end_round(self) -> None:
+        """See all processes end, and say why; or that it is of no use to start them again."""
+        machines = self._machines
+        names = self._names()
+        taking_part = list(machines.taking_part)
+        machines.end_round(self._check)
+        codes = self._codes | {rank: code for machine in taking_part for rank, code in machine.line.codes}
+        for line in self._hung(names):
+            terminal.print_lines(line, error=True)
+        if not codes and not machines.lost:
+            terminal.print_lines("all processes are started again, with those of another machine, from the last state")
+            return
+        why = ", ".join(machines.lost) or how_they_ended(codes, self.size, names if taking_part else None)
+        reached = self._progress()
+        self._fruitless = 0 if reached > self._reached else self._fruitless + 1
+        self._reached = reached
+        if self._fruitless >= TRIES:
+            raise UserError(
+                f"{why}, {TRIES} times in a row without a new state; what was trained is kept",
+                "if memory is short take fewer processes; states come more often by train.checkpoint_every",
+            )
+        terminal.print_lines(f"{why}; all are started again, and go on from the last state", error=True)
+
+    def _names(self) -> dict[int, str]:
+        """The machine that each process of the round is on, by rank."""
+        names = dict.fromkeys(range(self._machines.processes), "machine 1")
+        for machine in self._machines.taking_part:
+            names |= dict.fromkeys(range(len(names), len(names) + machine.processes), machine.name)
+        return names
+
+    def _hung(self, names: dict[int, str]) -> Iterator[str]:
+        """What the processes say of those that hung."""
+        if not self._store.check(["hung"]):
+            return
+        for rank, pid in json.loads(self._store.get("hung")):
+            about = [names[rank]] if len(set(names.values())) > 1 else []
+            about += [f"pid {pid}"] if pid else []
+            which = f"process {rank + 1} of {self.size}" + (f" ({', '.join(about)})" if about else "")
+            yield f"{which} didn't answer within {seconds_to_wait():g} s ({TIMEOUT}); it is ended"

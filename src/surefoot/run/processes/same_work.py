@@ -1,0 +1,65 @@
+"""What must be the same on all machines that train together, and what differs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from surefoot.base import digests, paths, terminal
+from surefoot.data.batch_store import open_store
+from surefoot.params.dotted_keys import flatten
+from surefoot.params.sections import Params
+from surefoot.reproduction.git import ask_git
+from surefoot.run import start_from
+from surefoot.training import numerics
+
+SOURCES = Path("src")
+NO_SOURCES = re.compile(r"(^|/)(__pycache__|[^/]+\.egg-info)/|\.pyc$")
+Work = dict[str, Any]
+
+
+def describe_work(params: Params) -> Work:
+    """What this machine would train, and how it computes. Numerics must be pinned.
+
+    Raises:
+        UserError: there are no batches, or they are damaged.
+    """
+    import torch
+
+    files = [path for path in SOURCES.rglob("*") if path.is_file() and not NO_SOURCES.search(path.as_posix())]
+    start = start_from.start_files() if params.train.start_from else {}
+    return {
+        "commit": (ask_git("rev-parse", "--verify", "HEAD^{commit}") or b"none").decode().strip(),
+        "torch": torch.__version__.partition("+")[0],
+        "fingerprint": numerics.fingerprint(params.device, params.train.precision),
+        "params": flatten(params.model_dump(mode="json")),
+        "files": {path.as_posix(): digests.sha256_file(path) for path in sorted(files)},
+        "data": open_store(paths.BATCHES).index.digest,
+        "start": {name: digests.sha256_file(path) for name, path in start.items() if path.is_file()},
+    }
+
+
+def what_differs(here: Work, there: Work) -> dict[str, str]:
+    """What differs between this machine and the first one: what is said of it, by its name; nothing if all is the same.
+
+    Args:
+        here: of this machine.
+        there: of the first one.
+    """
+    plain = {"commit": "commit", "torch": "torch", "fingerprint": "fingerprint", "data": str(paths.BATCHES)}
+    found = {
+        name: f"{here[key][:12]} here, {there[key][:12]} on the first machine"
+        for key, name in plain.items()
+        if here[key] != there[key]
+    }
+    keys = [key for key in {**there["params"], **here["params"]} if here["params"].get(key) != there["params"].get(key)]
+    for key in keys:
+        found[f"params.yaml: {key}"] = (
+            f"{here['params'].get(key)!r} here, {there['params'].get(key)!r} on the first machine"
+        )
+    if names := [
+        name for name in {**there["files"], **here["files"]} if here["files"].get(name) != there["files"].get(name)
+    ]:
+        found[str(SOURCES)] = terminal.first_few(names, 3)
+    if here["start"] != there["start"]:
+        found[str(paths.START_FROM)] = "another model to start from"
+    return found
