@@ -3,7 +3,7 @@ PYTHON ?= python3
 ROUNDS ?= 100
 SEED ?= 0
 BIN := .venv/bin
-DEBIAN := qemu-user chromium chromium-driver postgresql
+DEBIAN := qemu-user chromium chromium-driver postgresql iproute2
 
 .PHONY: setup in-git repro test test-slow soak check ui tutorial bench lock
 .DEFAULT_GOAL := repro
@@ -35,8 +35,8 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup         ## run the tests
 	$(PYTEST) --durations 15
 
-test-slow: setup    ## run the tests that take minutes: other processors (qemu-user), MLflow's pages in a browser, a server with PostgreSQL
-	@{ command -v qemu-x86_64 && command -v chromedriver && ls /usr/lib/postgresql/*/bin/postgres; } > /dev/null 2>&1 \
+test-slow: setup    ## run the tests that take minutes: other processors (qemu-user), MLflow's pages in a browser, a server with PostgreSQL, two machines
+	@{ command -v qemu-x86_64 && command -v chromedriver && command -v ip && ls /usr/lib/postgresql/*/bin/postgres; } > /dev/null 2>&1 \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(DEBIAN); } \
 	  || echo "some of these aren't installed, so the tests that need them are skipped; on Debian: apt-get install $(DEBIAN)" >&2
 	$(PYTEST) -m slow

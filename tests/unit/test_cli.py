@@ -88,7 +88,11 @@ def test_the_ui_is_on_this_machine_alone(surefoot, here, monkeypatch):
     assert arguments[arguments.index("--backend-store-uri") + 1] == f"sqlite:///{here / 'mlflow.db'}"
 
 
-NEEDED = {"compare": ["RUN"], "predict": ["FILE"]}  # what a command isn't even parsed without
+NEEDED = {
+    "join": ["10.0.0.1:29400"],
+    "compare": ["RUN"],
+    "predict": ["FILE"],
+}  # what a command isn't even parsed without
 
 
 def test_help_names_every_command(surefoot):

@@ -14,7 +14,7 @@ from surefoot.run.processes.addresses import LOOPBACK, listen_at
 from surefoot.run.processes.endings import TRIES, how_they_ended
 from surefoot.run.processes.machines import Machines
 from surefoot.run.processes.meeting import Meeting
-from surefoot.run.processes.wanted import TIMEOUT, seconds_to_wait
+from surefoot.run.processes.wanted import TIMEOUT
 
 
 class FirstMachine(Meeting):
@@ -101,8 +101,9 @@ class FirstMachine(Meeting):
         """What the processes say of those that hung."""
         if not self._store.check(["hung"]):
             return
-        for rank, pid in json.loads(self._store.get("hung")):
+        seconds, hung = json.loads(self._store.get("hung"))
+        for rank, pid in hung:
             about = [names[rank]] if len(set(names.values())) > 1 else []
             about += [f"pid {pid}"] if pid else []
             which = f"process {rank + 1} of {self.size}" + (f" ({', '.join(about)})" if about else "")
-            yield f"{which} didn't answer within {seconds_to_wait():g} s ({TIMEOUT}); it is ended"
+            yield f"{which} didn't answer within {seconds:g} s ({TIMEOUT}); it is ended"

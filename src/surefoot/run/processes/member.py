@@ -84,7 +84,7 @@ class Member:
         known = {rank: self._process(rank) for rank in others}
         waiting = [rank for rank in others if rank not in missing]
         if self.rank == waiting[0]:
-            self.store.set("hung", json.dumps([(rank, known[rank][1]) for rank in missing]))
+            self.store.set("hung", json.dumps([self._seconds, [(rank, known[rank][1]) for rank in missing]]))
         if self.rank == next(rank for rank in waiting if known[rank][0] == self._machine):
             for machine, pid in (known[rank] for rank in missing):
                 if machine == self._machine and pid:
