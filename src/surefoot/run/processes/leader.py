@@ -23,14 +23,16 @@ class Leader:
 
     def __init__(self, member: Member) -> None:
         self.transport, self.size, self._store = member.transport, member.size, member.store
+        self._talking = member.talking
         self._told = 0
         self._mirrored: LeadingTrainer | None = None  # whose state the others have
 
     def tell(self, do: str, **given: Any) -> None:
         """What the others are to do next."""
-        self._store.set(f"told {self._told}", json.dumps({"do": do, **given}))
-        if self._told > 1:  # the others have done what was told before the last
-            self._store.delete_key(f"told {self._told - 2}")
+        with self._talking():
+            self._store.set(f"told {self._told}", json.dumps({"do": do, **given}))
+            if self._told > 1:  # the others have done what was told before the last
+                self._store.delete_key(f"told {self._told - 2}")
         self._told += 1
 
     def mirror(self, trainer: "LeadingTrainer") -> None:
