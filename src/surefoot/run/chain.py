@@ -17,9 +17,10 @@ from torch import Tensor
 from surefoot.base import digests
 from surefoot.base.errors import UserError
 from surefoot.data.order import RowOrder, RowOrderAmong
+from surefoot.run.record import Record
 from surefoot.run.segments import Metrics, NextSegments, Segment
 from surefoot.run.stored_network import stored_network
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches, Progress, Trainer
 from surefoot.training.network import network_of, to_bytes

@@ -11,11 +11,11 @@ from surefoot.base.locks import Locks
 from surefoot.params.train_section import TrainParams
 from surefoot.run.chain import Chain
 from surefoot.run.history import epoch_line
-from surefoot.run.record import RunRecord
+from surefoot.run.record import Record, RunRecord
 from surefoot.run.segments import Segment
 from surefoot.run.start_tracking import Tracking
 from surefoot.run.stopping import Pruned, TimeIsUp
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import checkpoint_artifacts, mlflow_client, tag_names
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Batches

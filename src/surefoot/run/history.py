@@ -11,7 +11,7 @@ from surefoot.base.writing import csv_bytes
 from surefoot.evaluation.summary import format_number
 
 if TYPE_CHECKING:
-    from surefoot.run.trajectory_store import Record
+    from surefoot.run.record import Record
 
 COLUMNS = 80  # of a terminal
 

@@ -19,7 +19,8 @@ from surefoot.tracking.metric_points import Point
 from surefoot.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from surefoot.run.trajectory_store import Record, TrajectoryStore
+    from surefoot.run.record import Record
+    from surefoot.run.trajectory_store import TrajectoryStore
 
 
 def epoch_points(record: "Record") -> Iterator[Point]:

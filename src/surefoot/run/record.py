@@ -180,6 +180,23 @@ class Epoch(Document):
     metrics: Annotated[dict[str, Number], Field(min_length=1)]
 
 
+class Record(Epoch):
+    """The record of a state: of an epoch's end, or of a state within one, which has no metrics.
+
+    One that `surefoot verify` brings has what an account tells, and no more.
+    """
+
+    metrics: dict[str, Number] = Field(default={})
+    steps: Count = 0
+    rows: Count = 0
+    parent: str = ""
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    peak_memory: Annotated[float, Field(allow_inf_nan=False)] = 0
+    ended: Number = 0.0
+
+
 class Account(Document):
     """`trajectory.json`: all that was determined in a run, as digests and numbers.
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from surefoot.base import digests
 from surefoot.run.chain import LOSSES
 from surefoot.run.new_record import new_record
-from surefoot.run.record import Epoch, Origin, RunRecord
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.record import Epoch, Origin, Record, RunRecord
+from surefoot.run.trajectory_store import TrajectoryStore
 
 if TYPE_CHECKING:
     from surefoot.run.plan.planning import Plan

@@ -13,13 +13,13 @@ from surefoot.run.follow import follow_chain, open_chain, tracked_run
 from surefoot.run.history import history_csv
 from surefoot.run.plan.planning import Plan, plan_run
 from surefoot.run.processes.leader import Leader
-from surefoot.run.record import RunRecord
+from surefoot.run.record import Record, RunRecord
 from surefoot.run.record_training import begun_record, finished_record, note_epochs
 from surefoot.run.run_file import write_run_file
 from surefoot.run.sharing.start_sharing import sharing
 from surefoot.run.start_tracking import Tracking
 from surefoot.run.stopping import time_check
-from surefoot.run.trajectory_store import Record, TrajectoryStore, open_trajectory_store
+from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
 from surefoot.tracking import tag_names
 
 

@@ -21,34 +21,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-from pydantic import Field
+from typing import Any, TypeVar
 
 from surefoot.base import digests, paths, reading, terminal, writing
-from surefoot.base.documents import Count, Document, Malformed, Number, parse_document
-from surefoot.run.record import Epoch, RunRecord, read_mark
+from surefoot.base.documents import Document, Malformed, parse_document
+from surefoot.run.record import Epoch, Record, RunRecord, read_mark
 from surefoot.run.sharing.shared_store import SharedStore
 
 Parsed = TypeVar("Parsed")
 REQUESTS = 8  # to a shared store at a time, each for a record
-
-
-class Record(Epoch):
-    """The record of a state: of an epoch's end, or of a state within one, which has no metrics.
-
-    One that `surefoot verify` brings has what an account tells, and no more.
-    """
-
-    metrics: dict[str, Number] = Field(default={})
-    steps: Count = 0
-    rows: Count = 0
-    parent: str = ""
-    loss_sum: float = 0.0
-    norm_sum: float = 0.0
-    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    peak_memory: Annotated[float, Field(allow_inf_nan=False)] = 0
-    ended: Number = 0.0
 
 
 class TrajectoryStore:

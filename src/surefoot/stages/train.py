@@ -11,7 +11,7 @@ from surefoot.run.start_tracking import start_tracking
 from surefoot.run.stopping import parent_check
 
 if TYPE_CHECKING:
-    from surefoot.run.trajectory_store import Record
+    from surefoot.run.record import Record
 
 
 def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:

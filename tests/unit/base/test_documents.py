@@ -14,9 +14,8 @@ from surefoot.commands.verify.made_again import IndexDigest, MetricsFile
 from surefoot.data.batch_index import BatchIndex
 from surefoot.data.schema_json import PreparedSchema
 from surefoot.reproduction.machine import Machine
-from surefoot.run.record import Account, RunRecord
+from surefoot.run.record import Account, Record, RunRecord
 from surefoot.run.start_note import Seen, StartNote
-from surefoot.run.trajectory_store import Record
 from surefoot.tracking.intervals_artifact import Intervals
 from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
 

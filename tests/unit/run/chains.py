@@ -14,8 +14,9 @@ from torch import nn
 from surefoot.base import digests
 from surefoot.data.order import RowOrder
 from surefoot.run.chain import Chain
+from surefoot.run.record import Record
 from surefoot.run.segments import all_segments
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.loop import Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.network import to_bytes

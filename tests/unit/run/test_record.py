@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from surefoot.base import digests
 from surefoot.base.documents import Malformed
 from surefoot.run.page import page_markdown
-from surefoot.run.record import VERSION, RunRecord, make_account, read_mark
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.record import VERSION, Record, RunRecord, make_account, read_mark
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import write_mark
 from tests.unit.mutated import BROKEN, WRONG, mutated, places_of
 

@@ -9,7 +9,8 @@ import pytest
 
 from surefoot.base import digests
 from surefoot.base.errors import UserError
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.record import Record
+from surefoot.run.trajectory_store import TrajectoryStore
 from tests.helpers import some_run
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -233,7 +234,8 @@ FILLS = """
 import resource, sys
 from pathlib import Path
 from surefoot.base.errors import run_process
-from surefoot.run.trajectory_store import Record, TrajectoryStore
+from surefoot.run.record import Record
+from surefoot.run.trajectory_store import TrajectoryStore
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))

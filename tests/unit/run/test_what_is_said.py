@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from surefoot.run.choose_epoch import describe_choice
 from surefoot.run.history import epoch_line
-from surefoot.run.trajectory_store import Record
+from surefoot.run.record import Record
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 POSITIVE = st.floats(min_value=0, exclude_min=True, allow_infinity=False)

@@ -14,8 +14,8 @@ from typing import Any
 from surefoot.base import errors, paths, writing
 from surefoot.params.params_yaml import load_params
 from surefoot.run.choose_epoch import choose_epoch
+from surefoot.run.record import Record
 from surefoot.run.stopping import Pruned
-from surefoot.run.trajectory_store import Record
 from surefoot.stages import train
 
 LATER = "validation/average_"  # metrics that begin with train.average.start

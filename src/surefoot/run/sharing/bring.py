@@ -6,8 +6,9 @@ from tempfile import TemporaryDirectory
 
 from surefoot.base import digests, paths, terminal
 from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
+from surefoot.run.record import Record
 from surefoot.run.sharing.shared_store import noted, notes_of, unshared
-from surefoot.run.trajectory_store import REQUESTS, Record, TrajectoryStore, read_record
+from surefoot.run.trajectory_store import REQUESTS, TrajectoryStore, read_record
 
 
 def bring_noted(objects: ObjectStore, store: TrajectoryStore, notes: Path) -> None:
