@@ -19,6 +19,8 @@ from surefoot.params.dotted_keys import flatten
 from surefoot.params.params_yaml import load_params
 from surefoot.reproduction import own_checkout, provenance, raw_data
 
+SECONDS = 10  # until DVC is told again that it is to end
+
 
 @option("--in-checkout", action="store_true", help="in a checkout of its own, beside other runs, and while you edit")
 @option("--name", help="of the checkout, to go on with it (default: made from code, params and data)")
@@ -87,9 +89,11 @@ def _run_dvc(place: Path, environment: dict[str, str]) -> int:
         try:
             return dvc.wait()
         except Stopped:
-            with suppress(ProcessLookupError):
-                os.killpg(dvc.pid, signal.SIGINT)
-            dvc.wait()
+            while dvc.poll() is None:  # DVC doesn't hear a signal in the moment between a stage and what follows
+                with suppress(ProcessLookupError):
+                    os.killpg(dvc.pid, signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    dvc.wait(SECONDS)
             raise
 
 

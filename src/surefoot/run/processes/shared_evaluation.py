@@ -31,7 +31,7 @@ from surefoot.training.minibatches import Stored
 from surefoot.training.network import outputs_of, to_bytes
 from surefoot.training.sharded.shared_outputs import evaluation_parts
 
-SECONDS = 5.0  # that it must take one process for others to be started, whose imports take as long on a busy machine
+SECONDS = 10.0  # that it must take one process for others to be started, whose imports take some
 TRIED = 2  # parts after which that is known: the first takes longer
 
 
