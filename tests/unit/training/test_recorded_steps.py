@@ -351,6 +351,39 @@ def test_a_program_that_gives_other_bits_is_not_used(monkeypatch):
     assert both_ways(MLP) == ("eager: its program gives other bits", [])
 
 
+@pytest.fixture(scope="module")
+def of_a_library():
+    """Operations of a library: torch knows nothing of what their numbers follow from."""
+    library = torch.library.Library("surefoot_tests", "DEF")
+    library.define("longest(Tensor rows) -> int")
+    library.define("turn() -> int")
+    library.impl("longest", lambda rows: 1 + int(rows.isnan().any()), "CompositeExplicitAutograd")
+    library.impl("turn", lambda: 1, "CompositeExplicitAutograd")
+    yield torch.ops.surefoot_tests
+    library._destroy()
+
+
+class TakesNumber(nn.Module):
+    """Multiplies by a number that something gives."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number, self.last = number, mlp([6], 3, [4])
+
+    def forward(self, inputs):
+        return self.last(inputs) * self.number(inputs)
+
+
+@pytest.mark.parametrize("name", ["longest", "turn"])
+def test_a_number_of_an_operation_of_a_library_is_a_value(of_a_library, name):
+    def number(inputs):
+        return of_a_library.longest(inputs) if name == "longest" else of_a_library.turn()
+
+    way, wrong = both_ways(replace(MLP, make=lambda: TakesNumber(number)))
+    assert "reads a value of a tensor in Python" in way
+    assert wrong == []
+
+
 class Changes(nn.Module):
     """A network that depends on what nothing can see; `kept` outlives a step, and is no buffer."""
 

@@ -130,8 +130,8 @@ class Tape(TorchDispatchMode):
             self._read(given[0], result)
         elif function in (aten.detach.default, aten.alias.default):
             self._names[result] = given[0]
-        elif not isinstance(result, Tensor | list | tuple) and not _holds_tensor((given, *named.values())):
-            return result  # it asks for a setting, not for a value
+        elif _is_setting(function, result, (given, *named.values())):
+            return result
         elif function is aten.t.default and given[0] in self._transposed:
             self._names[result] = self._transposed[given[0]]
         else:
@@ -157,8 +157,7 @@ class Tape(TorchDispatchMode):
         results: list[Name | None] = []
         for each in flat(result):
             if not isinstance(each, Tensor):
-                # A size, as attention notes it, follows from shapes.
-                if each is not None and (type(each) is not int or torch.Tag.data_dependent_output in function.tags):
+                if each is not None and not _is_size(function, each):
                     recording.refuse(f"{_caller()} reads a value of a tensor in Python")
                 results.append(None)
                 continue
@@ -233,6 +232,17 @@ def flat(result: Any) -> list[Any]:
     if not isinstance(result, list | tuple):
         return [result]
     return [each for some in result for each in flat(some)]
+
+
+def _is_setting(function: Any, result: Any, given: tuple[Any, ...]) -> bool:
+    """Whether an operation, one of torch's own, says how torch computes, and nothing of a tensor."""
+    return function.namespace == "aten" and not isinstance(result, Tensor | list | tuple) and not _holds_tensor(given)
+
+
+def _is_size(function: Any, result: Any) -> bool:
+    """Whether an operation, one of torch's own, gives a number that follows from shapes, as attention does."""
+    is_free = torch.Tag.data_dependent_output not in function.tags
+    return function.namespace == "aten" and type(result) is int and is_free
 
 
 def _holds_tensor(value: Any) -> bool:
