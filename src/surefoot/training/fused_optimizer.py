@@ -23,18 +23,21 @@ def fuse(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """
     groups = optimizer.param_groups
     is_chosen = any(group.get(name) != given for group in groups for name, given in CHOICES.items() if name in group)
-    is_sparse = any(getattr(module, "sparse", False) for module in model.modules())  # no kernel takes such gradients
-    if is_chosen or is_sparse or not isinstance(optimizer, FUSED):
+    # No kernel takes sparse gradients, or complex weights.
+    is_sparse = any(getattr(module, "sparse", False) for module in model.modules())
+    is_complex = any(parameter.is_complex() for group in groups for parameter in group["params"])
+    if is_chosen or is_sparse or is_complex or not isinstance(optimizer, FUSED):
         return
     for group in groups:
         group["fused"] = True
     rates = [torch.zeros((), device=group["params"][0].device) for group in groups]
-    numbers: list[float] = []
+    numbers = [group["lr"] for group in groups]
 
     def put_on_device(*_: Any) -> None:
-        numbers[:] = [group["lr"] for group in optimizer.param_groups]
-        for group, rate, number in zip(optimizer.param_groups, rates, numbers, strict=True):
-            group["lr"] = rate.fill_(number)
+        for place, (group, rate) in enumerate(zip(optimizer.param_groups, rates, strict=True)):
+            if group["lr"] is not rate:  # as a step leaves it that fails
+                numbers[place] = group["lr"]
+            group["lr"] = rate.fill_(numbers[place])
 
     def put_back(*_: Any) -> None:
         for group, number in zip(optimizer.param_groups, numbers, strict=True):

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from surefoot.training.fused_optimizer import fuse
 from surefoot.training.recorded import cuda_graph, program, recorded_trainer, stretch
 from surefoot.training.recorded.cuda_graph import split_by_device
-from surefoot.training.recorded.merging import Step, Unrecordable
+from surefoot.training.recorded.merging import Number, Step, Unrecordable
 from surefoot.training.recorded.recorded_trainer import RecordedTrainer
 from surefoot.training.recorded.tape import Name, Operation
 from tests.helpers import PROJECT
@@ -23,6 +24,7 @@ from tests.unit.training.recorded_cases import (
     BF16,
     NETWORKS,
     OPTIMIZERS,
+    SIZE,
     Words,
     both_ways,
     differences,
@@ -86,17 +88,20 @@ def test_on_a_gpu_a_graph_gives_the_bits_of_eager_steps():
 
 
 def test_rows_are_brought_once_and_one_graph_takes_all_epochs(captured, monkeypatch):
-    brought = []
+    writes = {}
     real = cuda_graph.GraphedStep._bring
-    monkeypatch.setattr(
-        cuda_graph.GraphedStep, "_bring", lambda self, *rows: (brought.append(self._brought), real(self, *rows))
-    )
+
+    def bring(self, *rows):
+        real(self, *rows)
+        writes.setdefault(self, []).append(self._inputs._version)
+
+    monkeypatch.setattr(cuda_graph.GraphedStep, "_bring", bring)
     case = replace(NETWORKS["mlp"], fused=True)
     trainer = case.trainer(RecordedTrainer)
     train(trainer, case)
     assert trainer.way == "recorded"
-    assert len(captured) == 2  # for whole minibatches, and for the last one of an epoch
-    assert [rows for rows in brought if rows is None] == [None, None]
+    assert len(captured) == len(writes) == 2  # for whole minibatches, and for the last one of an epoch
+    assert all(len(each) > 2 and set(each) == {1} for each in writes.values())
 
 
 def test_more_steps_than_there_is_room_for_are_taken_in_parts(captured, monkeypatch):
@@ -124,6 +129,25 @@ def test_a_graph_that_cannot_be_captured_leaves_steps_eager(captured, monkeypatc
     )
 
 
+def test_graphs_are_captured_anew_after_one_that_failed(captured, monkeypatch):
+    """Its failure gives the generator another state, from which the others don't draw."""
+    sizes = []
+
+    def play(run):
+        sizes.append(sum(run.__self__._step.sizes))
+        run()
+        if sizes[-1] < SIZE:
+            raise RuntimeError("no room")
+        return run
+
+    monkeypatch.setattr(cuda_graph, "capture", play)
+    monkeypatch.setattr(cuda_graph, "AT_ONCE", 2)  # the place of the next step may be behind the last one
+    assert both_ways(replace(NETWORKS["dropout"], fused=True))[1] == []
+    failed = [place for place, size in enumerate(sizes) if size < SIZE]
+    assert SIZE in sizes[: failed[0]]
+    assert SIZE in sizes[failed[0] :]
+
+
 # --- What is on which device ---------------------------------------------------------------------
 
 
@@ -147,6 +171,7 @@ def test_what_counts_on_the_cpu_is_done_there_and_a_copy_that_nobody_takes_is_no
     [
         (replace(DOUBLE, arguments=(Name("x0"), Name("v1_0"))), "aten::add takes a tensor from the CPU"),
         (replace(DOUBLE, arguments=(Name("x0"), Name("t0"))), "aten::add computes on the CPU"),
+        (replace(COUNT, arguments=(Name("t0"), Number(0))), "aten::add_ computes on the CPU"),
         (Operation(aten.rand.default, ((2,),), {}, (Name("v2_0"),), False), "aten::rand computes on the CPU"),
         (
             Operation(aten._to_copy.default, (Name("x0"),), {"device": torch.device("cpu")}, (Name("v2_0"),), False),
@@ -171,6 +196,25 @@ def test_a_fused_optimizer_reads_its_rate_from_a_tensor_and_keeps_it_as_a_number
     train(trainer, NETWORKS["mlp"], last=1)
     assert set(seen) == {torch.Tensor}
     assert all(group["fused"] and group["lr"] == 0.05 for group in optimizer.param_groups)
+
+
+def test_a_rate_stays_a_number_after_a_step_that_failed():
+    trainer = replace(NETWORKS["mlp"], arguments={}, fused=True).trainer()
+    optimizer = trainer.optimizer
+    fails = optimizer.register_step_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    fails.remove()
+    optimizer.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05]
+    assert type(optimizer.param_groups[0]["lr"]) is float
+
+
+def test_complex_weights_are_moved_as_they_were():
+    model = nn.Linear(2, 2, dtype=torch.complex64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    fuse(optimizer, model)
+    assert optimizer.param_groups[0]["fused"] is None
 
 
 def test_a_fused_training_goes_on_from_its_state_with_the_same_bits():

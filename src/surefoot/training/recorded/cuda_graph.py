@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -59,9 +60,9 @@ class GraphedStep:
             self._rows[:count].copy_(rows[here])
             if self._step.numbers:
                 self._numbers[:count].copy_(torch.tensor(numbers[here], dtype=torch.float32))
+            self._at.zero_()
             if self._replay is None:
                 self._replay = self._capture()
-            self._at.zero_()
             self._take(self._replay, seeds[here])
             found += self._found[:count].flatten().tolist()
         return found
@@ -80,11 +81,18 @@ class GraphedStep:
 
     def _capture(self) -> Callable[[], None]:
         """The graph; what the step changes is left as it was."""
-        before = [tensor.clone() for tensor in self._step.state]
+        tensors = [*self._step.state, self._at]
+        before = [tensor.clone() for tensor in tensors]
         try:
-            return capture(self._run)
+            replay = capture(self._run)
+        except RuntimeError:
+            for graphed in _CAPTURED:  # the generator has another state now, from which their graphs don't draw
+                graphed._replay = None
+            raise
         finally:
-            restore(self._step.state, before)
+            restore(tensors, before)
+        _CAPTURED.add(self)
+        return replay
 
     def _take(self, replay: Callable[[], None], seeds: Sequence[int]) -> None:
         for seed in seeds:
@@ -106,6 +114,9 @@ class GraphedStep:
         read = torch.stack([values[name].to(torch.float64).reshape(()) for name in self._step.reads])
         torch.where(self._places == self._at, read, self._found, out=self._found)
         self._at.add_(1)
+
+
+_CAPTURED: WeakSet[GraphedStep] = WeakSet()  # those that were captured
 
 
 def _play(
@@ -178,7 +189,7 @@ def split_by_device(step: Step) -> tuple[list[Operation], list[Operation]]:
         names, name = names_of(operation), operation.function._schema.name
         if names & copies:
             raise Unrecordable(f"{name} takes a tensor from the CPU")
-        if names and names <= on_cpu:
+        if names and names <= on_cpu and not _takes_number(operation):
             if _makes_on(operation) == device.type:
                 copies.update(filter(None, operation.results))  # none, if nobody takes it
                 continue
@@ -198,11 +209,15 @@ def _makes_on(operation: Operation, default: str = "cpu") -> str:
 
 def _by_tensor(operation: Operation) -> Operation:
     """An operation that reads its number from the GPU."""
-    if not any(_numbers_in(operation.arguments, operation.keywords.values())):
+    if not _takes_number(operation):
         return operation
     if operation.function not in BY_TENSOR or any(_numbers_in(operation.keywords.values())):
         raise Unrecordable(f"{operation.function._schema.name} takes a number that isn't the same in each step")
     return replace(operation, function=BY_TENSOR[operation.function])
+
+
+def _takes_number(operation: Operation) -> bool:
+    return any(_numbers_in(operation.arguments, operation.keywords.values()))
 
 
 def _numbers_in(*values: Any) -> Iterator[Number]:
