@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,7 @@ from surefoot.run.processes.endings import LOST
 from surefoot.run.processes.wanted import seconds_to_wait
 from surefoot.training.sharded.transport import Group
 
-SECONDS_TO_LOOK = 1  # whether another waits too long, while this one waits as long as it takes
+SECONDS_TO_LOOK = 0.5  # whether another has waited too long
 SECONDS_TO_HEAR = 2  # that another has waited too long
 SECONDS_TO_TELL = 5  # for those that wait for a hung one to say so
 
@@ -33,9 +33,12 @@ class Member:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_initialized() else "gloo"
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         _end_with_launcher()
+        self._waits = False
         with self.talking():
             limit = timedelta(seconds=self._seconds)
             self.store = dist.TCPStore(*place, is_master=False, timeout=limit)  # type: ignore[attr-defined]
+            own = self.store.clone()  # type: ignore[attr-defined]
+            threading.Thread(target=self._say_that_it_waits, args=(own,), daemon=True).start()
             self.store.set(f"pid {self.rank}", json.dumps([self._machine, os.getpid()]))
             group = dist.PrefixStore("group", self.store)  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=group, rank=self.rank, world_size=self.size, timeout=limit)
@@ -44,21 +47,26 @@ class Member:
     @contextmanager
     def talking(self) -> Iterator[None]:
         """Surrounds whatever waits for another process; where that is gone, or hangs, this one ends."""
+        self._waits = True
         try:
             yield
         except (RuntimeError, dist.DistError) as error:
             self._lose(error)
+        finally:
+            self._waits = False
 
     def wait_for(self, key: str) -> bytes:
-        """What the first process writes to the store, which may take its time, unless another waits too long."""
-        while True:
-            with self.talking():
-                if self.store.check([key]):
-                    return bytes(self.store.get(key))
-                with suppress(dist.DistStoreError):
-                    self.store.wait([key], timedelta(seconds=SECONDS_TO_LOOK))
-                if self.store.check(["late"]):
-                    raise dist.DistStoreError("timed out: so says another process")
+        """What the first process writes to the store, which may take its time."""
+        with self.talking():
+            self.store.wait([key], timedelta(days=1000))
+            return bytes(self.store.get(key))
+
+    def _say_that_it_waits(self, store: Any) -> None:
+        """Where another process has waited too long, say that this one waits, too: what it waits in may not return."""
+        with suppress(RuntimeError, dist.DistError):  # the store is gone, and soon this process is
+            while not (store.check(["late"]) and self._waits):
+                time.sleep(SECONDS_TO_LOOK)
+            store.set(f"waits {self.rank}", "")
 
     def _lose(self, error: Exception) -> NoReturn:
         """End, as another process doesn't answer: it is gone, which the launcher sees, or it hangs."""
@@ -74,24 +82,23 @@ class Member:
         os._exit(LOST)
 
     def _tell_who_hangs(self) -> None:
-        """End those of this machine that don't wait as this process does; the first of those that wait tells of all."""
+        """End those of this machine that don't wait as this process does; the first that comes here tells of all."""
         self.store.set(f"waits {self.rank}", "")
+        tells = self.store.add("tellers", 1) == 1
         end = time.monotonic() + min(SECONDS_TO_TELL, self._seconds)
         others = range(self.size)
         while time.monotonic() < end and (missing := [r for r in others if not self.store.check([f"waits {r}"])]):
             time.sleep(0.05)
         # Each by its machine and its id, if it came so far that these are known.
-        known = {rank: self._process(rank) for rank in others}
-        waiting = [rank for rank in others if rank not in missing]
-        if self.rank == waiting[0]:
-            self.store.set("hung", json.dumps([self._seconds, [(rank, known[rank][1]) for rank in missing]]))
-        if self.rank == next(rank for rank in waiting if known[rank][0] == self._machine):
-            for machine, pid in (known[rank] for rank in missing):
-                if machine == self._machine and pid:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+        hung = {rank: self._process(rank) for rank in missing}
+        if tells:
+            self.store.set("hung", json.dumps([self._seconds, [(rank, pid) for rank, (_, pid) in hung.items()]]))
         # As soon as one has ended, its launcher ends the others of the machine.
         self.store.wait(["hung"], timedelta(seconds=SECONDS_TO_TELL))
+        for machine, pid in hung.values():
+            if machine == self._machine and pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _process(self, rank: int) -> tuple[str | None, int | None]:
         """The machine and the id of a process."""
