@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -27,7 +28,10 @@ BYTES = 1_000_000  # so many bytes of an object may take a second more
 # What a scheme is opened with. Who waits has other work to do, so few tries.
 OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"retries": {"max_attempts": 2, "mode": "standard"}}}}
 EXTRAS = {"s3": "`pip install 'surefoot[s3]'` brings what it needs"}
-REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound")
+NO_NAME = "ParamValidationError"  # of the bucket; its text has the URL in it
+REFUSALS = (NO_NAME, "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound")
+CONFLICT = "ConditionalRequestConflict"  # S3 says so while another trainer is just bringing the same
+TRIES_IN_CONFLICT, SECONDS_OF_CONFLICT = 5, 1.0
 
 
 class Unavailable(Exception):
@@ -41,6 +45,10 @@ class Unavailable(Exception):
         self.refused = refused
 
 
+class TooLarge(Exception):
+    """An object has more bytes than it may have."""
+
+
 class Kind(Protocol):
     """What a kind of storage can do. Names are relative paths, with `/`.
 
@@ -51,8 +59,8 @@ class Kind(Protocol):
     def list(self, prefix: str) -> dict[str, int]:
         """The objects below a prefix, and their sizes in bytes."""
 
-    def get(self, name: str, path: Path) -> None:
-        """Write an object to a file."""
+    def get(self, name: str, path: Path, largest: int) -> None:
+        """Write an object of at most so many bytes to a file; raises TooLarge."""
 
     def put_if_absent(self, name: str, path: Path) -> None:
         """Make an object of a file, whole or not at all."""
@@ -76,15 +84,16 @@ class ObjectStore:
         except FileNotFoundError:
             raise _absent() from None
 
-    def get(self, name: str, path: Path, size: int = 0) -> bool:
-        """Write an object, of about this size, to a file; returns whether it is there.
+    def get(self, name: str, path: Path, largest: int) -> bool:
+        """Write an object of at most so many bytes to a file; returns whether it is there.
 
         Raises:
+            TooLarge: it has more.
             Unavailable: the store can't be reached, or refuses.
             UserError: the disk is full.
         """
         try:
-            _ask(lambda: self._kind.get(name, path), SECONDS + size / BYTES)
+            _ask(lambda: self._kind.get(name, path, largest), SECONDS + largest / BYTES)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -126,8 +135,8 @@ def open_object_store(url: str) -> ObjectStore:
         return ObjectStore(url, _Directory(Path(rest)) if scheme == "file" else _Fsspec(scheme, url))
     except ImportError as error:
         raise UserError(f"{shown}: {EXTRAS.get(scheme) or _first_line(error)}") from None
-    except ValueError as error:
-        raise UserError(f"{shown}: {_first_line(error)}") from None
+    except Exception as error:  # whatever a scheme of fsspec's raises that wants more than a URL
+        raise UserError(f"{shown}: {_unavailable(error)}") from None
 
 
 # --- kinds ----------------------------------------------------------------------------------------
@@ -149,9 +158,11 @@ class _Directory:
                     found[path.relative_to(self._path).as_posix()] = path.stat().st_size
         return found
 
-    def get(self, name: str, path: Path) -> None:
-        with reading.open_file(self._path / name) as there, path.open("wb") as here:
-            shutil.copyfileobj(there, here)
+    def get(self, name: str, path: Path, largest: int) -> None:
+        with reading.open_file(self._path / name) as there:
+            _check_size(os.fstat(there.fileno()).st_size, 0, largest)
+            with path.open("wb") as here:
+                shutil.copyfileobj(there, here)
 
     def put_if_absent(self, name: str, path: Path) -> None:
         if not self._path.is_dir():
@@ -190,20 +201,29 @@ class _Fsspec:
         found = self._files.find(f"{self._root}/{prefix}".rstrip("/"), detail=True)
         return {name[len(self._root) + 1 :]: about["size"] or 0 for name, about in found.items()}
 
-    def get(self, name: str, path: Path) -> None:
-        self._files.get_file(f"{self._root}/{name}", str(path))
+    def get(self, name: str, path: Path, largest: int) -> None:
+        from fsspec.callbacks import Callback
+
+        # Called with what the server says of the size, then after each piece with what came.
+        watch = Callback(hooks={"size": lambda size, value, **_: _check_size(size or 0, value, largest)})
+        self._files.get_file(f"{self._root}/{name}", str(path), callback=watch)
 
     def put_if_absent(self, name: str, path: Path) -> None:
         there = f"{self._root}/{name}"
-        try:
-            self._files.put_file(str(path), there, mode="create")
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            # The server knows no condition: between the question and the answer another trainer may come first.
-            if self._files.exists(there):
-                raise FileExistsError from None
-            self._files.put_file(str(path), there)
+        for further in reversed(range(TRIES_IN_CONFLICT)):
+            try:
+                self._files.put_file(str(path), there, mode="create")
+                return
+            except OSError as error:
+                if error.errno == errno.ENOSYS:
+                    break
+                if _answer(error).get("Code") != CONFLICT or not further:
+                    raise
+            time.sleep(SECONDS_OF_CONFLICT)
+        # The server knows no condition: between the question and the answer another trainer may come first.
+        if self._files.exists(there):
+            raise FileExistsError
+        self._files.put_file(str(path), there)
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -222,7 +242,7 @@ def _ask(call: Callable[[], Result], seconds: float) -> Result:
     Thread(target=work, name="object-store", daemon=True).start()
     try:
         return answer.result(seconds)
-    except (FileNotFoundError, FileExistsError):
+    except (FileNotFoundError, FileExistsError, TooLarge):
         raise
     except TimeoutError:
         raise Unavailable(f"it doesn't answer within {seconds:.0f} s") from None
@@ -238,16 +258,28 @@ def _absent() -> Unavailable:
 
 def _unavailable(error: Exception) -> Unavailable:
     """Why a call failed, in words that show no credentials: what a server answers, or who doesn't answer."""
-    answer = getattr(error.__cause__, "response", None)
-    said = answer.get("Error", {}) if isinstance(answer, dict) else {}
+    said = _answer(error)
     refused = isinstance(error, PermissionError) or type(error).__name__ in REFUSALS
+    if type(error).__name__ == NO_NAME:
+        return Unavailable("no bucket can have this name", refused)
     if said.get("Code"):
         return Unavailable(f"{said['Code']}: {said.get('Message', '')}".rstrip(": "), refused)
     if isinstance(error, OSError) and error.errno:
         return Unavailable(limits.system_reason(error), refused)
     # Of an address no more than the host.
-    said = re.sub(r"(https?://)(?:[^/\s@\"]*@)?([^/\s\"?]*)[^\s\"]*", r"\1\2", _first_line(error))
-    return Unavailable(said[:300], refused)
+    line = re.sub(r"(https?://)(?:[^/\s@\"]*@)?([^/\s\"?]*)[^\s\"]*", r"\1\2", _first_line(error))
+    return Unavailable(line[:300], refused)
+
+
+def _answer(error: Exception) -> dict[str, Any]:
+    """What a server of S3 said that was translated to this error: its code and message."""
+    answer = getattr(error.__cause__, "response", None)
+    return answer.get("Error", {}) if isinstance(answer, dict) else {}
+
+
+def _check_size(size: int, so_far: int, largest: int) -> None:
+    if max(size, so_far) > largest:
+        raise TooLarge
 
 
 def _first_line(error: Exception) -> str:

@@ -27,7 +27,8 @@ def shown_name(name: str) -> str:
 
 def without_password(text: str) -> str:
     """The same text without user and password in the addresses in it."""
-    return re.sub(r"://[^/\s]*@", "://", text)
+    # A password may hold a slash, as AWS's keys do; what follows a port is no password.
+    return re.sub(r"://([^/\s]*@|[^/\s:@]+:(?!\d+(/|\s|$))\S*@)", "://", text)
 
 
 def quoted_names(names: Iterable[str], most: int = 8) -> str:

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
+from werkzeug.wrappers import Response
 
 from surefoot.base import object_store, paths
 from surefoot.base.errors import UserError
-from surefoot.base.object_store import Unavailable, open_object_store
+from surefoot.base.object_store import TooLarge, Unavailable, open_object_store
 from surefoot.reproduction.own_checkout import environment_there
 from tests.s3_server import BUCKET, SECRET, URL, refusal
 
@@ -41,7 +42,7 @@ def test_what_is_put_is_listed_and_got(url, file, tmp_path):
     assert store.list("a") == {"a/one.json": 10, "a/two": 10}
     assert open_object_store(url).get("a/one.json", tmp_path / "got", 10)
     assert (tmp_path / "got").read_bytes() == b"some bytes"
-    assert not store.get("a/none", tmp_path / "none")
+    assert not store.get("a/none", tmp_path / "none", 10)
 
 
 def test_who_comes_first_stands(url, file, tmp_path):
@@ -49,11 +50,35 @@ def test_who_comes_first_stands(url, file, tmp_path):
     other.write_bytes(b"other bytes")
     assert store.put_if_absent("a/one", file)
     assert not store.put_if_absent("a/one", other)
-    assert store.get("a/one", tmp_path / "got")
+    assert store.get("a/one", tmp_path / "got", 10_000)
     assert (tmp_path / "got").read_bytes() == b"some bytes"
 
 
 @pytest.mark.parametrize("url", ["s3", "file"], indirect=True)
+def test_what_has_more_bytes_than_it_may_is_not_got(url, file, tmp_path):
+    store = open_object_store(url)
+    assert store.put_if_absent("a/one", file)
+    with pytest.raises(TooLarge):
+        store.get("a/one", tmp_path / "got", 9)
+    assert not (tmp_path / "got").exists() or (tmp_path / "got").stat().st_size <= 10
+
+
+def test_a_server_that_does_not_say_how_much_comes_is_cut_off(s3, tmp_path):
+    """Whatever the listing said, and though it sends without end."""
+    sent = []
+
+    def answer(request):
+        if request.method == "GET" and "list-type" not in request.args:
+            return Response((sent.append(1) or bytes(1 << 16) for _ in range(1 << 12)), 200)
+        return None
+
+    s3.answer = answer
+    with pytest.raises(TooLarge):
+        open_object_store(URL).get("a/one", tmp_path / "got", 1 << 18)
+    assert (tmp_path / "got").stat().st_size <= 1 << 19
+    assert len(sent) < 1 << 12
+
+
 def test_of_many_at_once_one_stands(url, tmp_path):
     files = [tmp_path / f"{number}" for number in range(8)]
     for path in files:
@@ -62,7 +87,7 @@ def test_of_many_at_once_one_stands(url, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         first = list(pool.map(lambda store, path: store.put_if_absent("a/one", path), stores, files))
     assert sum(first) == 1
-    assert stores[0].get("a/one", tmp_path / "got")
+    assert stores[0].get("a/one", tmp_path / "got", 10_000)
     assert (tmp_path / "got").read_text() == files[first.index(True)].read_text()
     assert stores[0].list() == {"a/one": 1000}, "nothing half-written is left"
 
@@ -89,6 +114,17 @@ def test_a_server_that_knows_no_condition_is_asked_first(s3, file, tmp_path):
     assert store.put_if_absent("a/one", file)
     assert not store.put_if_absent("a/one", other)
     assert s3.objects() == {"surefoot/a/one": b"some bytes"}
+
+
+def test_a_conflict_with_another_trainer_is_no_trouble(s3, file, monkeypatch):
+    """S3 answers so while somebody else is just bringing the same; whoever asks again comes first, or second."""
+    monkeypatch.setattr(object_store, "SECONDS_OF_CONFLICT", 0.0)
+    conflicts = [refusal("ConditionalRequestConflict", 409) for _ in range(3)]
+    s3.answer = lambda request: conflicts.pop() if conflicts and request.method == "PUT" else None
+    assert open_object_store(URL).put_if_absent("a/one", file)
+    assert (conflicts, s3.objects()) == ([], {"surefoot/a/one": b"some bytes"})
+    s3.answer = lambda request: refusal("ConditionalRequestConflict", 409)
+    assert said(lambda: open_object_store(URL).put_if_absent("a/one", file))[0].startswith("ConditionalRequestConflict")
 
 
 # --- Who can't be reached, or refuses ------------------------------------------------------------
@@ -166,6 +202,8 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_the_bound(s3, monkeypa
         ("file://", "a directory is given as file:///DIRECTORY, with its whole path"),
         ("file://there", "a directory is given as file:///DIRECTORY, with its whole path"),
         ("nothing://bucket", "Protocol not known: nothing"),
+        ("dir://bucket", "'NoneType' object has no attribute 'startswith'"),
+        ("ftp://127.0.0.1:1/prefix", "Connection refused"),
         ("gs://bucket/prefix", "Please install gcsfs to access Google Storage"),
     ],
 )
@@ -191,6 +229,8 @@ def test_a_password_in_a_url_is_shown_nowhere(tmp_path):
     with pytest.raises(UserError) as caught:
         open_object_store("nothing://somebody:secret@host/prefix")
     assert str(caught.value).startswith("SUREFOOT_STORE: nothing://host/prefix: ")
+    assert said(open_object_store("s3://KEY:sec/ret@bucket/prefix").list) == ("no bucket can have this name", True)
+    assert open_object_store("s3://KEY:sec/ret@bucket/prefix").url == "s3://bucket/prefix"
     (tmp_path / "there").mkdir()
     assert open_object_store("memory://somebody:secret@host/prefix/").url == "memory://host/prefix"
 

@@ -201,6 +201,21 @@ def test_a_record_of_another_key_is_not_taken(machine, tmp_path, url, capsys):
     assert "is damaged; it isn't used" in capsys.readouterr().err
 
 
+def test_what_is_larger_than_it_was_listed_is_not_taken(machine, tmp_path, url, capsys):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+    other, place = machine("other"), tmp_path / "there" / ORIGIN
+    other.bring_records([])
+    (place / f"{KEY}.json").write_bytes((place / f"{KEY}.json").read_bytes() * 3)
+    assert other.record(KEY) is None
+    assert chain(other) == []
+    one.shared._note(one.record_path(KEY))
+    bring(one)
+    damaged = f"warning: {url}/{ORIGIN}/{KEY}.json is damaged; "
+    assert capsys.readouterr().err == (f"{damaged}it isn't used\n{damaged}delete it, so that it can be brought again\n")
+
+
 @pytest.mark.parametrize("kind", ["a link", "a pipe", "a directory"])
 def test_what_is_no_file_is_not_read(machine, tmp_path, kind):
     path = tmp_path / "there" / ORIGIN / f"{KEY}.json"
@@ -233,7 +248,7 @@ def test_a_disk_that_is_full_ends_in_a_line_and_leaves_nothing(machine, monkeypa
     one.write(record(), STATE)
     bring(one)
 
-    def full(self, name, path):
+    def full(self, name, path, largest):
         path.write_bytes(b"half")
         raise OSError(28, os.strerror(28))
 
@@ -248,7 +263,7 @@ def test_what_a_killed_process_was_fetching_goes_with_the_next_pruning(machine, 
     one = machine("one")
     one.write(record(), STATE)
     bring(one)
-    monkeypatch.setattr(object_store._Directory, "get", lambda self, name, path: path.write_bytes(b"half"))
+    monkeypatch.setattr(object_store._Directory, "get", lambda self, name, path, largest: path.write_bytes(b"half"))
     monkeypatch.setattr("surefoot.run.sharing.shared_store.os.getpid", lambda: 2**22 + 1)  # nobody's
     other = machine("other")
     with monkeypatch.context() as killed:
@@ -287,7 +302,7 @@ def test_a_store_that_goes_away_is_told_of_once(machine, tmp_path, monkeypatch, 
         one.write(record(key), STATE)
     bring(one)
 
-    def gone(self, name, path, size=0):
+    def gone(self, name, path, largest):
         raise Unavailable("it is gone")
 
     monkeypatch.setattr(ObjectStore, "get", gone)

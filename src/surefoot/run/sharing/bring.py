@@ -1,11 +1,12 @@
 """Bringing to the shared store what is noted of the local one."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from surefoot.base import digests, paths, terminal
-from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
+from surefoot.base.object_store import ObjectStore, TooLarge, Unavailable, open_object_store
 from surefoot.run.record import Record
 from surefoot.run.sharing.shared_store import noted, notes_of, unshared
 from surefoot.run.trajectory_store import REQUESTS, TrajectoryStore, read_record
@@ -55,14 +56,15 @@ def _bring(objects: ObjectStore, store: TrajectoryStore, name: str) -> None:
     if record is None or not path.is_file() or (not is_record and digests.sha256_file(path) != record.state):
         return
     if not objects.put_if_absent(name, path) and is_record:
-        _compare(objects, name, record)
+        _compare(objects, name, record, 2 * path.stat().st_size)
 
 
-def _compare(objects: ObjectStore, name: str, ours: Record) -> None:
+def _compare(objects: ObjectStore, name: str, ours: Record, largest: int) -> None:
     """See whether the record that is there tells of the same state, as it does unless something is wrong."""
-    with TemporaryDirectory() as scratch:
+    theirs = None
+    with TemporaryDirectory() as scratch, suppress(TooLarge):
         path = Path(scratch) / "record.json"
-        if not objects.get(name, path):
+        if not objects.get(name, path, largest):
             return
         theirs = read_record(path, ours.key)
     if theirs is None:

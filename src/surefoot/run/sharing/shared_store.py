@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from surefoot.base import digests, terminal
 from surefoot.base.errors import UserError
-from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
+from surefoot.base.object_store import ObjectStore, TooLarge, Unavailable, open_object_store
 from surefoot.base.wording import number_of
 
 Found = TypeVar("Found")
@@ -100,6 +100,8 @@ class SharedStore:
                     return found
                 trouble = "is damaged"
             self._leave_aside(path.name, trouble)
+        except TooLarge:  # larger than it was listed
+            self._leave_aside(path.name, "is damaged")
         except Unavailable as error:
             self._give_up(error)
         finally:
