@@ -17,7 +17,7 @@ from surefoot.base.locks import Locks
 from surefoot.commands.options import check_name, option
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.params_yaml import load_params
-from surefoot.reproduction import own_checkout, provenance, raw_data
+from surefoot.reproduction import git, own_checkout, provenance, raw_data
 
 SECONDS = 10  # until DVC is told again that it is to end
 
@@ -40,9 +40,7 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
     source = provenance.code_state(raw_data.raw_places(flatten(load_params(paths.PARAMS).model_dump(mode="json"))))
     if source.commit is None:
         raise UserError(f"--in-checkout needs the project in Git, with a commit: {source.trouble}")
-    start = digests.sha256(
-        digests.canonical_json([source.commit, digests.sha256(source.patch), raw_data.data_digest(source.data)])
-    )
+    start = _digest_of(source)
     name = name or f"run-{start[:10]}"
     locks = Locks(paths.trajectory_store() / "lock")
     with locks.held(f"run {name}", lambda pid: _refuse(f"process {pid or 'unknown'} is at work on the run {name}")):
@@ -58,6 +56,15 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
             f"the model, the reports and dvc.lock are in {place}; as long as code, params and data here are the same,"
             " `dvc repro` brings them from DVC's cache"
         )
+
+
+def _digest_of(source: provenance.CodeState) -> str:
+    """A digest of code, params and data, as a checkout has them."""
+    parts = [source.commit, digests.sha256(source.patch), raw_data.data_digest(source.data)]
+    large = [name for name in source.left_out if (git.top_of_repository() / name).is_file()]
+    return digests.sha256(
+        digests.canonical_json([*parts, *([raw_data.data_digest(large, remember=False)] if large else [])])
+    )
 
 
 def _refuse(text: str) -> None:

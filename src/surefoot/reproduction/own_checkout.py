@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from surefoot.base import paths, writing
+from surefoot.base import paths, terminal, writing
 from surefoot.base.errors import CannotSay, UserError
 from surefoot.reproduction import checkout
 from surefoot.reproduction.provenance import CodeState
@@ -52,8 +52,18 @@ def check_out_now(repository: Path, source: CodeState) -> None:
                     (beside / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(top / name, beside / name)
             _share_cache(workspace, beside / below)
+            _tell_of_repositories(top, source)
     except CannotSay as error:
         raise UserError(f"the code can't be checked out: {error}") from None
+
+
+def _tell_of_repositories(top: Path, source: CodeState) -> None:
+    """Say of which repositories in this one, such as submodules, a checkout hasn't all that is here."""
+    others = [name.rstrip("/") for name in source.left_out if (top / name).is_dir()]
+    if others:
+        terminal.warn(
+            f"the checkout lacks what isn't committed in {terminal.first_few(others)}: a Git repository of its own"
+        )
 
 
 def _share_cache(workspace: Path, place: Path) -> None:
@@ -68,13 +78,16 @@ def _share_cache(workspace: Path, place: Path) -> None:
         raise UserError(f"DVC's settings can't be read: {error}") from None
     tracked = [str(path.relative_to(place)) for path in place.rglob("*.dvc") if path.is_file()]
     if tracked:
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "checkout", "--quiet", *tracked],
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "checkout", *tracked],
             cwd=place,
             env=environment_there(),
             capture_output=True,
             check=False,
         )
+        if done.returncode:  # what lacks may be of no use to any stage; if not, DVC says so again
+            said = " ".join(done.stderr.decode(errors="replace").split())
+            terminal.warn(f"DVC can't bring all its data to the checkout: {said}")
 
 
 def environment_there(**more: str) -> dict[str, str]:

@@ -44,8 +44,8 @@ def code_state(raw: Sequence[Path] = (paths.RAW,)) -> CodeState:
     """The state of the code in the current directory.
 
     The patch (`git apply` takes it) has every change to tracked files but dvc.lock, and untracked files up to 1 MiB
-    each; larger ones are named in `left_out`, as are submodules with changes of their own. Nothing in the repository
-    changes, its index included.
+    each; larger ones are named in `left_out`, as are submodules with changes of their own. The trajectory store is no
+    part of it. Nothing in the repository changes, its index included.
 
     Args:
         raw: where data lie: what Git doesn't have of them is named in `data`, and is no part of the patch.
@@ -68,6 +68,9 @@ def _code_state(raw: Sequence[Path]) -> CodeState:
         *data,
         lock,
     }
+    store = paths.trajectory_store().resolve()  # SUREFOOT_STORE may name a directory that Git doesn't ignore
+    if not top.is_relative_to(store):
+        untracked = {name for name in untracked if not (top / name).is_relative_to(store)}
     small = sorted(
         name for name in untracked if (top / name).is_file() and (top / name).stat().st_size <= UNTRACKED_BYTES
     )

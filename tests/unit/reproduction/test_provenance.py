@@ -56,6 +56,18 @@ def test_a_clean_tree(repository):
     assert (source.patch, source.left_out, source.data) == (b"", (), ())
 
 
+@pytest.mark.parametrize(("store", "expected"), [("made/store", b""), ("here", b""), (".", b"/here/chain/KEY.json")])
+def test_the_trajectory_store_is_no_change(repository, monkeypatch, store, expected):
+    """Else each training would change the state of the code; but a store that is the directory itself hides nothing."""
+    monkeypatch.setenv("SUREFOOT_STORE", store)
+    for name in ("made/store/chain", "here/chain"):
+        (repository / name).mkdir(parents=True)
+    (repository / ("made/store" if store == "made/store" else "here") / "chain/KEY.json").write_text("{}")
+    patch = provenance.code_state().patch
+    assert expected in patch
+    assert bool(patch) == bool(expected)
+
+
 def test_a_dirty_tree_can_be_made_again(repository, tmp_path):
     with (repository / "modified").open("a") as file:
         file.write("more")  # and no line end
