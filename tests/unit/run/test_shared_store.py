@@ -1,6 +1,8 @@
 """The side of the trajectory store that machines share, by a directory that several local stores have in common."""
 
+import io
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from surefoot.base.errors import UserError
 from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
 from surefoot.commands.store import prune_states
 from surefoot.run.record import Origin, read_mark
+from surefoot.run.sharing import start_sharing
 from surefoot.run.sharing.bring import bring_left, bring_noted
 from surefoot.run.sharing.shared_store import SharedStore, noted, notes_of, unshared
 from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
@@ -167,6 +170,41 @@ def test_what_could_not_be_brought_stays_noted(machine, tmp_path, url, monkeypat
     assert capsys.readouterr().out == f"brought to {url}: 1 record and 1 state\n"
     assert bring_left()
     assert capsys.readouterr().out == ""
+
+
+class Slow:
+    """A process that takes so many seconds to end, in a time of its own."""
+
+    def __init__(self, seconds):
+        self.seconds, self.killed, self.stdin = seconds, False, io.BytesIO()
+
+    def wait(self, timeout=None):
+        assert self.stdin.closed
+        if not self.killed:
+            self.seconds -= timeout
+            if self.seconds > 0:
+                raise subprocess.TimeoutExpired("slow", timeout)
+        return 0
+
+    def kill(self):
+        self.killed = True
+
+
+@pytest.mark.parametrize(
+    ("takes", "stopped", "said", "killed", "left"),
+    [
+        (2.9, False, "", False, 0.0),
+        (29.0, False, "waiting until {} has 1 record and 1 state, 30 s at most\n", False, 0.0),
+        (100.0, False, "waiting until {} has 1 record and 1 state, 30 s at most\n", True, 70.0),
+        (100.0, True, "waiting until {} has 1 record and 1 state, 10 s at most\n", False, 90.0),
+    ],
+)
+def test_a_wait_at_the_end_is_bounded_and_said(machine, url, capsys, takes, stopped, said, killed, left):
+    one, process = machine("one"), Slow(takes)
+    one.write(record(), STATE)
+    start_sharing._finish(process, one.shared, one, start_sharing.SECONDS_IF_STOPPED if stopped else None)
+    assert (capsys.readouterr().out, process.killed) == (said.format(url), killed)
+    assert max(process.seconds, 0.0) == pytest.approx(left, abs=0.1)
 
 
 # --- Damage, and what others did -----------------------------------------------------------------

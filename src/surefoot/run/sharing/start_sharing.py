@@ -16,6 +16,7 @@ from surefoot.run.sharing.sharing_process import NEWS, TOLD
 from surefoot.run.start_tracking import helper_command
 from surefoot.run.trajectory_store import TrajectoryStore
 
+SECONDS_UNSAID = 3.0  # that it waits without a word
 SECONDS_IF_STOPPED = 10.0  # whoever stops a stage waits for it no longer than that, or a little more
 
 
@@ -67,22 +68,34 @@ def _finish(
     Where the stage was stopped the process goes on by itself; else it ends.
     """
     shared.wake = lambda: None
+    url = without_password(shared.url)
     if process:
         assert process.stdin
         process.stdin.close()
-        try:
-            process.wait(SECONDS + _size(store, shared) / BYTES if seconds is None else seconds)
-        except subprocess.TimeoutExpired:
-            if seconds is None:
-                process.kill()
-                process.wait()
+        bound = SECONDS + _size(store, shared) / BYTES if seconds is None else seconds
+        ended = _ends(process, min(bound, SECONDS_UNSAID))
+        if not ended and bound > SECONDS_UNSAID:
+            lacking = unshared(store.path, shared.url)
+            terminal.print_lines(f"waiting until {url} has {lacking or 'all'}, {bound:.0f} s at most")
+            ended = _ends(process, bound - SECONDS_UNSAID)
+        if not ended and seconds is None:
+            process.kill()
+            process.wait()
     left = unshared(store.path, shared.url)
     if left:
         terminal.print_lines(
-            f"{without_password(shared.url)} lacks {left}, kept in {paths.from_here(store.path)}: the next training, or"
+            f"{url} lacks {left}, kept in {paths.from_here(store.path)}: the next training, or"
             " `surefoot sync`, brings them",
             kind="note",
         )
+
+
+def _ends(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Whether it ends within so many seconds."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+        return True
+    return False
 
 
 def _size(store: TrajectoryStore, shared: SharedStore) -> int:
