@@ -74,12 +74,11 @@ class FirstMachine(Meeting):
         taking_part = list(machines.taking_part)
         machines.end_round(self._check)
         codes = self._codes | {rank: code for machine in taking_part for rank, code in machine.line.codes}
-        for line in self._hung(names):
-            terminal.print_lines(line, error=True)
-        if not codes and not machines.lost:
+        hung = list(self._hung(names))
+        if not (codes or machines.lost or hung):
             terminal.print_lines("all processes are started again, with those of another machine, from the last state")
             return
-        why = ", ".join(machines.lost) or how_they_ended(codes, self.size, names if taking_part else None)
+        why = ", ".join(machines.lost or hung) or how_they_ended(codes, self.size, names if taking_part else None)
         reached = self._progress()
         self._fruitless = 0 if reached > self._reached else self._fruitless + 1
         self._reached = reached
@@ -88,7 +87,8 @@ class FirstMachine(Meeting):
                 f"{why}, {TRIES} times in a row without a new state; what was trained is kept",
                 "if memory is short take fewer processes; states come more often by train.checkpoint_every",
             )
-        terminal.print_lines(f"{why}; all are started again, and go on from the last state", error=True)
+        ended = "; it is ended" if hung and not machines.lost else ""
+        terminal.print_lines(f"{why}{ended}; all are started again, and go on from the last state", error=True)
 
     def _names(self) -> dict[int, str]:
         """The machine that each process of the round is on, by rank."""
@@ -106,4 +106,4 @@ class FirstMachine(Meeting):
             about = [names[rank]] if len(set(names.values())) > 1 else []
             about += [f"pid {pid}"] if pid else []
             which = f"process {rank + 1} of {self.size}" + (f" ({', '.join(about)})" if about else "")
-            yield f"{which} didn't answer within {seconds:g} s ({TIMEOUT}); it is ended"
+            yield f"{which} didn't answer within {seconds:g} s ({TIMEOUT})"
