@@ -148,6 +148,21 @@ def test_graphs_are_captured_anew_after_one_that_failed(captured, monkeypatch):
     assert SIZE in sizes[failed[0] :]
 
 
+@pytest.mark.parametrize(("peak", "way"), [(30, "recorded"), (40, "eager: a graph beside eager steps may need")])
+def test_a_graph_that_may_have_no_room_is_not_made(captured, monkeypatch, peak, way):
+    for name, value in {
+        "is_initialized": True,
+        "max_memory_allocated": peak * 10**9,
+        "mem_get_info": (80 * 10**9, 141 * 10**9),
+        "memory_reserved": 20 * 10**9,
+        "get_rng_state": torch.zeros(1),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    said, wrong = both_ways(replace(NETWORKS["mlp"], fused=True))
+    assert said.startswith(way)
+    assert wrong == []
+
+
 # --- What is on which device ---------------------------------------------------------------------
 
 

@@ -28,10 +28,12 @@ class GraphedStep:
         step: the recorded one.
 
     Raises:
-        Unrecordable: it computes on the CPU, too, or takes a number that a graph can't be given.
+        Unrecordable: it computes on the CPU, too, or takes a number that a graph can't be given; there is too little
+            memory for it.
     """
 
     def __init__(self, step: Step) -> None:
+        _check_memory()
         self._step = step
         self._on_gpu, self._on_cpu = split_by_device(step)
         self._last_uses = _last_uses(self._on_gpu, step.reads)
@@ -71,9 +73,11 @@ class GraphedStep:
         """Bring rows to the GPU, unless they are there."""
         if self._brought and self._brought[0] is inputs and self._brought[1] is targets:
             return
-        if len(inputs) > len(self._inputs):
-            device = self._at.device
-            self._inputs, self._targets = (torch.empty_like(some, device=device) for some in (inputs, targets))
+        if len(inputs) > (room := len(self._inputs)):
+            room, device = max(len(inputs), 2 * room), self._at.device  # twice, so that it seldom grows
+            self._inputs, self._targets = (
+                torch.empty((room, *some.shape[1:]), dtype=some.dtype, device=device) for some in (inputs, targets)
+            )
             self._replay = None  # it takes them from where they were
         for there, some in ((self._inputs, inputs), (self._targets, targets)):
             there[: len(some)].copy_(some)
@@ -114,6 +118,23 @@ class GraphedStep:
         read = torch.stack([values[name].to(torch.float64).reshape(()) for name in self._step.reads])
         torch.where(self._places == self._at, read, self._found, out=self._found)
         self._at.add_(1)
+
+
+def _check_memory() -> None:
+    """See that a graph has room on the GPU. It keeps what a step computes, as eager steps do beside it; and there are
+    copies of the weights, to go back to.
+
+    Raises:
+        Unrecordable: it may not have it.
+    """
+    if torch.cuda.is_initialized():
+        needed = 3 * torch.cuda.max_memory_allocated()
+        there = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+        if needed > there:
+            raise Unrecordable(
+                f"a graph beside eager steps may need {needed / 1e9:.1f} GB of the GPU's memory, of which there are"
+                f" {there / 1e9:.1f}"
+            )
 
 
 _CAPTURED: WeakSet[GraphedStep] = WeakSet()  # those that were captured
