@@ -31,7 +31,7 @@ SHARDED_CODE = {
     "shards.tree": "surefoot.training.sharded.tree",
 }
 # And on a GPU.
-CUDA_CODE = {"optimizer.fused": "surefoot.training.fused_optimizer"}
+CUDA_CODE = {"cuda": "surefoot.training.on_cuda"}
 FORMAT = 3  # 1 and 2 named modules
 
 

@@ -27,7 +27,7 @@ from networks.cnn import cnn
 from networks.mlp import mlp
 from networks.sequence import sequence
 from networks.table import table
-from surefoot.training.fused_optimizer import fuse
+from surefoot.training import minibatches, on_cuda
 from surefoot.training.loop import Progress, Trainer
 from surefoot.training.minibatches import Rows
 from surefoot.training.numerics import seed_step
@@ -348,7 +348,7 @@ class Case:
         groups = [{"params": trained[:1]}, {"params": trained[1:], "lr": 0.01}] if self.groups else trained
         optimizer = without_dynamo(getattr(torch.optim, self.optimizer))(groups, lr=0.05, **self.arguments)
         if self.fused:
-            fuse(optimizer, model)
+            on_cuda.fuse(optimizer, model)
         average = Average(model, self.average, 0.9, 2) if self.average else None
         return kind(
             model,
@@ -570,6 +570,8 @@ BF16 = {  # needs numerics: native
 
 if __name__ == "__main__":
     recorded_trainer.EAGER_FIRST = recorded_trainer.EAGER_FIRST_ALONE = 1
+    if DEVICE == "cuda":
+        minibatches.CHUNK_BYTES = on_cuda.CHUNK_BYTES
     for each in sys.argv[2:] or ALL:
         way, wrong = both_ways(replace((ALL | BF16)[each], device=DEVICE, fused=DEVICE == "cuda"))
         print(f"{each}: {way}; {', '.join(wrong) or 'the same bits'}")

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot.training.fused_optimizer import fuse
+from surefoot.training import minibatches, on_cuda
+from surefoot.training.on_cuda import fuse
 from surefoot.training.recorded import cuda_graph, program, recorded_trainer, stretch
 from surefoot.training.recorded.cuda_graph import split_by_device
 from surefoot.training.recorded.merging import Number, Step, Unrecordable
@@ -199,11 +200,23 @@ def test_what_goes_between_the_devices_is_refused(operation, reason):
         split_by_device(step_of(COUNT, COPY, operation))
 
 
-# --- The optimizer of a GPU ----------------------------------------------------------------------
+# --- What is otherwise on a GPU ----------------------------------------------------------------------
+
+
+def test_each_minibatch_lies_in_memory_of_its_own(monkeypatch):
+    """As a part of several it would begin somewhere, on which a GPU's kernels depend: a run that went on within an
+    epoch had other bits.
+    """
+    rows, starts = torch.arange(24.0)[:, None], []
+    for size in (minibatches.CHUNK_BYTES, on_cuda.CHUNK_BYTES):
+        monkeypatch.setattr(minibatches, "CHUNK_BYTES", size)
+        given = minibatches.minibatches(rows, rows, torch.arange(24), 5)
+        starts.append([inputs.storage_offset() for inputs, _ in given])
+    assert starts == [[0, 5, 10, 15, 0], [0] * 5]
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
-def test_a_fused_optimizer_reads_its_rate_from_a_tensor_and_keeps_it_as_a_number(kind):
+def test_a_on_cuda_reads_its_rate_from_a_tensor_and_keeps_it_as_a_number(kind):
     seen = []
     trainer = replace(NETWORKS["mlp"], optimizer=kind, arguments={}, fused=True).trainer()
     optimizer = trainer.optimizer

@@ -12,8 +12,7 @@ from surefoot.params.train_section import TrainParams
 from surefoot.run.from_params import network_from_params, objective_from_params
 from surefoot.run.plan.inputs import Inputs
 from surefoot.run.processes.leader import Leader, LeadingTrainer
-from surefoot.training import numerics
-from surefoot.training.fused_optimizer import fuse
+from surefoot.training import minibatches, numerics, on_cuda
 from surefoot.training.loop import Trainer
 from surefoot.training.objective import Objective
 from surefoot.training.optimizer import make_optimizer
@@ -93,7 +92,8 @@ class Builder:
                 group["arguments"]["lr"] = self.inputs.scaled(group["arguments"]["lr"])
         made = make_optimizer(model, lr=self.inputs.lr, own=optimizer_settings(train), **settings)
         if self.inputs.params.device == "cuda":
-            fuse(made, model)
+            minibatches.CHUNK_BYTES = on_cuda.CHUNK_BYTES
+            on_cuda.fuse(made, model)
         return made
 
 

@@ -1,12 +1,13 @@
-"""An optimizer on a GPU: one kernel moves all weights, and reads the learning rate there, so that a graph of a step can
-be given another one.
-"""
+"""What is otherwise in a training on a GPU: the optimizer, and how minibatches come there."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
+# In place of that of `minibatches`: each comes to the GPU by itself. As a part of several it would begin somewhere in
+# memory, depending on where in an epoch training began, and some kernels then add up in another order.
+CHUNK_BYTES = 0
 # Those whose kernels read the rate on the device.
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 # Who gives one of these chooses the kernels; what they are if nobody does.
@@ -15,7 +16,7 @@ CHOICES = {"fused": None, "foreach": None, "capturable": False, "differentiable"
 
 def fuse(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """Let an optimizer of weights on a GPU take its steps by one kernel, where it has one, and unless it was made with
-    one of `CHOICES`.
+    one of `CHOICES`. It reads the learning rate on the GPU, so that a graph of a step can be given another one.
 
     Args:
         optimizer: as it was made, before its first step.
