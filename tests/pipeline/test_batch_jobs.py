@@ -247,6 +247,7 @@ def test_exit_codes_and_mistakes(project):
     assert "error: training diverged" in failed.err
     assert surefoot(project, check=False).code == 255  # here, too
     assert surefoot(project, "--later", check=False).refused() == "error: --later goes with --in-checkout\n"
+    assert surefoot(project, "--name", "", check=False).refused() == "error: --name goes with --in-checkout\n"
     assert "must be letters" in surefoot(project, "--in-checkout", "--name", "a/b", check=False).refused()
     shutil.rmtree(project / ".git")
     assert "needs the project in Git" in surefoot(project, "--in-checkout", check=False).refused()

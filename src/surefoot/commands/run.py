@@ -31,8 +31,8 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
     Raises:
         UserError: the options don't go together; the project can't be checked out; another process is at this run.
     """
-    if (name or later) and not in_checkout:
-        raise UserError(f"{'--name' if name else '--later'} goes with --in-checkout")
+    if (name is not None or later) and not in_checkout:
+        raise UserError(f"{'--later' if later else '--name'} goes with --in-checkout")
     if not in_checkout:
         _end_as(_run_dvc(Path(), dict(os.environ)))
         return

@@ -298,7 +298,7 @@ class Chain:
         if known and known.state != record.state:
             raise UserError(
                 f"epoch {record.epoch}, trained again, came out otherwise than recorded in"
-                f" {self._store.record_path(record.key)}: the network draws on something that its key doesn't"
+                f" {self._store.where_recorded(record.key)}: the network draws on something that its key doesn't"
                 " know, such as time or its own random numbers",
                 "if it was changed on purpose, delete that record; `surefoot store` lists runs",
             )

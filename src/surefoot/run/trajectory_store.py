@@ -228,6 +228,11 @@ class TrajectoryStore:
         """Where the record under a key lies."""
         return self.path / "chain" / f"{key}.json"
 
+    def where_recorded(self, key: str) -> str:
+        """Where the record under a key lies, here and in the shared store, in words."""
+        path = self.record_path(key)
+        return f"{path}{self.shared.also_in(path.name) if self.shared else ''}"
+
     def state_path(self, key: str) -> Path:
         """Where the state under a key lies."""
         return self.path / "chain" / f"{key}.safetensors"

@@ -334,6 +334,16 @@ def test_whoever_comes_second_is_told_only_if_it_came_out_otherwise(machine, tmp
     )
 
 
+def test_where_a_wrong_record_is_to_be_deleted(machine, url):
+    """Deleted here alone, it would come back from there."""
+    one = machine("one")
+    one.write(record(), STATE)
+    assert one.where_recorded(KEY) == str(one.record_path(KEY))
+    bring(one)
+    other = machine("other")
+    assert other.where_recorded(KEY) == f"{other.record_path(KEY)} and {url}/{ORIGIN}/{KEY}.json"
+
+
 def test_a_store_that_goes_away_is_told_of_once(machine, tmp_path, monkeypatch, capsys):
     one = machine("one")
     for key in KEYS:

@@ -108,6 +108,10 @@ class SharedStore:
             beside.unlink(missing_ok=True)
         return None
 
+    def also_in(self, name: str) -> str:
+        """Where a file of this name lies there, to go on with after where it lies here; empty where it doesn't."""
+        return f" and {self._objects.url}/{self._origin}/{name}" if name in self.sizes() and self._objects else ""
+
     def offer(self, path: Path) -> None:
         """Note that a file of the local store is to be brought there, unless it is there."""
         if path.name not in self.sizes():
