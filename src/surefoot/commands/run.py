@@ -43,7 +43,7 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
     start = _digest_of(source)
     name = name or f"run-{start[:10]}"
     locks = Locks(paths.trajectory_store() / "lock")
-    with locks.held(f"run {name}", lambda pid: _refuse(f"process {pid or 'unknown'} is at work on the run {name}")):
+    with locks.held(f"run {name}", lambda pid: _refuse_or_wait(name, pid)):
         place = _checkout_of(name, start, source)
         if later:
             terminal.print_lines(f"checked out to {place}; `surefoot run --in-checkout --name {name}` trains there")
@@ -67,8 +67,15 @@ def _digest_of(source: provenance.CodeState) -> str:
     )
 
 
-def _refuse(text: str) -> None:
-    raise UserError(text)
+def _refuse_or_wait(name: str, pid: int) -> None:
+    """Refuse a run that a process here is at. One elsewhere, which has no number here, may be dead: a network's file
+    system holds the locks of a machine that is gone for a while, and a job that is queued again is to go on.
+    """
+    if pid > 0:
+        raise UserError(f"process {pid} is at work on the run {name}")
+    terminal.print_lines(
+        f"waiting for the run {name}: a process that isn't known here is at work on it, or was when its machine failed"
+    )
 
 
 def _checkout_of(name: str, start: str, source: provenance.CodeState) -> Path:
