@@ -96,6 +96,22 @@ def test_where_others_die_or_hang_the_stage_computes_what_is_missing(project, mo
     assert not psutil.wait_procs(hit, timeout=20)[1]
 
 
+def test_others_of_which_the_params_are_others_compute_nothing(project, monkeypatch):
+    alone, started, parts = measured(), [], []
+
+    def all_have_ended(shared):
+        started.extend([] if started else others(shared))
+        parts.extend(made(shared))
+        return all(process.status() == psutil.STATUS_ZOMBIE for process in started)
+
+    monkeypatch.setattr(shared_evaluation, "_digest", lambda _: "of other params")
+    computed = let_others_compute(monkeypatch, all_have_ended)
+    assert project.stage("evaluate").code == 0
+    assert len(computed) == 6
+    assert (len(started), parts) == (2, [])
+    assert measured() == alone
+
+
 def test_what_the_environment_says_must_make_sense(project, monkeypatch):
     monkeypatch.setenv("SUREFOOT_PROCESSES", "4")
     assert "SUREFOOT_PROCESSES: 4 processes can't share the 3 shards" in project.stage("evaluate").refused()

@@ -2,9 +2,10 @@
 
 The stage takes parts, too, and computes what is missing at the end: so nothing is lost where another dies or hangs.
 
-    python -m surefoot.run.processes.shared_evaluation DIRECTORY PID
+    python -m surefoot.run.processes.shared_evaluation DIRECTORY PID DIGEST
 
-is one of the others; it puts the outputs of a part into the directory, and ends with the stage, whose id is given.
+is one of the others; it puts the outputs of a part into the directory, and ends with the stage, whose id is given, with
+the digest of its params.
 """
 
 import os
@@ -20,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from surefoot.base import paths, terminal, writing
+from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import run_process
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params.sections import Params
@@ -53,7 +54,7 @@ def outputs_by_processes(params: Params, model: nn.Module, batches: Store) -> Te
     seconds = time.monotonic() - began
     if seconds * (len(parts) - TRIED) > SECONDS:
         terminal.print_lines(f"{processes} processes share the {len(inputs):,} test rows")
-        found |= _shared_outputs(model, inputs, processes, 2 * seconds)
+        found |= _shared_outputs(params, model, inputs, processes, 2 * seconds)
     for number, part in enumerate(parts):
         if number not in found:
             found[number] = outputs_of(model, inputs[slice(*part)])
@@ -80,9 +81,14 @@ def _take(shared: Path, number: int) -> bool:
     return True
 
 
-def _shared_outputs(model: nn.Module, inputs: Stored, processes: int, patience: float) -> dict[int, Tensor]:
+def _shared_outputs(
+    params: Params, model: nn.Module, inputs: Stored, processes: int, patience: float
+) -> dict[int, Tensor]:
     """The outputs of parts, by number, but for those that another took and doesn't finish within so many seconds."""
-    with tempfile.TemporaryDirectory(prefix="surefoot-") as scratch, _others(Path(scratch), processes - 1) as others:
+    with (
+        tempfile.TemporaryDirectory(prefix="surefoot-") as scratch,
+        _others(params, Path(scratch), processes - 1) as others,
+    ):
         own = dict(computed_parts(model, inputs, Path(scratch)))
         end = time.monotonic() + patience
         for process in others:
@@ -93,9 +99,10 @@ def _shared_outputs(model: nn.Module, inputs: Stored, processes: int, patience: 
 
 
 @contextmanager
-def _others(shared: Path, count: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
+def _others(params: Params, shared: Path, count: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """So many other processes, gone when the block ends; what goes wrong in them the stage finds, too."""
-    command = [sys.executable, "-m", "surefoot.run.processes.shared_evaluation", str(shared), str(os.getpid())]
+    program = [sys.executable, "-m", "surefoot.run.processes.shared_evaluation"]
+    command = [*program, str(shared), str(os.getpid()), _digest(params)]
     started: list[subprocess.Popen[bytes]] = []
     quiet = subprocess.DEVNULL
     try:
@@ -109,10 +116,16 @@ def _others(shared: Path, count: int) -> Iterator[list["subprocess.Popen[bytes]"
             process.wait()
 
 
+def _digest(params: Params) -> str:
+    return digests.sha256(params.model_dump_json().encode())
+
+
 def main() -> None:
     """Put the outputs of parts into the directory until all are taken."""
     shared, stage = Path(sys.argv[1]), int(sys.argv[2])
     params, batches = load_and_pin(), open_store(paths.BATCHES)
+    if _digest(params) != sys.argv[3]:  # params.yaml was edited since the stage read it
+        return
     for number, outputs in computed_parts(chosen_network(params, batches), inputs_to_test(batches), shared):
         if os.getppid() != stage:
             return
