@@ -71,7 +71,7 @@ def _launch() -> None:
     if processes == machines[1] == 1:
         main()
         return
-    wanted.check_machines(machines[0], processes, params.train.shards)
+    wanted.check_machines(machines, processes, params.train.shards)
     wanted.silence_torch()
     if place:
         from surefoot.run.pinned_params import pin_by

@@ -3,36 +3,41 @@
 import errno
 import json
 import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager, suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.distributed.elastic.rendezvous import RendezvousGracefulExitError
 
+from surefoot.base.documents import parse_document
 from surefoot.base.errors import UserError
-from surefoot.run.processes import joined_machine, launch, machines, meeting, wanted
+from surefoot.run.processes import addresses, joined_machine, launch, machines, meeting, wanted
 from surefoot.run.processes.addresses import interface_of, listen_for_machines
 from surefoot.run.processes.endings import LOST
 from surefoot.run.processes.first_machine import FirstMachine
 from surefoot.run.processes.joined_machine import FirstMachineGone, JoinedMachine, reach
 from surefoot.run.processes.machines import Machines
-from surefoot.run.processes.same_work import what_differs
+from surefoot.run.processes.meeting import JoinRequest
+from surefoot.run.processes.same_work import Work, what_differs
 from surefoot.run.processes.wanted import Place, read_place
 from tests.helpers import wait_for
 
 HOST = "127.0.0.1"
-WORK = {
-    "commit": "1" * 40,
-    "torch": "2.13.0",
-    "fingerprint": "2" * 64,
-    "params": {"train.lr": 0.1, "train.shards": 4},
-    "files": {"src/networks/mlp.py": "3" * 64},
-    "data": "4" * 64,
-    "start": {},
-}
+WORK = Work(
+    commit="1" * 40,
+    torch="2.13.0",
+    fingerprint="2" * 64,
+    params={"train.lr": 0.1, "train.shards": 4},
+    files={"src/networks/mlp.py": "3" * 64},
+    data="4" * 64,
+    start={},
+)
 
 
 def free_place():
@@ -78,8 +83,8 @@ def looking(first):
 
 
 def other(first, processes=1, **work):
-    account = {"work": WORK | work, "processes": processes, "address": HOST}
-    first.asked.append(JoinedMachine(first.place, json.loads(json.dumps(account))))
+    request = JoinRequest(work=WORK.model_copy(update=work), processes=processes, address=HOST)
+    first.asked.append(JoinedMachine(first.place, request))
     return first.asked[-1]
 
 
@@ -114,7 +119,7 @@ def refused(first, **given):
             "params.yaml: train.lr (0.2 here, 0.1 on the first machine)",
         ),
         ({"files": {"src/networks/mlp.py": "8" * 64}}, "src", "src (src/networks/mlp.py)"),
-        ({"files": {**WORK["files"], "src/sources/new.py": ""}}, "src", "src (src/sources/new.py)"),
+        ({"files": {**WORK.files, "src/sources/new.py": ""}}, "src", "src (src/sources/new.py)"),
         ({"start": {"start.json": "9" * 64}}, "data/start_from", "data/start_from (another model to start from)"),
     ],
 )
@@ -127,7 +132,7 @@ def test_a_machine_that_would_train_something_else_is_refused_by_the_name_of_wha
 
 
 def test_what_differs_is_nothing_where_all_is_the_same():
-    assert what_differs(WORK, json.loads(json.dumps(WORK))) == {}
+    assert what_differs(WORK, parse_document(Work, WORK.model_dump_json().encode())) == {}
 
 
 def test_more_processes_than_shards_are_refused(first):
@@ -148,7 +153,7 @@ def test_a_machine_too_many_is_refused_unless_another_is_gone(first, capfd):
     joined[0]._letters.say(left=0)  # as a machine that is killed: nothing is heard of it from now on
     joined[0]._letters.join()
     first.here[0].line = meeting.Line()
-    first._store.set(f"line {first.here[0].key}", json.dumps([10**6, {"after": 0, "codes": [], "left": None}]))
+    first._store.set(f"line {first.here[0].key}", meeting.Line(beat=10**6, after=0).model_dump_json())
     with looking(first):
         third = other(first)
         third.join()
@@ -220,12 +225,77 @@ def test_one_that_stood_still_joins_again_by_itself(first, capfd):
         waiting = meeting_of(joined)
         wait_for(lambda: first.here and first.here[0].waits, pause=0.02)
         first.here[0].unchanged = 10**6
-        first.here[0].beat = -1
         first._lose(first.here[0], "is gone")
         wait_for(lambda: [machine.number for machine in first.here] == [3] and first.here[0].waits, pause=0.02)
     first.begin_round(1, 4711)
     waiting.join()
     assert joined.size == 2
+
+
+GIBBERISH = st.one_of(
+    st.binary(max_size=40),
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists).map(
+        lambda value: json.dumps(value).encode()
+    ),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.integers() | st.text() | st.just([["x", None]])
+            for name in ("beat", "after", "codes", "left", "work", "processes", "address")
+        },
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(GIBBERISH, GIBBERISH, GIBBERISH)
+def test_whatever_a_joining_program_writes_the_first_machine_goes_on(first, asked, line, later):
+    key = str(first._store.add("joins", 1))
+    first._store.set(f"request {key}", asked)
+    first._store.set(f"line {key}", line)
+    first.look()
+    first._store.set(f"line {key}", later)
+    first.look()
+    assert key in first._asking
+    assert not first.here
+
+
+def test_what_a_machine_that_has_joined_writes_is_not_believed(first, capfd):
+    with looking(first):
+        joined = other(first, processes=2)
+        joined.join()
+        begun = meeting_of(joined)
+        wait_for(lambda: first.here[0].waits, pause=0.02)
+    host = FirstMachine(first, lambda: None, lambda: 0)
+    host.next_rendezvous()
+    begun.join()
+    joined._letters.say(left=0)
+    joined._letters.join()
+    codes = [[0, -9], [2, -9], [7, 1]]  # those of ranks that it doesn't have are no matter
+    first._store.set(f"line {first.here[0].key}", json.dumps({"beat": 10**6, "after": 1, "codes": codes}))
+    host._store.set("hung", json.dumps({"seconds": 5, "processes": [[9, 1], [2, 4711]]}))
+    host.next_rendezvous()
+    assert capfd.readouterr().err == (
+        f"process 3 of 3 (machine 2 ({HOST}), pid 4711) didn't answer within 5 s (SUREFOOT_TIMEOUT); it is ended; all"
+        " are started again, and go on from the last state\n"
+    )
+
+
+def test_a_machine_of_another_kind_is_told_that_it_is_not_understood(first, monkeypatch):
+    monkeypatch.setattr(JoinRequest, "model_dump_json", lambda _: json.dumps({"commit": "1" * 40}))
+    assert "isn't understood: are both clones at the same commit?" in refused(first)
+
+
+def test_one_that_stood_still_before_it_said_who_it_is_may_ask_again(first):
+    key = str(first._store.add("joins", 1))
+    wait_for(lambda: first.look() or not first._asking, pause=0.001)
+    assert json.loads(first._store.get(f"answer {key}"))["struck"]
+
+
+def test_however_many_ask_to_join_only_some_are_looked_at_together(first):
+    first._store.add("joins", 10**15)
+    first.look()
+    assert len(first._asking) == machines.MOST_JOINS
 
 
 def test_the_end_of_the_run_is_told_to_all_and_to_those_too_late(first):
@@ -268,7 +338,7 @@ def test_another_program_at_the_place_is_noticed(greeting, monkeypatch):
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(FirstMachineGone) as gone:
-            JoinedMachine(place, {"work": WORK, "processes": 1, "address": HOST}).join()
+            JoinedMachine(place, JoinRequest(work=WORK, processes=1, address=HOST)).join()
         over.set()
         thread.join()
     assert not gone.value.was_heard
@@ -294,6 +364,8 @@ def test_a_run_that_is_never_there_is_not_waited_for_for_ever(monkeypatch, capfd
     assert f"no run was found at {place} within 0.1 s (SUREFOOT_JOIN_TIMEOUT): Connection refused" in str(error.value)
     with pytest.raises(UserError, match=r"nowhere\.invalid: "):
         reach(Place("nowhere.invalid", 1))
+    with pytest.raises(UserError, match=r"a\.\.b: no host can have this name"):
+        reach(Place("a..b", 1))
 
 
 def test_a_start_that_brings_nothing_three_times_is_the_last(first, monkeypatch):
@@ -383,15 +455,23 @@ def test_where_machines_meet_must_be_said_for_several_and_only_for_several(monke
 
 
 def test_fewer_shards_than_machines_are_refused():
-    wanted.check_machines(2, 3, 4)
+    wanted.check_machines((2, 2), 3, 4)
+    with pytest.raises(UserError, match="SUREFOOT_NODES: 2 processes on 2 machines can't share the 1 shard of a"):
+        wanted.check_machines((1, 2), 1, 1)
     with pytest.raises(UserError, match="SUREFOOT_NODES: 5 processes on 2 machines can't share the 4 shards of a"):
-        wanted.check_machines(2, 4, 4)
+        wanted.check_machines((2, 2), 4, 4)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "0.0.0.0"])
 def test_an_address_of_no_interface_is_refused(host):
     with pytest.raises(UserError, match=f"SUREFOOT_RENDEZVOUS: {host} is no address of this machine"):
         listen_for_machines(Place(host, 29400))
+
+
+def test_a_name_that_only_this_machine_reaches_is_refused(monkeypatch):
+    monkeypatch.setattr(addresses, "_addresses_of", lambda *_: socket.getaddrinfo("127.0.1.1", 29400))
+    with pytest.raises(UserError, match=r"SUREFOOT_RENDEZVOUS: node1 is 127\.0\.1\.1 here, which no other machine"):
+        listen_for_machines(Place("node1", 29400))
 
 
 def test_a_port_in_use_is_refused():
@@ -402,8 +482,9 @@ def test_a_port_in_use_is_refused():
 
 
 def test_a_host_that_is_unknown_is_refused():
-    with pytest.raises(UserError, match=r"SUREFOOT_RENDEZVOUS: nowhere\.invalid:29400: "):
-        listen_for_machines(Place("nowhere.invalid", 29400))
+    for host in ("nowhere.invalid", "a..b"):
+        with pytest.raises(UserError, match=f"SUREFOOT_RENDEZVOUS: {re.escape(host)}:29400: "):
+            listen_for_machines(Place(host, 29400))
 
 
 def test_processes_talk_by_the_interface_that_has_the_address():
@@ -427,6 +508,16 @@ def listening_at(port):
     with open("/proc/net/tcp") as file:  # noqa: PTH123
         rows = [line.split() for line in file][1:]
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}
+
+
+def test_a_process_whose_launcher_was_gone_before_it_came_so_far_ends():
+    with subprocess.Popen([sys.executable, "-c", ""]) as launcher:
+        pass
+    program = "from surefoot.run.processes import member; member._end_with_launcher(); member.time.sleep(600)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {wanted.RANK: str(launcher.pid)}, timeout=120, check=False
+    )
+    assert done.returncode == LOST
 
 
 def test_one_machine_by_one_process_is_the_default(monkeypatch):

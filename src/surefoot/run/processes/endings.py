@@ -4,10 +4,19 @@ import signal
 from collections.abc import Mapping
 
 from surefoot.base import limits
+from surefoot.base.documents import Document, Number
 from surefoot.base.errors import Stopped, UserError
 
 LOST = 75  # exit code of a process that lost the others: all are started again
 TRIES = 3  # starts in a row that bring the run no further
+
+
+class Hung(Document):
+    """What processes tell of those that they waited for in vain."""
+
+    seconds: Number
+    processes: list[tuple[int, int | None]]
+    """Rank and id of each; one that never came has no id."""
 
 
 def is_final(code: int) -> bool:

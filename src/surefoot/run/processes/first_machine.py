@@ -1,6 +1,5 @@
 """The first machine: it has the run and the first process, and says when all processes begin."""
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +8,10 @@ from torch.distributed.elastic.agent.server.api import WorkerState
 from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousStoreInfo
 
 from surefoot.base import terminal
+from surefoot.base.documents import Malformed, parse_document
 from surefoot.base.errors import UserError
 from surefoot.run.processes.addresses import LOOPBACK, listen_at
-from surefoot.run.processes.endings import TRIES, how_they_ended
+from surefoot.run.processes.endings import TRIES, Hung, how_they_ended
 from surefoot.run.processes.machines import Machines
 from surefoot.run.processes.meeting import Meeting
 from surefoot.run.processes.wanted import TIMEOUT
@@ -73,7 +73,9 @@ class FirstMachine(Meeting):
         names = self._names()
         taking_part = list(machines.taking_part)
         machines.end_round(self._check)
-        codes = self._codes | {rank: code for machine in taking_part for rank, code in machine.line.codes}
+        codes = dict(self._codes)
+        for machine in taking_part:
+            codes |= {rank: code for rank, code in machine.line.codes if names.get(rank) == machine.name}
         hung = list(self._hung(names))
         if not (codes or machines.lost or hung):
             terminal.print_lines("all processes are started again, with those of another machine, from the last state")
@@ -101,9 +103,14 @@ class FirstMachine(Meeting):
         """What the processes say of those that hung."""
         if not self._store.check(["hung"]):
             return
-        seconds, hung = json.loads(self._store.get("hung"))
-        for rank, pid in hung:
+        try:
+            hung = parse_document(Hung, self._store.get("hung"))
+        except Malformed:
+            return
+        for rank, pid in hung.processes:
+            if rank not in names:
+                continue
             about = [names[rank]] if len(set(names.values())) > 1 else []
             about += [f"pid {pid}"] if pid else []
             which = f"process {rank + 1} of {self.size}" + (f" ({', '.join(about)})" if about else "")
-            yield f"{which} didn't answer within {seconds:g} s ({TIMEOUT})"
+            yield f"{which} didn't answer within {hung.seconds:g} s ({TIMEOUT})"

@@ -10,7 +10,8 @@ from surefoot.run.processes.addresses import talk_by
 from surefoot.run.processes.endings import LOST
 from surefoot.run.processes.joined_machine import FirstMachineGone, JoinedMachine, reach
 from surefoot.run.processes.launch import launch
-from surefoot.run.processes.same_work import describe_work
+from surefoot.run.processes.meeting import JoinRequest
+from surefoot.run.processes.same_work import check_batches, describe_work
 from surefoot.run.processes.wanted import Place, wanted_processes
 
 
@@ -22,21 +23,22 @@ def join_run(params: Params, place: Place) -> None:
         place: of the first one.
 
     Raises:
-        UserError: there is no run; it refuses this machine.
+        UserError: there is no run; it refuses this machine; the batches here are damaged.
     """
     processes = wanted_processes(params.train.shards, params.threads)
     work = describe_work(params)
+    check_batches()
     address = reach(place)
     talk_by(address)
     try:
-        with JoinedMachine(place, {"work": work, "processes": processes, "address": address}) as meeting:
+        with JoinedMachine(place, JoinRequest(work=work, processes=processes, address=address)) as meeting:
             meeting.join()
             if meeting.over is None:
                 launch(meeting, processes, params.device)
     except FirstMachineGone as gone:
         if gone.was_heard:
             _end_now(f"the first machine, at {place}, is gone", LOST)
-        _end_now(f"what listens at {place} doesn't answer as a run does", 2)
+        _end_now(f"what listens at {place} doesn't answer as a run of this commit does", 2)
     if meeting.over:
         terminal.print_lines(f"the run has ended on the first machine, with exit code {meeting.over}", error=True)
         sys.exit(meeting.over)

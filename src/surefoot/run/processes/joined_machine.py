@@ -1,9 +1,7 @@
 """A machine that joins the first one: it is told which processes to start, and when."""
 
-import json
 import socket
 import time
-from dataclasses import asdict, replace
 from datetime import timedelta
 from threading import Event, Thread
 from typing import Any
@@ -13,8 +11,19 @@ from torch.distributed.elastic.agent.server.api import WorkerState
 from torch.distributed.elastic.rendezvous import RendezvousGracefulExitError, RendezvousInfo, RendezvousStoreInfo
 
 from surefoot.base import terminal
+from surefoot.base.documents import parse_document
 from surefoot.base.errors import UserError
-from surefoot.run.processes.meeting import SECONDS_SILENT, SILENT_LOOKS, FirstLine, Line, Meeting, pause
+from surefoot.run.processes.addresses import no_host
+from surefoot.run.processes.meeting import (
+    SECONDS_SILENT,
+    SILENT_LOOKS,
+    FirstLine,
+    JoinAnswer,
+    JoinRequest,
+    Line,
+    Meeting,
+    pause,
+)
 from surefoot.run.processes.wanted import JOIN_TIMEOUT, Place, seconds_to_join
 
 SECONDS_A_BEAT = 0.5
@@ -34,15 +43,15 @@ class JoinedMachine(Meeting):
 
     Args:
         place: where the first one is.
-        account: what this one says of itself: its `work`, `processes`, and `address`.
+        request: what this one says of itself.
     """
 
-    def __init__(self, place: Place, account: dict[str, Any]) -> None:
-        self._place, self._account = place, account
-        self._processes: int = account["processes"]
+    def __init__(self, place: Place, request: JoinRequest) -> None:
+        self._place, self._request = place, request
+        self._processes = request.processes
         self._round = 0
         self.over: int | None = None  # the exit code of the run, once it has ended
-        self._letters = _Letters(place, account)
+        self._letters = _Letters(place, request)
         self._heard = self._unchanged = 0
 
     def join(self) -> None:
@@ -57,9 +66,9 @@ class JoinedMachine(Meeting):
             first = self._look()
             if first and first.over is not None:
                 return
-            if why := self._letters.answer.get("refused"):
+            if why := self._letters.answer.refused:
                 raise UserError(why)
-            if number := self._letters.answer.get("number"):
+            if number := self._letters.answer.number:
                 processes = f"{self._processes} process{'es' * (self._processes > 1)}"
                 terminal.print_lines(f"joined {self._place} as machine {number}, with {processes}")
                 return
@@ -119,9 +128,9 @@ class JoinedMachine(Meeting):
         self._heard = letters.heard
         if letters.broken or self._unchanged > SILENT_LOOKS:
             raise FirstMachineGone(letters.heard > 0)
-        if letters.answer.get("struck"):  # this machine stood still, and was taken for gone
+        if letters.answer.struck:  # this machine stood still, and was taken for gone
             letters.say(left=0)
-            self._letters, self._round = _Letters(self._place, self._account), 0
+            self._letters, self._round = _Letters(self._place, self._request), 0
             self.join()
             self._letters.say(after=0)
             return None
@@ -139,17 +148,17 @@ class _Letters(Thread):
         broken: nothing will be heard of it any more.
     """
 
-    def __init__(self, place: Place, account: dict[str, Any]) -> None:
+    def __init__(self, place: Place, request: JoinRequest) -> None:
         super().__init__(daemon=True)
-        self._place, self._account = place, account
+        self._place, self._request = place, request
         self._line, self._news = Line(), Event()
         self.key, self.heard, self.broken = "", 0, False
         self.first: FirstLine | None = None
-        self.answer: dict[str, Any] = {}
+        self.answer = JoinAnswer()
 
     def say(self, **news: Any) -> None:
         """Change this machine's line."""
-        self._line = replace(self._line, **news)
+        self._line = self._line.model_copy(update=news)
         self._news.set()
 
     def run(self) -> None:
@@ -163,14 +172,14 @@ class _Letters(Thread):
         limit = timedelta(seconds=SECONDS_SILENT)
         store = dist.TCPStore(*self._place, is_master=False, wait_for_workers=False, timeout=limit)  # type: ignore[attr-defined]
         self.key = key = str(store.add("joins", 1))
-        store.set(f"account {key}", json.dumps(self._account))
+        store.set(f"request {key}", self._request.model_dump_json())
         while True:
             self._news.clear()
             line = self._line
-            store.set(f"line {key}", json.dumps([self.heard, asdict(line)]))
-            self.first = FirstLine(**json.loads(store.get("first")))
+            store.set(f"line {key}", line.model_copy(update={"beat": self.heard}).model_dump_json())
+            self.first = parse_document(FirstLine, store.get("first"))
             if store.check([f"answer {key}"]):
-                self.answer = json.loads(store.get(f"answer {key}"))
+                self.answer = parse_document(JoinAnswer, store.get(f"answer {key}"))
             self.heard += 1
             if line.left is not None:
                 return
@@ -189,8 +198,8 @@ def reach(place: Place) -> str:
         try:
             with socket.create_connection(place, timeout=SECONDS_SILENT) as connection:
                 return str(connection.getsockname()[0])
-        except socket.gaierror as error:
-            raise UserError(f"{place.host}: {error.strerror}") from None
+        except (socket.gaierror, UnicodeError) as error:
+            raise UserError(f"{place.host}: {no_host(error)}") from None
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(

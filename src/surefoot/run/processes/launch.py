@@ -76,7 +76,7 @@ def launch(meeting: Meeting, processes: int, device: str, check: Callable[[], No
     """
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it tells is told by us, in fewer words
-    os.environ[RANK] = str(processes)
+    os.environ[RANK] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="surefoot-") as directory:
         spec = WorkerSpec(
             role="surefoot",

@@ -30,7 +30,8 @@ def lead_run(
         UserError: a process died again and again; nothing can listen at the place; too few machines have joined.
     """
     progress = TrajectoryStore(paths.trajectory_store()).count_records
-    others = Machines(place, machines, processes, params.train.shards, describe_work(params) if place else {}, progress)
+    work = describe_work(params) if place else None
+    others = Machines(place, machines, processes, params.train.shards, work, progress)
     talk_by(place.host if place else LOOPBACK)
     with FirstMachine(others, check, progress) as meeting:
         launch(meeting, processes, params.device, check)

@@ -1,21 +1,23 @@
 """The other machines, as the first one knows them: who joins, who is refused, who has left or is gone."""
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
 
 from surefoot.base import terminal
+from surefoot.base.documents import Kind, Malformed, parse_document
 from surefoot.base.errors import UserError
 from surefoot.run.processes.addresses import listen_for_machines
 from surefoot.run.processes.endings import how_it_left
-from surefoot.run.processes.meeting import SECONDS_SILENT, SILENT_LOOKS, FirstLine, Line, pause
+from surefoot.run.processes.meeting import SECONDS_SILENT, SILENT_LOOKS, FirstLine, JoinAnswer, JoinRequest, Line, pause
 from surefoot.run.processes.same_work import Work, what_differs
 from surefoot.run.processes.wanted import JOIN_TIMEOUT, NODES, PROCESSES, Place, seconds_to_join, too_many
 
+MOST_JOINS = 64  # that are looked at together, whatever the store says
 SECONDS_TO_END_ALL = 90  # for the processes of a machine; the agent waits for 30 before it kills one that hangs
 
 
@@ -28,8 +30,7 @@ class OtherMachine:
     address: str
     processes: int
     joined_at: int
-    line: Line = field(default_factory=Line)
-    beat: int = 0
+    line: Line
     unchanged: int = 0  # looks in a row
     last_round: int = 0  # that it had part in
 
@@ -52,7 +53,7 @@ class Machines:
         counts: how many machines there are at least, and at most, with this one.
         processes: of this machine.
         shards: of a minibatch, at least one for each process.
-        work: what must be the same on all.
+        work: what must be the same on all; None where there is no place.
         progress: how far the run is.
     """
 
@@ -62,7 +63,7 @@ class Machines:
         counts: tuple[int, int],
         processes: int,
         shards: int,
-        work: Work,
+        work: Work | None,
         progress: Callable[[], int],
     ) -> None:
         self.place, (self._least, self._most), self.processes, self._shards = place, counts, processes, shards
@@ -83,18 +84,18 @@ class Machines:
 
     def say(self, **news: Any) -> None:
         """Say something to all."""
-        self._said = replace(self._said, **news)
+        self._said = self._said.model_copy(update=news)
         if self._store is not None:
-            self._store.set("first", json.dumps(asdict(self._said)))
+            self._store.set("first", self._said.model_dump_json())
 
     def look(self) -> None:
         """Hear what the others say."""
         if self._store is None:
             return
         self._looks += 1
-        for number in range(self._asked + 1, (joins := self._store.add("joins", 0)) + 1):
-            self._asking[str(number)] = 0
-        self._asked = joins
+        joins = min(self._store.add("joins", 0), self._asked + MOST_JOINS)
+        self._asking |= {str(number): 0 for number in range(self._asked + 1, joins + 1)}
+        self._asked = max(joins, self._asked)
         for key in list(self._asking):
             self._hear_join(key)
         for machine in list(self.here):
@@ -174,9 +175,9 @@ class Machines:
             pause()
 
     def _hear(self, machine: OtherMachine) -> None:
-        beat, line = json.loads(self._store.get(f"line {machine.key}"))
-        machine.unchanged = machine.unchanged + 1 if beat == machine.beat else 0
-        machine.beat, machine.line = beat, Line(**line)
+        line = self._read(Line, f"line {machine.key}") or machine.line
+        machine.unchanged = machine.unchanged + 1 if line.beat == machine.line.beat else 0
+        machine.line = line
         if machine.line.left is not None:
             over = self._said.over is not None
             self._lose(machine, "" if over else f"has left: {how_it_left(machine.line.left)}")
@@ -195,32 +196,45 @@ class Machines:
     def _hear_join(self, key: str) -> None:
         """Answer one that asks to join, if it can be told by now."""
         self._asking[key] += 1
-        if not self._store.check([f"account {key}", f"line {key}"]):
-            if self._asking[key] > SILENT_LOOKS:  # gone before it said who it is
-                del self._asking[key]
+        request, line = self._read(JoinRequest, f"request {key}"), self._read(Line, f"line {key}")
+        if request is None or line is None:
+            self._hear_nothing(key)
             return
-        beat, line = json.loads(self._store.get(f"line {key}"))
-        account = json.loads(self._store.get(f"account {key}"))
-        if line["left"] is not None:
+        if line.left is not None:
             del self._asking[key]
-        if line["left"] is not None or self._said.over is not None:
+        if line.left is not None or self._said.over is not None:
             return
-        differing = what_differs(account["work"], self._work)
-        no_room = "" if differing else self._no_room(account["processes"])
+        assert self._work
+        differing = what_differs(request.work, self._work)
+        no_room = "" if differing else self._no_room(request.processes)
         if no_room and self._asking[key] <= SILENT_LOOKS + 10:  # one that is gone may make room
             return
         del self._asking[key]
         if differing:
-            self._refuse(
-                key,
-                account["address"],
-                "; ".join(f"{name} ({how})" for name, how in differing.items()),
-                list(differing),
-            )
+            why = "; ".join(f"{name} ({how})" for name, how in differing.items())
+            self._refuse(key, request.address, why, list(differing))
         elif no_room:
-            self._refuse(key, account["address"], no_room, [])
+            self._refuse(key, request.address, no_room, [])
         else:
-            self._admit(key, account, beat)
+            self._admit(key, request, line)
+
+    def _hear_nothing(self, key: str) -> None:
+        """One that joins doesn't say who it is, or not so that it is understood here."""
+        if self._asking[key] <= SILENT_LOOKS:
+            return
+        del self._asking[key]
+        if self._store.check([f"request {key}", f"line {key}"]):
+            why = "what the machine says of itself isn't understood: are both clones at the same commit?"
+            self._refuse(key, "address unknown", why, [])
+        else:  # it is gone, or stood still
+            self._answer(key, struck=True)
+
+    def _read(self, kind: type[Kind], key: str) -> Kind | None:
+        """What another machine wrote; None where it wrote nothing, or nothing that makes sense."""
+        if self._store.check([key]):
+            with suppress(Malformed):
+                return parse_document(kind, self._store.get(key))
+        return None
 
     def _no_room(self, processes: int) -> str:
         """Why there is no room for one more machine with so many processes."""
@@ -240,10 +254,10 @@ class Machines:
             error=True,
         )
 
-    def _admit(self, key: str, account: dict[str, Any], beat: int) -> None:
+    def _admit(self, key: str, request: JoinRequest, line: Line) -> None:
         self._numbers += 1
-        address, processes = account["address"], account["processes"]
-        machine = OtherMachine(key, self._numbers, address, processes, self._progress(), beat=beat)
+        processes = request.processes
+        machine = OtherMachine(key, self._numbers, request.address, processes, self._progress(), line)
         self.here.append(machine)
         self._answer(key, number=machine.number)
         count = f"{processes} process{'es' * (processes > 1)}"
@@ -251,4 +265,4 @@ class Machines:
         terminal.print_lines(f"{machine.name} has joined, with {count}{later}")
 
     def _answer(self, key: str, **answer: Any) -> None:
-        self._store.set(f"answer {key}", json.dumps(answer))
+        self._store.set(f"answer {key}", JoinAnswer(**answer).model_dump_json())

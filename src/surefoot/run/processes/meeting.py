@@ -8,34 +8,55 @@ is a round, for which the first machine makes another store, in which the proces
 import signal
 import time
 from abc import abstractmethod
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from pydantic import Field
 from torch.distributed.elastic.agent.server.api import WorkerState
 from torch.distributed.elastic.rendezvous import RendezvousHandler
 
+from surefoot.base.documents import Count, Document, Positive
 from surefoot.run.processes.endings import exit_code_of
+from surefoot.run.processes.same_work import Work
 
 SECONDS_SILENT = 10  # after which a machine is taken for gone
 PAUSE = 0.1  # seconds between two looks at what others say
 SILENT_LOOKS = int(SECONDS_SILENT / PAUSE)
 
 
-@dataclass(frozen=True)
-class Line:
+class JoinRequest(Document):
+    """What a machine that asks to join says of itself."""
+
+    work: Work
+    processes: Positive
+    address: str
+
+
+class Line(Document):
     """What a machine says to the first one."""
 
+    beat: Count = 0
+    """Another number each time that it says something."""
     after: int | None = None
     """It waits for the round after this one; None while its processes work. 0: it was in none yet."""
-    codes: list[tuple[int, int]] = field(default_factory=list)
+    codes: list[tuple[int, int]] = Field(default=[])
     """Rank and exit code of its processes that ended; none where all have done what there was to do."""
     left: int | None = None
     """It has left the others, with this exit code."""
 
 
-@dataclass(frozen=True)
-class FirstLine:
+class JoinAnswer(Document):
+    """What the first machine answers to one that joins."""
+
+    number: Count = 0
+    """It is taken, and has this number."""
+    refused: str = ""
+    """It isn't, and why."""
+    struck: bool = False
+    """Nothing was heard of it for too long: it may join again."""
+
+
+class FirstLine(Document):
     """What the first machine says to all."""
 
     round: int = 0
@@ -43,7 +64,7 @@ class FirstLine:
     """All processes of the round are to end."""
     port: int = 0
     """Of the round's store."""
-    ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ranks: dict[str, tuple[int, int]] = Field(default={})
     """The machine's number in the round, and its first process's, of each other machine that takes part."""
     size: int = 1
     """How many processes there are in the round."""

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from surefoot.run.processes.endings import LOST
-from surefoot.run.processes.wanted import seconds_to_wait
+from surefoot.run.processes.endings import LOST, Hung
+from surefoot.run.processes.wanted import RANK, seconds_to_wait
 from surefoot.training.sharded.transport import Group
 
 SECONDS_TO_LOOK = 0.5  # whether another has waited too long
@@ -92,7 +92,8 @@ class Member:
         # Each by its machine and its id, if it came so far that these are known.
         hung = {rank: self._process(rank) for rank in missing}
         if tells:
-            self.store.set("hung", json.dumps([self._seconds, [(rank, pid) for rank, (_, pid) in hung.items()]]))
+            told = Hung(seconds=self._seconds, processes=[(rank, pid) for rank, (_, pid) in hung.items()])
+            self.store.set("hung", told.model_dump_json())
         # As soon as one has ended, its launcher ends the others of the machine.
         self.store.wait(["hung"], timedelta(seconds=SECONDS_TO_TELL))
         for machine, pid in hung.values():
@@ -108,17 +109,26 @@ class Member:
         return machine, pid
 
 
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _end_with_launcher() -> None:
     """See to it that this process ends when the launcher ends it or is gone.
 
     What it has stored is whole at any time. The one that speaks to the user says how the run ended.
     """
 
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
+    def watch(parent: int, launcher: int) -> None:
+        # The parent may be another one: the launcher was gone before, or memory is limited (`begin_process`).
+        while os.getppid() == parent and _is_there(launcher):
             time.sleep(0.5)
         os._exit(LOST)
 
     # By the system itself: Python would hear of it when what waits for another process returns.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=watch, args=(os.getppid(), int(os.environ[RANK])), daemon=True).start()

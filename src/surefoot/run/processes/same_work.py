@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from surefoot.base import digests, paths, terminal
+from surefoot.base import digests, paths, reading, terminal
+from surefoot.base.documents import Document
 from surefoot.data.batch_store import open_store
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
@@ -14,7 +15,21 @@ from surefoot.training import numerics
 
 SOURCES = Path("src")
 NO_SOURCES = re.compile(r"(^|/)(__pycache__|[^/]+\.egg-info)/|\.pyc$")
-Work = dict[str, Any]
+
+
+class Work(Document):
+    """What a machine would train, and how it computes."""
+
+    commit: str
+    torch: str
+    fingerprint: str
+    params: dict[str, Any]
+    """By dotted key."""
+    files: dict[str, str]
+    """In `src`: their digests."""
+    data: str
+    start: dict[str, str]
+    """The digests of the files that it starts from."""
 
 
 def describe_work(params: Params) -> Work:
@@ -27,15 +42,29 @@ def describe_work(params: Params) -> Work:
 
     files = [path for path in SOURCES.rglob("*") if path.is_file() and not NO_SOURCES.search(path.as_posix())]
     start = start_from.start_files() if params.train.start_from else {}
-    return {
-        "commit": (ask_git("rev-parse", "--verify", "HEAD^{commit}") or b"none").decode().strip(),
-        "torch": torch.__version__.partition("+")[0],
-        "fingerprint": numerics.fingerprint(params.device, params.train.precision),
-        "params": flatten(params.model_dump(mode="json")),
-        "files": {path.as_posix(): digests.sha256_file(path) for path in sorted(files)},
-        "data": open_store(paths.BATCHES).index.digest,
-        "start": {name: digests.sha256_file(path) for name, path in start.items() if path.is_file()},
-    }
+    return Work(
+        commit=(ask_git("rev-parse", "--verify", "HEAD^{commit}") or b"none").decode().strip(),
+        torch=torch.__version__.partition("+")[0],
+        fingerprint=numerics.fingerprint(params.device, params.train.precision),
+        params=flatten(params.model_dump(mode="json")),
+        files={path.as_posix(): digests.sha256_file(path) for path in sorted(files)},
+        data=open_store(paths.BATCHES).index.digest,
+        start={name: digests.sha256_file(path) for name, path in start.items() if path.is_file()},
+    )
+
+
+def check_batches() -> None:
+    """Read all batches of this machine, where it may not be DVC that brought them: are they as their digests say?
+
+    Raises:
+        UserError: they are damaged.
+    """
+    for split, files in open_store(paths.BATCHES).index.splits.items():
+        for name, file in (("inputs", files.inputs), ("targets", files.targets)):
+            path = paths.BATCHES / split / f"{name}.npy"
+            with reading.reading_made(path, "batch", ValueError):
+                if digests.sha256_file(path) != file.sha256:
+                    raise ValueError("it isn't as it was written")
 
 
 def what_differs(here: Work, there: Work) -> dict[str, str]:
@@ -47,19 +76,17 @@ def what_differs(here: Work, there: Work) -> dict[str, str]:
     """
     plain = {"commit": "commit", "torch": "torch", "fingerprint": "fingerprint", "data": str(paths.BATCHES)}
     found = {
-        name: f"{here[key][:12]} here, {there[key][:12]} on the first machine"
+        name: f"{getattr(here, key)[:12]} here, {getattr(there, key)[:12]} on the first machine"
         for key, name in plain.items()
-        if here[key] != there[key]
+        if getattr(here, key) != getattr(there, key)
     }
-    keys = [key for key in {**there["params"], **here["params"]} if here["params"].get(key) != there["params"].get(key)]
-    for key in keys:
-        found[f"params.yaml: {key}"] = (
-            f"{here['params'].get(key)!r} here, {there['params'].get(key)!r} on the first machine"
-        )
-    if names := [
-        name for name in {**there["files"], **here["files"]} if here["files"].get(name) != there["files"].get(name)
-    ]:
+    for key in {**there.params, **here.params}:
+        one, other = here.params.get(key), there.params.get(key)
+        if one != other:
+            found[f"params.yaml: {key}"] = f"{one!r} here, {other!r} on the first machine"
+    files = {**there.files, **here.files}
+    if names := [name for name in files if here.files.get(name) != there.files.get(name)]:
         found[str(SOURCES)] = terminal.first_few(names, 3)
-    if here["start"] != there["start"]:
+    if here.start != there.start:
         found[str(paths.START_FROM)] = "another model to start from"
     return found

@@ -9,7 +9,7 @@ PROCESSES = "SUREFOOT_PROCESSES"
 NODES = "SUREFOOT_NODES"
 RENDEZVOUS = "SUREFOOT_RENDEZVOUS"
 TIMEOUT, JOIN_TIMEOUT = "SUREFOOT_TIMEOUT", "SUREFOOT_JOIN_TIMEOUT"
-RANK = "SUREFOOT_RANK_OF"  # set for those that were launched
+RANK = "SUREFOOT_RANK_OF"  # set for those that were launched: by which process
 
 
 class Place(NamedTuple):
@@ -82,14 +82,16 @@ def wanted_place(machines: int) -> Place | None:
     return read_place(RENDEZVOUS, given) if given else None
 
 
-def check_machines(machines: int, processes: int, shards: int) -> None:
-    """See whether so many machines can train, this one with so many processes.
+def check_machines(machines: tuple[int, int], processes: int, shards: int) -> None:
+    """See whether so many machines can train, at least and at most, this one with so many processes.
 
     Raises:
         UserError: there are more processes than shards; a time-out is no number of seconds.
     """
-    if (least := processes + machines - 1) > shards:
-        raise UserError(too_many(f"{NODES}: {least} processes on {machines} machines", least, shards))
+    # With one shard nothing is shared, and what a shard draws isn't what is drawn without shards.
+    count = 2 if shards == 1 else machines[0]
+    if (least := processes + count - 1) > shards:
+        raise UserError(too_many(f"{NODES}: {least} processes on {count} machines", least, shards))
     seconds_to_wait()  # refused here, not by each
     seconds_to_join()
 
