@@ -227,6 +227,22 @@ def test_a_machine_on_which_it_cannot_be_done_leaves(project, other, place):
     assert f"machine 2 ({HOST}) has left: exit code 2; all are started again, and go on from the last state\n" in said
 
 
+def test_a_machine_whose_params_were_changed_after_it_joined_leaves(project, other, place):
+    with first(project, place, "1:2") as one, joined(other, place) as two:
+        two.wait_to_say("training: process 2 of 2\n")
+        wait_for_records(project)
+        change(other, weight_decay=0.5)
+        process(two, 1).kill()
+        code, said = two.end()
+        assert code == 2
+        assert said.splitlines()[-1].startswith(
+            "error: this process would train something else than the first one, by optimizer.weight_decay: "
+        )
+        code, said = one.end()
+    assert code == 0
+    assert f"machine 2 ({HOST}) has left: exit code 2; all are started again, and go on from the last state\n" in said
+
+
 def test_a_join_without_data_is_refused(project, other, place):
     shutil.rmtree(other / paths.BATCHES)
     with joined(other, place) as two:
@@ -234,6 +250,19 @@ def test_a_join_without_data_is_refused(project, other, place):
     assert code == 2
     assert str(paths.BATCHES) in said
     assert len(said.splitlines()) <= 2
+
+
+def test_a_join_with_damaged_data_is_refused(project, other, place):
+    path = other / paths.BATCHES / "train/inputs.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with joined(other, place) as two:
+        code, said = two.end()
+    assert (code, said.splitlines()[-1]) == (
+        2,
+        f"error: {paths.BATCHES / 'train/inputs.npy'}: is damaged; remove it, and `dvc repro batch` makes it again",
+    )
 
 
 def test_a_join_to_nowhere_ends_in_time(project, other, place):

@@ -45,6 +45,8 @@ def train_run(
     writing.remove_measured()
     dvc_yaml.require_watched(params, "train")
     plan = plan_run(params, open_store(paths.BATCHES), leader)
+    if leader:
+        leader.begin(plan.origin)
     store = open_trajectory_store(plan.origin)
     _keep_start(plan, store)
     run, known = begun_record(plan, store)

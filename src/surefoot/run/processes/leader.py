@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot.base import digests
 from surefoot.run.processes import wanted
 from surefoot.run.processes.member import Member
 from surefoot.training.loop import Batches, Progress
@@ -26,6 +27,11 @@ class Leader:
         self._talking = member.talking
         self._told = 0
         self._mirrored: LeadingTrainer | None = None  # whose state the others have
+
+    def begin(self, origin: dict[str, Any]) -> None:
+        """Say what is trained, by its origin: the others see whether they would train the same."""
+        with self._talking():
+            self._store.set("origin", digests.canonical_json(origin).decode())
 
     def tell(self, do: str, **given: Any) -> None:
         """What the others are to do next."""
