@@ -107,6 +107,9 @@ def begin_process() -> None:
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if kind is KeyboardInterrupt:
+        terminal.print_lines(f"stopped by {signal.SIGINT.name}", error=True)
+        os._exit(128 + signal.SIGINT)
     line = limits.explain(error)
     if line is None:
         sys.__excepthook__(kind, error, trace)

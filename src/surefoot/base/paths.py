@@ -35,7 +35,11 @@ def trajectory_store() -> Path:
         UserError: SUREFOOT_STORE is neither a directory nor a URL.
     """
     given = os.environ.get("SUREFOOT_STORE")
-    return Path(given) if given and not shared_store() else repository_root() / ".surefoot"
+    if not given or shared_store():
+        return repository_root() / ".surefoot"
+    if Path(given).is_file():
+        raise UserError(f"SUREFOOT_STORE: {given} is a file, not a directory")
+    return Path(given)
 
 
 def shared_store() -> str | None:

@@ -16,9 +16,12 @@ def main() -> None:
     """Call DVC."""
     signal.signal(signal.SIGTERM, lambda *_: None)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    from dvc.cli import main as call_dvc
+    try:
+        from dvc.cli import main as call_dvc  # takes seconds, in which DVC doesn't see to Ctrl-C yet
 
-    sys.exit(call_dvc(sys.argv[1:]))
+        sys.exit(call_dvc(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 def _end_with(parent: int) -> None:

@@ -243,6 +243,12 @@ def test_what_is_neither_a_url_nor_a_directory_is_refused(monkeypatch, given):
             which()
 
 
+def test_a_file_is_no_store(monkeypatch, file):
+    monkeypatch.setenv("SUREFOOT_STORE", str(file))
+    with pytest.raises(UserError, match=r"^SUREFOOT_STORE: .* is a file, not a directory$"):
+        paths.trajectory_store()
+
+
 @pytest.mark.parametrize("given", ["", "there", "/there", "./a:b", "a/b:c"])
 def test_a_directory_is_the_store_itself(monkeypatch, tmp_path, given):
     monkeypatch.setenv("SUREFOOT_STORE", given)
