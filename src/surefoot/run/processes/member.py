@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
+from surefoot.base import limits
 from surefoot.run.processes.endings import LOST, Hung
 from surefoot.run.processes.wanted import RANK, seconds_to_wait
 from surefoot.training.sharded.transport import Group
@@ -109,26 +110,19 @@ class Member:
         return machine, pid
 
 
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def _end_with_launcher() -> None:
     """See to it that this process ends when the launcher ends it or is gone.
 
     What it has stored is whole at any time. The one that speaks to the user says how the run ended.
     """
 
-    def watch(parent: int, launcher: int) -> None:
-        # The parent may be another one: the launcher was gone before, or memory is limited (`begin_process`).
-        while os.getppid() == parent and _is_there(launcher):
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(LOST)
 
     # By the system itself: Python would hear of it when what waits for another process returns.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=watch, args=(os.getppid(), int(os.environ[RANK])), daemon=True).start()
+    # It may have gone while this process imported. Where memory is limited another one is between (`begin_process`).
+    parent = int(os.environ[RANK]) if limits.memory_limit() is None else os.getppid()
+    threading.Thread(target=watch, args=(parent,), daemon=True).start()
