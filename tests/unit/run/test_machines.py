@@ -389,6 +389,29 @@ def test_a_lost_process_is_told_of_only_where_no_other_ended(first, capfd):
     )
 
 
+def test_processes_are_named_by_their_machine_also_where_another_is_lost(first, capfd):
+    host = FirstMachine(first, lambda: None, lambda: 0)
+    with looking(first):
+        joined = [other(first), other(first)]
+        for machine in joined:
+            machine.join()
+        begun = [meeting_of(machine) for machine in joined]
+        wait_for(lambda: all(machine.waits for machine in first.here), pause=0.02)
+    host.next_rendezvous()
+    for thread in begun:
+        thread.join()
+    host._store.set("hung", json.dumps([5, [(2, 4711)]]))
+    joined[0].leave(2)
+    wait_for(first.want_another_round, pause=0.02)
+    joined[1].ended({2: LOST})
+    begun = meeting_of(joined[1])
+    host.next_rendezvous()
+    begun.join()
+    said = capfd.readouterr().err
+    assert f"machine 2 ({HOST}) has left: exit code 2; all are started again, and go on from the last state" in said
+    assert list(host._names) == ["machine 1", f"machine 3 ({HOST})"]
+
+
 def test_a_machine_that_can_start_no_process_leaves_the_others(first, monkeypatch, capfd):
     def refuse(*_):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

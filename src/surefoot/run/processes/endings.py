@@ -1,7 +1,7 @@
 """How processes that train end, and what is said of it."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from surefoot.base import limits
 from surefoot.base.documents import Document, Number
@@ -24,17 +24,18 @@ def is_final(code: int) -> bool:
     return 0 < code <= 128 + signal.SIGINT and code != LOST
 
 
-def how_they_ended(codes: Mapping[int, int], processes: int, machines: Mapping[int, str] | None = None) -> str:
+def how_they_ended(codes: Mapping[int, int], processes: int, machines: Sequence[str]) -> str:
     """How processes ended; those that did because others had aren't told of.
 
     Args:
         codes: of those that did, by rank.
         processes: of the run.
-        machines: names of the machines that they were on, by rank; None where there is one.
+        machines: names of the machines that they were on, by rank.
     """
+    several = len(set(machines)) > 1
     first = {rank: code for rank, code in codes.items() if code not in (LOST, -signal.SIGTERM)} or codes
     return ", ".join(
-        f"process {rank + 1} of {processes}{f' on {machines[rank]}' if machines else ''} "
+        f"process {rank + 1} of {processes}{f' on {machines[rank]}' if several else ''} "
         + (f"was ended by {_signal_of(code)}" if code != LOST else "lost another")
         for rank, code in sorted(first.items())
     )

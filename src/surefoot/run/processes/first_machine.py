@@ -31,6 +31,7 @@ class FirstMachine(Meeting):
         self._address = machines.place.host if machines.place else LOOPBACK
         self._round = 0
         self._store: Any = None
+        self._names: list[str] = []  # of the machine that each process of the round is on, by rank
         self._codes: dict[int, int] = {}  # of this machine's processes that have ended
         self._reached, self._fruitless = progress(), 0
 
@@ -50,6 +51,9 @@ class FirstMachine(Meeting):
         )
         self._round, self._codes = self._round + 1, {}
         self.size = self._machines.begin_round(self._round, port)
+        self._names = ["machine 1"] * self._machines.processes
+        for machine in self._machines.taking_part:
+            self._names += [machine.name] * machine.processes
         machines = 1 + len(self._machines.taking_part)
         return RendezvousInfo(self._store, 0, machines, RendezvousStoreInfo(self._address, port))
 
@@ -70,17 +74,17 @@ class FirstMachine(Meeting):
     def _end_round(self) -> None:
         """See all processes end, and say why; or that it is of no use to start them again."""
         machines = self._machines
-        names = self._names()
         taking_part = list(machines.taking_part)
         machines.end_round(self._check)
+        named = dict(enumerate(self._names))
         codes = dict(self._codes)
         for machine in taking_part:
-            codes |= {rank: code for rank, code in machine.line.codes if names.get(rank) == machine.name}
-        hung = list(self._hung(names))
+            codes |= {rank: code for rank, code in machine.line.codes if named.get(rank) == machine.name}
+        hung = list(self._hung())
         if not (codes or machines.lost or hung):
             terminal.print_lines("all processes are started again, with those of another machine, from the last state")
             return
-        why = ", ".join(machines.lost or hung) or how_they_ended(codes, self.size, names if taking_part else None)
+        why = ", ".join(machines.lost or hung) or how_they_ended(codes, self.size, self._names)
         reached = self._progress()
         self._fruitless = 0 if reached > self._reached else self._fruitless + 1
         self._reached = reached
@@ -92,14 +96,7 @@ class FirstMachine(Meeting):
         ended = "; it is ended" if hung and not machines.lost else ""
         terminal.print_lines(f"{why}{ended}; all are started again, and go on from the last state", error=True)
 
-    def _names(self) -> dict[int, str]:
-        """The machine that each process of the round is on, by rank."""
-        names = dict.fromkeys(range(self._machines.processes), "machine 1")
-        for machine in self._machines.taking_part:
-            names |= dict.fromkeys(range(len(names), len(names) + machine.processes), machine.name)
-        return names
-
-    def _hung(self, names: dict[int, str]) -> Iterator[str]:
+    def _hung(self) -> Iterator[str]:
         """What the processes say of those that hung."""
         if not self._store.check(["hung"]):
             return
@@ -108,9 +105,9 @@ class FirstMachine(Meeting):
         except Malformed:
             return
         for rank, pid in hung.processes:
-            if rank not in names:
+            if not 0 <= rank < self.size:
                 continue
-            about = [names[rank]] if len(set(names.values())) > 1 else []
+            about = [self._names[rank]] if len(set(self._names)) > 1 else []
             about += [f"pid {pid}"] if pid else []
             which = f"process {rank + 1} of {self.size}" + (f" ({', '.join(about)})" if about else "")
             yield f"{which} didn't answer within {hung.seconds:g} s ({TIMEOUT})"
