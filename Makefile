@@ -5,17 +5,39 @@ SEED ?= 0
 BIN := .venv/bin
 DEBIAN := qemu-user chromium chromium-driver postgresql iproute2
 
-.PHONY: setup in-git repro test test-slow soak check ui tutorial bench lock
+# uv installs where it is there, and pip elsewhere; uv reads none of pip's settings. Nothing is compiled that may never be
+# imported: each module is when it is.
+ifneq ($(shell uv --version 2> /dev/null),)
+  VENV := uv venv --quiet --seed --allow-existing --python $(PYTHON) .venv
+  INSTALL := uv pip install --quiet --python $(BIN)/python
+  ifdef PIP_INDEX_URL
+    export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+  endif
+  ifdef PIP_FIND_LINKS
+    export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+  endif
+else
+  VENV := $(PYTHON) -m venv .venv
+  INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+endif
+INSTALL += --constraint requirements.txt --editable
+
+.PHONY: setup setup-dev in-git repro test test-slow soak check ui tutorial bench lock
 .DEFAULT_GOAL := repro
 .NOTPARALLEL:
 
-setup: .venv/.installed
+setup: .venv/.installed          ## install what the pipeline needs
 
-.venv/.installed: pyproject.toml requirements.txt
+setup-dev: .venv/.installed-dev  ## install what all targets need, but the peers of `make bench`
+
+.venv/.installed-ui: EXTRA := [ui]
+.venv/.installed-dev: EXTRA := [dev]
+.venv/.installed-dev: WITH := .venv/.installed-ui
+.venv/.installed .venv/.installed-ui .venv/.installed-dev: pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[dev]'
-	@touch $@
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(VENV)
+	$(INSTALL) '.$(EXTRA)'
+	@touch .venv/.installed $(WITH) $@
 
 repro: in-git setup ## run the pipeline: whatever changed, and what depends on it
 	@$(BIN)/surefoot check
@@ -32,36 +54,36 @@ in-git:
 # loadfile: the tests of a file share what was expensive to make. No reordering: pipeline/ takes longest, so it's first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: setup         ## run the tests
+test: setup-dev         ## run the tests
 	$(PYTEST) --durations 15
 
-test-slow: setup    ## run the tests that take minutes: other processors (qemu-user), MLflow's pages in a browser, a server with PostgreSQL, two machines
+test-slow: setup-dev    ## run the tests that take minutes: other processors (qemu-user), MLflow's pages in a browser, a server with PostgreSQL, two machines
 	@{ command -v qemu-x86_64 && command -v chromedriver && command -v ip && ls /usr/lib/postgresql/*/bin/postgres; } > /dev/null 2>&1 \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(DEBIAN); } \
 	  || echo "some of these aren't installed, so the tests that need them are skipped; on Debian: apt-get install $(DEBIAN)" >&2
 	$(PYTEST) -m slow
 
-soak: setup         ## kill, damage, fill up, cut off: ROUNDS=100 SEED=0
+soak: setup-dev         ## kill, damage, fill up, cut off: ROUNDS=100 SEED=0
 	$(BIN)/python -m tests.soak --rounds $(ROUNDS) --seed $(SEED)
 
-check: setup        ## lint, types, import contract
+check: setup-dev        ## lint, types, import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ui: setup           ## serve the MLflow UI on 127.0.0.1, and open it on the latest comparison; PORT=5001 for another port
+ui: .venv/.installed-ui ## serve the MLflow UI on 127.0.0.1, and open it on the latest comparison; PORT=5001 for another port
 	@$(BIN)/surefoot ui $(if $(PORT),--port $(PORT))
 
-tutorial: setup     ## run every command of docs/tutorial.md in a copy, and compare its output and figures; UPDATE=1 writes what differs
+tutorial: setup-dev     ## run every command of docs/tutorial.md in a copy, and compare its output and figures; UPDATE=1 writes what differs
 	$(BIN)/python -m tutorial $(if $(UPDATE),--update)
 
-bench: setup        ## print the benchmark table; its peers are installed first
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[bench]'
+bench: setup-dev        ## print the benchmark table; its peers are installed first
+	$(INSTALL) '.[bench]'
 	$(BIN)/python -m benchmarks
 
-lock:               ## resolve requirements.txt anew from pyproject.toml
+lock:                   ## resolve requirements.txt anew from pyproject.toml
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --editable '.[dev,bench,onnx]'
+	.venv-lock/bin/python -m pip install --quiet --editable '.[dev,bench]'
 	.venv-lock/bin/python -m pip list --format freeze --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.txt
 	rm -rf .venv-lock

@@ -41,7 +41,7 @@ def browser(tmp_path_factory):
             "no browser: chromium and chromedriver aren't installed; on Debian: apt-get install chromium"
             " chromium-driver"
         )
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed: make setup")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed: make setup-dev")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):

@@ -57,7 +57,7 @@ def postgres():
     )
     if not binaries:
         pytest.skip("no PostgreSQL: postgres isn't installed; on Debian: apt-get install postgresql")
-    psycopg = pytest.importorskip("psycopg", reason="psycopg isn't installed: make setup")
+    psycopg = pytest.importorskip("psycopg", reason="psycopg isn't installed: make setup-dev")
     # PostgreSQL refuses to run as root. Its user must reach the directory, which pytest's are closed to.
     user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     here = Path(tempfile.mkdtemp(prefix="surefoot-postgres-"))
@@ -119,7 +119,7 @@ def postgres():
 @pytest.fixture(scope="module")
 def server(postgres, tmp_path_factory):
     """The address of the tracking server, and the logins of two people."""
-    pytest.importorskip("flask_wtf", reason="flask-wtf, which MLflow's login needs, isn't installed: make setup")
+    pytest.importorskip("flask_wtf", reason="flask-wtf, which MLflow's login needs, isn't installed: make setup-dev")
     here = tmp_path_factory.mktemp("server")
     port = free_port()
 

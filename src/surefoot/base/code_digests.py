@@ -67,7 +67,9 @@ class _PlainTexts(ast.NodeTransformer):
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.List:
         self.generic_visit(node)
-        return ast.List(node.values, ast.Load())
+        # Python 3.12, and no other, ends a format that ends in a value, as in f"{a:{width}}", with an empty text.
+        values = [value for value in node.values if not (isinstance(value, ast.Constant) and value.value == "")]
+        return ast.List(values, ast.Load())
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.List:
         self.generic_visit(node)

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from surefoot.base import limits, reading, writing
 from surefoot.base.errors import UserError
+from surefoot.base.extras import install_command
 from surefoot.base.wording import without_password
 
 Result = TypeVar("Result")
@@ -27,7 +28,7 @@ SECONDS = 30.0  # that an answer may take
 BYTES = 1_000_000  # so many bytes of an object may take a second more
 # What a scheme is opened with. Who waits has other work to do, so few tries.
 OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"retries": {"max_attempts": 2, "mode": "standard"}}}}
-EXTRAS = {"s3": "`pip install 'surefoot[s3]'` brings what it needs"}
+EXTRAS = ("s3",)  # the schemes that take one, which has their name
 NO_NAME = "ParamValidationError"  # of the bucket; its text has the URL in it
 REFUSALS = (NO_NAME, "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound")
 CONFLICT = "ConditionalRequestConflict"  # S3 says so while another trainer is just bringing the same
@@ -134,7 +135,8 @@ def open_object_store(url: str) -> ObjectStore:
     try:
         return ObjectStore(url, _Directory(Path(rest)) if scheme == "file" else _Fsspec(scheme, url))
     except ImportError as error:
-        raise UserError(f"{shown}: {EXTRAS.get(scheme) or _first_line(error)}") from None
+        lacking = f"it takes packages that aren't installed: {install_command(scheme)}"
+        raise UserError(f"{shown}: {lacking if scheme in EXTRAS else _first_line(error)}") from None
     except Exception as error:  # whatever a scheme of fsspec's raises that wants more than a URL
         raise UserError(f"{shown}: {_unavailable(error)}") from None
 

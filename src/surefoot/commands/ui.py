@@ -12,10 +12,12 @@ import time
 import urllib.parse
 import webbrowser
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import Stopped, UserError
+from surefoot.base.extras import install_command
 from surefoot.base.wording import without_password
 from surefoot.commands import sync
 from surefoot.commands.options import option
@@ -52,6 +54,7 @@ def serve(port: int, *, browser: bool = True) -> None:
         return
     served = uri.startswith(("http:", "https:"))
     if not served:
+        _require_pages()
         _check_port(port)
     _bring_lacking()
     address = (without_password(uri).rstrip("/") if served else f"http://{HOST}:{port}") + latest_page(uri)
@@ -78,6 +81,13 @@ def _bring_lacking() -> None:
             sync.sync_runs(lacking)
     except UserError as error:
         terminal.print_lines(*error.args, kind="note")
+
+
+def _require_pages() -> None:
+    try:
+        version("mlflow")
+    except PackageNotFoundError:  # the pipeline runs with mlflow-skinny
+        raise UserError(f"MLflow's pages aren't installed: {install_command('ui')}") from None
 
 
 def _check_port(port: int) -> None:

@@ -54,7 +54,7 @@ def _serving_version() -> str | None:
     """The version of the MLflow that serves the page: a server's, or else the one that is installed here."""
     uri = mlflow_store.store_uri()
     if not uri.startswith(("http:", "https:")):
-        return version("mlflow")
+        return version("mlflow-skinny")
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 

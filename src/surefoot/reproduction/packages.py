@@ -6,6 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import Distribution, distributions, requires
 from pathlib import Path
 
@@ -38,23 +41,28 @@ def _name_and_version(found: Distribution) -> tuple[str, str]:
         return "", ""
 
 
-def other_packages(recorded: str, installed: str, versions: dict[str, str]) -> list[str]:
-    """Which packages that a run's bits could depend on have other versions: each with both.
+def direct_dependencies(place: Path) -> set[str]:
+    """The names of the packages that Surefoot depends on directly: by the pyproject.toml at a place, where Surefoot of
+    another time may lie, or else the installed one.
+    """
+    lines = requires("surefoot") or []
+    with suppress(OSError, ValueError, KeyError):
+        project = tomllib.loads((place / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        lines = project["dependencies"] if project["name"] == "surefoot" else lines
+    return {_normal(Requirement(line).name) for line in lines if "extra ==" not in line}
 
-    Those are the direct dependencies of Surefoot and what the network's code imports (`versions`, from the run's
-    origin).
+
+def other_packages(recorded: str, installed: str, matter: Iterable[str]) -> list[str]:
+    """Which packages that a run's bits could depend on have other versions: each with both.
 
     Args:
         recorded: `environment/requirements.txt` of the run, lines `name==version`.
         installed: the same of the environment that it would be made again in.
-        versions: packages in the origin of the run.
+        matter: the names of those that a bit could depend on; what isn't recorded doesn't count.
     """
-    matter = {_normal(name) for name in versions} | {
-        _normal(Requirement(line).name) for line in requires("surefoot") or [] if "extra ==" not in line
-    }
     (one, _), (other, _) = pins(recorded), pins(installed)
     found = []
-    for name in sorted(matter & one.keys()):
+    for name in sorted({_normal(name) for name in matter} & one.keys()):
         if _public(one[name]) != _public(other.get(name, "")):
             found.append(f"{name} (recorded {one[name]}, now {other.get(name, 'not installed')})")
     return found

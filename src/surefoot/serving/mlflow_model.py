@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
-PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "safetensors", "pydantic")
+# What the model is loaded with: by name, the distribution here that has it.
+PACKAGES = {"torch": "torch", "mlflow": "mlflow-skinny"} | {
+    name: name for name in ("numpy", "pandas", "pyarrow", "safetensors", "pydantic")
+}
 
 
 def log_model(run_id: str, name: str, weights: bytes, description: dict[str, Any], examples: list[Any]) -> str:
@@ -49,7 +52,7 @@ def log_model(run_id: str, name: str, weights: bytes, description: dict[str, Any
             signature=_signature(description),
             input_example=example_rows(description, examples),
             metadata={"kinds": {feature["column"]: feature["kind"] for feature in description["features"]}},
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
+            pip_requirements=[f"{name}=={version(here).partition('+')[0]}" for name, here in PACKAGES.items()],
         )
     return str(logged.model_id)
 

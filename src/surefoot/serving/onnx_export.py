@@ -16,6 +16,7 @@ import numpy as np
 
 from surefoot.base import errors, writing
 from surefoot.base.errors import UserError
+from surefoot.base.extras import install_command
 from surefoot.base.user_code import describe_error
 from surefoot.data.features import transform
 from surefoot.serving import logged_network, mlflow_model, model_description, rows_to_predict
@@ -43,7 +44,7 @@ def export(weights: bytes, description: dict[str, Any], examples: list[Any]) -> 
     lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if lacking:
         raise UserError(
-            f"train.onnx: true needs {' and '.join(lacking)}: .venv/bin/pip install -e '.[onnx]'; or set it to false"
+            f"train.onnx: true needs {' and '.join(lacking)}: {install_command('onnx')}; or set it to false"
         )
     with tempfile.TemporaryDirectory() as scratch:
         writing.write_bytes(Path(scratch) / model_description.WEIGHTS, weights)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from importlib.metadata import PackageNotFoundError
 
 import psutil
 import pytest
@@ -45,6 +46,15 @@ def test_a_port_that_is_taken(tracked):
     free = int(re.search(r"--port (\d+)", str(refused.value))[1])
     assert free != port
     socket.create_server(("127.0.0.1", free)).close()
+
+
+def test_without_mlflows_pages_it_says_what_to_install(tracked, monkeypatch):
+    def lacking(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(ui, "version", lacking)
+    with pytest.raises(UserError, match=r"MLflow's pages aren't installed: .* -e '\.\[ui\]'$"):
+        ui.serve(ui.free_port(), browser=False)
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])

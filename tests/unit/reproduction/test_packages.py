@@ -11,21 +11,42 @@ import pytest
 from surefoot.base.errors import CannotSay
 from surefoot.reproduction import packages
 from surefoot.reproduction.scratch import Scratch
+from tests.helpers import PROJECT
 
 
 def test_other_packages():
     recorded = "torch==2.13.0+cpu\nNumPy==2.4.6\nruamel_yaml==0.19.1\npandas==1.0\nscipy==1.0\ndvc==3.0\n"
     installed = "torch==2.13.0+cu130\nnumpy==2.4.6\nruamel.yaml==0.19.0\npandas==2.0\nscipy==2.0\n"
-    assert packages.other_packages(recorded, installed, {"torch": "2.13.0", "scipy": "1.0"}) == [
+    assert packages.other_packages(recorded, installed, {"torch", "scipy", "dvc", "ruamel.yaml", "numpy", "lost"}) == [
         "dvc (recorded 3.0, now not installed)",
         "ruamel-yaml (recorded 0.19.1, now 0.19.0)",
-        "scipy (recorded 1.0, now 2.0)",  # the network's code imports it; nothing imports pandas
+        "scipy (recorded 1.0, now 2.0)",  # pandas is others' business
     ]
-    assert packages.other_packages("", installed, {}) == []
+    assert packages.other_packages("", installed, {"torch"}) == []
 
 
 def test_this_environment_is_as_it_is():
-    assert packages.other_packages(packages.installed_packages(), packages.installed_in(Path(sys.prefix)), {}) == []
+    direct = packages.direct_dependencies(PROJECT)
+    assert {"torch", "dvc", "mlflow-skinny", "ruamel-yaml"} <= direct
+    assert not direct & {"pytest", "onnx", "surefoot"}
+    assert packages.other_packages(packages.installed_packages(), packages.installed_in(Path(sys.prefix)), direct) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[project]\nname = "surefoot"\ndependencies = ["Scikit_Learn==1.0"]\n', {"scikit-learn"}),
+        ('[project]\nname = "theirs"\ndependencies = ["scipy"]\n', None),  # the user's own project
+        ("[project", None),
+        ("[project]\nname = 'surefoot'\n", None),
+        (None, None),
+    ],
+)
+def test_dependencies_of_surefoot_of_another_time(tmp_path, monkeypatch, text, found):
+    monkeypatch.setattr(packages, "requires", lambda name: ["torch==1.0", "pytest==1.0; extra == 'dev'"])
+    if text is not None:
+        (tmp_path / "pyproject.toml").write_text(text)
+    assert packages.direct_dependencies(tmp_path) == (found or {"torch"})
 
 
 def test_names_and_versions_are_those_of_importlib(tmp_path, monkeypatch):

@@ -37,8 +37,8 @@ def project(tracked, monkeypatch):
 def test_without_the_extra_it_is_refused_before_training(project, monkeypatch):
     monkeypatch.setattr(onnx_export, "PACKAGES", ("onnx_of_nobody", "torch", "onnxscript_of_nobody"))
     assert (
-        "train.onnx: true needs onnx_of_nobody and onnxscript_of_nobody: .venv/bin/pip install -e '.[onnx]'; or set it"
-        " to false" in project.stage("train").refused()
+        "train.onnx: true needs onnx_of_nobody and onnxscript_of_nobody: .venv/bin/python -m pip install --constraint"
+        " requirements.txt -e '.[onnx]'; or set it to false" in project.stage("train").refused()
     )
     assert not project.runs()
     assert "models/model.safetensors" not in project.files()

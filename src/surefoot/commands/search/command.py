@@ -15,6 +15,7 @@ from typing import Any
 
 from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import UserError
+from surefoot.base.extras import install_command
 from surefoot.base.locks import Locks
 from surefoot.commands.options import check_name, option
 from surefoot.commands.search import space as spaces
@@ -67,10 +68,7 @@ def main(texts: list[str], trials: int, metric: str, prune: str, name: str | Non
         isn't logged; all trials fail.
     """
     if importlib.util.find_spec("optuna") is None:
-        raise UserError(
-            "surefoot search needs Optuna, which isn't installed: .venv/bin/python -m pip install --constraint"
-            " requirements.txt -e '.[search]'"
-        )
+        raise UserError(f"surefoot search needs Optuna, which isn't installed: {install_command('search')}")
     space = spaces.parse_space(texts)
     if trials < 1:
         raise UserError(f"--trials {trials}: must be at least 1")

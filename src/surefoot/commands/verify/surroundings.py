@@ -27,9 +27,12 @@ def settle_environment(remake: Remake, recorded: Recorded, account: Account, bui
             f" {terminal.first_few(others_than_pins)}"
         )
 
+    # What its network's code imports, and what the Surefoot of its commit depends on.
+    matter = account.origin.versions.keys() | packages.direct_dependencies(remake.path)
+
     def others(environment: Path, now: str | None) -> list[str]:
         return packages.other_python(python, now) + packages.other_packages(
-            wanted, packages.installed_in(environment), account.origin.versions
+            wanted, packages.installed_in(environment), matter
         )
 
     environment = Path(sys.prefix)

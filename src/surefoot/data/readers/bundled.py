@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from surefoot.base.errors import UserError
+from surefoot.base.extras import install_command
 from surefoot.data.readers.array_columns import target_column, target_field
 from surefoot.data.readers.source import RowSource, naming_all, needed_columns
 from surefoot.params.prepare_section import PrepareParams
@@ -27,8 +28,10 @@ def open_bundled(prepare: PrepareParams, name: str) -> RowSource:
         )
     if name in NUMBERS and prepare.task != "regression":
         raise UserError(f"sklearn:{name}: its target is a number; set prepare.task to regression")
-    import sklearn.datasets  # takes seconds
-
+    try:
+        import sklearn.datasets  # takes seconds
+    except ImportError:
+        raise UserError(f"sklearn:{name}: scikit-learn isn't installed: {install_command('sklearn')}") from None
     data = getattr(sklearn.datasets, f"load_{name}")()
     place = f"sklearn:{name}"
     target = data.target

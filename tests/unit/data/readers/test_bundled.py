@@ -1,3 +1,5 @@
+import sys
+
 import pyarrow as pa
 import pytest
 
@@ -39,6 +41,12 @@ def test_one_of_several_targets():
         refusal("sklearn:linnerud", task="regression")
         == "sklearn:linnerud: has the targets Weight, Waist, Pulse; prepare.target must name one of them"
     )
+
+
+def test_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    told = "sklearn:wine: scikit-learn isn't installed: .venv/bin/python -m pip install --constraint requirements.txt"
+    assert refusal("sklearn:wine") == f"{told} -e '.[sklearn]'"
 
 
 def test_what_cannot_be():
