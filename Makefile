@@ -22,7 +22,7 @@ else
 endif
 INSTALL += --constraint requirements.txt --editable
 
-.PHONY: setup setup-dev in-git repro test test-slow soak check ui tutorial bench lock
+.PHONY: setup setup-dev in-git repro test test-slow soak check ui tutorial dist bench lock
 .DEFAULT_GOAL := repro
 .NOTPARALLEL:
 
@@ -77,6 +77,10 @@ ui: .venv/.installed-ui ## serve the MLflow UI on 127.0.0.1, and open it on the 
 
 tutorial: setup-dev     ## run every command of docs/tutorial.md in a copy, and compare its output and figures; UPDATE=1 writes what differs
 	$(BIN)/python -m tutorial $(if $(UPDATE),--update)
+
+dist: setup-dev         ## build the source distribution and the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
 
 bench: setup-dev        ## print the benchmark table; its peers are installed first
 	$(INSTALL) '.[bench]'

@@ -1,4 +1,4 @@
-"""Where networks live: a file each.
+"""Networks, a file each. A package of Surefoot has them as `surefoot.networks`.
 
-Add your own here and name it in `train.model.factory`, say `networks.mine:build`.
+In a clone yours lie here, too: name one in `train.model.factory`, say `networks.mine:build`.
 """

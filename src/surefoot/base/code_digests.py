@@ -1,5 +1,5 @@
-"""The user's own code that a run calls: modules of this repository, with those that they import and the data files
-beside them.
+"""The code that a run calls and that its key has: modules of this repository, with those that they import and the data
+files beside them; and Surefoot's own networks, wherever they are.
 """
 
 import ast
@@ -18,7 +18,8 @@ NO_DATA = (".py", ".pyc", ".md", "~")  # what lies beside modules and decides no
 
 def modules_behind(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
     """The project's modules behind `module:function`s and all that they import, with their files; and the packages from
-    elsewhere that they import.
+    elsewhere that they import. Surefoot's modules count as the project's where it is installed, too: by its version,
+    each update of it would train anew.
     """
     own: dict[str, Path] = {}
     packages: set[str] = set()
@@ -31,14 +32,21 @@ def modules_behind(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]
         path = module_file(name)
         if path is None:
             continue
-        if not path.resolve().is_relative_to(Path.cwd()) or "site-packages" in path.parts:
+        if not in_project(path) and top != "surefoot":
             packages.add(top)
+            continue
+        if not in_project(path) and name == top:  # says nothing of the modules in it
             continue
         own[name] = path
         # `import a.b` runs a as well.
         todo += [name.rpartition(".")[0]] if "." in name else []
         todo += _imports(name, path)
     return own, packages
+
+
+def in_project(path: Path) -> bool:
+    """Whether a module's file is of this repository, and isn't installed in it."""
+    return path.resolve().is_relative_to(Path.cwd()) and "site-packages" not in path.parts
 
 
 def module_digests(own: dict[str, Path]) -> dict[str, str]:
@@ -152,7 +160,7 @@ def module_file(name: str) -> Path | None:
 def _data(own: dict[str, Path]) -> Iterator[tuple[str, Path]]:
     """Data files of packages: a network, a loss or a schedule may read them."""
     for name, path in own.items():
-        if path.parent == Path.cwd():  # beside all that a repository has
+        if path.parent == Path.cwd() or not in_project(path):  # beside all that a repository, or Surefoot, has
             continue
         depth = name.count(".") + (path.name == "__init__.py")
         for file in path.parent.rglob("*") if depth else path.parent.iterdir():

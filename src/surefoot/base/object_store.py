@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from surefoot.base import limits, reading, writing
 from surefoot.base.errors import UserError
-from surefoot.base.extras import install_command
+from surefoot.base.installation import install_command
 from surefoot.base.wording import without_password
 
 Result = TypeVar("Result")

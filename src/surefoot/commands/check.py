@@ -14,6 +14,7 @@ from pathlib import Path
 
 from surefoot.base import code_digests, paths, reading, terminal
 from surefoot.base.errors import UserError
+from surefoot.base.installation import included_network
 from surefoot.base.user_code import FUNCTION, nearest_name
 from surefoot.data import source_formats
 from surefoot.params import dvc_yaml
@@ -95,18 +96,27 @@ def _faults(params: Params) -> Iterator[tuple[str, str]]:
     yield from source_formats.useless_keys(prepare)
 
 
+def _included(path: str) -> str:
+    """A hint where a network of Surefoot's is named as a clone has it, or as a package does."""
+    found = re.fullmatch(r"(?:surefoot\.)?networks\.(\w+:\w+)", path)
+    other = included_network(found[1]) if found else path
+    known = other != path and code_digests.module_file(other.partition(":")[0])
+    return f"; did you mean {other}?" if known else ""
+
+
 def _no_function(path: str) -> str:
     """What is wrong with a `module:function`, as far as its source shows it."""
     module, _, name = path.partition(":")
     try:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
-            return f"{path}: there is no module {module.partition('.')[0]}"
+            return f"{path}: there is no module {module.partition('.')[0]}{_included(path)}"
     except (ImportError, AttributeError, ValueError):
         return ""
     own, _ = code_digests.modules_behind([path])
     top = module.partition(".")[0]
     if module not in own:
-        return f"{path}: there is no module {module}" if top in own or (Path("src") / top).is_dir() else ""
+        ours = top == "surefoot" or top in own or (Path("src") / top).is_dir()
+        return f"{path}: there is no module {module}{_included(path)}" if ours else ""
     try:
         body = ast.parse(reading.read_file(own[module])).body
     except (SyntaxError, ValueError) as error:

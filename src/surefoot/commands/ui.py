@@ -17,7 +17,7 @@ from pathlib import Path
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import Stopped, UserError
-from surefoot.base.extras import install_command
+from surefoot.base.installation import install_command
 from surefoot.base.wording import without_password
 from surefoot.commands import sync
 from surefoot.commands.options import option

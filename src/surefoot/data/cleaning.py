@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from surefoot.base.errors import UserError
+from surefoot.base.installation import included_network
 from surefoot.base.wording import listed_names, yaml_key
 from surefoot.data.arrow_numpy import arrow_mask, null_where, numpy_values
 from surefoot.data.casting import (
@@ -127,7 +128,7 @@ class Cleaner:
                 odd, key = next(iter(stray_texts(dict.fromkeys(vocabulary.labels(), 1))), None), yaml_key(column.name)
                 mend = (
                     "leave the column out (prepare.ignore), or raise the limit, best with prepare.categories: codes and"
-                    " networks.table:table, which embeds them"
+                    f" {included_network('table:table')}, which embeds them"
                     if odd is None
                     else (
                         f"almost all are numbers: mend {odd!r}, or name it in prepare.missing.values, and set"

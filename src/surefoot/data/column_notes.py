@@ -4,6 +4,7 @@ import unicodedata
 from typing import Any
 
 from surefoot.base import paths, terminal
+from surefoot.base.installation import included_network
 from surefoot.base.wording import number_of, quoted_names
 from surefoot.data.fitting.categories import CategoriesFit
 from surefoot.data.fitting.column_fit import Fit
@@ -117,7 +118,7 @@ def wide_inputs(described: PreparedSchema) -> list[str]:
     return [
         f"by one-hot {become}{named}, which will take {_bytes(4 * rows * width)} in {paths.BATCHES};"
         f" prepare.categories: codes takes {_bytes(4 * rows * len(onehot))}, with a network that embeds them,"
-        " train.model.factory: networks.table:table"
+        f" train.model.factory: {included_network('table:table')}"
     ]
 
 

@@ -54,7 +54,7 @@ def unwatched_code(params: Params, *stages: str) -> dict[str, list[str]]:
     for stage in stages:
         deps = _dependencies(text, stage)
         own, _ = code_digests.modules_behind(functions[stage])
-        files = {path.resolve().relative_to(Path.cwd()) for path in own.values()}
+        files = {path.resolve().relative_to(Path.cwd()) for path in own.values() if code_digests.in_project(path)}
         found[stage] = sorted(
             path.as_posix() for path in files if deps is not None and not any(path.is_relative_to(dep) for dep in deps)
         )

@@ -16,7 +16,7 @@ import numpy as np
 
 from surefoot.base import errors, writing
 from surefoot.base.errors import UserError
-from surefoot.base.extras import install_command
+from surefoot.base.installation import install_command
 from surefoot.base.user_code import describe_error
 from surefoot.data.features import transform
 from surefoot.serving import logged_network, mlflow_model, model_description, rows_to_predict

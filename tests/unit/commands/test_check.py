@@ -48,6 +48,12 @@ def params(tmp_path, monkeypatch):
             "train.model.factory: mine:biuld: module mine has no 'biuld'; did you mean build?",
         ),
         ("train.model.factory", "nowhere:build", "train.model.factory: nowhere:build: there is no module nowhere"),
+        (
+            "train.model.factory",
+            "surefoot.networks.mlp:mlp",
+            "train.model.factory: surefoot.networks.mlp:mlp: there is no module surefoot.networks.mlp; did you mean"
+            " networks.mlp:mlp?",
+        ),
         ("train.model.factory", "broken:build", "train.model.factory: broken:build: "),
         ("prepare.source", "mine:rows", "prepare.source: mine:rows: module mine has no 'rows'"),
     ],

@@ -15,7 +15,7 @@ from typing import Any
 
 from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.base.extras import install_command
+from surefoot.base.installation import install_command
 from surefoot.base.locks import Locks
 from surefoot.commands.options import check_name, option
 from surefoot.commands.search import space as spaces

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from surefoot.base.errors import UserError
-from surefoot.base.extras import install_command
+from surefoot.base.installation import install_command
 from surefoot.data.readers.array_columns import target_column, target_field
 from surefoot.data.readers.source import RowSource, naming_all, needed_columns
 from surefoot.params.prepare_section import PrepareParams

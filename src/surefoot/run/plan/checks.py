@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.base.errors import UserError
+from surefoot.base.installation import included_network
 from surefoot.base.user_code import describe_error
 from surefoot.params.sections import Params
 from surefoot.run.plan.inputs import Inputs
@@ -49,8 +50,8 @@ def check_codes(factory: str, features: list[dict[str, Any]], knows_schema: bool
         raise UserError(
             f"train.model.factory: {factory} would take the codes of categories as amounts, of column"
             f" {widest['column']!r} from 0 to {len(widest['values']):,} (prepare.categories: codes); take"
-            " networks.table:table, which embeds them, or give your factory a parameter `schema`, which says where"
-            " they are, or set prepare.categories: onehot"
+            f" {included_network('table:table')}, which embeds them, or give your factory a parameter `schema`, which"
+            " says where they are, or set prepare.categories: onehot"
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from surefoot.base import extras
+from surefoot.base import installation
 from tests.helpers import PROJECT
 
 DECLARED = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
@@ -65,12 +65,12 @@ def test_each_extra_that_a_message_names_is_there():
     ("place", "told"),
     [
         (
-            "/clone/src/surefoot/base/extras.py",
+            "/clone/src/surefoot/base/installation.py",
             ".venv/bin/python -m pip install --constraint requirements.txt -e '.[ui]'",
         ),
-        ("/x/.venv/lib/python3.12/site-packages/surefoot/base/extras.py", "pip install 'surefoot[ui]'"),
+        ("/x/.venv/lib/python3.12/site-packages/surefoot/base/installation.py", "pip install 'surefoot[ui]'"),
     ],
 )
 def test_the_command_is_that_of_a_clone_or_of_a_package(monkeypatch, place, told):
-    monkeypatch.setattr(extras, "__file__", place)
-    assert extras.install_command("ui") == told
+    monkeypatch.setattr(installation, "__file__", place)
+    assert installation.install_command("ui") == told
