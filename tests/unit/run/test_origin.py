@@ -2,6 +2,7 @@ import ast
 import hashlib
 import importlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -592,6 +593,36 @@ def test_an_f_string_counts_the_same_by_each_python(tmp_path, text):
     for other in (text.replace("{a", "{x"), text.replace("!r", "!s"), text.replace(".2", ".3"), text.replace("b", "d")):
         assert (found(other)[0] == digest) is (other == text)
         assert (found(other)[1] == arithmetic) is (other == text)
+
+
+DIGESTS = """
+import json, sys
+from pathlib import Path
+from surefoot.base import code_digests, digests
+
+def found(path):
+    arithmetic = code_digests.arithmetic_source(path, "surefoot")
+    return [code_digests.module_digest(path), digests.sha256(arithmetic.encode())]
+
+print(json.dumps([found(Path(path)) for path in sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("other", ["python3.11", "python3.12", "python3.13"])
+def test_what_counts_is_the_same_by_each_python_that_is_at_hand(tmp_path, other):
+    if shutil.which(other) is None or subprocess.run([other, "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"{other} isn't here")
+    odd = tmp_path / "odd.py"
+    odd.write_text(
+        """T = f"{a['b']!r:>{width}}", f'{a:{b}}', f"{a:{b}.{c}f}", f"{'x' 'y'}{{}}", f'{a=}', f"{f'{a}'}"\n"""
+    )
+    paths = [odd, *map(code_digests.module_file, sorted(ALL_CODE.values())), *(PROJECT / "src/networks").glob("*.py")]
+    command = ["-c", DIGESTS, *map(str, paths)]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
+    by_other = subprocess.run([other, *command], env=environment, check=True, capture_output=True).stdout
+    ours = subprocess.run([sys.executable, *command], env=environment, check=True, capture_output=True).stdout
+    assert len(json.loads(ours)) == len(paths) > 20
+    assert by_other == ours
 
 
 # What else lies in training/: each by why no bit of a state comes of it.
