@@ -69,7 +69,7 @@ def other_packages(recorded: str, installed: str, matter: Iterable[str]) -> list
 
 
 def other_python(recorded: str | None, now: str | None) -> list[str]:
-    """Whether Python's minor version is another one, with both; under another one even the digests of source differ."""
+    """Whether Python's minor version is another one, with both."""
     return (
         []
         if recorded is None or now is None or _minor(recorded) == _minor(now)
