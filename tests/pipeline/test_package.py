@@ -53,7 +53,7 @@ def installed(file, place):
     # Of a directory on the path no .pth is read: this clone's src isn't there.
     (place / site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "--no-index", "--no-deps", "--no-build-isolation", "--no-compile", str(file), cwd=place)
+    run(*pip, "--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", str(file), cwd=place)
     return python
 
 

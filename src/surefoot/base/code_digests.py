@@ -35,7 +35,7 @@ def modules_behind(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]
         if not in_project(path) and top != "surefoot":
             packages.add(top)
             continue
-        if not in_project(path) and name == top:  # says nothing of the modules in it
+        if not in_project(path) and name == top:  # the package around Surefoot's modules decides nothing
             continue
         own[name] = path
         # `import a.b` runs a as well.
@@ -160,7 +160,8 @@ def module_file(name: str) -> Path | None:
 def _data(own: dict[str, Path]) -> Iterator[tuple[str, Path]]:
     """Data files of packages: a network, a loss or a schedule may read them."""
     for name, path in own.items():
-        if path.parent == Path.cwd() or not in_project(path):  # beside all that a repository, or Surefoot, has
+        # At the root lies all that a repository has; an installed Surefoot's networks have no data.
+        if path.parent == Path.cwd() or not in_project(path):
             continue
         depth = name.count(".") + (path.name == "__init__.py")
         for file in path.parent.rglob("*") if depth else path.parent.iterdir():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 def is_installed() -> bool:
     """Whether Surefoot was installed as a package; in a clone its source lies in src."""
-    return "site-packages" in Path(__file__).parts
+    return Path(__file__).parents[2].name != "src"
 
 
 def included_network(name: str) -> str:

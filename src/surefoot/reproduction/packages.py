@@ -45,10 +45,14 @@ def direct_dependencies(place: Path) -> set[str]:
     """The names of the packages that Surefoot depends on directly: by the pyproject.toml at a place, where Surefoot of
     another time may lie, or else the installed one.
     """
-    lines = requires("surefoot") or []
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):  # of a file that says nothing of the kind
         project = tomllib.loads((place / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        lines = project["dependencies"] if project["name"] == "surefoot" else lines
+        if project["name"] == "surefoot":
+            return _required(project["dependencies"])
+    return _required(requires("surefoot") or [])
+
+
+def _required(lines: Iterable[str]) -> set[str]:
     return {_normal(Requirement(line).name) for line in lines if "extra ==" not in line}
 
 

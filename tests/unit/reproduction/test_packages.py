@@ -39,6 +39,8 @@ def test_this_environment_is_as_it_is():
         ('[project]\nname = "theirs"\ndependencies = ["scipy"]\n', None),  # the user's own project
         ("[project", None),
         ("[project]\nname = 'surefoot'\n", None),
+        ('[project]\nname = "surefoot"\ndependencies = ["no requirement"]\n', None),
+        ("project = 1\n", None),
         (None, None),
     ],
 )
