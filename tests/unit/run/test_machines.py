@@ -533,10 +533,12 @@ def listening_at(port):
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}
 
 
-@pytest.mark.parametrize(("launcher", "seconds", "code"), [(os.getpid(), 2, 0), (os.getppid(), 600, LOST)])
+@pytest.mark.parametrize(
+    ("launcher", "seconds", "code"), [(os.getpid, 2, 0), (os.getppid, 600, LOST)], ids=["there", "gone"]
+)
 def test_a_process_whose_launcher_was_gone_before_it_came_so_far_ends(launcher, seconds, code):
     program = f"from surefoot.run.processes import member; member._end_with_launcher(); member.time.sleep({seconds})"
-    given = os.environ | {wanted.RANK: str(launcher)}
+    given = os.environ | {wanted.RANK: str(launcher())}
     assert subprocess.run([sys.executable, "-c", program], env=given, timeout=120, check=False).returncode == code
 
 
