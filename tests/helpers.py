@@ -1,6 +1,7 @@
 """A small copy of the project to run, and how a process of it ended."""
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -327,6 +328,8 @@ class Here:
             errors.run_process(main)
         except SystemExit as stop:
             code = stop.code
+        finally:
+            gc.unfreeze()  # a stage's process ends here: what it left, files too, is no longer needed
         return Done(code, *self._capfd.readouterr())
 
     def client(self):

@@ -171,6 +171,7 @@ def test_a_job_whose_time_is_up_asks_to_be_queued_again(project, tmp_path):
     assert project.trainings()[0].data.params["train.lr"] == "0.02"
 
 
+@pytest.mark.slow
 def test_several_processes_in_a_job_and_sigkill(project, tmp_path):
     """These have sessions of their own; SLURM finds them nevertheless. Their number differs from start to start."""
     project.edit("train.epochs", "8")

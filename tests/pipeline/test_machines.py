@@ -111,6 +111,7 @@ def wait_for_records(project, count=2):
     wait_for(lambda: records(project) >= before + count, pause=0.02)
 
 
+@pytest.mark.slow
 def test_whatever_happens_to_machines_the_outputs_are_those_of_one_process(
     project, other, place, tmp_path_factory, monkeypatch
 ):

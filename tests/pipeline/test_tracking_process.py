@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
@@ -279,20 +280,26 @@ def test_a_stage_waits_anew_after_each_sign_of_life(monkeypatch, signs):
         ends.append(channel.dup())
         return Listener(channel)
 
-    def select(readers, writers, _, timeout):
+    class Poll:
         """As the system's, where signs come a little before the time is up, and then nothing."""
-        if writers:
-            return [], writers, []
-        clock[0] += min(timeout, 0.9 * bound)
-        came = timeout >= 0.9 * bound and len(waits) < signs
-        waits.append(timeout)
-        if came:
-            ends[0].send(b"\n")
-        return readers if came else [], [], []
+
+        def register(self, channel, events):
+            self.channel, self.events = channel, events
+
+        def poll(self, milliseconds):
+            timeout = milliseconds / 1000
+            if self.events & select.POLLOUT:
+                return [(self.channel.fileno(), select.POLLOUT)]
+            clock[0] += min(timeout, 0.9 * bound)
+            came = timeout >= 0.9 * bound and len(waits) < signs
+            waits.append(timeout)
+            if came:
+                ends[0].send(b"\n")
+            return [(self.channel.fileno(), select.POLLIN)] if came else []
 
     waits = []
     monkeypatch.setattr(start_tracking, "start_process", start)
-    monkeypatch.setattr(start_tracking.select, "select", select)
+    monkeypatch.setattr(start_tracking.select, "poll", Poll)
     monkeypatch.setattr(start_tracking.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(start_tracking.mlflow_client, "longest_call", lambda size: bound / start_tracking.CALLS)
     with start_tracking.start_tracking() as tracking:

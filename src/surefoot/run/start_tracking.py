@@ -95,13 +95,15 @@ class Tracking:
         """
         until = time.monotonic() + seconds
         while True:
-            writes = [self._channel] if self._unsent else []
-            readable, writable, _ = select.select([self._channel], writes, [], max(0, until - time.monotonic()))
-            if not (readable or writable):
+            poll = select.poll()  # select knows the first 1,024 open files alone
+            poll.register(self._channel, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            happened = dict(poll.poll(1000 * max(0, until - time.monotonic())))
+            if not happened:
                 raise TimeoutError
-            if writable:
+            (events,) = happened.values()
+            if events & select.POLLOUT:
                 self._send_some()
-            if readable:
+            if events & ~select.POLLOUT:
                 more = self._channel.recv(4096)
                 if not more:
                     raise EOFError

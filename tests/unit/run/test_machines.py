@@ -542,6 +542,22 @@ def test_a_process_whose_launcher_was_gone_before_it_came_so_far_ends(launcher, 
     assert subprocess.run([sys.executable, "-c", program], env=given, timeout=120, check=False).returncode == code
 
 
+def test_a_process_that_finds_the_others_ended_when_it_starts_says_nothing():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = os.environ | {
+        "RANK": "1", "WORLD_SIZE": "2", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)
+    }  # fmt: skip
+    given |= {wanted.RANK: str(os.getpid()), "SUREFOOT_TIMEOUT": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    program = "from surefoot.run.processes.member import Member; Member()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=given, timeout=120, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == LOST
+    assert "Traceback" not in done.stderr
+
+
 def test_one_machine_by_one_process_is_the_default(monkeypatch):
     assert not wanted.is_asked()
     monkeypatch.setenv("SUREFOOT_NODES", "2")

@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import re
+import resource
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +102,19 @@ def test_a_training_leaves_one_run(batched):
     assert (profile["digest"], profile["batches"]) == (digest, index["digest"])
     assert re.fullmatch("[0-9a-f]{64}", run.data.tags["surefoot.fingerprint"])
     assert "DVC_EXP_NAME" not in run.data.tags
+
+
+def test_a_process_with_more_open_files_than_select_knows(batched):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with ExitStack() as opened:
+            for _ in range(1100):
+                opened.enter_context(Path(os.devnull).open())
+            assert train(batched).code == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [run.info.status for run in batched.runs()] == ["FINISHED"]
 
 
 def test_metrics_have_the_epoch_as_step(batched):

@@ -35,10 +35,11 @@ class Member:
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         _end_with_launcher()
         self._waits = False
+        self.store: Any = None
         with self.talking():
             limit = timedelta(seconds=self._seconds)
             self.store = dist.TCPStore(*place, is_master=False, timeout=limit)  # type: ignore[attr-defined]
-            own = self.store.clone()  # type: ignore[attr-defined]
+            own = self.store.clone()
             threading.Thread(target=self._say_that_it_waits, args=(own,), daemon=True).start()
             self.store.set(f"pid {self.rank}", json.dumps([self._machine, os.getpid()]))
             group = dist.PrefixStore("group", self.store)  # type: ignore[attr-defined]
@@ -72,6 +73,8 @@ class Member:
     def _lose(self, error: Exception) -> NoReturn:
         """End, as another process doesn't answer: it is gone, which the launcher sees, or it hangs."""
         text = str(error).lower()
+        if self.store is None:  # all were ended while this one started
+            os._exit(LOST)
         with suppress(RuntimeError, dist.DistError):  # nothing is told, or the first machine's launcher is gone, too
             if "timed out" in text or "timeout" in text:
                 self.store.set("late", "")
