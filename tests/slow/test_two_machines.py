@@ -23,6 +23,7 @@ PLACE = f"{ADDRESSES[0]}:29400"
 EPOCHS = 120
 REPRO = (".venv/bin/dvc", "repro", "--force", "--single-item", "train")
 JOIN = (".venv/bin/surefoot", "join", PLACE)
+OWN_CODE = {"PYTHONPATH": "src"}  # the clones have the environment of this one
 
 
 def ip(*arguments):
@@ -130,13 +131,13 @@ def test_a_machine_that_dies_and_comes_back_changes_no_byte(machines, clones):
     one, two, whole = clones
     given = {"SUREFOOT_NODES": "1:2", "SUREFOOT_RENDEZVOUS": PLACE, "SUREFOOT_PROCESSES": "2"}
     with running(NAMES[0], one, *REPRO, **given) as (first, said):
-        with running(NAMES[1], two, *JOIN) as (second, said_there):
+        with running(NAMES[1], two, *JOIN, **OWN_CODE) as (second, said_there):
             wait_to_say(second, said_there, "^training: process 3 of 3$")
             wait_for_epochs(first, said)
             kill_all(NAMES[1])
         wait_to_say(first, said, r"^machine 2 \(10\.77\.0\.2\) is gone: .* all are started again")
         wait_for_epochs(first, said)
-        with running(NAMES[1], two, *JOIN) as (second, said_there):
+        with running(NAMES[1], two, *JOIN, **OWN_CODE) as (second, said_there):
             wait_to_say(second, said_there, "^training: process 3 of 3$")
             wait_for_epochs(first, said)
             assert first.wait(300) == 0, said.read_text()
@@ -153,7 +154,7 @@ def test_a_cable_that_is_pulled_is_noticed_on_both_sides(machines, clones):
     given = {"SUREFOOT_NODES": "1:2", "SUREFOOT_RENDEZVOUS": PLACE, "SUREFOOT_STORE": str(one / "other_store")}
     with (
         running(NAMES[0], one, *REPRO, **given) as (first, said),
-        running(NAMES[1], two, *JOIN) as (second, said_there),
+        running(NAMES[1], two, *JOIN, **OWN_CODE) as (second, said_there),
     ):
         wait_to_say(second, said_there, "^training: process 2 of 2$")
         wait_for_epochs(first, said)
@@ -176,7 +177,7 @@ def test_a_clone_with_another_commit_is_refused(machines, clones):
         first,
         said,
     ):
-        with running(NAMES[1], two, *JOIN) as (second, said_there):
+        with running(NAMES[1], two, *JOIN, **OWN_CODE) as (second, said_there):
             assert second.wait(120) == 2
             line = said_there.read_text().splitlines()[-1]
             before = "error: the first machine trains something else, or computes otherwise: commit ("
