@@ -30,7 +30,8 @@ def watch_others() -> Iterator[Others]:
     began, busy, own, before = time.monotonic(), _busy_seconds(), _own_seconds(), _seconds_of_each()
     yield found
     seconds = max(time.monotonic() - began, 1e-9)
-    found.cores = max(0.0, (_busy_seconds() - busy) - (_own_seconds() - own)) / seconds
+    cores = ((_busy_seconds() - busy) - (_own_seconds() - own)) / seconds
+    found.cores = min(max(0.0, cores), os.cpu_count() or 1)  # the system counts in ticks
     took = {key: after - before[key] for key, after in _seconds_of_each().items() if key in before}
     most = sorted(took, key=lambda key: -took[key])[:NAMED]
     found.names = [f"{key[1]} {took[key] / seconds:.2f}" for key in most if took[key] / seconds >= 0.01]
