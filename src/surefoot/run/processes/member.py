@@ -1,5 +1,6 @@
 """One of several processes that train, and its line to the others."""
 
+import atexit
 import json
 import os
 import signal
@@ -40,7 +41,12 @@ class Member:
             limit = timedelta(seconds=self._seconds)
             self.store = dist.TCPStore(*place, is_master=False, timeout=limit)  # type: ignore[attr-defined]
             own = self.store.clone()
-            threading.Thread(target=self._say_that_it_waits, args=(own,), daemon=True).start()
+            self._ends = threading.Event()
+            thread = threading.Thread(target=self._say_that_it_waits, args=(own,), daemon=True)
+            thread.start()
+            # A thread that returns from C++ while Python is taken down ends the process by SIGABRT.
+            atexit.register(thread.join, SECONDS_TO_HEAR)
+            atexit.register(self._ends.set)
             self.store.set(f"pid {self.rank}", json.dumps([self._machine, os.getpid()]))
             group = dist.PrefixStore("group", self.store)  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=group, rank=self.rank, world_size=self.size, timeout=limit)
@@ -67,7 +73,8 @@ class Member:
         """Where another process has waited too long, say that this one waits, too: what it waits in may not return."""
         with suppress(RuntimeError, dist.DistError):  # the store is gone, and soon this process is
             while not (store.check(["late"]) and self._waits):
-                time.sleep(SECONDS_TO_LOOK)
+                if self._ends.wait(SECONDS_TO_LOOK):
+                    return
             store.set(f"waits {self.rank}", "")
 
     def _lose(self, error: Exception) -> NoReturn:
