@@ -1,6 +1,6 @@
 """Two machines as a user has them: two clones, each in a network namespace with an address of its own, and `dvc repro`.
 
-One is cut off as by a power failure, and comes back; the outputs are those of one process, byte for byte.
+Either is killed as by a power failure, and comes back; the outputs are those of one process, byte for byte.
 """
 
 import os
@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tests.helpers import Workspace, make_workspace
 
@@ -146,6 +147,38 @@ def test_a_machine_that_dies_and_comes_back_changes_no_byte(machines, clones):
     assert outputs(one) == whole
     assert "Traceback" not in said.read_text()
     assert not (two / ".surefoot").exists()
+
+
+def test_a_run_whose_first_machine_dies_goes_on_there_with_the_same_bytes(machines, clones, tmp_path):
+    one, two, whole = clones
+    for name in whole:
+        (one / name).unlink(missing_ok=True)
+    mlflow = f"sqlite:///{tmp_path}/mlflow.db"
+    given = {"SUREFOOT_NODES": "2", "SUREFOOT_RENDEZVOUS": PLACE, "SUREFOOT_STORE": str(tmp_path / "store")}
+    given["MLFLOW_TRACKING_URI"] = mlflow
+    with (
+        running(NAMES[0], one, *REPRO, **given) as (first, said),
+        running(NAMES[1], two, *JOIN, **OWN_CODE, SUREFOOT_PROCESSES="2") as (second, said_there),
+    ):
+        wait_to_say(second, said_there, "^training: processes 2 to 3 of 3$")
+        wait_for_epochs(first, said)
+        kill_all(NAMES[0])
+        assert second.wait(60) == 75, said_there.read_text()
+        assert said_there.read_text().endswith(f"error: the first machine, at {PLACE}, is gone\n")
+    assert not any((one / name).exists() for name in whole)
+    with running(NAMES[1], two, *JOIN, **OWN_CODE, SUREFOOT_PROCESSES="2") as (second, said_there):
+        wait_to_say(second, said_there, "^waiting for the first machine, at ")
+        with running(NAMES[0], one, *REPRO, **given) as (first, said):
+            wait_to_say(first, said, rf"^epochs 1-\d+ restored, training \d+-{EPOCHS}$")
+            assert first.wait(300) == 0, said.read_text()
+        assert second.wait(30) == 0, said_there.read_text()
+        assert "training: processes 2 to 3 of 3\n" in said_there.read_text()
+    assert outputs(one) == whole
+    client = MlflowClient(mlflow)
+    (run,) = client.search_runs([client.get_experiment_by_name("surefoot").experiment_id])
+    assert run.info.status == "FINISHED"
+    points = client.get_metric_history(run.info.run_id, "train/loss")
+    assert sorted(point.step for point in points) == list(range(1, EPOCHS + 1))
 
 
 def test_a_cable_that_is_pulled_is_noticed_on_both_sides(machines, clones):
