@@ -10,16 +10,16 @@ from typing import Any
 
 from yaml import MappingNode, SequenceNode
 
-from surefoot.base import code_digests, paths, writing
+from surefoot.base import code_digests, installation, paths, writing
 from surefoot.base.errors import UserError
 from surefoot.base.reading import read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml, yaml_nodes
-from surefoot.params.params_yaml import load_params, parse_params, values_of
+from surefoot.params.params_yaml import VERSION, load_params, parse_params, values_of
 from surefoot.params.sections import Params
 
 PIPELINE = Path("dvc.yaml")
 # The keys that dvc.yaml names one by one, where a stage doesn't depend on all of params.yaml or on a whole section.
-BY_NAME = ("seed", "batch.size", "train.start_from")
+BY_NAME = (VERSION, "seed", "batch.size", "train.start_from")
 
 
 def add_what_dvc_needs() -> list[str]:
@@ -35,7 +35,8 @@ def add_what_dvc_needs() -> list[str]:
     if lacking := _lacking():
         text = _with_defaults(paths.PARAMS.read_bytes().decode("utf-8-sig"), lacking)
         # A value may stand there in a way that no text can be put before, such as an alias.
-        if parse_params(text.encode()) != params:
+        added = parse_params(text.encode())
+        if not added or added.model_dump() != params.model_dump():  # but for the version, which isn't in it
             raise UserError(
                 f"{paths.PARAMS}: {' and '.join(lacking)}: DVC needs to find it there; give its default,"
                 f" {_shown(lacking)}"
@@ -143,12 +144,26 @@ def _lacking() -> list[str]:
     return [
         key
         for key in BY_NAME
-        if (key not in values if "." not in key else key.partition(".")[2] not in values.get(key.partition(".")[0], {}))
+        if (key != VERSION or _names_version())
+        and (
+            key not in values if "." not in key else key.partition(".")[2] not in values.get(key.partition(".")[0], {})
+        )
     ]
+
+
+def _names_version() -> bool:
+    """Whether a stage depends on the version: in a clone none does."""
+    try:
+        stages = from_yaml(_text())["stages"].values()
+        return any(VERSION in stage.get("params", []) for stage in stages)
+    except (UnreadableYaml, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _default(key: str) -> str:
     """As YAML."""
+    if key == VERSION:
+        return installation.installed_version() or "null"
     section, _, name = key.rpartition(".")
     kind: Any = Params.model_fields[section].annotation if section else Params
     return json.dumps(kind.model_fields[name].default)

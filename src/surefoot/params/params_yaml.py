@@ -10,13 +10,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from surefoot.base import limits
+from surefoot.base import installation, limits
 from surefoot.base.errors import UserError
 from surefoot.base.reading import read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml, from_yaml_with_lines
 from surefoot.params.section_base import inner_section
 from surefoot.params.sections import Params
 
+VERSION = "surefoot"  # the key
 LARGEST = 128 << 10  # bytes of params.yaml
 
 
@@ -24,10 +25,11 @@ def load_params(path: Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        UserError: for each of the first two faults a line `file:line: dotted.key: what is wrong and what would be
-        right`.
+        UserError: it is of another version of Surefoot than the one that is installed; for each of the first two faults
+        a line `file:line: dotted.key: what is wrong and what would be right`.
     """
     values, lines = _read_yaml(path)
+    _refuse_other_version(path, lines, values.get(VERSION))
     try:
         params = Params.model_validate(values)
         _refuse_huge(path, lines, values)
@@ -85,6 +87,30 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
     return values, lines
+
+
+def _refuse_other_version(path: Path, lines: dict[str, int], wanted: Any) -> None:
+    """Before anything else is looked at: another version may know other keys."""
+    installed = installation.installed_version() if isinstance(wanted, str) else None
+    if installed is None or wanted == installed:
+        return
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        newer = Version(wanted) > Version(installed)
+    except InvalidVersion:
+        raise UserError(
+            f"{path}:{lines.get(VERSION, 1)}: {VERSION}: {wanted!r} is no version; {installed} is installed"
+        ) from None
+    raise UserError(
+        f"{path}:{lines.get(VERSION, 1)}: {VERSION}: it is of Surefoot {wanted}, and {installed} is installed:"
+        f" `pip install {VERSION}=={wanted}`"
+        + (
+            f", or bring {path.name} and dvc.yaml back from a commit that has {VERSION}: {installed}"
+            if newer
+            else f", or `surefoot upgrade` brings {path.name} and dvc.yaml to {installed}"
+        )
+    )
 
 
 def _refuse_huge(path: Path, lines: dict[str, int], values: Any, keys: tuple[str, ...] = ()) -> None:

@@ -25,6 +25,10 @@ NO_RESULT = (
 class Params(Section):
     """Every knob of the pipeline."""
 
+    surefoot: str | None = Field(default=None, exclude=True)  # decides no bit: no record and no key has it
+    """The version of Surefoot that this file is of: another one that is installed refuses it. `null`, as in a clone:
+    any.
+    """
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides the split, the order of rows, the first weights and all randomness in training."""
     numerics: Literal["portable", "avx2", "native"] = "portable"

@@ -11,6 +11,7 @@ import pytest
 from dvc.utils.serialize import parse_yaml
 from ruamel.yaml import YAML
 
+from surefoot.base import installation
 from surefoot.base.errors import UserError
 from surefoot.params import dvc_yaml
 from surefoot.params.sections import Params
@@ -252,6 +253,20 @@ def test_a_byte_order_mark_stays_and_moves_no_place(tmp_path, monkeypatch):
     Path("params.yaml").write_text("\ufeff" + re.sub(r"(?m)^seed:.*\n", "", text))
     assert dvc_yaml.add_what_dvc_needs() == ["params.yaml: added seed: 0: the default, which DVC needs to find there"]
     assert Path("params.yaml").read_text().startswith("\ufeff")
+
+
+def test_the_version_is_added_where_a_stage_depends_on_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(installation, "installed_version", lambda: "2.3.0")
+    text = (PROJECT / "params.yaml").read_text()
+    Path("params.yaml").write_text(text)
+    Path("dvc.yaml").write_text("stages:\n  batch: {cmd: x, params: [seed, batch]}\n  train: {cmd: y}\n")
+    assert dvc_yaml.add_what_dvc_needs() == []
+    Path("dvc.yaml").write_text("stages:\n  batch: {cmd: x, params: [surefoot, seed, batch]}\n")
+    (said,) = dvc_yaml.add_what_dvc_needs()
+    assert said == "params.yaml: added surefoot: 2.3.0: the default, which DVC needs to find there"
+    assert Path("params.yaml").read_text() == text.replace("seed: 0", "surefoot: 2.3.0\nseed: 0")
+    assert dvc_yaml.add_what_dvc_needs() == []
 
 
 def test_a_list_that_two_stages_share_gets_it_once(tmp_path, monkeypatch):

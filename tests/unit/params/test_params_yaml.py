@@ -7,6 +7,7 @@ from dvc.utils.serialize import parse_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from surefoot.base import installation
 from surefoot.base.errors import UserError
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.params_yaml import load_params
@@ -85,6 +86,45 @@ def test_an_experiment_changes_the_line_that_it_sets(tmp_path):
 def test_params_are_frozen(file):
     with pytest.raises(ValueError, match="frozen"):
         load_params(file.path).train.lr = 1.0
+
+
+HERE = "2.3.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (
+            "2.2.9",
+            "surefoot: it is of Surefoot 2.2.9, and 2.3.0 is installed: `pip install surefoot==2.2.9`, or `surefoot"
+            " upgrade` brings params.yaml and dvc.yaml to 2.3.0",
+        ),
+        (
+            "2.10.0",
+            "surefoot: it is of Surefoot 2.10.0, and 2.3.0 is installed: `pip install surefoot==2.10.0`, or bring"
+            " params.yaml and dvc.yaml back from a commit that has surefoot: 2.3.0",
+        ),
+        ("'; rm'", "surefoot: '; rm' is no version; 2.3.0 is installed"),
+        ("1.0", "surefoot: input should be a valid string, got 1.0"),
+    ],
+)
+def test_a_file_of_another_version_is_refused_before_its_keys_are_looked_at(file, monkeypatch, version, said):
+    monkeypatch.setattr(installation, "installed_version", lambda: HERE)
+    file.path.write_text(f"# mine\nsurefoot: {version}\n{COMMITTED.replace('  lr: 0.01', '  learning_rate: 0.01')}")
+    assert file.refused(line=2).splitlines()[0] == said
+
+
+def test_a_file_of_this_version_is_as_one_that_has_none(file, monkeypatch):
+    """So that old keys and records stay: the version is in none of them."""
+    monkeypatch.setattr(installation, "installed_version", lambda: HERE)
+    without = load_params(file.path)
+    file.path.write_text(f"surefoot: {HERE}\n{COMMITTED}")
+    given = load_params(file.path)
+    assert (given.surefoot, without.surefoot) == (HERE, None)
+    assert given.model_dump(mode="json") == without.model_dump(mode="json")
+    assert given.model_dump_json() == without.model_dump_json()
+    file.path.write_text(f"surefoot:\n{COMMITTED}")
+    assert load_params(file.path) == without
 
 
 def test_the_schema_for_editors_is_current():
