@@ -16,7 +16,7 @@ from surefoot.base import paths
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
 from tests.helpers import PROJECT, wait_for
-from tests.pipeline.test_processes import check_once, forget, outputs, process
+from tests.pipeline.test_processes import MINE, check_once, forget, outputs, process
 from tests.pipeline.test_training import NETWORKS, change
 
 HOST = "127.0.0.1"
@@ -228,16 +228,21 @@ def test_a_machine_on_which_it_cannot_be_done_leaves(project, other, place):
     assert f"machine 2 ({HOST}) has left: exit code 2; all are started again, and go on from the last state\n" in said
 
 
-def test_a_machine_whose_params_were_changed_after_it_joined_leaves(project, other, place):
+def test_a_machine_whose_code_was_changed_after_it_joined_leaves(project, other, place):
+    for directory in (project.path, other):
+        (directory / "mine.py").write_text(MINE)
+        change(directory, model={"factory": "mine:network", "arguments": {}})
     with first(project, place, "1:2") as one, joined(other, place) as two:
         two.wait_to_say("training: process 2 of 2\n")
         wait_for_records(project)
-        change(other, weight_decay=0.5)
+        change(other, weight_decay=0.5)  # which is for later
+        (other / "mine.py").write_text(MINE.replace("0.25", "0.5"))
         process(two, 1).kill()
         code, said = two.end()
         assert code == 2
-        assert said.splitlines()[-1].startswith(
-            "error: this process would train something else than the first one, by optimizer.weight_decay: "
+        assert said.splitlines()[-1] == (
+            "error: this process would train something else than the first one, by model.source.mine: code, packages or"
+            " data were changed since this machine began, or differ"
         )
         code, said = one.end()
     assert code == 0

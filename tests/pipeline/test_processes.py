@@ -140,6 +140,46 @@ def test_whatever_dies_the_outputs_are_those_of_one_process(project, tmp_path_fa
     assert run.data.tags["surefoot.processes"] == "2"
 
 
+MINE = """
+from torch import nn
+
+def network(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.25), nn.Linear(2, classes))
+"""
+
+
+def test_params_that_are_edited_meanwhile_are_those_of_the_next_run(project, tmp_path_factory, monkeypatch):
+    change(project, shards=2, epochs=EPOCHS, checkpoint_every=2)
+    with monkeypatch.context() as patch:
+        patch.setenv("SUREFOOT_STORE", str(tmp_path_factory.mktemp("elsewhere") / "store"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+        assert project.stage("train").code == 0
+    whole = outputs()
+    forget()
+    with trained(project, 2) as stage:
+        wait_for_records(project, 3)
+        change(project, epochs=3, weight_decay=0.5)
+        process(stage, 1).kill()
+        assert stage.wait(120) == 0
+    assert "was ended by SIGKILL; all are started again" in (project / "said.txt").read_text()
+    assert outputs() == whole
+    check_once(project)
+
+
+def test_code_that_is_changed_meanwhile_makes_no_other_run_of_it(project):
+    (project / "mine.py").write_text(MINE)
+    change(project, shards=2, epochs=100_000, model={"factory": "mine:network", "arguments": {}})
+    with trained(project, 2) as stage:
+        wait_for_records(project, 2)
+        (project / "mine.py").write_text(MINE.replace("0.25", "0.5"))
+        process(stage, 1).kill()
+        assert stage.wait(120) == 2
+    assert (project / "said.txt").read_text().splitlines()[1:] == [
+        "error: the run would go on as another one, by model.source.mine: code, packages or data were changed since it"
+        " began; what was trained is kept"
+    ]
+
+
 def test_validation_is_shared_with_the_same_bits(tracked, tmp_path_factory, monkeypatch):
     """In parts of 1,024 rows: one of three processes has none."""
     monkeypatch.setattr(mlflow_model, "log_model", lambda run_id, *_: f"model of {run_id}")
@@ -252,7 +292,8 @@ def test_where_no_process_can_be_started_it_is_told(here, monkeypatch, capfd, ke
     for name in (wanted.RANK, "TORCH_CPP_LOG_LEVEL", "GLOO_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "")
     with pytest.raises(SystemExit) as end:
-        errors.run_process(lambda: lead.lead_run(load_params(paths.PARAMS), 2, (1, 1), None, lambda: None))
+        params, file = load_params(paths.PARAMS), paths.PARAMS.read_bytes()
+        errors.run_process(lambda: lead.lead_run(params, file, 2, (1, 1), None, lambda: None))
     assert end.value.code == 2
     assert "error: " in capfd.readouterr().err
 

@@ -16,6 +16,7 @@ def main(address: str) -> None:
         has all machines or processes that it takes.
     """
     place, params = wanted.read_place("HOST:PORT", address), load_params(paths.PARAMS)
+    params_file = paths.PARAMS.read_bytes()
     wanted.seconds_to_wait()  # refused here, not by each process
     wanted.seconds_to_join()
     wanted.wanted_processes(params.train.shards, params.threads)
@@ -23,4 +24,4 @@ def main(address: str) -> None:
     pin_by(params)
     from surefoot.run.processes.join import join_run
 
-    join_run(params, place)
+    join_run(params, params_file, place)

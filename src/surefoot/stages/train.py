@@ -28,7 +28,7 @@ def main(judge: "Callable[[Record], str | None]" = lambda record: None) -> None:
         from surefoot.params.params_yaml import load_params
         from surefoot.run.pinned_params import pin_by
 
-        params = load_params(paths.PARAMS)
+        params = load_params(wanted.params_file() if wanted.is_launched() else paths.PARAMS)
         terminal.print_lines(f"training {params.train.model.factory}")
         pin_by(params)
         from surefoot.run.processes.leader import joined_group
@@ -54,7 +54,7 @@ def main_of_processes() -> None:
             signal.signal(number, signal.SIG_DFL)
         from surefoot.run.pinned_params import load_and_pin
 
-        params = load_and_pin()
+        params = load_and_pin(wanted.params_file())
         from surefoot.run.processes.follower import follow_leader
 
         follow_leader(params)
@@ -65,7 +65,7 @@ def _launch() -> None:
     check_parent = parent_check()
     from surefoot.params.params_yaml import load_params
 
-    params = load_params(paths.PARAMS)
+    params, params_file = load_params(paths.PARAMS), paths.PARAMS.read_bytes()
     processes, machines = wanted.wanted_processes(params.train.shards, params.threads), wanted.wanted_machines()
     place = wanted.wanted_place(machines[1])
     if processes == machines[1] == 1:
@@ -79,7 +79,7 @@ def _launch() -> None:
         pin_by(params)
     from surefoot.run.processes.lead import lead_run
 
-    lead_run(params, processes, machines, place, check_parent)
+    lead_run(params, params_file, processes, machines, place, check_parent)
 
 
 if __name__ == "__main__":

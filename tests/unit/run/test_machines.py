@@ -424,7 +424,7 @@ def test_a_machine_that_can_start_no_process_leaves_the_others(first, monkeypatc
     with looking(first), pytest.raises(BlockingIOError), other(first) as joined:
         joined.join()
         begin.start()
-        launch.launch(joined, 1, "cpu")
+        launch.launch(joined, 1, "cpu", b"")
     begin.join()
     first.look()
     assert not first.here

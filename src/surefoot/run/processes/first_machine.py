@@ -14,6 +14,7 @@ from surefoot.run.processes.addresses import LOOPBACK, listen_at
 from surefoot.run.processes.endings import TRIES, Hung, how_they_ended
 from surefoot.run.processes.machines import Machines
 from surefoot.run.processes.meeting import Meeting
+from surefoot.run.processes.member import BEFORE, ORIGIN
 from surefoot.run.processes.wanted import TIMEOUT
 
 
@@ -33,6 +34,7 @@ class FirstMachine(Meeting):
         self._store: Any = None
         self._names: list[str] = []  # of the machine that each process of the round is on, by rank
         self._codes: dict[int, int] = {}  # of this machine's processes that have ended
+        self._origin = b""  # of the run, as the first process of the first round said
         self._reached, self._fruitless = progress(), 0
 
     def next_rendezvous(self) -> RendezvousInfo:
@@ -49,6 +51,8 @@ class FirstMachine(Meeting):
         self._store = dist.TCPStore(  # type: ignore[attr-defined]
             self._address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
         )
+        if self._origin:
+            self._store.set(BEFORE, self._origin)
         self._round, self._codes = self._round + 1, {}
         self.size = self._machines.begin_round(self._round, port)
         self._names = ["machine 1"] * self._machines.processes
@@ -81,6 +85,8 @@ class FirstMachine(Meeting):
         for machine in taking_part:
             codes |= {rank: code for rank, code in machine.line.codes if named.get(rank) == machine.name}
         hung = list(self._hung())
+        if self._store.check([ORIGIN]):
+            self._origin = self._store.get(ORIGIN)
         if not (codes or machines.lost or hung):
             terminal.print_lines("all processes are started again, with those of another machine, from the last state")
             return

@@ -8,17 +8,16 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from surefoot.base import digests, paths, terminal
+from surefoot.base import paths
 from surefoot.base.errors import UserError
 from surefoot.data.batch_store import open_store
 from surefoot.data.order import RowOrder, RowOrderAmong
-from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
 from surefoot.run.plan.builder import Builder
 from surefoot.run.plan.identity import origin_of
 from surefoot.run.plan.inputs import gather_inputs
-from surefoot.run.processes.leader import numbers_of
-from surefoot.run.processes.member import Member
+from surefoot.run.processes.leader import differences, numbers_of
+from surefoot.run.processes.member import ORIGIN, Member
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.training.divergence import Diverged
 from surefoot.training.loop import Progress
@@ -45,7 +44,7 @@ def _make_trainer(params: Params, member: Member) -> ShardedTrainer:
     trainer = builder.trainer()
     schedule, knows_schema = builder.schedule_maker(trainer.optimizer)(), takes_schema(params.train.model.factory)
     _check_origin(
-        origin_of(inputs, to_bytes(trainer.state()), schedule, knows_schema), json.loads(member.wait_for("origin"))
+        origin_of(inputs, to_bytes(trainer.state()), schedule, knows_schema), json.loads(member.wait_for(ORIGIN))
     )
     assert isinstance(trainer, ShardedTrainer)
     trainer.transport = member.transport
@@ -54,11 +53,10 @@ def _make_trainer(params: Params, member: Member) -> ShardedTrainer:
 
 def _check_origin(origin: dict[str, Any], first: dict[str, Any]) -> None:
     """See whether this process trains what the first one does: each start reads the files of its machine anew."""
-    here, there = flatten(json.loads(digests.canonical_json(origin))), flatten(first)
-    if differing := [name for name in {**there, **here} if here.get(name) != there.get(name)]:
+    if differing := differences(origin, first):
         raise UserError(
-            f"this process would train something else than the first one, by {terminal.first_few(differing, 3)}:"
-            " params, code or packages were changed since this machine began, or differ"
+            f"this process would train something else than the first one, by {differing}: code, packages or data were"
+            " changed since this machine began, or differ"
         )
 
 

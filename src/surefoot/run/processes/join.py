@@ -15,11 +15,12 @@ from surefoot.run.processes.same_work import check_batches, describe_work
 from surefoot.run.processes.wanted import Place, wanted_processes
 
 
-def join_run(params: Params, place: Place) -> None:
+def join_run(params: Params, params_file: bytes, place: Place) -> None:
     """Train along until the run is over; ends this process as the run ends. Numerics must be pinned.
 
     Args:
         params: of this machine.
+        params_file: what stands in params.yaml.
         place: of the first one.
 
     Raises:
@@ -34,7 +35,7 @@ def join_run(params: Params, place: Place) -> None:
         with JoinedMachine(place, JoinRequest(work=work, processes=processes, address=address)) as meeting:
             meeting.join()
             if meeting.over is None:
-                launch(meeting, processes, params.device)
+                launch(meeting, processes, params.device, params_file)
     except FirstMachineGone as gone:
         if gone.was_heard:
             _end_now(f"the first machine, at {place}, is gone", LOST)

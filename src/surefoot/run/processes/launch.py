@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from torch.distributed.elastic.agent.server.api import RunResult, Worker, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
@@ -14,7 +15,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from surefoot.base.errors import Stopped
 from surefoot.run.processes.endings import is_final
 from surefoot.run.processes.meeting import Meeting
-from surefoot.run.processes.wanted import RANK
+from surefoot.run.processes.wanted import PARAMS, RANK
 
 SECONDS_TO_STOP = 30  # for the processes, when the user ends the run
 SECONDS_TO_END = 5  # for those that are to be started again
@@ -27,17 +28,27 @@ class Agent(LocalElasticAgent):
         spec: what to start.
         logs: where what they write goes.
         meeting: of the machines.
+        params_file: what stands in params.yaml.
         check: raises where there is a reason to stop.
     """
 
-    def __init__(self, spec: WorkerSpec, logs: DefaultLogsSpecs, meeting: Meeting, check: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: WorkerSpec, logs: DefaultLogsSpecs, meeting: Meeting, params_file: bytes, check: Callable[[], None]
+    ) -> None:
         super().__init__(spec, logs)
-        self._meeting, self._check = meeting, check
+        self._meeting, self._params_file, self._check = meeting, params_file, check
 
     def _assign_worker_ranks(self, _store: object, _rank: int, _size: int, spec: WorkerSpec) -> list[Worker]:
         # The agent would ask the other machines, and wait for one that is gone.
         first, size = self._meeting.first_rank, self._meeting.size
         return [Worker(n, first + n, first + n, size, size) for n in range(spec.local_world_size)]
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, str]:
+        path = Path(os.environ[PARAMS])
+        path.parent.mkdir(exist_ok=True)  # in a training of weeks somebody may clean up /tmp
+        path.write_bytes(self._params_file)
+        started: dict[int, str] = super()._start_workers(worker_group)
+        return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         self._check()
@@ -61,13 +72,20 @@ class Agent(LocalElasticAgent):
         """The meeting says how the run ends."""
 
 
-def launch(meeting: Meeting, processes: int, device: str, check: Callable[[], None] = lambda: None) -> None:
+def launch(
+    meeting: Meeting,
+    processes: int,
+    device: str,
+    params_file: bytes,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Train by so many processes of this machine; ends this process as the first of them ends.
 
     Args:
         meeting: of the machines.
         processes: so many.
         device: what trains; each process has a GPU of its own.
+        params_file: what stands in params.yaml, which may be edited meanwhile.
         check: called all the time; raises where there is a reason to stop.
 
     Raises:
@@ -78,6 +96,7 @@ def launch(meeting: Meeting, processes: int, device: str, check: Callable[[], No
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it tells is told by us, in fewer words
     os.environ[RANK] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="surefoot-") as directory:
+        os.environ[PARAMS] = str(Path(directory) / "params.yaml")
         spec = WorkerSpec(
             role="surefoot",
             local_world_size=processes,
@@ -88,7 +107,7 @@ def launch(meeting: Meeting, processes: int, device: str, check: Callable[[], No
             monitor_interval=0.1,
             virtual_local_rank=device == "cuda",
         )
-        agent = Agent(spec, DefaultLogsSpecs(log_dir=directory), meeting, check)
+        agent = Agent(spec, DefaultLogsSpecs(log_dir=directory), meeting, params_file, check)
         try:
             result = agent.run()
         except SignalException as error:

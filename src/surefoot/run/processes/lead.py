@@ -14,12 +14,18 @@ from surefoot.run.trajectory_store import TrajectoryStore
 
 
 def lead_run(
-    params: Params, processes: int, machines: tuple[int, int], place: Place | None, check: Callable[[], None]
+    params: Params,
+    params_file: bytes,
+    processes: int,
+    machines: tuple[int, int],
+    place: Place | None,
+    check: Callable[[], None],
 ) -> None:
     """Train by processes of this machine, and of others that join; ends this process as the first of them ends.
 
     Args:
         params: of the run.
+        params_file: what stands in params.yaml.
         processes: of this machine.
         machines: how many there are at least, and at most.
         place: where others find this one; None: nothing listens but on loopback. Otherwise numerics must be pinned.
@@ -34,4 +40,4 @@ def lead_run(
     others = Machines(place, machines, processes, params.train.shards, work, progress)
     talk_by(place.host if place else LOOPBACK)
     with FirstMachine(others, check, progress) as meeting:
-        launch(meeting, processes, params.device, check)
+        launch(meeting, processes, params.device, params_file, check)

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.base import digests
+from surefoot.base import digests, terminal
+from surefoot.base.errors import UserError
+from surefoot.params.dotted_keys import flatten
 from surefoot.run.processes import wanted
-from surefoot.run.processes.member import Member
+from surefoot.run.processes.member import BEFORE, ORIGIN, Member
 from surefoot.training.loop import Batches, Progress
 from surefoot.training.network import to_bytes
 from surefoot.training.sharded.sharded_trainer import Order, ShardedTrainer
@@ -29,9 +31,20 @@ class Leader:
         self._mirrored: LeadingTrainer | None = None  # whose state the others have
 
     def begin(self, origin: dict[str, Any]) -> None:
-        """Say what is trained, by its origin: the others see whether they would train the same."""
+        """Say what is trained, by its origin: the others see whether they would train the same.
+
+        Raises:
+            UserError: it isn't what was trained before all were started again.
+        """
         with self._talking():
-            self._store.set("origin", digests.canonical_json(origin).decode())
+            before = json.loads(self._store.get(BEFORE)) if self._store.check([BEFORE]) else None
+        if before and (differing := differences(origin, before)):
+            raise UserError(
+                f"the run would go on as another one, by {differing}: code, packages or data were changed since it"
+                " began; what was trained is kept"
+            )
+        with self._talking():
+            self._store.set(ORIGIN, digests.canonical_json(origin).decode())
 
     def tell(self, do: str, **given: Any) -> None:
         """What the others are to do next."""
@@ -111,6 +124,12 @@ class LeadingTrainer(ShardedTrainer):
         assert self.leader
         self.leader.forget()
         super().load(state)
+
+
+def differences(origin: dict[str, Any], other: dict[str, Any]) -> str:
+    """Where an origin differs from another, which was JSON, in words; empty where it doesn't."""
+    here, there = flatten(json.loads(digests.canonical_json(origin))), flatten(other)
+    return terminal.first_few([name for name in {**there, **here} if here.get(name) != there.get(name)], 3)
 
 
 def numbers_of(model: nn.Module) -> list[Tensor]:

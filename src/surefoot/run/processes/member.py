@@ -20,6 +20,8 @@ from surefoot.run.processes.endings import LOST, Hung
 from surefoot.run.processes.wanted import RANK, seconds_to_wait
 from surefoot.training.sharded.transport import Group
 
+# In the store of a round: the origin of the run, and what that was in the round before.
+ORIGIN, BEFORE = "origin", "origin before"
 SECONDS_TO_LOOK = 0.5  # whether another has waited too long
 SECONDS_TO_HEAR = 2  # that another has waited too long
 SECONDS_TO_TELL = 5  # for those that wait for a hung one to say so

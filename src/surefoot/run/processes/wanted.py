@@ -1,6 +1,7 @@
 """How many processes and machines train, as the environment says: it is no part of a run."""
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from surefoot.base.errors import UserError
@@ -10,6 +11,7 @@ NODES = "SUREFOOT_NODES"
 RENDEZVOUS = "SUREFOOT_RENDEZVOUS"
 TIMEOUT, JOIN_TIMEOUT = "SUREFOOT_TIMEOUT", "SUREFOOT_JOIN_TIMEOUT"
 RANK = "SUREFOOT_RANK_OF"  # set for those that were launched: by which process
+PARAMS = "SUREFOOT_PARAMS_OF"  # set for them, too: where params.yaml lies as the launcher read it
 
 
 class Place(NamedTuple):
@@ -157,6 +159,11 @@ def is_asked() -> bool:
 def is_launched() -> bool:
     """Whether this is one of several processes that were launched to train."""
     return RANK in os.environ
+
+
+def params_file() -> Path:
+    """The params of one that was launched, as they were when the launcher began, whatever was edited since."""
+    return Path(os.environ[PARAMS])
 
 
 def rank() -> int:
