@@ -22,6 +22,7 @@ from surefoot.training.sharded.transport import Group
 
 # In the store of a round: the origin of the run, and what that was in the round before.
 ORIGIN, BEFORE = "origin", "origin before"
+SIGNS = "signs of life"  # of the first process: how many it has shown
 SECONDS_TO_LOOK = 0.5  # whether another has waited too long
 SECONDS_TO_HEAR = 2  # that another has waited too long
 SECONDS_TO_TELL = 5  # for those that wait for a hung one to say so
@@ -66,26 +67,36 @@ class Member:
             self._waits = False
 
     def wait_for(self, key: str) -> bytes:
-        """What the first process writes to the store, which may take its time."""
+        """What the first process writes to the store, which may take its time, as long as it shows signs of life."""
         with self.talking():
-            self.store.wait([key], timedelta(days=1000))
-            return bytes(self.store.get(key))
+            signs = -1
+            while True:
+                try:
+                    self.store.wait([key], timedelta(seconds=self._seconds))
+                    return bytes(self.store.get(key))
+                except (RuntimeError, dist.DistError) as error:
+                    before, signs = signs, self.store.add(SIGNS, 0)
+                    if not _is_late(error) or signs == before:
+                        raise
 
     def _say_that_it_waits(self, store: Any) -> None:
-        """Where another process has waited too long, say that this one waits, too: what it waits in may not return."""
+        """Where another process has waited too long, say that this one waits, too: what it waits in may not return.
+        Until then the first process shows that it lives, whatever else it does.
+        """
         with suppress(RuntimeError, dist.DistError):  # the store is gone, and soon this process is
             while not (store.check(["late"]) and self._waits):
+                if self.rank == 0:
+                    store.add(SIGNS, 1)
                 if self._ends.wait(SECONDS_TO_LOOK):
                     return
             store.set(f"waits {self.rank}", "")
 
     def _lose(self, error: Exception) -> NoReturn:
         """End, as another process doesn't answer: it is gone, which the launcher sees, or it hangs."""
-        text = str(error).lower()
         if self.store is None:  # all were ended while this one started
             os._exit(LOST)
         with suppress(RuntimeError, dist.DistError):  # nothing is told, or the first machine's launcher is gone, too
-            if "timed out" in text or "timeout" in text:
+            if _is_late(error):
                 self.store.set("late", "")
             else:  # one that has waited too long closes its connections, before it tells
                 self.store.wait(["late"], timedelta(seconds=SECONDS_TO_HEAR))
@@ -120,6 +131,12 @@ class Member:
             return None, None
         machine, pid = json.loads(self.store.get(f"pid {rank}"))
         return machine, pid
+
+
+def _is_late(error: Exception) -> bool:
+    """Whether what was waited for didn't come in time; else the connection to it is lost."""
+    text = str(error).lower()
+    return "timed out" in text or "timeout" in text
 
 
 def _end_with_launcher() -> None:
