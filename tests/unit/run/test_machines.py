@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.distributed.elastic.rendezvous import RendezvousGracefulExitError
 
+from surefoot.base import terminal
 from surefoot.base.documents import parse_document
 from surefoot.base.errors import UserError
 from surefoot.run.processes import addresses, joined_machine, launch, machines, meeting, wanted
@@ -24,9 +25,9 @@ from surefoot.run.processes.first_machine import FirstMachine
 from surefoot.run.processes.joined_machine import FirstMachineGone, JoinedMachine, reach
 from surefoot.run.processes.machines import Machines
 from surefoot.run.processes.meeting import JoinRequest
-from surefoot.run.processes.same_work import Work, what_differs
+from surefoot.run.processes.same_work import Work, describe_work, what_differs
 from surefoot.run.processes.wanted import Place, read_place
-from tests.helpers import wait_for
+from tests.helpers import PROJECT, wait_for
 
 HOST = "127.0.0.1"
 WORK = Work(
@@ -129,6 +130,14 @@ def test_a_machine_that_would_train_something_else_is_refused_by_the_name_of_wha
     assert said in refused(first, **differing)
     assert capfd.readouterr().err == f"a machine was refused ({HOST}): it differs in {named}\n"
     assert not first.here
+
+
+def test_a_clone_that_runs_the_code_of_another_is_told(tmp_path, monkeypatch):
+    (tmp_path / "src/surefoot").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        describe_work(None)
+    assert str(error.value).startswith(f"the code that runs is that of {PROJECT / 'src'}, not this clone's: make a ")
 
 
 def test_what_differs_is_nothing_where_all_is_the_same():
@@ -434,12 +443,12 @@ def test_a_machine_that_can_start_no_process_leaves_the_others(first, monkeypatc
 # --- what the environment says
 
 
-@pytest.mark.parametrize("value", ["0", "two", "2:1", "1:", ":2", "0:2", "1:2:3", "-1", "1.5"])
+@pytest.mark.parametrize("value", ["0", "two", "2:1", "1:", ":2", "0:2", "1:2:3", "-1", "1.5", "1:" + "9" * 5000])
 def test_a_number_of_machines_that_makes_no_sense_is_refused(monkeypatch, value):
     monkeypatch.setenv("SUREFOOT_NODES", value)
     with pytest.raises(UserError) as error:
         wanted.wanted_machines()
-    assert str(error.value) == (
+    assert str(error.value) == terminal.one_line(
         f"SUREFOOT_NODES: a number of machines is needed, or the least and the most, as 1:2; got {value!r}"
     )
 
@@ -453,12 +462,16 @@ def test_numbers_of_machines(monkeypatch, value, counts):
 
 
 @pytest.mark.parametrize(
-    "value", ["host", "host:", ":80", "host:0", "host:65536", "host:x", "::1:80", "[::1]", "[host]:80", "host:8 0", ""]
+    "value",
+    [
+        *("host", "host:", ":80", "host:0", "host:65536", "host:x", "::1:80", "[::1]", "[host]:80", "host:8 0", ""),
+        "host:" + "8" * 5000,
+    ],
 )
 def test_a_place_that_is_none_is_refused(value):
     with pytest.raises(UserError) as error:
         read_place("HOST:PORT", value)
-    assert str(error.value) == f"HOST:PORT: HOST:PORT is needed, as 10.0.0.1:29400; got {value!r}"
+    assert str(error.value) == terminal.one_line(f"HOST:PORT: HOST:PORT is needed, as 10.0.0.1:29400; got {value!r}")
 
 
 @given(st.one_of(st.from_regex(r"[a-z0-9.-]+", fullmatch=True), st.ip_addresses().map(str)), st.integers(1, 65535))
@@ -562,3 +575,9 @@ def test_one_machine_by_one_process_is_the_default(monkeypatch):
     assert not wanted.is_asked()
     monkeypatch.setenv("SUREFOOT_NODES", "2")
     assert wanted.is_asked()
+
+
+def test_a_number_of_processes_with_too_many_digits_is_refused(monkeypatch):
+    monkeypatch.setenv("SUREFOOT_PROCESSES", "4" * 5000)
+    with pytest.raises(UserError, match="SUREFOOT_PROCESSES: a number of processes is needed, or auto; got '444"):
+        wanted.wanted_processes(4, 1)

@@ -111,7 +111,7 @@ class Member:
         tells = self.store.add("tellers", 1) == 1
         end = time.monotonic() + min(SECONDS_TO_TELL, self._seconds)
         others = range(self.size)
-        while time.monotonic() < end and (missing := [r for r in others if not self.store.check([f"waits {r}"])]):
+        while (missing := [r for r in others if not self.store.check([f"waits {r}"])]) and time.monotonic() < end:
             time.sleep(0.05)
         # Each by its machine and its id, if it came so far that these are known.
         hung = {rank: self._process(rank) for rank in missing}

@@ -6,6 +6,7 @@ from typing import Any
 
 from surefoot.base import digests, paths, reading, terminal
 from surefoot.base.documents import Document
+from surefoot.base.errors import UserError
 from surefoot.data.batch_store import open_store
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
@@ -36,10 +37,11 @@ def describe_work(params: Params) -> Work:
     """What this machine would train, and how it computes. Numerics must be pinned.
 
     Raises:
-        UserError: there are no batches, or they are damaged.
+        UserError: there are no batches, or they are damaged; another clone's code is running.
     """
     import torch
 
+    _check_code_is_here()
     files = [path for path in SOURCES.rglob("*") if path.is_file() and not NO_SOURCES.search(path.as_posix())]
     start = start_from.start_files() if params.train.start_from else {}
     return Work(
@@ -51,6 +53,16 @@ def describe_work(params: Params) -> Work:
         data=open_store(paths.BATCHES).index.digest,
         start={name: digests.sha256_file(path) for name, path in start.items() if path.is_file()},
     )
+
+
+def _check_code_is_here() -> None:
+    """See whether this clone's code runs, where the directory is a clone: its virtual environment may be another's."""
+    running = Path(__file__).resolve().parents[3]
+    if (SOURCES / "surefoot").is_dir() and running != SOURCES.resolve():
+        raise UserError(
+            f"the code that runs is that of {running}, not this clone's: make a virtual environment here (`make"
+            " install`), or set PYTHONPATH=src"
+        )
 
 
 def check_batches() -> None:

@@ -38,11 +38,11 @@ def wanted_processes(shards: int, threads: int) -> int:
     if given == "auto":
         free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, min(shards, free // threads))
-    if not given.isdecimal() or not int(given):
+    if not (count := _number(given)):
         raise UserError(f"{PROCESSES}: a number of processes is needed, or auto; got {given!r}")
-    if int(given) > shards:
-        raise UserError(too_many(f"{PROCESSES}: {given} processes", int(given), shards))
-    return int(given)
+    if count > shards:
+        raise UserError(too_many(f"{PROCESSES}: {given} processes", count, shards))
+    return count
 
 
 def wanted_machines() -> tuple[int, int]:
@@ -53,14 +53,10 @@ def wanted_machines() -> tuple[int, int]:
     """
     given = os.environ.get(NODES, "1").strip() or "1"
     least, _, most = given.partition(":")
-    numbers = [least, most or least]
-    if (
-        given.endswith(":")
-        or not all(number.isdecimal() for number in numbers)
-        or not 1 <= int(least) <= int(numbers[1])
-    ):
+    numbers = _number(least), _number(most or least)
+    if given.endswith(":") or not 1 <= numbers[0] <= numbers[1]:
         raise UserError(f"{NODES}: a number of machines is needed, or the least and the most, as 1:2; got {given!r}")
-    return int(least), int(numbers[1])
+    return numbers
 
 
 def wanted_place(machines: int) -> Place | None:
@@ -106,9 +102,14 @@ def read_place(name: str, given: str) -> Place:
     """
     host, _, port = given.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not bare or (":" in bare) != (bare != host) or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+    if not bare or (":" in bare) != (bare != host) or not 0 < _number(port) < 1 << 16:
         raise UserError(f"{name}: HOST:PORT is needed, as 10.0.0.1:29400; got {given!r}")
     return Place(bare, int(port))
+
+
+def _number(text: str) -> int:
+    """A positive number of at most nine digits; 0 where it is none."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 def too_many(what: str, processes: int, shards: int) -> str:
