@@ -2,6 +2,7 @@
 store and an MLflow of its own.
 """
 
+import json
 import os
 import re
 import shutil
@@ -13,11 +14,13 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+import torch
 
 from surefoot import cli
-from surefoot.base import paths
+from surefoot.base import digests, paths
 from surefoot.run.sharing import sharing_process
 from surefoot.serving import mlflow_model
+from surefoot.training.network import to_bytes
 from tests.helpers import PROJECT, Here, make_workspace, wait_for
 from tests.pipeline.test_training import change
 from tests.s3_server import SECRET, URL, refusal
@@ -370,6 +373,34 @@ def test_garbage_in_the_bucket_is_left_aside(project, whole, shared, another):
         r"^warning: s3://team/(\S+) is damaged; delete it, so that it can be brought again$", done.err, re.M
     )
     assert sorted(said) == damaged
+
+
+def sealed(record):
+    body = digests.canonical_json(record)
+    return digests.sha256(body).encode() + b"\n" + body
+
+
+def test_forged_records_and_states_end_in_no_traceback(project, whole, shared, another):
+    assert project.stage("train").code == 0
+    records = {name: json.loads(shared.objects()[name].partition(b"\n")[2]) for name in shared.names(".json")}
+    for number, (name, record) in enumerate(records.items()):
+        metrics = [{}, {"validation/loss": 0.0}, {**record["metrics"], "../x": 1.0}][number % 3]
+        shared.put(name, sealed(record | {"metrics": metrics}))
+    other = another()
+    done = other.stage("train")
+    assert done.code == 0, done
+    assert outputs(other) == whole
+
+    state = to_bytes({"model.x": torch.zeros(3)})
+    for name, record in records.items():
+        shared.put(name, sealed(record | {"state": digests.sha256(state)}))
+        shared.put(name.replace(".json", ".safetensors"), state)
+    other = another()
+    done = other.stage("train")
+    assert done.code == 2, done
+    assert "Traceback" not in done.err
+    assert ".safetensors is damaged; it isn't used" in done.err
+    assert re.search("^error: epoch .* came out otherwise than recorded in", done.err, re.M)
 
 
 # --- What isn't told, and isn't imported ---------------------------------------------------------

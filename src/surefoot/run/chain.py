@@ -5,7 +5,7 @@ once.
 import resource
 import sys
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ class Chain:
         watch: sees the minibatches of a segment go by, for a progress bar.
         say: is told what the user should know.
         note_way: is told how steps are taken, once it is known, and when that changes.
+        measures: the metrics of an epoch, by its number: a record without them, as somebody else may share, isn't used.
     """
 
     def __init__(
@@ -72,13 +73,14 @@ class Chain:
         watch: Callable[[Batches, Segment], Batches] = lambda batches, segment: batches,
         say: Callable[[str], None] = lambda text: None,
         note_way: Callable[[str], None] = lambda way: None,
+        measures: Callable[[int], Set[str]] = lambda epoch: frozenset(),
     ) -> None:
         self.segments: list[Segment] = []  # those that are planned
         self.steps_trained = 0
         self._next_segments, self._epochs, self._ends = next_segments, epochs, ends
         self._store, self._make, self._order = store, make, order
         self._keep_states, self._lock, self._check, self._watch, self._say = keep_states, lock, check, watch, say
-        self._note_way = note_way
+        self._note_way, self._measures = note_way, measures
         self._way: str | None = None
         self._trainer: Trainer | None = None
         self._at = -1  # the trainer stands at the end of this segment; -1: at the start
@@ -146,7 +148,7 @@ class Chain:
         # From behind: segments before the last one that has a record needn't have any, as after a change of
         # checkpoint_every.
         for index in reversed(indices):
-            record = self._store.record(self.segments[index].key)
+            record = self._recorded(self.segments[index])
             if record:
                 break
             lacking.insert(0, index)
@@ -190,14 +192,22 @@ class Chain:
 
     def _train_lacking(self, index: int) -> tuple[Record, bool]:
         """The record of a segment that the store lacks, and whether it was trained here."""
-        key = self.segments[index].key
+        segment = self.segments[index]
         with ExitStack() as held:
-            held.enter_context(self._lock(key))
-            record = self._store.record(key)  # somebody else may have trained it while this process waited
+            held.enter_context(self._lock(segment.key))
+            record = self._recorded(segment)  # somebody else may have trained it while this process waited
             if record:
                 return record, False
             self._bring_to(index - 1)
             return self._train(index, held.pop_all()), True
+
+    def _recorded(self, segment: Segment) -> Record | None:
+        """The record that the store has of a segment; where an epoch ends, one that has its metrics."""
+        record = self._store.record(segment.key)
+        return record if record and self._is_whole(record, segment) else None
+
+    def _is_whole(self, record: Record, segment: Segment) -> bool:
+        return not segment.ends_epoch or self._measures(segment.epoch) <= record.metrics.keys()
 
     def _bring_to(self, index: int) -> None:
         """Bring the trainer to the end of a segment: from the latest sound state before, or by training again."""
@@ -250,7 +260,7 @@ class Chain:
                 peak_memory=_peak_memory(),
                 ended=time.time(),
             )
-            known = self._known(record)
+            known = self._known(record, segment)
             self._finish_writing()
             self._recent = {segment.key: record}
             self._writing = self._writer.submit(self._write, index, known or record, state, held.pop_all())
@@ -288,7 +298,7 @@ class Chain:
             raise
         return progress, metrics, seconds
 
-    def _known(self, record: Record) -> Record | None:
+    def _known(self, record: Record, segment: Segment) -> Record | None:
         """The record that the store has of the same segment, if it has one.
 
         Raises:
@@ -302,7 +312,7 @@ class Chain:
                 " know, such as time or its own random numbers",
                 "if it was changed on purpose, delete that record; `surefoot store` lists runs",
             )
-        return known
+        return known if known and self._is_whole(known, segment) else None
 
     def _store_record(self, index: int) -> Record | None:
         key = self.segments[index].key

@@ -18,6 +18,8 @@ ACCOUNT = "trajectory.json"  # the artifact that `surefoot verify` compares with
 VERSION: Literal[2] = 2  # of a mark; those of before have none, which is 1
 
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+# Of a metric: MLflow takes others, too, but none of ours has another.
+MetricName = Annotated[str, Field(pattern=r"^\w[\w. -]*(/\w[\w. -]*)*$", max_length=250)]
 Select = Literal["best", "last", "best_average", "last_average"]
 
 
@@ -177,7 +179,7 @@ class Epoch(Document):
     step: Positive
     key: Digest
     state: Digest
-    metrics: Annotated[dict[str, Number], Field(min_length=1)]
+    metrics: Annotated[dict[MetricName, Number], Field(min_length=1)]
 
 
 class Record(Epoch):
@@ -186,7 +188,7 @@ class Record(Epoch):
     One that `surefoot verify` brings has what an account tells, and no more.
     """
 
-    metrics: dict[str, Number] = Field(default={})
+    metrics: dict[MetricName, Number] = Field(default={})
     steps: Count = 0
     rows: Count = 0
     parent: str = ""

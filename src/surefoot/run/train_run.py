@@ -48,6 +48,8 @@ def train_run(
     if leader:
         leader.begin(plan.origin)
     store = open_trajectory_store(plan.origin)
+    if store.shared:
+        store.fits = plan.state_check()
     _keep_start(plan, store)
     run, known = begun_record(plan, store)
     store.bring_records(run.epoch_keys)

@@ -40,6 +40,7 @@ class TrajectoryStore:
 
     def __init__(self, path: Path, shared: SharedStore | None = None) -> None:
         self.path, self.shared = path, shared
+        self.fits: Callable[[bytes], bool] = lambda state: True  # whether a shared state can be one of this run's
         self._warned: set[Path] = set()
         # By file of a run: when it was written, and the keys of the states that it needs.
         self._needed: dict[Path, tuple[int, set[str]]] = {}
@@ -76,7 +77,8 @@ class TrajectoryStore:
 
             def read(there: Path) -> bytes | None:
                 data = _read(there)
-                return data if data is not None and digests.sha256(data) == record.state else None
+                sound = data is not None and digests.sha256(data) == record.state and self.fits(data)
+                return data if sound else None
 
             state = self.shared.fetch(path, read, reading.LARGEST_WEIGHTS)
         return state

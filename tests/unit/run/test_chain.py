@@ -290,6 +290,21 @@ def test_a_damaged_record_is_trained_again_and_what_follows_is_kept(tmp_path, ca
     assert capsys.readouterr().err == f"warning: {damaged} is damaged; it isn't used\n"
 
 
+def test_a_record_of_an_epoch_without_its_metrics_is_made_anew(tmp_path):
+    """As somebody may share one; what an epoch measures the plan knows."""
+    parts = cut(EPOCHS)
+    walk(tmp_path, parts)
+    store = TrajectoryStore(tmp_path)
+    for part, lacking in ((parts[1], METRICS[0].keys()), (parts[2], {"lr"})):
+        record = store.record(part.key)
+        kept = {name: value for name, value in record.metrics.items() if name not in lacking}
+        store.write(record.model_copy(update={"metrics": kept}), store.state(record))
+    outcome = walk(tmp_path, parts, measures=lambda epoch: METRICS[0].keys())
+    check(outcome)
+    assert outcome.trained == [2, 3]
+    assert [store.record(part.key).metrics for part in parts] == METRICS
+
+
 def test_states_that_are_gone_are_made_again_where_they_are_needed(tmp_path):
     parts = cut(EPOCHS)
     walk(tmp_path, parts, stop=3)

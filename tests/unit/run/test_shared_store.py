@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -235,6 +236,27 @@ def test_a_record_of_another_key_is_not_taken(machine, tmp_path, url, capsys):
     one.write(record(OTHER), STATE)
     bring(one)
     (tmp_path / "there" / ORIGIN / f"{OTHER}.json").rename(tmp_path / "there" / ORIGIN / f"{KEY}.json")
+    assert machine("other").record(KEY) is None
+    assert "is damaged; it isn't used" in capsys.readouterr().err
+
+
+def test_a_state_that_cannot_be_of_the_run_is_not_taken(machine, url, capsys):
+    one = machine("one")
+    one.write(record(), STATE)
+    bring(one)
+    other = machine("other")
+    other.fits = lambda state: state != STATE
+    assert (other.record(KEY), other.state_of(KEY)) == (record(), None)
+    assert capsys.readouterr().err == f"warning: {url}/{ORIGIN}/{KEY}.safetensors is damaged; it isn't used\n"
+    assert chain(other) == [f"{KEY}.json"]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "../x", "/loss", "loss/", "a//b", "x" * 300, "a:b"])
+def test_a_record_with_a_metric_that_none_of_ours_is_called_is_not_taken(machine, tmp_path, capsys, name):
+    one = machine("one")
+    one.write(record().model_copy(update={"metrics": {name: 1.0}}), STATE)
+    (tmp_path / "there" / ORIGIN).mkdir()
+    shutil.copy(one.record_path(KEY), tmp_path / "there" / ORIGIN)
     assert machine("other").record(KEY) is None
     assert "is damaged; it isn't used" in capsys.readouterr().err
 

@@ -102,13 +102,18 @@ def check_one_batch(inputs: Inputs, trainer: Trainer) -> list[str]:
     return [f"validation/{name}" for name in ("loss", *trainer.objective.measure(outputs, targets))]
 
 
+def averaged_names(validated: list[str]) -> list[str]:
+    """The same metrics of the averaged weights."""
+    return [name.replace("/", "/average_", 1) for name in validated]
+
+
 def check_followed_metrics(params: Params, validated: list[str], followed_by_schedule: str | None) -> None:
     """See whether the metrics that are followed are measured in each epoch.
 
     Raises:
         UserError: one isn't.
     """
-    averaged = [name.replace("/", "/average_", 1) for name in validated] if params.train.average.name != "none" else []
+    averaged = averaged_names(validated) if params.train.average.name != "none" else []
     logged = ["train/loss", *validated, *averaged, "gradient_norm"]
     early = params.train.early_stopping
     for key, metric in (

@@ -1,8 +1,13 @@
 """What is to be trained: the chain that params.yaml and the data make."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
 
 from surefoot.base import paths
 from surefoot.data.batch_store import Store
@@ -33,6 +38,8 @@ class Plan:
     builder: Builder
     make_schedule: Callable[[], Schedule]
     """Gives the schedule from its first step."""
+    validated: list[str]
+    """The metrics that are measured on the validation rows."""
     _ready: list[Trainer]  # the one that was built already, until it is taken
 
     def trainer(self) -> Trainer:
@@ -41,9 +48,12 @@ class Plan:
 
     def first_network(self) -> bytes:
         """The network before the first step, as safetensors."""
+        return network_of(to_bytes(self._first_state()))
+
+    def _first_state(self) -> dict[str, Tensor]:
         trainer = self.trainer()
         self._ready.append(trainer)
-        return network_of(to_bytes(trainer.state()))
+        return trainer.state()
 
     def epoch_keys(self) -> list[str]:
         """The key at the end of each epoch, as far as they are known before anything is trained: none where the
@@ -61,13 +71,38 @@ class Plan:
         """The rows of an epoch, in the order in which they are trained on."""
         return self.inputs.batches.order(self.inputs.params.seed, epoch)
 
+    def measures(self, epoch: int) -> set[str]:
+        """The metrics of an epoch."""
+        average = self.inputs.params.train.average
+        averaged = average.name != "none" and epoch >= average.start
+        found = [*self.validated, *(checks.averaged_names(self.validated) if averaged else ())]
+        return {"train/loss", *found, "gradient_norm", "lr"}
+
+    def state_check(self) -> Callable[[bytes], bool]:
+        """A function that tells whether a state can be one of this run's, by the tensors of its network."""
+        expected = _network_shapes(self._first_state())
+
+        def fits(state: bytes) -> bool:
+            try:
+                return _network_shapes(safetensors.torch.load(state)) == expected
+            except (SafetensorError, ValueError, KeyError):
+                return False
+
+        return fits
+
     def chain(self, store: TrajectoryStore, **hooks: Any) -> Chain:
         """The chain of the run; `hooks` go to `Chain`."""
         params, steps = self.inputs.params, self.inputs.steps_per_epoch
         early = params.train.early_stopping
         planned = cut_into_segments(self.origin, self.make_schedule().next_epoch, params.train.checkpoint_every, steps)
         ends = early_stopping(**early.model_dump(), rises=higher_is_better(early.metric))
-        return Chain(planned, self.inputs.epochs, store, self.trainer, self.order, ends=ends, **hooks)
+        hooks |= {"ends": ends, "measures": self.measures}
+        return Chain(planned, self.inputs.epochs, store, self.trainer, self.order, **hooks)
+
+
+def _network_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    """The types and shapes of a state's tensors, but for the optimizer's, which it makes in the first step."""
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in state.items() if not name.startswith("optimizer.")}
 
 
 def plan_run(params: Params, batches: Store, leader: Leader | None = None) -> Plan:
@@ -92,4 +127,4 @@ def plan_run(params: Params, batches: Store, leader: Leader | None = None) -> Pl
     checks.check_shards(inputs, other.model)
     checks.check_followed_metrics(params, validated, make_schedule().metric)
     origin = origin_of(inputs, first_state, make_schedule(), knows_schema)
-    return Plan(identity_of(inputs, origin), origin, inputs, builder, make_schedule, [trainer])
+    return Plan(identity_of(inputs, origin), origin, inputs, builder, make_schedule, validated, [trainer])
