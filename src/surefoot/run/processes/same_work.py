@@ -61,7 +61,7 @@ def _check_code_is_here() -> None:
     if (SOURCES / "surefoot").is_dir() and running != SOURCES.resolve():
         raise UserError(
             f"the code that runs is that of {running}, not this clone's: make a virtual environment here (`make"
-            " install`), or set PYTHONPATH=src"
+            " setup`), or set PYTHONPATH=src"
         )
 
 
