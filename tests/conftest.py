@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from surefoot.run import start_tracking
 from surefoot.training.numerics import PROFILES
+from tests import packaged
 from tests.helpers import Here, TrackingThread, made_once, make_workspace, mlflow_client
 
 # Torch reads these once, when it is imported; tests/unit/training/conftest.py checks that nobody was faster.
@@ -88,6 +89,19 @@ def finished(of_all_workers):
         workspace.git("commit", "--quiet", "--message=run")
 
     return made_once(of_all_workers, "finished", make)
+
+
+@pytest.fixture(scope="session")
+def dist(of_all_workers):
+    """The directory of the wheel and the source distribution."""
+    return made_once(of_all_workers, "dist", packaged.build) / "dist"
+
+
+@pytest.fixture(scope="session")
+def wheel_python(dist, of_all_workers):
+    """The Python of an environment that has Surefoot as a package."""
+    made_once(of_all_workers, "installed", lambda path: packaged.installed(*dist.glob("*.whl"), path))
+    return of_all_workers / "installed/bin/python"
 
 
 @pytest.fixture

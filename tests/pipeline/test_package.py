@@ -1,66 +1,24 @@
 """The wheel and the source distribution, each installed into an environment of its own, and used elsewhere."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
-import venv
 import zipfile
 
 import pytest
 
 from surefoot.base import code_digests
-from tests.helpers import PROJECT, made_once
+from tests.helpers import PROJECT
+from tests.packaged import installed, run
 
-BUILT_FROM = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src")
 PARAMS = """
 prepare: {source: data/raw/digits.csv, target: digit}
 batch: {shape: [1, 8, 8]}
 train: {model: {factory: FACTORY}, epochs: 2, lr: 0.05}
 """
 STAGES = ("start_from", "prepare", "batch", "train")
-
-
-def run(*command, cwd, **environment):
-    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def dist(of_all_workers):
-    """What `make dist` makes: the wheel, from the source distribution."""
-
-    def make(path):
-        path.mkdir()
-        skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        for name in BUILT_FROM:
-            copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
-            copy(PROJECT / name, path / name, **({"ignore": skipped} if (PROJECT / name).is_dir() else {}))
-        run(sys.executable, "-m", "build", "--no-isolation", cwd=path)
-
-    return made_once(of_all_workers, "dist", make) / "dist"
-
-
-def installed(file, place):
-    """The Python of a new environment that has the package, and beside it the packages that are here."""
-    venv.create(place, with_pip=False)
-    python = place / "bin/python"
-    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).strip()
-    # Of a directory on the path no .pth is read: this clone's src isn't there.
-    (place / site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", str(file), cwd=place)
-    return python
-
-
-@pytest.fixture(scope="session")
-def wheel_python(dist, of_all_workers):
-    made_once(of_all_workers, "installed", lambda path: installed(*dist.glob("*.whl"), path))
-    return of_all_workers / "installed/bin/python"
 
 
 def repository(path, factory, empty_store):

@@ -29,7 +29,7 @@ def from_here(path: Path) -> Path:
 
 
 def trajectory_store() -> Path:
-    """The trajectory store: SUREFOOT_STORE, or `.surefoot/` at the repository's root, also beside a shared one.
+    """The trajectory store: SUREFOOT_STORE, or `.surefoot/` in the project's folder, also beside a shared one.
 
     Raises:
         UserError: SUREFOOT_STORE is neither a directory nor a URL.
@@ -59,6 +59,20 @@ def shared_store() -> str | None:
     return None
 
 
+def nearest_dvc(place: Path) -> Path:
+    """The folder that DVC takes for its root at a place: the nearest above with `.dvc`, or the place itself."""
+    return next((folder for folder in (place, *place.parents) if (folder / ".dvc").is_dir()), place)
+
+
+def dvc_root() -> Path:
+    """DVC's root here, absolute; in DVC's temporary copies that of the one they came from."""
+    given = os.environ.get("DVC_ROOT")
+    return Path(given).resolve() if given else nearest_dvc(Path.cwd())
+
+
 def repository_root() -> Path:
-    """The repository's root, absolute; in DVC's temporary copies the root of the one they came from."""
-    return Path(os.environ.get("DVC_ROOT") or ".").resolve()
+    """The project's folder, which has params.yaml, absolute: DVC's root, or a subfolder, as in a monorepo. In DVC's
+    temporary copies that of the one they came from.
+    """
+    here = Path.cwd()
+    return dvc_root() / here.relative_to(nearest_dvc(here))

@@ -12,6 +12,7 @@ from surefoot.base.errors import UserError
 
 FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 HERE = str(Path(__file__).parents[1])
+NETWORKS = f"{HERE}/networks"  # in a package; a clone has them beside the user's
 LONG = 500  # characters of an error; some of torch's list all that it has kernels for
 
 
@@ -37,13 +38,7 @@ def find_function(key: str, path: str) -> Callable[..., Any]:
 def describe_error(error: BaseException) -> str:
     """What went wrong in the user's code, and in which line: the user gets no traceback."""
     operation, refused, _ = str(error).partition(" does not have a deterministic implementation")
-    theirs = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename
-        and "importlib" not in frame.filename
-        and not frame.filename.startswith(HERE)
-    ]
+    theirs = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_shown(frame.filename)]
     at = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     if refused:
         return (
@@ -54,6 +49,13 @@ def describe_error(error: BaseException) -> str:
     if system := limits.explain(error):
         return f"{system}{at}"
     return f"{type(error).__name__}: {said if len(said) <= LONG else f'{said[:LONG]} ...'}{at}"
+
+
+def _is_shown(file: str) -> bool:
+    """Whether a line of a file says something to the user: of their own, or of a network that comes along."""
+    if file.startswith(NETWORKS):
+        return True
+    return "site-packages" not in file and "importlib" not in file and not file.startswith(HERE)
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from surefoot.base.locks import Locks
 from surefoot.commands.options import check_name, option
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.params_yaml import load_params
-from surefoot.reproduction import git, own_checkout, provenance, raw_data
+from surefoot.reproduction import checkout, git, own_checkout, provenance, raw_data
 
 SECONDS = 10  # until DVC is told again that it is to end
 
@@ -34,7 +34,7 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
     if (name is not None or later) and not in_checkout:
         raise UserError(f"{'--later' if later else '--name'} goes with --in-checkout")
     if not in_checkout:
-        _end_as(_run_dvc(Path(), dict(os.environ)))
+        _end_as(_run_dvc(Path(), os.environ | {"PATH": own_checkout.path_with_python()}))
         return
     check_name(name)
     source = provenance.code_state(raw_data.raw_places(flatten(load_params(paths.PARAMS).model_dump(mode="json"))))
@@ -50,7 +50,7 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
             return
         terminal.print_lines(f"run {name}, in {place}")
         # DVC notes here who is at work, by the number of a process, which may be another's by now, on another machine.
-        (place / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+        (checkout.dvc_root_in(place.resolve(), _home(name)) / ".dvc/tmp/rwlock").unlink(missing_ok=True)
         _end_as(_run_dvc(place, own_checkout.environment_there()))
         terminal.print_lines(
             f"the model, the reports and dvc.lock are in {place}; as long as code, params and data here are the same,"
@@ -80,7 +80,7 @@ def _refuse_or_wait(name: str, pid: int) -> None:
 
 def _checkout_of(name: str, start: str, source: provenance.CodeState) -> Path:
     """Where the run of a name takes place: in a checkout from its start, or a new one."""
-    home = paths.trajectory_store() / "run" / name
+    home = _home(name)
     noted, repository = home / "start", home / "repository"
     if not repository.is_dir():
         writing.write_bytes(noted, start.encode())
@@ -90,6 +90,10 @@ def _checkout_of(name: str, start: str, source: provenance.CodeState) -> Path:
             f"note: {name} goes on with the code, params and data of its start; another --name starts with those of now"
         )
     return paths.from_here(own_checkout.project_in(repository))
+
+
+def _home(name: str) -> Path:
+    return paths.trajectory_store() / "run" / name
 
 
 def _run_dvc(place: Path, environment: dict[str, str]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
+from surefoot.base.installation import script
 from surefoot.base.locks import Locks
 from surefoot.base.wording import without_password
 from surefoot.run import publish
@@ -90,7 +91,7 @@ def _bring(run: RunRecord, store: TrajectoryStore, locks: Locks) -> bool:
     tracker = publish.publish_run(run, store, locks, anew=False)
     if tracker.deleted:
         uri = without_password(mlflow_store.store_uri())
-        restore = f"MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow runs restore --run-id {tracker.deleted}"
+        restore = f"MLFLOW_TRACKING_URI={uri} {script('mlflow')} runs restore --run-id {tracker.deleted}"
         terminal.print_lines(f"was deleted in MLflow, left so: {name}; `{restore}` brings it back")
         return False
     if tracker.run_id is None and not tracker.lacks:

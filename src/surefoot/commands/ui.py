@@ -17,7 +17,7 @@ from pathlib import Path
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import Stopped, UserError
-from surefoot.base.installation import install_command
+from surefoot.base.installation import install_command, is_installed
 from surefoot.base.wording import without_password
 from surefoot.commands import sync
 from surefoot.commands.options import option
@@ -98,9 +98,8 @@ def _check_port(port: int) -> None:
     except OSError as error:
         why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
         other = free_port()
-        raise UserError(
-            f"port {port} {why}; {other} is free: surefoot ui --port {other}, or make ui PORT={other}"
-        ) from None
+        by_make = "" if is_installed() else f", or make ui PORT={other}"
+        raise UserError(f"port {port} {why}; {other} is free: surefoot ui --port {other}{by_make}") from None
 
 
 def free_port() -> int:

@@ -69,7 +69,7 @@ def require_watched(params: Params, stage: str) -> None:
         UserError: it wouldn't.
     """
     if found := unwatched_code(params, stage):
-        place = "src/sources" if stage == "prepare" else "src"
+        place = "src" if stage != "prepare" or installation.is_installed() else "src/sources"
         raise UserError(
             f"{', '.join(found[stage])}: {stage} calls this code, but doesn't depend on it in {PIPELINE}, so DVC"
             f" wouldn't see a change: move it into {place}, or let `surefoot check` name it there"

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from surefoot.base import paths
 from surefoot.base.errors import CannotSay
 from surefoot.reproduction import git
 
@@ -49,8 +50,17 @@ def in_history(workspace: Path, commit: str) -> bool:
 
 
 def command_module(place: Path, name: str) -> str:
-    """The module of a command, at the commit that is checked out there: an older Surefoot has it at its top."""
-    return f"surefoot.commands.{name}" if (place / "src/surefoot/commands").is_dir() else f"surefoot.{name}"
+    """The module of a command, at the commit that is checked out there: an older Surefoot, in a clone, has it at its
+    top.
+    """
+    source = place / "src/surefoot"
+    return f"surefoot.{name}" if source.is_dir() and not (source / "commands").is_dir() else f"surefoot.commands.{name}"
+
+
+def dvc_root_in(place: Path, repository: Path) -> Path:
+    """DVC's root in a checkout, as the project at `place` in it has it."""
+    found = paths.nearest_dvc(place)
+    return found if found.is_relative_to(repository) else place
 
 
 def patched(workspace: Path, patch: bytes) -> list[str]:

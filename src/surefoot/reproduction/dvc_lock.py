@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from surefoot.base import reading
+from surefoot.base import paths, reading
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.reproduction.git import ask_git, committed_file
 
@@ -83,8 +83,9 @@ def committed_output(stage: str, path: Path, now: bytes) -> tuple[str, bytes] | 
 
 def cache_directory() -> Path:
     """DVC's cache, as its settings here name it."""
-    place = Path(".dvc/cache")
-    for file in (Path(".dvc/config"), Path(".dvc/config.local")):
+    directory = paths.nearest_dvc(Path.cwd()) / ".dvc"
+    place = directory / "cache"
+    for file in (directory / "config", directory / "config.local"):
         settings = configparser.RawConfigParser(strict=False)
         with suppress(configparser.Error, UnicodeDecodeError):  # DVC itself says that they are damaged
             settings.read(file, encoding="utf-8")

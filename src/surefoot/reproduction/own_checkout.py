@@ -12,7 +12,7 @@ from pathlib import Path
 
 from surefoot.base import paths, terminal, writing
 from surefoot.base.errors import CannotSay, UserError
-from surefoot.reproduction import checkout
+from surefoot.reproduction import checkout, dvc_settings
 from surefoot.reproduction.provenance import CodeState
 
 # Of an experiment or a stage of DVC's in which this process may be: those there are others.
@@ -51,7 +51,7 @@ def check_out_now(repository: Path, source: CodeState) -> None:
                 if (top / name).is_file():
                     (beside / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(top / name, beside / name)
-            _share_cache(workspace, beside / below)
+            _share_cache(beside / below, checkout.dvc_root_in(beside / below, beside))
             _tell_of_repositories(top, source)
     except CannotSay as error:
         raise UserError(f"the code can't be checked out: {error}") from None
@@ -66,15 +66,14 @@ def _tell_of_repositories(top: Path, source: CodeState) -> None:
         )
 
 
-def _share_cache(workspace: Path, place: Path) -> None:
-    """Let DVC in the checkout use the workspace's cache, and bring the data that it tracks."""
-    from dvc.config import Config, ConfigError
-
+def _share_cache(place: Path, root: Path) -> None:
+    """Let DVC, whose root in the checkout is `root`, use the workspace's cache, and bring the data that the project at
+    `place` tracks with it.
+    """
     try:
-        ours = Config(str(workspace / ".dvc"))
-        with Config(str(place / ".dvc")).edit("local") as local:
-            local["cache"]["dir"] = ours["cache"].get("dir") or str(workspace / ".dvc/cache")
-    except ConfigError as error:
+        _, cache = dvc_settings.workspace_settings()
+        dvc_settings.add_settings(root, {"cache": {"dir": cache}})
+    except dvc_settings.SettingsError as error:
         raise UserError(f"DVC's settings can't be read: {error}") from None
     tracked = [str(path.relative_to(place)) for path in place.rglob("*.dvc") if path.is_file()]
     if tracked:
@@ -90,11 +89,17 @@ def _share_cache(workspace: Path, place: Path) -> None:
             terminal.warn(f"DVC can't bring all its data to the checkout: {said}")
 
 
+def path_with_python() -> str:
+    """PATH with this Python first: a stage's command may name it `python` alone."""
+    return os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [os.environ.get("PATH")])])
+
+
 def environment_there(**more: str) -> dict[str, str]:
     """The environment of a process in such a checkout."""
     kept = {name: value for name, value in checkout.plain_environment().items() if name not in NOT_PASSED_ON}
     here = {
-        "DVC_ROOT": str(paths.repository_root()),  # the store, MLflow's and the virtual environment are the workspace's
+        "DVC_ROOT": str(paths.dvc_root()),  # the store, MLflow's and the virtual environment are the workspace's
+        "PATH": path_with_python(),
         "DVC_NO_ANALYTICS": "true",
         "SUREFOOT_STORE": paths.shared_store() or str(paths.trajectory_store().resolve()),
         # `src` first, so that the checkout's code runs, then what this process was given.

@@ -4,7 +4,7 @@ import getpass
 import json
 import os
 
-from surefoot.base import digests, paths
+from surefoot.base import digests, installation, paths
 from surefoot.base.wording import describe_dropped
 from surefoot.data.batch_store import Store
 from surefoot.params.dotted_keys import flatten
@@ -40,7 +40,7 @@ def description(params: Params, batches: Store, origin: Origin) -> Description:
             }
         ),
         tags={
-            "mlflow.source.name": "src/surefoot/stages/train.py",
+            "mlflow.source.name": installation.source_name("surefoot.stages.train"),
             "mlflow.source.type": "LOCAL",
             "mlflow.user": _user(),
             **git,

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from surefoot.base import errors, paths, terminal, writing
+from surefoot.base.installation import command
 from surefoot.base.wording import without_password
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params import dvc_yaml
@@ -144,7 +145,7 @@ def _run_address(run_id: str) -> list[str]:
     """How to open a run's page in MLflow."""
     uri = mlflow_store.store_uri()
     if uri.startswith("sqlite:"):
-        return [f"run {run_id}: make ui", f"http://127.0.0.1:5000/#/runs/{run_id}"]
+        return [f"run {run_id}: {command('ui')}", f"http://127.0.0.1:5000/#/runs/{run_id}"]
     run = f"run {run_id}: on the server that MLFLOW_TRACKING_URI names"
     page = f"{without_password(uri).rstrip('/')}/#/runs/{run_id}"
     return [run, page] if uri.startswith(("http:", "https:")) else [run]

@@ -12,6 +12,7 @@ from pydantic import Field
 from surefoot.base import paths
 from surefoot.base.documents import Document, Malformed, what_is_wrong
 from surefoot.base.errors import UserError
+from surefoot.base.installation import command
 from surefoot.base.reading import LARGEST_WHOLE, read_file
 from surefoot.base.wording import without_password
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
@@ -43,7 +44,7 @@ def reading_mlflow() -> "Iterator[MlflowClient]":
     uri = mlflow_store.configure()
     path = mlflow_store.sqlite_file(uri)
     if path and not path.exists():
-        raise UserError(f"there is no run yet: {path} doesn't exist; `make repro` makes one")
+        raise UserError(f"there is no run yet: {path} doesn't exist; `{command('repro')}` makes one")
     try:
         yield mlflow_client.connect()
     except Failure as error:
@@ -105,8 +106,8 @@ def find_run(client: "MlflowClient", wanted: str) -> "Run":
     if _is_parent(found[0]):
         sweep = found[0].data.tags.get(tag_names.OF)
         raise UserError(
-            f"{wanted!r} trained nothing: it is the parent of the runs of {sweep}; name one of those: `make ui` shows"
-            " them below it"
+            f"{wanted!r} trained nothing: it is the parent of the runs of {sweep}; name one of those: `{command('ui')}`"
+            " shows them below it"
         )
     return found[0]
 

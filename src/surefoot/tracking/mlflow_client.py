@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from surefoot.base import limits, reading
+from surefoot.base.installation import script
 from surefoot.base.quick_imports import quick_imports
 from surefoot.base.wording import without_password
 from surefoot.tracking.mlflow_store import (
@@ -342,7 +343,7 @@ def active_experiment(client: "MlflowClient") -> "Experiment | None":
     if found is not None and found.lifecycle_stage == "deleted":
         uri = without_password(store_uri())
         raise Refused(
-            f"the experiment {experiment_name()!r} was deleted there; `MLFLOW_TRACKING_URI={uri} .venv/bin/mlflow"
+            f"the experiment {experiment_name()!r} was deleted there; `MLFLOW_TRACKING_URI={uri} {script('mlflow')}"
             f" experiments restore --experiment-id {found.experiment_id}` brings it back with its runs, or"
             " MLFLOW_EXPERIMENT_NAME names another"
         )

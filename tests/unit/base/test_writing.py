@@ -21,6 +21,24 @@ def test_the_root_is_where_dvc_says_or_here(tmp_path, monkeypatch):
     assert paths.repository_root() == tmp_path
 
 
+@pytest.mark.parametrize("below", [".", "ml/für ziffern"])
+def test_a_subfolder_of_what_dvc_works_in_is_a_root_of_its_own(tmp_path, monkeypatch, below):
+    """By the commands, which DVC tells nothing, in the stages, and in DVC's temporary copies of the repository."""
+    top = tmp_path / "top"
+    copy = top / ".dvc/tmp/exps/tmpabc"
+    for place in (top, copy):
+        (place / below).mkdir(parents=True, exist_ok=True)
+        (place / ".dvc").mkdir(exist_ok=True)
+    root = (top / below).resolve()
+    monkeypatch.chdir(root)
+    assert (paths.repository_root(), paths.dvc_root()) == (root, top)
+    monkeypatch.setenv("DVC_ROOT", str(top))
+    assert (paths.repository_root(), paths.dvc_root()) == (root, top)
+    monkeypatch.chdir(copy / below)
+    assert (paths.repository_root(), paths.dvc_root()) == (root, top)
+    assert paths.trajectory_store() == root / ".surefoot"
+
+
 def test_canonical_json_has_one_spelling():
     assert digests.canonical_json({"b": [1, 0.1, None, True], "a": "é"}) == b'{"a":"\\u00e9","b":[1,0.1,null,true]}'
     assert digests.canonical_json({"a": 1, "b": 2}) == digests.canonical_json({"b": 2, "a": 1})

@@ -110,6 +110,7 @@ HERE = "2.3.0"
 )
 def test_a_file_of_another_version_is_refused_before_its_keys_are_looked_at(file, monkeypatch, version, said):
     monkeypatch.setattr(installation, "installed_version", lambda: HERE)
+    monkeypatch.setattr(installation, "pip_install", lambda: "pip install")
     file.path.write_text(f"# mine\nsurefoot: {version}\n{COMMITTED.replace('  lr: 0.01', '  learning_rate: 0.01')}")
     assert file.refused(line=2).splitlines()[0] == said
 

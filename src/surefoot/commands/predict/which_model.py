@@ -10,6 +10,7 @@ from typing import Any
 
 from surefoot.base import paths
 from surefoot.base.errors import UserError
+from surefoot.base.installation import command
 from surefoot.base.wording import without_password
 from surefoot.data.batch_index import read_index
 from surefoot.params.sections import Params
@@ -43,7 +44,7 @@ def workspace_model(params: Params, weights: Path | None) -> Model:
         raise UserError(
             f"{path}: there is no such file"
             if weights
-            else f"there is no model yet: {path} doesn't exist; `make repro` makes one"
+            else f"there is no model yet: {path} doesn't exist; `{command('repro')}` makes one"
         )
     index = read_index(paths.BATCHES)  # which has the preparation
     trained, made = (
@@ -52,8 +53,8 @@ def workspace_model(params: Params, weights: Path | None) -> Model:
     )
     if weights is None and trained and made and trained != made:
         raise UserError(
-            f"{path} was trained on other batches than {paths.BATCHES} has now: `make repro` trains on these, or give a"
-            " run (--run)"
+            f"{path} was trained on other batches than {paths.BATCHES} has now: `{command('repro')}` trains on these,"
+            " or give a run (--run)"
         )
     chosen = params.train.model
     description = {"factory": chosen.factory, "arguments": chosen.arguments, **index.network_description()}

@@ -3,6 +3,8 @@
 DVC gets a cache of its own there, and this workspace's only to read from.
 """
 
+import itertools
+import os
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,7 +12,7 @@ from surefoot.base.errors import CannotSay
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.params_yaml import parse_params
-from surefoot.reproduction import checkout, git, raw_data
+from surefoot.reproduction import checkout, dvc_settings, git, raw_data
 from surefoot.reproduction.scratch import Process, Scratch
 from surefoot.tracking import tracker
 
@@ -39,14 +41,23 @@ class Remake:
             if not (self.path / name).is_file():
                 raise CannotSay(f"at its commit {commit} there is no {name}")
         # What is written there next may not be written through a link to elsewhere.
-        for name in MADE_HERE:
-            if (self.path / name).is_symlink() or (name == ".venv" and (self.path / name).exists()):
+        if self.path.resolve() != self.path:
+            raise CannotSay(f"at its commit {commit} the folder of {name} is a link")
+        self._dvc_root = checkout.dvc_root_in(self.path, self.scratch.path / "repository")
+        for name, place in itertools.product(MADE_HERE, self._roots()):
+            if (place / name).is_symlink() or (name == ".venv" and (place / name).exists()):
                 raise CannotSay(f"its code has a {name} of its own, in the way of the one that is made here")
         self._commit, self._data = commit, data
 
+    def _roots(self) -> set[Path]:
+        """The project's folder and DVC's root, which is above it where it is a part of a larger repository."""
+        return {self.path, self._dvc_root}
+
     def use_environment(self, environment: Path) -> None:
-        """Let the stages run with the Python of a virtual environment."""
-        (self.path / ".venv").symlink_to(environment)
+        """Let the stages run with the Python of a virtual environment: where they look for one, and on the PATH."""
+        for place in self._roots():
+            (place / ".venv").symlink_to(environment)
+        self._bin = environment / "bin"
 
     def reproduce(self, stage: str, *, store: Path) -> None:
         """Run a stage and those before it, with an empty trajectory store.
@@ -90,7 +101,7 @@ class Remake:
         """Start Python there, as a stage would be."""
         python = [str(self.path / ".venv/bin/python"), *arguments]
         return self.scratch.start(
-            python, self.path, self._environment(PYTHONPATH="src", DVC_ROOT=str(self.path)), out=out
+            python, self.path, self._environment(PYTHONPATH="src", DVC_ROOT=str(self._dvc_root)), out=out
         )
 
     def _link_data(self) -> None:
@@ -131,25 +142,22 @@ class Remake:
 
     def _set_up_dvc(self) -> None:
         """Give DVC a cache of its own, and this workspace's remotes and cache to read from."""
-        from dvc.config import Config, ConfigError
-
         try:
-            # Read here, where relative paths of remotes mean what they mean; `dvc` itself would write to .dvc/tmp.
-            ours = Config(str(self.workspace / ".dvc"))
-            with Config(str(self.path / ".dvc")).edit("local") as local:
-                local["remote"] |= {name: dict(remote) for name, remote in ours["remote"].items()}
-                local["remote"][WORKSPACE_CACHE] = {
-                    "url": ours["cache"].get("dir") or str(self.workspace / ".dvc/cache")
-                }
-                if ours["core"].get("remote"):
-                    local["core"]["remote"] = ours["core"]["remote"]
-                local["cache"]["dir"] = str(self.scratch.path / "cache")
-        except (ConfigError, OSError) as error:
+            ours, cache = dvc_settings.workspace_settings()
+            remotes = {**ours["remote"], WORKSPACE_CACHE: {"url": cache}}
+            default = {"remote": ours["core"]["remote"]} if ours["core"].get("remote") else {}
+            added = {f'remote "{name}"': dict(remote) for name, remote in remotes.items()}
+            added |= {"core": default, "cache": {"dir": str(self.scratch.path / "cache")}}
+            dvc_settings.add_settings(self._dvc_root, added)
+        except dvc_settings.SettingsError as error:
             raise CannotSay(f"DVC's settings can't be read: {error}") from None
 
     def _dvc(self, *arguments: str, quiet: bool = False, variables: dict[str, str] | None = None) -> int:
         return self.scratch.run(
-            [str(self.path / ".venv/bin/dvc"), *arguments], self.path, self._environment(**variables or {}), quiet=quiet
+            [str(self.path / ".venv/bin/python"), "-m", "dvc", *arguments],
+            self.path,
+            self._environment(**variables or {}),
+            quiet=quiet,
         )
 
     def _environment(self, **more: str) -> dict[str, str]:
@@ -165,5 +173,6 @@ class Remake:
             "DVC_SITE_CACHE_DIR": str(self.scratch.path / "dvc"),
             "DVC_NO_ANALYTICS": "true",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PATH": os.pathsep.join([str(self._bin), *filter(None, [kept.get("PATH")])]),
             **more,
         }

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from surefoot.base import digests, paths, reading, terminal
+from surefoot.base import digests, installation, paths, reading, terminal
 from surefoot.base.documents import Document
 from surefoot.base.errors import UserError
 from surefoot.data.batch_store import open_store
@@ -27,7 +27,7 @@ class Work(Document):
     params: dict[str, Any]
     """By dotted key."""
     files: dict[str, str]
-    """In `src`: their digests."""
+    """In `src`, and of an installed Surefoot: their digests."""
     data: str
     start: dict[str, str]
     """The digests of the files that it starts from."""
@@ -42,14 +42,13 @@ def describe_work(params: Params) -> Work:
     import torch
 
     _check_code_is_here()
-    files = [path for path in SOURCES.rglob("*") if path.is_file() and not NO_SOURCES.search(path.as_posix())]
     start = start_from.start_files() if params.train.start_from else {}
     return Work(
         commit=(ask_git("rev-parse", "--verify", "HEAD^{commit}") or b"none").decode().strip(),
         torch=torch.__version__.partition("+")[0],
         fingerprint=numerics.fingerprint(params.device, params.train.precision),
         params=flatten(params.model_dump(mode="json")),
-        files={path.as_posix(): digests.sha256_file(path) for path in sorted(files)},
+        files=_source_digests(),
         data=open_store(paths.BATCHES).index.digest,
         start={name: digests.sha256_file(path) for name, path in start.items() if path.is_file()},
     )
@@ -63,6 +62,17 @@ def _check_code_is_here() -> None:
             f"the code that runs is that of {running}, not this clone's: make a virtual environment here (`make"
             " setup`), or set PYTHONPATH=src"
         )
+
+
+def _source_digests() -> dict[str, str]:
+    found = {path.as_posix(): path for path in SOURCES.rglob("*")}
+    if (package := installation.package_folder()) is not None:
+        found |= {f"surefoot/{path.relative_to(package).as_posix()}": path for path in package.rglob("*")}
+    return {
+        name: digests.sha256_file(path)
+        for name, path in sorted(found.items())
+        if path.is_file() and not NO_SOURCES.search(name)
+    }
 
 
 def check_batches() -> None:

@@ -1,0 +1,85 @@
+"""A repository without Surefoot's source, which uses the package: DVC, MLflow and `surefoot verify` in it."""
+
+import re
+import shutil
+import subprocess
+
+from tests.helpers import PROJECT, Workspace
+
+PARAMS = """\
+surefoot: VERSION
+seed: 0
+prepare: {source: data/raw/digits.csv, target: digit}
+batch: {size: 64, shape: [1, 8, 8]}
+train:
+  start_from:
+  model: {factory: surefoot.networks.mlp:mlp}
+  epochs: 2
+  lr: 0.05
+"""
+
+
+class Own(Workspace):
+    """Such a repository; `.venv` in it is an environment that has the package."""
+
+    def surefoot(self, *arguments, **options):
+        return self.run(str(self / ".venv/bin/surefoot"), *arguments, **options)
+
+    def dvc(self, *arguments, **options):
+        return self.run(str(self / ".venv/bin/python"), "-m", "dvc", *arguments, **options)
+
+
+def stages(below):
+    """dvc.yaml of the clone, as somebody has it who doesn't have the source."""
+    text = (PROJECT / "dvc.yaml").read_text()
+    environment = "/".join(filter(None, ["$DVC_ROOT", below, ".venv/bin"]))
+    text = text.replace('"$DVC_ROOT"/.venv/bin/python', f'PATH="{environment}:$PATH" python')
+    text = re.sub(r",\s+src/surefoot/[^],]+", "", text)
+    text = re.sub(r"params: \[(?!params\.yaml)", "params: [surefoot, ", text)
+    return text.replace("src/sources", "src")
+
+
+def make_own(top, below, wheel_python, empty_store):
+    """In a subfolder of a larger repository, if `below` names one; DVC is of the whole."""
+    path = top / below
+    (path / "data/raw").mkdir(parents=True)
+    (path / "src").mkdir()
+    shutil.copy(PROJECT / "data/raw/digits.csv", path / "data/raw")
+    shutil.copy(empty_store, path / "mlflow.db")
+    (path / ".venv").symlink_to(wheel_python.parents[1])
+    own = Own(path)
+    version = own.run(str(wheel_python), "-c", "from importlib.metadata import version; print(version('surefoot'))")
+    (path / "params.yaml").write_text(PARAMS.replace("VERSION", version.out.strip()))
+    (path / "dvc.yaml").write_text(stages(below))
+    (path / "src/mine.py").write_text("")
+    (path / ".gitignore").write_text((PROJECT / ".gitignore").read_text())
+    own.run("git", "init", "--quiet", str(top))
+    subprocess.run([wheel_python, "-m", "dvc", "init", "--quiet"], cwd=top, check=True)
+    own.git("add", "--all")
+    own.git("commit", "--quiet", "--message=start")
+    return own
+
+
+def test_a_subfolder_of_a_monorepo_in_a_path_of_any_letters(wheel_python, tmp_path, empty_store):
+    """Stages, commands and checkouts have one store and one MLflow: the subfolder's."""
+    top = tmp_path / "Größe & more"
+    own = make_own(top, "ml/für ziffern", wheel_python, empty_store)
+    own.dvc("repro")
+    own.edit("train.epochs", "3")
+    own.surefoot("run", "--in-checkout")
+    longer, first = own.trainings()
+    assert [run.data.params["train.epochs"] for run in (longer, first)] == ["3", "2"]
+    assert {run.info.status for run in (longer, first)} == {"FINISHED"}
+    assert {run.data.tags["mlflow.source.name"] for run in (longer, first)} == {"surefoot.stages.train"}
+    done = own.surefoot("verify", first.info.run_id)
+    assert "identical" in done.out, done
+    assert not list(top.glob("*.db")) and not (top / ".surefoot").exists()
+
+
+def test_an_experiment_in_a_temporary_copy_has_the_store_of_the_subfolder(wheel_python, tmp_path, empty_store):
+    top = tmp_path / "two words"  # DVC can write the settings of such a copy in ASCII alone
+    own = make_own(top, "ml/more words", wheel_python, empty_store)
+    own.dvc("repro")
+    done = own.dvc("exp", "run", "--temp", "--set-param", "train.epochs=3")
+    assert "epochs 1-2 restored, training 3-3" in done.out, done.out
+    assert [run.data.params["train.epochs"] for run in own.trainings()] == ["3", "2"]
