@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -46,6 +47,12 @@ def outputs(path):
 
 def place(project, name):
     return project / ".surefoot/run" / name / "repository"
+
+
+def ignores(pid, number):
+    """Whether a process ignores a signal by now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(re.search(r"^SigIgn:\s*(\w+)$", status, re.M)[1], 16) & 1 << number - 1)
 
 
 def records(project):
@@ -164,6 +171,8 @@ def test_a_job_whose_time_is_up_asks_to_be_queued_again(project, tmp_path):
     with job.started("wide") as shell:
         wait_for_records(project, shell, 5)
         shell.send_signal(signal.SIGUSR1)  # B: the shell alone
+        wait_for(lambda: ignores(shell.pid, signal.SIGTERM) or shell.poll() is not None, pause=0.01)
+        shell.terminate()  # as where the time is up before all has ended
         assert shell.wait(KILL_WAIT) == 0
         assert not job.processes()
     assert job.asked.read_text() == f"requeue {job.number}\n"

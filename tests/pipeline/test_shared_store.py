@@ -234,7 +234,7 @@ def test_what_was_left_is_brought_once_somebody_answers(project, whole, shared, 
     shared.answer = lambda request: None
     code, out, err = command(project, monkeypatch, "sync")
     assert (code, err) == (0, "")
-    assert re.match(rf"brought to {URL}: {EPOCHS} records and [12] states?\n", out)
+    assert re.match(rf"bringing {EPOCHS} records and [12] states? to {URL}\nbrought\n", out)
     check_all_there(shared, project)
     assert command(project, monkeypatch, "sync")[0] == 0
     other = another()

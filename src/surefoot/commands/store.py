@@ -2,17 +2,21 @@
 
 import os
 import shutil
+import time
 from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.object_store import Unavailable, open_object_store
+from surefoot.base.wording import number_of
 from surefoot.commands.options import option
 from surefoot.run.record import RunRecord
-from surefoot.run.sharing.shared_store import unshared
+from surefoot.run.sharing.shared_store import notes_of_others, unshared
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.tracking import find_runs, tag_names
+
+SECONDS_OF_A_WRITE = 3600  # in which a file that is being written is touched
 
 
 @option(
@@ -38,6 +42,11 @@ def main(prune: bool, forget: list[str] | None) -> None:
     if not (prune or forget):
         url = paths.shared_store()
         there, lines = _shared(url, store) if url else (None, [])
+        for notes, count in notes_of_others(store.path, url).items():
+            lines.append(
+                f"{paths.from_here(notes)} notes {number_of(count, 'file')} for another SUREFOOT_STORE, to be brought"
+                " when that is set again; delete it if it isn't used any more"
+            )
         terminal.print_lines(*terminal.table_lines(runs_table(store, there)), total_size(store), *lines)
 
 
@@ -106,7 +115,9 @@ def prune_states(store: TrajectoryStore) -> tuple[int, int]:
     for key in dropped:
         store.drop_state(key)
     for leftover in store.path.glob("*/.*.partial"):
-        if not _lives(int(leftover.suffixes[-2][1:])):
+        # Of another machine's process, which may write here, too, the number says nothing.
+        old = time.time() - leftover.stat().st_mtime > SECONDS_OF_A_WRITE
+        if old and not _lives(int(leftover.suffixes[-2][1:])):
             leftover.unlink(missing_ok=True)
     return len(dropped), sum(sizes[key] for key in dropped)
 

@@ -15,7 +15,7 @@ from surefoot.commands.store import prune_states
 from surefoot.run.record import Origin, read_mark
 from surefoot.run.sharing import start_sharing
 from surefoot.run.sharing.bring import bring_left, bring_noted
-from surefoot.run.sharing.shared_store import SharedStore, noted, notes_of, unshared
+from surefoot.run.sharing.shared_store import SharedStore, noted, notes_of, notes_of_others, unshared
 from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
 from tests.helpers import some_run
 from tests.unit.run.test_trajectory_store import KEY, OTHER, STATE, record
@@ -168,7 +168,7 @@ def test_what_could_not_be_brought_stays_noted(machine, tmp_path, url, monkeypat
     )
     (tmp_path / "away").rename(tmp_path / "there")
     assert bring_left()
-    assert capsys.readouterr().out == f"brought to {url}: 1 record and 1 state\n"
+    assert capsys.readouterr().out == f"bringing 1 record and 1 state to {url}\nbrought\n"
     assert bring_left()
     assert capsys.readouterr().out == ""
 
@@ -329,7 +329,10 @@ def test_what_a_killed_process_was_fetching_goes_with_the_next_pruning(machine, 
     with monkeypatch.context() as killed:
         killed.setattr(Path, "unlink", lambda *_, **__: None)
         assert other.record(KEY) is None
-    assert len(chain(other)) == 1
+    (left,) = (other.path / "chain").iterdir()
+    prune_states(other)
+    assert left.exists(), "another machine's process may be writing it"
+    os.utime(left, (0, 0))
     prune_states(other)
     assert chain(other) == []
 
@@ -380,6 +383,36 @@ def test_a_store_that_goes_away_is_told_of_once(machine, tmp_path, monkeypatch, 
     other.bring_records(KEYS)
     assert [other.record(key) for key in KEYS] == [None] * len(KEYS)
     assert capsys.readouterr().err.count("it is gone") == 1
+
+
+@pytest.mark.parametrize("refused", [{KEYS[3]}, set(KEYS)])
+def test_an_object_that_is_refused_costs_that_one_and_several_all(machine, monkeypatch, capsys, refused):
+    one = machine("one")
+    for key in KEYS:
+        one.write(record(key), STATE)
+    bring(one)
+    get = ObjectStore.get
+
+    def refuse(self, name, path, largest):
+        if Path(name).stem in refused:
+            raise Unavailable("AccessDenied", refused=True)
+        return get(self, name, path, largest)
+
+    monkeypatch.setattr(ObjectStore, "get", refuse)
+    other = machine("other")
+    assert {key for key in KEYS if other.record(key) is None} == refused
+    said = capsys.readouterr().err.splitlines()
+    assert sum(line.endswith(".json can't be read: AccessDenied; it isn't used") for line in said) == min(
+        3, len(refused)
+    )
+    assert len(said) == min(4, len(refused))
+
+
+def test_notes_for_a_store_that_is_not_used_any_more_are_found(machine, tmp_path, url):
+    one = machine("one")
+    one.write(record(), STATE)
+    assert notes_of_others(one.path, url) == {}
+    assert notes_of_others(one.path, None) == notes_of_others(one.path, "s3://b/c") == {one.shared.notes: 2}
 
 
 # --- This repository's store ---------------------------------------------------------------------

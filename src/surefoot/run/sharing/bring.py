@@ -41,12 +41,13 @@ def bring_left() -> bool:
     if not url or not lacking:
         return True
     objects = open_object_store(url)
+    terminal.print_lines(f"bringing {lacking} to {objects.url}")
     try:
         bring_noted(objects, TrajectoryStore(local), notes_of(local, url))
     except Unavailable as error:
         terminal.warn(f"{objects.url} lacks {unshared(local, url)}: {error}")
         return False
-    terminal.print_lines(f"brought to {objects.url}: {lacking}")
+    terminal.print_lines("brought")
     return True
 
 

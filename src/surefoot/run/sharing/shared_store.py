@@ -24,6 +24,7 @@ from surefoot.base.object_store import ObjectStore, TooLarge, Unavailable, open_
 from surefoot.base.wording import number_of
 
 Found = TypeVar("Found")
+REFUSALS = 3  # after which nothing more is asked for: it isn't one object alone that is refused
 
 
 class SharedStore:
@@ -40,7 +41,7 @@ class SharedStore:
         self.notes = notes_of(local, url)
         self.wake: Callable[[], None] = lambda: None  # called when something is noted
         self.told = False  # that it can't be read
-        self._telling = Lock()
+        self._telling, self._refused = Lock(), 0
         self._objects: ObjectStore | None = None
         self._sizes: dict[str, int] | None = None  # by file name
         self._newest: Path | None = None  # the note of the state that was trained last
@@ -103,7 +104,11 @@ class SharedStore:
         except TooLarge:  # larger than it was listed
             self._leave_aside(path.name, "is damaged")
         except Unavailable as error:
-            self._give_up(error)
+            self._refused += error.refused
+            if error.refused and self._refused <= REFUSALS:  # of this one, it may be
+                self._leave_aside(path.name, f"can't be read: {error}")
+            else:
+                self._give_up(error)
         finally:
             beside.unlink(missing_ok=True)
         return None
@@ -148,6 +153,12 @@ class SharedStore:
 def notes_of(local: Path, url: str) -> Path:
     """Where the local store notes what is to be brought to a shared one."""
     return local / "unshared" / digests.sha256(url.rstrip("/").encode())[:16]
+
+
+def notes_of_others(local: Path, url: str | None) -> dict[Path, int]:
+    """Where the local store notes what is to be brought to another shared store than this one, and how many files."""
+    found = {notes: len(noted(notes)) for notes in sorted((local / "unshared").glob("*"))}
+    return {notes: count for notes, count in found.items() if count and not (url and notes == notes_of(local, url))}
 
 
 def noted(notes: Path) -> list[str]:
