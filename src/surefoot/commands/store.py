@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from surefoot.base import paths, terminal
@@ -115,10 +116,11 @@ def prune_states(store: TrajectoryStore) -> tuple[int, int]:
     for key in dropped:
         store.drop_state(key)
     for leftover in store.path.glob("*/.*.partial"):
-        # Of another machine's process, which may write here, too, the number says nothing.
-        old = time.time() - leftover.stat().st_mtime > SECONDS_OF_A_WRITE
-        if old and not _lives(int(leftover.suffixes[-2][1:])):
-            leftover.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # it was whole just now
+            # Of another machine's process, which may write here, too, the number says nothing.
+            old = time.time() - leftover.stat().st_mtime > SECONDS_OF_A_WRITE
+            if old and not _lives(int(leftover.suffixes[-2][1:])):
+                leftover.unlink()
     return len(dropped), sum(sizes[key] for key in dropped)
 
 

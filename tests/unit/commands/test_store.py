@@ -99,10 +99,13 @@ def test_what_killed_writers_left_goes_and_what_a_living_one_writes_stays(store)
         store.path / "runs" / f".{'a' * 64}.json.{gone}.partial",
     ]
     living = store.path / "chain" / f".{'a' * 64}.safetensors.{os.getppid()}.partial"
-    for path in [*leftovers, living]:
+    elsewhere = store.path / "chain" / f".{'b' * 64}.safetensors.{gone}.partial"  # it may be
+    for path in [*leftovers, living, elsewhere]:
         path.write_bytes(b"half")
+    for path in [*leftovers, living]:
+        os.utime(path, (0, 0))
     prune_states(store)
-    assert [path.exists() for path in [*leftovers, living]] == [False, False, True]
+    assert [path.exists() for path in [*leftovers, living, elsewhere]] == [False, False, True, True]
 
 
 def test_a_run_that_is_forgotten_gives_its_states_to_the_next_pruning_but_for_those_that_others_need(store):

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
@@ -41,7 +42,7 @@ class SharedStore:
         self.notes = notes_of(local, url)
         self.wake: Callable[[], None] = lambda: None  # called when something is noted
         self.told = False  # that it can't be read
-        self._telling, self._refused = Lock(), 0
+        self._telling, self._refused = Lock(), count()
         self._objects: ObjectStore | None = None
         self._sizes: dict[str, int] | None = None  # by file name
         self._newest: Path | None = None  # the note of the state that was trained last
@@ -104,8 +105,7 @@ class SharedStore:
         except TooLarge:  # larger than it was listed
             self._leave_aside(path.name, "is damaged")
         except Unavailable as error:
-            self._refused += error.refused
-            if error.refused and self._refused <= REFUSALS:  # of this one, it may be
+            if error.refused and next(self._refused) < REFUSALS:  # of this one, it may be
                 self._leave_aside(path.name, f"can't be read: {error}")
             else:
                 self._give_up(error)
