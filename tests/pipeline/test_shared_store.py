@@ -18,7 +18,7 @@ import torch
 
 from surefoot import cli
 from surefoot.base import digests, paths
-from surefoot.run.sharing import sharing_process
+from surefoot.run.sharing import sharing_process, start_sharing
 from surefoot.serving import mlflow_model
 from surefoot.training.network import to_bytes
 from tests.helpers import PROJECT, Here, make_workspace, wait_for
@@ -501,7 +501,7 @@ def test_a_process_that_is_killed_leaves_it_to_the_next_one(project, shared):
 
 
 def test_a_server_that_hangs_holds_a_training_up_no_longer_than_the_bound(project, whole, shared, monkeypatch):
-    monkeypatch.setattr("surefoot.run.sharing.start_sharing.SECONDS", 0.1)
+    monkeypatch.setattr(start_sharing, "SECONDS", 0.1)
     monkeypatch.setattr("surefoot.base.object_store.SECONDS", 0.1)
     shared.seconds = 5
     done = project.stage("train")

@@ -35,7 +35,7 @@ def modules_behind(functions: Iterable[str]) -> tuple[dict[str, Path], set[str]]
         if not in_project(path) and top != "surefoot":
             packages.add(top)
             continue
-        if not in_project(path) and name == top:  # the package around Surefoot's modules decides nothing
+        if name == "surefoot":  # the package around Surefoot's modules decides nothing
             continue
         own[name] = path
         # `import a.b` runs a as well.

@@ -26,6 +26,10 @@ class UserError(Exception):
     def __str__(self) -> str:
         return "\n".join(terminal.one_line(line) for line in self.args)
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it (IPython asks for this)."""
+        return f"error: {self}".splitlines()
+
 
 class CannotSay(Exception):
     """Nothing can be said of a run, and why: each argument is a line."""

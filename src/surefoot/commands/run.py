@@ -34,7 +34,7 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
     if (name is not None or later) and not in_checkout:
         raise UserError(f"{'--later' if later else '--name'} goes with --in-checkout")
     if not in_checkout:
-        _end_as(_run_dvc(Path(), os.environ | {"PATH": own_checkout.path_with_python()}))
+        end_as(run_dvc(Path(), os.environ | {"PATH": own_checkout.path_with_python()}))
         return
     check_name(name)
     source = provenance.code_state(raw_data.raw_places(flatten(load_params(paths.PARAMS).model_dump(mode="json"))))
@@ -51,7 +51,7 @@ def main(in_checkout: bool, name: str | None, later: bool) -> None:
         terminal.print_lines(f"run {name}, in {place}")
         # DVC notes here who is at work, by the number of a process, which may be another's by now, on another machine.
         (checkout.dvc_root_in(place.resolve(), _home(name)) / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-        _end_as(_run_dvc(place, own_checkout.environment_there()))
+        end_as(run_dvc(place, own_checkout.environment_there()))
         terminal.print_lines(
             f"the model, the reports and dvc.lock are in {place}; as long as code, params and data here are the same,"
             " `dvc repro` brings them from DVC's cache"
@@ -96,7 +96,7 @@ def _home(name: str) -> Path:
     return paths.trajectory_store() / "run" / name
 
 
-def _run_dvc(place: Path, environment: dict[str, str]) -> int:
+def run_dvc(place: Path, environment: dict[str, str]) -> int:
     """`dvc repro` there; its exit code.
 
     Raises:
@@ -115,7 +115,8 @@ def _run_dvc(place: Path, environment: dict[str, str]) -> int:
             raise
 
 
-def _end_as(code: int) -> None:
+def end_as(code: int) -> None:
+    """End this process, as another one ended, unless that went well."""
     if code:
         sys.stdout.flush()
         sys.exit(128 - code if code < 0 else code)

@@ -18,14 +18,14 @@ SECONDS_TO_READ = 5
 
 
 class Scratch:
-    """Use it in a `with` block."""
+    """Use it in a `with` block. It lies in the system's temporary directory, or within the one that is given."""
 
-    def __init__(self, purpose: str = "verify") -> None:
-        self._purpose = purpose
+    def __init__(self, purpose: str = "verify", within: Path | None = None) -> None:
+        self._purpose, self._within = purpose, within
         self._readers: dict[int, list[Thread]] = {}
 
     def __enter__(self) -> "Scratch":
-        self.path = Path(tempfile.mkdtemp(prefix=f"surefoot-{self._purpose}-")).resolve()
+        self.path = Path(tempfile.mkdtemp(prefix=f"surefoot-{self._purpose}-", dir=self._within)).resolve()
         command = [sys.executable, "-I", "-S", str(guard.__file__), str(self.path)]
         # A session of its own: Ctrl-C in the terminal isn't for it.
         self._guard = subprocess.Popen(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from surefoot.base import errors, paths, terminal, writing
 from surefoot.base.installation import command
-from surefoot.base.wording import without_password
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params import dvc_yaml
 from surefoot.params.params_yaml import load_params
@@ -143,12 +142,9 @@ def _places(tracking: Tracking, chosen: str, *notes: str) -> list[str]:
 
 def _run_address(run_id: str) -> list[str]:
     """How to open a run's page in MLflow."""
-    uri = mlflow_store.store_uri()
-    if uri.startswith("sqlite:"):
-        return [f"run {run_id}: {command('ui')}", f"http://127.0.0.1:5000/#/runs/{run_id}"]
-    run = f"run {run_id}: on the server that MLFLOW_TRACKING_URI names"
-    page = f"{without_password(uri).rstrip('/')}/#/runs/{run_id}"
-    return [run, page] if uri.startswith(("http:", "https:")) else [run]
+    local = mlflow_store.store_uri().startswith("sqlite:")
+    run = f"run {run_id}: {command('ui') if local else 'on the server that MLFLOW_TRACKING_URI names'}"
+    return [text for text in (run, mlflow_store.run_page(run_id)) if text]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from surefoot.base import paths
+from surefoot.base.wording import without_password
 
 EXPERIMENT = "surefoot"
 # A tracking server must not hold a stage up; a user's own setting is left as it is.
@@ -63,3 +64,11 @@ def configure() -> str:
 def experiment_name() -> str:
     """The name of the experiment that runs are in."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+
+
+def run_page(run_id: str) -> str | None:
+    """The address of a run's page: on a server, or where `make ui` serves the local store; None where there is none."""
+    uri = store_uri()
+    if uri.startswith("sqlite:"):
+        return f"http://127.0.0.1:5000/#/runs/{run_id}"
+    return f"{without_password(uri).rstrip('/')}/#/runs/{run_id}" if uri.startswith(("http:", "https:")) else None

@@ -13,7 +13,7 @@ from surefoot.base.errors import UserError
 from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
 from surefoot.commands.store import prune_states
 from surefoot.run.record import Origin, read_mark
-from surefoot.run.sharing import start_sharing
+from surefoot.run.sharing import shared_store, start_sharing
 from surefoot.run.sharing.bring import bring_left, bring_noted
 from surefoot.run.sharing.shared_store import SharedStore, noted, notes_of, notes_of_others, unshared
 from surefoot.run.trajectory_store import TrajectoryStore, open_trajectory_store
@@ -324,7 +324,7 @@ def test_what_a_killed_process_was_fetching_goes_with_the_next_pruning(machine, 
     one.write(record(), STATE)
     bring(one)
     monkeypatch.setattr(object_store._Directory, "get", lambda self, name, path, largest: path.write_bytes(b"half"))
-    monkeypatch.setattr("surefoot.run.sharing.shared_store.os.getpid", lambda: 2**22 + 1)  # nobody's
+    monkeypatch.setattr(shared_store.os, "getpid", lambda: 2**22 + 1)  # nobody's
     other = machine("other")
     with monkeypatch.context() as killed:
         killed.setattr(Path, "unlink", lambda *_, **__: None)

@@ -25,6 +25,7 @@ from surefoot.commands.search.journal import known_or_new_journal
 from surefoot.commands.search.space import Distribution
 from surefoot.commands.search.study import Trial
 from surefoot.params.dotted_keys import flatten
+from surefoot.params.given_values import put_values
 from surefoot.params.params_yaml import load_params
 from surefoot.reproduction import provenance
 
@@ -158,8 +159,8 @@ def _check_keys(space: dict[str, Distribution], base: str) -> None:
         path = Path(scratch) / "params.yaml"
         for key, given in space.items():
             for value in given.values:
-                path.write_text(spaces.put_values(base, {key: value}), encoding="utf-8")
                 try:
+                    path.write_text(put_values(base, {key: value}), encoding="utf-8")
                     load_params(path)
                 except UserError as error:
                     # Another key may only be right together with this one.

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from surefoot.base import paths, reading, writing
 from surefoot.base.documents import Document, Malformed, parse_document
 from surefoot.base.errors import UserError
-from surefoot.commands.search import space as spaces
 from surefoot.commands.search.journal import SearchStart, code_at_start
 from surefoot.commands.search.study import Trial
+from surefoot.params.given_values import put_values
 from surefoot.params.params_yaml import load_params
 from surefoot.reproduction import checkout, own_checkout, provenance
 
@@ -48,7 +48,7 @@ def try_values(
     def failed(why: str) -> Trial:
         return Trial(values=values, state="failed", value=None, epochs=[], why=why)
 
-    writing.write_bytes(place / paths.PARAMS, spaces.put_values(base, values).encode())
+    writing.write_bytes(place / paths.PARAMS, put_values(base, values).encode())
     try:
         load_params(place / paths.PARAMS)
     except UserError as error:

@@ -1,8 +1,5 @@
-"""What a search varies, each a dotted key with a distribution, as `train.lr=log(1e-3,1)`; and params.yaml with values
-put in.
-"""
+"""What a search varies, each a dotted key with a distribution, as `train.lr=log(1e-3,1)`."""
 
-import io
 import json
 import math
 import re
@@ -77,30 +74,6 @@ def _bounds(text: str, kind: str, inside: str) -> tuple[float, float]:
     if kind == "log" and low <= 0:
         raise UserError(f"-S {text}: on a logarithmic scale both numbers must be above 0")
     return low, high
-
-
-def put_values(text: str, values: dict[str, Any]) -> str:
-    """The text of a params.yaml with other values of some dotted keys, and its comments.
-
-    Raises:
-        UserError: a key goes through what isn't a section.
-    """
-    from ruamel.yaml import YAML  # which keeps comments
-
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True
-    params = yaml.load(text)
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        place = params
-        for section in sections:
-            if not isinstance(place, dict) or not isinstance(place.get(section, {}), dict):
-                raise UserError(f"-S {key}: {section} in params.yaml isn't a section with names")
-            place = place.setdefault(section, {})
-        place[name] = value
-    written = io.StringIO()
-    yaml.dump(params, written)
-    return written.getvalue()
 
 
 def dvc_override(key: str, value: Any) -> str:

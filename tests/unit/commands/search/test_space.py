@@ -2,7 +2,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from surefoot.base.errors import UserError
-from surefoot.commands.search.space import Distribution, dvc_override, parse_space, put_values
+from surefoot.commands.search.space import Distribution, dvc_override, parse_space
 from tests.helpers import PROJECT
 
 TEXT = (PROJECT / "params.yaml").read_text()
@@ -70,32 +70,6 @@ def test_what_is_drawn_is_short_and_within_the_bounds():
     assert Distribution("uniform", (0.98765, 2.0)).rounded(0.98766) == 0.988
     assert Distribution("uniform", (0.0, 0.98765)).rounded(0.98764) == 0.98765
     assert Distribution("int", (1, 12345)).rounded(12344) == 12344
-
-
-def test_values_are_put_in_and_the_rest_stays():
-    changed = put_values(
-        TEXT,
-        {
-            "train.lr": 0.0123,
-            "train.schedule.arguments.gamma": 0.5,
-            "batch.size": 32,
-            "train.model.arguments.hidden": [128, 64],
-        },
-    )
-    before, after = (YAML(typ="safe").load(text) for text in (TEXT, changed))
-    assert after["train"].pop("lr") == 0.0123
-    assert after["train"]["schedule"]["arguments"].pop("gamma") == 0.5
-    assert after["batch"].pop("size") == 32
-    assert after["train"]["model"]["arguments"].pop("hidden") == [128, 64]
-    del before["train"]["lr"], before["batch"]["size"], before["train"]["model"]["arguments"]["hidden"]
-    assert after == before
-    lines = set(TEXT.splitlines())
-    assert len([line for line in changed.splitlines() if line not in lines]) == 5
-
-
-def test_a_key_below_a_value_is_refused():
-    with pytest.raises(UserError, match=r"-S train\.lr\.x: lr in params\.yaml isn't a section"):
-        put_values(TEXT, {"train.lr.x": 1})
 
 
 @pytest.mark.parametrize(
