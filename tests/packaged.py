@@ -9,7 +9,7 @@ import venv
 
 from tests.helpers import PROJECT
 
-BUILT_FROM = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src")
+BUILT_FROM = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src", "data/raw")
 
 
 def run(*command, cwd, **environment):
@@ -27,6 +27,7 @@ def build(path, prepare=lambda path: None):
     skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in BUILT_FROM:
         copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
+        (path / name).parent.mkdir(exist_ok=True)
         copy(PROJECT / name, path / name, **({"ignore": skipped} if (PROJECT / name).is_dir() else {}))
     prepare(path)
     run(sys.executable, "-m", "build", "--no-isolation", cwd=path)

@@ -3,12 +3,17 @@
 import argparse
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
-from surefoot.base import errors, paths, terminal
+from surefoot.base import errors, installation, paths, terminal
 from surefoot.base.errors import UserError
 
 COMMANDS = {  # by name: the module in `surefoot.commands`, imported when it is called, and what it does
+    "init": (
+        "init.command",
+        "put a pipeline into a Git repository of yours, with digits as an example",
+    ),
     "check": (
         "check",
         "check params.yaml, and add to it and to dvc.yaml what DVC must find there; says nothing if all is right",
@@ -80,8 +85,10 @@ def _call() -> None:
             for names, settings in vars(carry_out).get("options", []):
                 command.add_argument(*names, **settings)
     given = vars(parser.parse_args())
-    if not paths.PARAMS.is_file():
+    if called != "init" and not paths.PARAMS.is_file():
         raise UserError(
             f"there is no {paths.PARAMS} here; run surefoot in the directory that has it, the repository's root"
         )
+    if installation.is_installed():  # in a clone src is on the path; a stage has both by `python -m` and PYTHONPATH
+        sys.path[:0] = [str(Path.cwd()), str(Path("src").absolute())]
     given.pop("carry_out")(**given)

@@ -42,7 +42,11 @@ def test_the_wheel_has_surefoot_and_its_networks_and_nothing_else(dist):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     source = {f"surefoot/{name}" for name in code_of(PROJECT / "src/surefoot")}
     networks = {f"surefoot/networks/{name}" for name in code_of(PROJECT / "src/networks")}
-    assert names == source | networks | {"surefoot/params/schema.json"}
+    assert names == source | networks | {
+        "surefoot/params/schema.json",
+        *(f"surefoot/templates/{name}" for name in ("dvc.yaml", "raw-README.md", "gitignore", "dvcignore")),
+        *(f"surefoot/templates/{name}" for name in ("digits.csv", "README.md")),
+    }
 
 
 def test_the_source_distribution_has_what_the_wheel_is_made_of(dist):
@@ -51,7 +55,8 @@ def test_the_source_distribution_has_what_the_wheel_is_made_of(dist):
         names = {name.partition("/")[2] for name in file.getnames()}
     assert {f"src/surefoot/{name}" for name in code_of(PROJECT / "src/surefoot")} <= names
     assert {f"src/networks/{name}" for name in code_of(PROJECT / "src/networks")} <= names
-    assert not {name for name in names if name.startswith(("tests", "src/sources", "data"))}
+    assert not {name for name in names if name.startswith(("tests", "src/sources"))}
+    assert {name for name in names if name.startswith("data/raw/")} == {"data/raw/README.md", "data/raw/digits.csv"}
 
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])

@@ -1,0 +1,1 @@
+"""`surefoot init`: a pipeline in somebody's own repository."""

@@ -1,0 +1,167 @@
+"""`surefoot init`: the files of a pipeline, written into somebody's own repository."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import surefoot
+from surefoot.base import installation, terminal
+from surefoot.base.errors import UserError
+from surefoot.base.installation import script
+from surefoot.commands.init.settings import Settings, example_settings
+from surefoot.commands.init.write_files import FilesToWrite, refuse_existing, write_all
+from surefoot.commands.options import option
+from surefoot.params.commented_yaml import commented_yaml, yaml_value
+from surefoot.reproduction.git import GitError, ask_git, run_git
+
+TEMPLATES = Path(surefoot.__file__).parent / "templates"
+OF_ITS_OWN = "training"
+"""The folder that the pipeline goes into where there is a dvc.yaml already: DVC has one a folder."""
+
+
+@option("directory", metavar="DIR", nargs="?", default=".", help="where the pipeline is to lie; by default here")
+def main(directory: str) -> None:
+    """Write what a pipeline needs into a Git repository, with digits as an example."""
+    place = _own_place(Path(directory))
+    top = _top_of_git(place)
+    settings = example_settings(_example())
+    root = _dvc_root(place, top)
+    files = _files(place, root or place, settings)
+    refuse_existing(place, files)
+    dirty = bool(ask_git("status", "--porcelain", cwd=top))
+    write_all(place, files, lambda: None if root else _initialize_dvc(place, top))
+    for line in (*settings.told, *_told(place, files, root, dirty)):
+        terminal.print_lines(line)
+
+
+def _own_place(given: Path) -> Path:
+    """The directory that gets the pipeline: the given one, or a folder in it where that has a dvc.yaml.
+
+    Raises:
+        UserError: it is no directory, or has a pipeline of Surefoot's already.
+    """
+    if given.exists() and not given.is_dir():
+        raise UserError(f"{given}: is a file; name a directory")
+    place = given
+    for _ in range(2):
+        if not (pipeline := place / "dvc.yaml").exists():
+            return place.absolute()
+        if b"surefoot.stages." in pipeline.read_bytes():
+            raise UserError(f"{pipeline}: is a pipeline of Surefoot's already; `surefoot upgrade` brings it up to date")
+        place = given / OF_ITS_OWN
+    raise UserError(f"{given} and {place} have a dvc.yaml each; name another folder: `surefoot init DIR`")
+
+
+def _top_of_git(place: Path) -> Path:
+    """The top of the Git repository that a directory, which may not be there yet, is or will be in.
+
+    Raises:
+        UserError: there is none.
+    """
+    there = next(parent for parent in (place, *place.parents) if parent.is_dir())
+    try:
+        return Path(run_git("rev-parse", "--show-toplevel", cwd=there).decode().removesuffix("\n"))
+    except GitError as error:
+        if "not a git repository" not in str(error):
+            raise UserError(f"{there}: Git is out of reach: {error}") from None
+        raise UserError(
+            f"{there}: is in no Git repository, which DVC and the record of each run need: `git init` makes one"
+        ) from None
+
+
+def _dvc_root(place: Path, top: Path) -> Path | None:
+    """The directory of DVC's, of this repository, that a place is in; None where there is none yet."""
+    above = (parent for parent in (place, *place.parents) if parent.resolve().is_relative_to(top.resolve()))
+    return next((parent for parent in above if (parent / ".dvc").is_dir()), None)
+
+
+def _initialize_dvc(place: Path, top: Path) -> None:
+    """Below the top, as in one project among several, DVC is of that folder alone."""
+    below = ["--subdir"] if place.resolve() != top.resolve() else []
+    command = [sys.executable, "-m", "dvc", "init", "--quiet", *below]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError("DVC can't be initialized: `dvc init` says:", " ".join((done.stderr or done.stdout).split()))
+
+
+def _example() -> dict[str, Path]:
+    """The digits and what is said of them, by the names that they get: in a clone they lie in its data/raw."""
+    place = TEMPLATES if installation.is_installed() else TEMPLATES.parents[2] / "data/raw"
+    return {"data/raw/digits.csv": place / "digits.csv", "data/raw/README.md": place / "README.md"}
+
+
+def _files(place: Path, root: Path, settings: Settings) -> FilesToWrite:
+    """All that is written, before anything is."""
+    texts = {
+        "dvc.yaml": _pipeline(root, settings),
+        "params.yaml": _params(settings),
+        "src/networks/mine.py": _template("mine.py"),
+    }
+    if "data/raw/README.md" not in settings.copies:
+        texts["data/raw/README.md"] = _template("raw-README.md")
+    # A package, as one of that name that is installed would else come first.
+    if not (place / "src/networks/__init__.py").exists():
+        texts["src/networks/__init__.py"] = '"""Networks, a file each."""\n'
+    lines = {".gitignore": _template("gitignore").splitlines(), ".dvcignore": _template("dvcignore").splitlines()}
+    return FilesToWrite(texts, lines, settings.copies)
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _pipeline(root: Path, settings: Settings) -> str:
+    """dvc.yaml, with the environment that Surefoot runs in, where that lies in the repository, and with data that lie
+    elsewhere.
+    """
+    text = _template("dvc.yaml")
+    if (environment := _environment(root)) != ".venv":
+        before = f'PATH="$DVC_ROOT/{environment}/bin:$PATH" ' if environment else ""
+        text = text.replace('PATH="$DVC_ROOT/.venv/bin:$PATH" ', before)
+    if settings.elsewhere:
+        named = ", ".join(["data/raw", *map(yaml_value, settings.elsewhere)])
+        text = text.replace("deps: [data/raw", f"deps: [{named}")
+    return text
+
+
+def _environment(root: Path) -> str | None:
+    """The virtual environment that runs this, below DVC's root; None: it lies elsewhere, or its name means something to
+    a shell.
+    """
+    ours = Path(sys.prefix)
+    if (root / ".venv").resolve() == ours.resolve():  # also where that is a link
+        return ".venv"
+    if not ours.resolve().is_relative_to(root.resolve()):
+        return None
+    name = ours.resolve().relative_to(root.resolve()).as_posix()
+    return name if re.fullmatch(r"[\w./-]+", name) else None
+
+
+def _params(settings: Settings) -> str:
+    version = {"surefoot": installation.installed_version()}
+    return (
+        "# Every knob of the pipeline. Change one, then `dvc repro`: only what depends on it runs again.\n"
+        "# All other keys have their defaults: `surefoot schema --markdown` lists every key.\n\n"
+        + commented_yaml({**version, **settings.params})
+    )
+
+
+def _told(place: Path, files: FilesToWrite, root: Path | None, dirty: bool) -> Iterator[str]:
+    """What was done, and what comes next."""
+    if place.resolve() != Path.cwd().resolve():
+        yield f"the pipeline lies in {place}"
+    yield f"written: {', '.join([*files.texts, *files.copies])}; lines in {' and '.join(files.lines)}"
+    if not root:
+        yield f"DVC was initialized in {place}"
+    elif root != place:
+        yield f"DVC's root is {root}"
+    if not _environment(root or place):
+        yield (
+            f"Surefoot is installed in {sys.prefix}, outside of DVC's root: have that environment activated where you"
+            " call `dvc repro`, which takes the `python` that it finds"
+        )
+    if dirty:
+        yield "there were changes that aren't committed; they are as they were"
+    yield f"next: {script('dvc')} repro, and {script('surefoot')} ui"
