@@ -251,6 +251,18 @@ def test_ctrl_c_ends_it_at_the_last_state_and_the_same_command_goes_on(project, 
     assert outputs(home / "repository") == undisturbed
 
 
+def test_ctrl_z_stops_dvc_and_its_stage_too(project):
+    with subprocess.Popen(SUREFOOT, cwd=project.path, env=project.environment(PYTHONPATH="src")) as running:
+        wait_for_records(project, running, 3)
+        (dvc,) = psutil.Process(running.pid).children()
+        every = [psutil.Process(running.pid), dvc, *dvc.children()]
+        assert len(every) >= 3
+        running.send_signal(signal.SIGTSTP)
+        wait_for(lambda: all(one.status() == psutil.STATUS_STOPPED for one in every), pause=0.02)
+        running.send_signal(signal.SIGCONT)
+        assert running.wait(600) == 0
+
+
 def test_exit_codes_and_mistakes(project):
     project.edit("train.lr", "1e9")
     failed = surefoot(project, "--in-checkout", check=False)

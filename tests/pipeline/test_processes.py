@@ -231,6 +231,19 @@ def test_ctrl_c_and_sigterm_end_all(project):
     assert project.runs()[0].info.status == "KILLED"
 
 
+def test_ctrl_z_stops_all_and_they_go_on_together(project):
+    change(project, shards=2, epochs=60)
+    with trained(project, 2) as stage:
+        wait_for_records(project, 1)
+        every = [psutil.Process(stage.pid), process(stage, 0), process(stage, 1)]
+        stage.send_signal(signal.SIGTSTP)
+        wait_for(lambda: all(one.status() == psutil.STATUS_STOPPED for one in every), pause=0.02)
+        stage.send_signal(signal.SIGCONT)
+        assert stage.wait(120) == 0
+    assert (project / "said.txt").read_text() == ""
+    check_once(project, 60)
+
+
 @pytest.mark.parametrize("what", ["fails", "diverges"])
 def test_what_goes_wrong_is_told_once_as_by_one_process(project, what):
     change(project, shards=2, model={"factory": f"{NETWORKS}:on_large_rows", "arguments": {"what": what}})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import Stopped, UserError
+from surefoot.base.job_control import stopping_together
 from surefoot.base.locks import Locks
 from surefoot.commands.options import check_name, option
 from surefoot.params.dotted_keys import flatten
@@ -104,8 +105,14 @@ def run_dvc(place: Path, environment: dict[str, str]) -> int:
     """
     command = [sys.executable, "-m", "surefoot.commands.dvc_of_run", "--wait-for-lock", "repro"]
     with subprocess.Popen(command, cwd=place, env=environment, process_group=0) as dvc:
+
+        def stop_or_go_on(stop: bool) -> None:
+            with suppress(ProcessLookupError):
+                os.killpg(dvc.pid, signal.SIGTSTP if stop else signal.SIGCONT)
+
         try:
-            return dvc.wait()
+            with stopping_together(stop_or_go_on):
+                return dvc.wait()
         except Stopped:
             while dvc.poll() is None:  # DVC doesn't hear a signal in the moment between a stage and what follows
                 with suppress(ProcessLookupError):

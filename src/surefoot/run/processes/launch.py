@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from torch.distributed.elastic.agent.server.api import RunResult, Worker, WorkerGroup, WorkerSpec, WorkerState
@@ -13,6 +14,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 
 from surefoot.base.errors import Stopped
+from surefoot.base.job_control import stopping_together
 from surefoot.run.processes.endings import is_final
 from surefoot.run.processes.meeting import Meeting
 from surefoot.run.processes.wanted import PARAMS, RANK
@@ -68,6 +70,12 @@ class Agent(LocalElasticAgent):
         # The user ends the run, or DVC is gone: the first process says so to MLflow. Others have nothing to say.
         super()._shutdown(signal.SIGTERM if self._meeting.first_rank else signal.SIGINT, timeout)
 
+    def stop_or_go_on(self, stop: bool) -> None:
+        """Stop the processes of this machine, or let them go on; each has a session of its own."""
+        for worker in self._worker_group.workers:
+            with suppress(ProcessLookupError, TypeError):  # it has ended, or not begun
+                os.killpg(worker.id, signal.SIGSTOP if stop else signal.SIGCONT)
+
     def _exit_barrier(self) -> None:
         """The meeting says how the run ends."""
 
@@ -109,7 +117,8 @@ def launch(
         )
         agent = Agent(spec, DefaultLogsSpecs(log_dir=directory), meeting, params_file, check)
         try:
-            result = agent.run()
+            with stopping_together(agent.stop_or_go_on):
+                result = agent.run()
         except SignalException as error:
             raise Stopped(error.sigval) from None
         codes = [failure.exitcode for _, failure in sorted(result.failures.items())] if result else []
