@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import surefoot
 from surefoot.base import installation, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.installation import script
@@ -16,7 +15,7 @@ from surefoot.commands.options import option
 from surefoot.params.commented_yaml import commented_yaml, yaml_value
 from surefoot.reproduction.git import GitError, ask_git, run_git
 
-TEMPLATES = Path(surefoot.__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[2] / "templates"
 OF_ITS_OWN = "training"
 """The folder that the pipeline goes into where there is a dvc.yaml already: DVC has one a folder."""
 
