@@ -1,9 +1,13 @@
 """A repository without Surefoot's source, which uses the package: DVC, MLflow and `surefoot verify` in it."""
 
+import json
 import re
 import shutil
 import subprocess
 
+import pytest
+
+from tests import packaged
 from tests.helpers import PROJECT, Workspace
 
 PARAMS = """\
@@ -74,6 +78,47 @@ def test_a_subfolder_of_a_monorepo_in_a_path_of_any_letters(wheel_python, tmp_pa
     done = own.surefoot("verify", first.info.run_id)
     assert "identical" in done.out, done
     assert not list(top.glob("*.db")) and not (top / ".surefoot").exists()
+
+
+@pytest.fixture(scope="module")
+def newer_python(tmp_path_factory):
+    """Of an environment that has a package of a later version."""
+
+    def renumber(source):
+        text = (source / "pyproject.toml").read_text()
+        (source / "pyproject.toml").write_text(re.sub(r'(?m)^version = ".*"', 'version = "99.0.0"', text))
+
+    place = tmp_path_factory.mktemp("newer")
+    packaged.build(place / "source", renumber)
+    return packaged.installed(*(place / "source/dist").glob("*.whl"), place / "environment")
+
+
+def test_a_run_of_an_older_package_is_made_again_by_that(wheel_python, newer_python, dist, tmp_path, empty_store):
+    own = make_own(tmp_path / "own", "", wheel_python, empty_store)
+    own.dvc("repro")
+    (run,) = own.trainings()
+    path = own.artifact(run, "environment/surefoot.json")
+    recorded = json.loads(path.read_text())
+    assert recorded.keys() == {"version", "code", "file"}
+    assert str(tmp_path) not in str(recorded)
+    # The environment is brought up to date, and the old wheel may be gone.
+    (own / ".venv").unlink()
+    (own / ".venv").symlink_to(newer_python.parents[1])
+
+    def verified(exit_code, said, **changed):
+        path.write_text(json.dumps(recorded | changed))
+        done = own.surefoot("verify", run.info.run_id, check=False, PIP_NO_INDEX="1", PIP_FIND_LINKS=links)
+        assert (done.code, said in done.out) == (exit_code, True), done
+
+    made_by = f"Surefoot {recorded['version']} of {recorded['file']}"
+    links = ""
+    verified(3, f"cannot say: it was made by {made_by}, which can't be installed here")
+    links = str(dist)
+    verified(0, f"installing {made_by}, which made it")
+    verified(3, "and pip finds other code of that version", code="0" * 64)
+    elsewhere = {"git": "https://example.org/surefoot", "commit": "0" * 40, "code": "0" * 64}
+    verified(3, f"Surefoot {recorded['version']} of https://example.org/surefoot at {'0' * 40}", **elsewhere)
+    verified(3, "environment/surefoot.json in MLflow is damaged: git: ", **elsewhere | {"git": "ext::sh -c x"})
 
 
 def test_an_experiment_in_a_temporary_copy_has_the_store_of_the_subfolder(wheel_python, tmp_path, empty_store):

@@ -9,7 +9,7 @@ from surefoot.base.wording import describe_dropped
 from surefoot.data.batch_store import Store
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.sections import Params
-from surefoot.reproduction import dvc_lock, machine, packages, patches, provenance, raw_data
+from surefoot.reproduction import dvc_lock, machine, packages, patches, provenance, raw_data, surefoot_package
 from surefoot.run import naming, new_rows
 from surefoot.run.record import VERSION, DataDigests, Origin, RunNetwork, RunRecord
 from surefoot.run.start_note import StartNote
@@ -23,6 +23,7 @@ def description(params: Params, batches: Store, origin: Origin) -> Description:
     group = naming.sweep_name(trial or experiment or "", os.environ.get("DVC_EXP_BASELINE_REV", ""))
     source = provenance.code_state(raw_data.raw_places(flatten(params.model_dump(mode="json"))))
     index, preparation = batches.index, batches.index.preparation
+    package = surefoot_package.running_package()
     git = {tag_names.NO_GIT: source.trouble}
     if source.commit:
         git |= {"mlflow.source.git.commit": source.commit, **_uncommitted(source)}
@@ -51,6 +52,7 @@ def description(params: Params, batches: Store, origin: Origin) -> Description:
             "surefoot.data.dropped": describe_dropped(preparation.dropped) if preparation.dropped else "",
         },
         texts={
+            **({surefoot_package.ARTIFACT: json.dumps(package.plain(), indent=2) + "\n"} if package else {}),
             "environment/requirements.txt": packages.installed_packages(),
             "environment/machine.json": json.dumps(machine.describe_machine(), indent=2) + "\n",
         },

@@ -2,14 +2,17 @@
 
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from surefoot.base import terminal
 from surefoot.base.errors import CannotSay
 from surefoot.commands.verify import trust
 from surefoot.commands.verify.remake import Remake
-from surefoot.reproduction import packages
+from surefoot.reproduction import packages, surefoot_package
 from surefoot.reproduction.machine import Machine
+from surefoot.reproduction.scratch import Scratch
+from surefoot.reproduction.surefoot_package import SurefootPackage
 from surefoot.run.record import Account, HowComputed
 from surefoot.run.recorded_run import Recorded
 
@@ -35,32 +38,52 @@ def settle_environment(remake: Remake, recorded: Recorded, account: Account, bui
             wanted, packages.installed_in(environment), matter
         )
 
-    environment = Path(sys.prefix)
-    doubts = others(environment, platform.python_version())
+    doubts = others(Path(sys.prefix), platform.python_version())
     if build and not wanted:
         raise CannotSay("its environment isn't recorded, so it can't be built again")
-    if build and doubts:
-        unknown = sorted(pinned.keys() - packages.pins(packages.installed_in(Path(sys.prefix)))[0].keys())
-        trust.allow(
-            (
-                [
-                    f"packages that aren't installed here, but named in {REQUIREMENTS} in MLflow:"
-                    f" {terminal.first_few(unknown)}"
-                ]
-                if unknown
-                else []
-            ),
-            trusted,
-        )
-        environment = packages.build_environment(remake.scratch, wanted, python or platform.python_version())
+    # A run of a clone has its own Surefoot, in src.
+    theirs = None if (remake.path / "src/surefoot").is_dir() else _package(recorded, pinned)
+    whole = build and bool(doubts)
+    if whole:
+        environment = _built(remake.scratch, wanted, python or platform.python_version(), trusted)
         doubts = others(environment, python)
+    elif theirs and not theirs.is_same(surefoot_package.running_package()):
+        environment = surefoot_package.environment_like_this(remake.scratch)
+    else:
+        environment = Path(sys.prefix)
     remake.use_environment(environment)
     odd = (
         [f"{REQUIREMENTS} in MLflow has lines that aren't name==version: {terminal.first_few(others_than_pins)}"]
         if others_than_pins
         else []
     )
-    return odd + [f"another version of {package}" for package in doubts]
+    odd += [f"another version of {package}" for package in doubts]
+    built = environment != Path(sys.prefix)
+    return odd + (_install(remake.scratch, environment, theirs, trusted) if theirs and built else [])
+
+
+def _built(scratch: Scratch, wanted: str, python: str, trusted: bool) -> Path:
+    """The recorded environment, where the user trusts what is in it."""
+    unknown = sorted(packages.pins(wanted)[0].keys() - packages.pins(packages.installed_in(Path(sys.prefix)))[0].keys())
+    named = f"packages that aren't installed here, but named in {REQUIREMENTS} in MLflow: {terminal.first_few(unknown)}"
+    trust.allow([named] if unknown else [], trusted)
+    return packages.build_environment(scratch, wanted, python)
+
+
+def _package(recorded: Recorded, pinned: dict[str, str]) -> SurefootPackage | None:
+    """The package that made the run, by what MLflow has of it: how it was installed, or at least its version."""
+    found = recorded.document(SurefootPackage, surefoot_package.ARTIFACT)
+    if found is None and "surefoot" in pinned:
+        with suppress(ValueError):
+            found = SurefootPackage(version=pinned["surefoot"])
+    return found
+
+
+def _install(scratch: Scratch, environment: Path, theirs: SurefootPackage, trusted: bool) -> list[str]:
+    """Install the package that made the run; where a URL is to be asked for it, only if the user trusts that."""
+    trust.allow([f"{theirs.title}, named in {surefoot_package.ARTIFACT} in MLflow"] if theirs.git else [], trusted)
+    terminal.print_lines(f"installing {theirs.title}, which made it")
+    return surefoot_package.install_package(scratch, environment, theirs)
 
 
 def other_rounding(remake: Remake, numerics: HowComputed) -> list[str]:
