@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from surefoot.base import errors, installation, paths, terminal
 from surefoot.base.errors import UserError
+from surefoot.commands.options import OPTIONS
 
 COMMANDS = {  # by name: the module in `surefoot.commands`, imported when it is called, and what it does
     "init": (
@@ -79,11 +80,9 @@ def _call() -> None:
     called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        if name == called:
-            carry_out = import_module(f"surefoot.commands.{module}").main
-            command.set_defaults(carry_out=carry_out)
-            for names, settings in vars(carry_out).get("options", []):
-                command.add_argument(*names, **settings)
+        for names, settings in OPTIONS.get(name, []):
+            command.add_argument(*names, **settings)
+        command.set_defaults(module=module)
     given = vars(parser.parse_args())
     if called != "init" and not paths.PARAMS.is_file():
         raise UserError(
@@ -91,4 +90,4 @@ def _call() -> None:
         )
     if installation.is_installed():  # in a clone src is on the path; a stage has both by `python -m` and PYTHONPATH
         sys.path[:0] = [str(Path.cwd()), str(Path("src").absolute())]
-    given.pop("carry_out")(**given)
+    import_module(f"surefoot.commands.{given.pop('module')}").main(**given)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from surefoot.base import paths, terminal, writing
 from surefoot.base.documents import Malformed
 from surefoot.base.errors import UserError
-from surefoot.commands.options import A_RUN, option
 from surefoot.run import page
 from surefoot.tracking import find_runs, intervals_artifact
 
@@ -23,13 +22,6 @@ LAST_PANELS = ("lr", "gradient_norm")
 WIDTH = 24  # of a cell
 
 
-@option("runs", nargs="+", metavar="RUN", help=A_RUN)
-@option(
-    "--out",
-    type=Path,
-    metavar="FILE",
-    help="where the picture of the curves goes (default: compare.png in .surefoot/)",
-)
 def main(runs: list[str], out: Path | None) -> None:
     """Show runs side by side.
 

@@ -1,13 +1,11 @@
 """`surefoot join`: train along in a run that another machine has."""
 
 from surefoot.base import paths
-from surefoot.commands.options import option
 from surefoot.params.params_yaml import load_params
 from surefoot.run.pinned_params import pin_by
 from surefoot.run.processes import wanted
 
 
-@option("address", metavar="HOST:PORT", help="where the first machine is, as its SUREFOOT_RENDEZVOUS says")
 def main(address: str) -> None:
     """Train along until the run is over, by as many processes as SUREFOOT_PROCESSES says (default: 1).
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.locks import Locks
-from surefoot.commands.options import option
 from surefoot.commands.schedule import load_with_batches
 from surefoot.data.batch_store import Store
 from surefoot.params.sections import Params
@@ -24,34 +23,6 @@ if TYPE_CHECKING:
 MOST = 100_000  # steps
 
 
-@option(
-    "--min",
-    dest="lowest",
-    type=float,
-    default=1e-6,
-    metavar="LR",
-    help="the learning rate of the first step (default: %(default)s)",
-)
-@option(
-    "--max",
-    dest="highest",
-    type=float,
-    default=10.0,
-    metavar="LR",
-    help="that of the last step, if the loss doesn't explode before (default: %(default)s)",
-)
-@option(
-    "--steps",
-    type=int,
-    metavar="N",
-    help="steps to take (default: 100, or ten times what the momentum remembers)",
-)
-@option(
-    "--out",
-    type=Path,
-    metavar="DIR",
-    help="where to write lr-find.csv and lr-find.png (default: .surefoot/lr-find)",
-)
 def main(lowest: float, highest: float, steps: int | None, out: Path | None) -> None:
     """Run the test; write lr-find.csv and lr-find.png; print what is suggested; bring all to MLflow.
 

@@ -15,7 +15,7 @@ from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import Stopped, UserError
 from surefoot.base.job_control import stopping_together
 from surefoot.base.locks import Locks
-from surefoot.commands.options import check_name, option
+from surefoot.commands.options import check_name
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.params_yaml import load_params
 from surefoot.reproduction import checkout, git, own_checkout, provenance, raw_data
@@ -23,9 +23,6 @@ from surefoot.reproduction import checkout, git, own_checkout, provenance, raw_d
 SECONDS = 10  # until DVC is told again that it is to end
 
 
-@option("--in-checkout", action="store_true", help="in a checkout of its own, beside other runs, and while you edit")
-@option("--name", help="of the checkout, to go on with it (default: made from code, params and data)")
-@option("--later", action="store_true", help="only make the checkout: what the run of this name will train is fixed")
 def main(in_checkout: bool, name: str | None, later: bool) -> None:
     """Run the pipeline; the exit code is that of `dvc repro`, or 128 + the number of the signal that ended it.
 

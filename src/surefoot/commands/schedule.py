@@ -8,7 +8,6 @@ import numpy as np
 
 from surefoot.base import paths, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.commands.options import option
 from surefoot.data.batch_store import Store, open_store
 from surefoot.params.sections import Params
 from surefoot.run import naming
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from surefoot.training.schedule import Metrics, Schedule
 
 
-@option("--out", type=Path, metavar="FILE", help="where to write the PNG (default: .surefoot/schedule.png)")
 def main(out: Path | None) -> None:
     """Draw the schedule of params.yaml into a PNG; print where it lies, and the first, highest and last values.
 

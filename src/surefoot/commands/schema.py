@@ -3,15 +3,9 @@
 import json
 
 from surefoot.base import terminal
-from surefoot.commands.options import option
 from surefoot.params.reference import json_schema, params_page
 
 
-@option(
-    "--markdown",
-    action="store_true",
-    help="as the page docs/params.md: each key, what it takes, its default and meaning",
-)
 def main(markdown: bool) -> None:
     """Print the JSON schema of params.yaml, or its reference for people."""
     terminal.print_lines(

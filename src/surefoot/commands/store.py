@@ -11,7 +11,6 @@ from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.object_store import Unavailable, open_object_store
 from surefoot.base.wording import number_of
-from surefoot.commands.options import option
 from surefoot.run.record import RunRecord
 from surefoot.run.sharing.shared_store import notes_of_others, unshared
 from surefoot.run.trajectory_store import TrajectoryStore
@@ -20,18 +19,6 @@ from surefoot.tracking import find_runs, tag_names
 SECONDS_OF_A_WRITE = 3600  # in which a file that is being written is touched
 
 
-@option(
-    "--prune",
-    action="store_true",
-    help="delete all states but the best and the last of each run, and the latest of an unfinished one; what is shared"
-    " stays",
-)
-@option(
-    "--forget",
-    action="append",
-    metavar="RUN",
-    help="forget a run, so that pruning frees its states, too; may be given several times",
-)
 def main(prune: bool, forget: list[str] | None) -> None:
     """List, prune or forget what lies in the trajectory store."""
     store = TrajectoryStore(paths.trajectory_store())

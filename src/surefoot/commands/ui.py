@@ -20,7 +20,6 @@ from surefoot.base.errors import Stopped, UserError
 from surefoot.base.installation import install_command, is_installed
 from surefoot.base.wording import without_password
 from surefoot.commands import sync
-from surefoot.commands.options import option
 from surefoot.commands.ui_page_state import WORKFLOW, compare_page_query
 from surefoot.reproduction.scratch import Scratch
 from surefoot.tracking import find_runs, mlflow_store
@@ -31,8 +30,6 @@ HOST = "127.0.0.1"
 SERVER = [sys.executable, "-m", "mlflow", "server"]
 
 
-@option("--port", type=int, default=5000, help="port on 127.0.0.1 (default: %(default)s)")
-@option("--no-browser", action="store_true", help="print the address alone")
 def main(port: int, no_browser: bool) -> None:
     """Open the MLflow UI on 127.0.0.1."""
     serve(port, browser=not no_browser)

@@ -11,7 +11,6 @@ from surefoot.base.errors import UserError
 from surefoot.base.installation import script
 from surefoot.commands.init.settings import Settings, example_settings
 from surefoot.commands.init.write_files import FilesToWrite, refuse_existing, write_all
-from surefoot.commands.options import option
 from surefoot.params.commented_yaml import commented_yaml, yaml_value
 from surefoot.reproduction.git import GitError, ask_git, run_git
 
@@ -20,7 +19,6 @@ OF_ITS_OWN = "training"
 """The folder that the pipeline goes into where there is a dvc.yaml already: DVC has one a folder."""
 
 
-@option("directory", metavar="DIR", nargs="?", default=".", help="where the pipeline is to lie; by default here")
 def main(directory: str) -> None:
     """Write what a pipeline needs into a Git repository, with digits as an example."""
     place = _own_place(Path(directory))

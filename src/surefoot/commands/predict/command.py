@@ -6,7 +6,6 @@ from pathlib import Path
 from surefoot.base import paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.wording import number_of
-from surefoot.commands.options import A_RUN, option
 from surefoot.commands.predict.predicted_rows import predicted_rows
 from surefoot.commands.predict.which_model import model_in_mlflow, workspace_model
 from surefoot.commands.predict.write_rows import write_rows
@@ -17,14 +16,6 @@ from surefoot.run.pinned_params import pin_by
 ENDINGS = (".csv", ".parquet", ".pq")
 
 
-@option("file", metavar="FILE", help="a file or directory of any format that prepare reads; it needs no target")
-@option("--out", metavar="FILE", help="where to write, .csv or .parquet (default: CSV to standard output)")
-@option(
-    "--model",
-    metavar="MODEL",
-    help="a safetensors file, or models:/NAME@ALIAS of MLflow (default: models/model.safetensors)",
-)
-@option("--run", metavar="RUN", help=f"use the model of {A_RUN}")
 def main(file: str, out: str | None, model: str | None, run: str | None) -> None:
     """Write predictions beside the rows of a file."""
     write_predictions(Path(file), Path(out) if out else None, model, run)

@@ -17,7 +17,7 @@ from surefoot.base import digests, paths, terminal, writing
 from surefoot.base.errors import UserError
 from surefoot.base.installation import install_command
 from surefoot.base.locks import Locks
-from surefoot.commands.options import check_name, option
+from surefoot.commands.options import check_name
 from surefoot.commands.search import space as spaces
 from surefoot.commands.search import study
 from surefoot.commands.search.in_checkout import check_out_start, try_values
@@ -33,34 +33,6 @@ FAILURES = 5  # so many first trials may fail before the search gives up
 BEST = 5  # trials in the table at the end
 
 
-@option(
-    "-S",
-    dest="texts",
-    action="append",
-    default=[],
-    metavar="KEY=SPACE",
-    help="a key and what it may be: log(low,high), uniform, int, choice(a,b)",
-)
-@option(
-    "--trials",
-    type=int,
-    default=20,
-    metavar="N",
-    help="how many, with those that are there already (default: %(default)s)",
-)
-@option(
-    "--metric",
-    default="validation/loss",
-    help="of an epoch: accuracies should rise, others fall; that of the kept model counts (default: %(default)s)",
-)
-@option(
-    "--prune",
-    choices=["median", "none"],
-    default="median",
-    help="end a trial that is worse than the median at an epoch (default: %(default)s)",
-)
-@option("--name", help="of the search, in MLflow and to go on with it (default: made from what it is)")
-@option("--seed", type=int, default=0, help="decides what is tried (default: %(default)s)")
 def main(texts: list[str], trials: int, metric: str, prune: str, name: str | None, seed: int) -> None:
     """Bring the search to `trials` trials, then say which were best.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from surefoot.base import terminal
 from surefoot.base.errors import CannotSay, UserError
-from surefoot.commands.options import A_RUN, option
 from surefoot.commands.verify import trust
 from surefoot.commands.verify.account import check_keys, read_account
 from surefoot.commands.verify.made_again import some_epochs, whole_run
@@ -35,28 +34,6 @@ from surefoot.tracking.mlflow_client import Failure
 from surefoot.tracking.patch_artifact import PATCH
 
 
-@option("run", nargs="?", metavar="RUN", help=f"{A_RUN} (default: this workspace's last run)")
-@option("--epochs", metavar="A-B", help="look at these epochs alone, from the stored state before A")
-@option("--sample", type=int, metavar="N", help="look at N epochs drawn at random, in parallel processes")
-@option(
-    "--anyway",
-    action="store_true",
-    help="go on where this machine or its packages differ, and show how far the results do",
-)
-@option(
-    "--environment",
-    action="store_true",
-    help="where the packages differ, build the recorded ones in a temporary environment; takes minutes",
-)
-@option(
-    trust.OPTION,
-    dest="trusted",
-    action="store_true",
-    help=(
-        "run code, too, that MLflow has and this repository's history doesn't: a run's uncommitted changes, a commit"
-        " of no branch"
-    ),
-)
 def main(
     run: str | None, epochs: str | None, sample: int | None, anyway: bool, environment: bool, trusted: bool
 ) -> None:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from surefoot.base import terminal
 from surefoot.base.errors import CannotSay
-
-OPTION = "--trust-recorded-code"
+from surefoot.commands.options import TRUST
 
 
 def allow(foreign: Sequence[str], trusted: bool) -> None:
@@ -28,5 +27,5 @@ def allow(foreign: Sequence[str], trusted: bool) -> None:
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
     raise CannotSay(
-        f"{said}:", *foreign, f"{OPTION} runs it: if you have read it, or trust everyone who can write to this MLflow"
+        f"{said}:", *foreign, f"{TRUST} runs it: if you have read it, or trust everyone who can write to this MLflow"
     )
