@@ -44,7 +44,7 @@ def test_the_wheel_has_surefoot_and_its_networks_and_nothing_else(dist):
     networks = {f"surefoot/networks/{name}" for name in code_of(PROJECT / "src/networks")}
     assert names == source | networks | {
         "surefoot/params/schema.json",
-        *(f"surefoot/templates/{name}" for name in ("dvc.yaml", "raw-README.md", "gitignore", "dvcignore")),
+        *(f"surefoot/templates/{name}" for name in ("pipeline.yaml", "raw-README.md", "gitignore", "dvcignore")),
         *(f"surefoot/templates/{name}" for name in ("digits.csv", "README.md")),
     }
 

@@ -113,7 +113,7 @@ def _pipeline(root: Path, settings: Settings) -> str:
     """dvc.yaml, with the environment that Surefoot runs in, where that lies in the repository, and with data that lie
     elsewhere.
     """
-    text = _template("dvc.yaml")
+    text = _template("pipeline.yaml")
     if (environment := _environment(root)) != ".venv":
         before = f'PATH="$DVC_ROOT/{environment}/bin:$PATH" ' if environment else ""
         text = text.replace('PATH="$DVC_ROOT/.venv/bin:$PATH" ', before)
