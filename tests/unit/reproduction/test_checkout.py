@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +108,24 @@ def test_nothing_is_written_through_a_link_of_the_recorded_code(repository, tmp_
     patch = git(repository, "diff", "--cached", "--binary").encode()
     with Scratch() as scratch, pytest.raises(CannotSay, match=f"its code has a {name} of its own"):
         Remake(scratch).check_out(git(repository, "rev-parse", "HEAD").strip(), patch)
+
+
+def test_nothing_that_this_shell_says_of_a_training_reaches_one_that_is_made_again(repository, monkeypatch):
+    """So it takes one process, whatever the run took, and waits for no other machine."""
+    for needed in ("dvc.yaml", "params.yaml"):
+        (repository / needed).touch()
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message=a pipeline")
+    for name in ("PROCESSES", "NODES", "RENDEZVOUS", "STORE"):
+        monkeypatch.setenv(f"SUREFOOT_{name}", "2")
+    with Scratch() as scratch, (scratch.path / "said").open("w+") as said:
+        remake = Remake(scratch)
+        remake.check_out(git(repository, "rev-parse", "HEAD").strip(), b"")
+        remake.use_environment(Path(sys.prefix))
+        shown = "import os; print([name for name in os.environ if name.startswith('SUREFOOT_')])"
+        assert remake.python("-c", shown, out=said).wait() == 0
+        said.seek(0)
+        assert said.read() == "[]\n"
 
 
 def test_a_shallow_clone(repository, tmp_path, monkeypatch):
