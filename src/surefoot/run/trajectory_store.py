@@ -25,11 +25,13 @@ from typing import Any, TypeVar
 
 from surefoot.base import digests, paths, reading, terminal, writing
 from surefoot.base.documents import Document, Malformed, parse_document
+from surefoot.base.wording import without_password
 from surefoot.run.record import Epoch, Record, RunRecord, read_mark
 from surefoot.run.sharing.shared_store import SharedStore
 
 Parsed = TypeVar("Parsed")
 REQUESTS = 8  # to a shared store at a time, each for a record
+MANY = 200  # records, which may take seconds
 
 
 class TrajectoryStore:
@@ -61,6 +63,11 @@ class TrajectoryStore:
         """
         if self.shared:
             self.shared.connect()
+            keys = list(keys)
+            sizes = self.shared.sizes()
+            wanted = sum(f"{key}.json" in sizes and not self.record_path(key).is_file() for key in keys)
+            if wanted > MANY:
+                terminal.print_lines(f"fetching {wanted:,} records from {without_password(self.shared.url)}")
             with ThreadPoolExecutor(REQUESTS, "records") as pool:
                 for _ in pool.map(self.record, keys):
                     pass

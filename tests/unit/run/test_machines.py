@@ -25,7 +25,7 @@ from surefoot.run.processes.first_machine import FirstMachine
 from surefoot.run.processes.joined_machine import FirstMachineGone, JoinedMachine, reach
 from surefoot.run.processes.machines import Machines
 from surefoot.run.processes.meeting import JoinRequest
-from surefoot.run.processes.same_work import Work, describe_work, what_differs
+from surefoot.run.processes.same_work import NO_SOURCES, Work, describe_work, what_differs
 from surefoot.run.processes.wanted import Place, read_place
 from tests.helpers import PROJECT, wait_for
 
@@ -130,6 +130,22 @@ def test_a_machine_that_would_train_something_else_is_refused_by_the_name_of_wha
     assert said in refused(first, **differing)
     assert capfd.readouterr().err == f"a machine was refused ({HOST}): it differs in {named}\n"
     assert not first.here
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("src/networks/mlp.py", True),
+        ("src/networks/words.txt", True),
+        ("src/networks/.mlp.py.swp", False),
+        ("src/.DS_Store", False),
+        ("src/networks/mlp.py~", False),
+        ("src/networks/__pycache__/mlp.cpython-311.pyc", False),
+        ("src/surefoot.egg-info/PKG-INFO", False),
+    ],
+)
+def test_what_counts_as_code(name, counts):
+    assert (NO_SOURCES.search(name) is None) == counts
 
 
 def test_a_clone_that_runs_the_code_of_another_is_told(tmp_path, monkeypatch):

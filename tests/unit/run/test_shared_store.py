@@ -12,6 +12,7 @@ from surefoot.base import object_store
 from surefoot.base.errors import UserError
 from surefoot.base.object_store import ObjectStore, Unavailable, open_object_store
 from surefoot.commands.store import prune_states
+from surefoot.run import trajectory_store
 from surefoot.run.record import Origin, read_mark
 from surefoot.run.sharing import shared_store, start_sharing
 from surefoot.run.sharing.bring import bring_left, bring_noted
@@ -97,6 +98,20 @@ def test_many_records_come_at_once(machine):
 
 
 # --- Notes ---------------------------------------------------------------------------------------
+
+
+def test_many_records_are_told_of(machine, monkeypatch, capsys):
+    one = machine("one")
+    for key in KEYS:
+        one.write(record(key), STATE)
+    bring(one)
+    monkeypatch.setattr(trajectory_store, "MANY", 8)
+    other = machine("other")
+    other.bring_records([*KEYS, OTHER])
+    assert capsys.readouterr().out == f"fetching 10 records from {other.shared.url}\n"
+    again = machine("other")
+    again.bring_records(KEYS)
+    assert capsys.readouterr().out == ""
 
 
 def test_records_come_first_and_of_states_the_newest(machine, tmp_path, url):

@@ -15,7 +15,8 @@ from surefoot.run import start_from
 from surefoot.training import numerics
 
 SOURCES = Path("src")
-NO_SOURCES = re.compile(r"(^|/)(__pycache__|[^/]+\.egg-info)/|\.pyc$")
+# What Python, a package's installation, an editor or a file manager leaves there.
+NO_SOURCES = re.compile(r"(^|/)(__pycache__|[^/]+\.egg-info)/|\.pyc$|~$|(^|/)\.[^/]+$")
 
 
 class Work(Document):
