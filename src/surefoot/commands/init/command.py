@@ -1,6 +1,5 @@
 """`surefoot init`: the files of a pipeline, written into somebody's own repository."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,12 +8,12 @@ from pathlib import Path
 from surefoot.base import installation, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.installation import script
+from surefoot.commands.init.pipeline import TEMPLATES, environment_below, pipeline_text, template
 from surefoot.commands.init.settings import Settings, example_settings
 from surefoot.commands.init.write_files import FilesToWrite, refuse_existing, write_all
-from surefoot.params.commented_yaml import commented_yaml, yaml_value
+from surefoot.params.commented_yaml import commented_yaml
 from surefoot.reproduction.git import GitError, ask_git, run_git
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
 OF_ITS_OWN = "training"
 """The folder that the pipeline goes into where there is a dvc.yaml already: DVC has one a folder."""
 
@@ -92,48 +91,17 @@ def _example() -> dict[str, Path]:
 def _files(place: Path, root: Path, settings: Settings) -> FilesToWrite:
     """All that is written, before anything is."""
     texts = {
-        "dvc.yaml": _pipeline(root, settings),
+        "dvc.yaml": pipeline_text(root, settings.elsewhere),
         "params.yaml": _params(settings),
-        "src/networks/mine.py": _template("mine.py"),
+        "src/networks/mine.py": template("mine.py"),
     }
     if "data/raw/README.md" not in settings.copies:
-        texts["data/raw/README.md"] = _template("raw-README.md")
+        texts["data/raw/README.md"] = template("raw-README.md")
     # A package, as one of that name that is installed would else come first.
     if not (place / "src/networks/__init__.py").exists():
         texts["src/networks/__init__.py"] = '"""Networks, a file each."""\n'
-    lines = {".gitignore": _template("gitignore").splitlines(), ".dvcignore": _template("dvcignore").splitlines()}
+    lines = {".gitignore": template("gitignore").splitlines(), ".dvcignore": template("dvcignore").splitlines()}
     return FilesToWrite(texts, lines, settings.copies)
-
-
-def _template(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _pipeline(root: Path, settings: Settings) -> str:
-    """dvc.yaml, with the environment that Surefoot runs in, where that lies in the repository, and with data that lie
-    elsewhere.
-    """
-    text = _template("pipeline.yaml")
-    if (environment := _environment(root)) != ".venv":
-        before = f'PATH="$DVC_ROOT/{environment}/bin:$PATH" ' if environment else ""
-        text = text.replace('PATH="$DVC_ROOT/.venv/bin:$PATH" ', before)
-    if settings.elsewhere:
-        named = ", ".join(["data/raw", *map(yaml_value, settings.elsewhere)])
-        text = text.replace("deps: [data/raw", f"deps: [{named}")
-    return text
-
-
-def _environment(root: Path) -> str | None:
-    """The virtual environment that runs this, below DVC's root; None: it lies elsewhere, or its name means something to
-    a shell.
-    """
-    ours = Path(sys.prefix)
-    if (root / ".venv").resolve() == ours.resolve():  # also where that is a link
-        return ".venv"
-    if not ours.resolve().is_relative_to(root.resolve()):
-        return None
-    name = ours.resolve().relative_to(root.resolve()).as_posix()
-    return name if re.fullmatch(r"[\w./-]+", name) else None
 
 
 def _params(settings: Settings) -> str:
@@ -154,7 +122,7 @@ def _told(place: Path, files: FilesToWrite, root: Path | None, dirty: bool) -> I
         yield f"DVC was initialized in {place}"
     elif root != place:
         yield f"DVC's root is {root}"
-    if not _environment(root or place):
+    if not environment_below(root or place):
         yield (
             f"Surefoot is installed in {sys.prefix}, outside of DVC's root: have that environment activated where you"
             " call `dvc repro`, which takes the `python` that it finds"

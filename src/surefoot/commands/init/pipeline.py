@@ -1,0 +1,42 @@
+"""dvc.yaml of a user's repository, from its template."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from surefoot.params.commented_yaml import yaml_value
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
+
+
+def template(name: str) -> str:
+    """The text of a file in `templates`."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def pipeline_text(root: Path, elsewhere: Sequence[str] = ()) -> str:
+    """dvc.yaml, with the environment that Surefoot runs in, where that lies in the repository, and with data that lie
+    elsewhere.
+    """
+    text = template("pipeline.yaml")
+    if (environment := environment_below(root)) != ".venv":
+        before = f'PATH="$DVC_ROOT/{environment}/bin:$PATH" ' if environment else ""
+        text = text.replace('PATH="$DVC_ROOT/.venv/bin:$PATH" ', before)
+    if elsewhere:
+        named = ", ".join(["data/raw", *map(yaml_value, elsewhere)])
+        text = text.replace("deps: [data/raw", f"deps: [{named}")
+    return text
+
+
+def environment_below(root: Path) -> str | None:
+    """The virtual environment that runs this, below DVC's root; None: it lies elsewhere, or its name means something to
+    a shell.
+    """
+    ours = Path(sys.prefix)
+    if (root / ".venv").resolve() == ours.resolve():  # also where that is a link
+        return ".venv"
+    if not ours.resolve().is_relative_to(root.resolve()):
+        return None
+    name = ours.resolve().relative_to(root.resolve()).as_posix()
+    return name if re.fullmatch(r"[\w./-]+", name) else None
