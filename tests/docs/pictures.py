@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.scaling import scaling_plot
+from tests.docs.three_promises import measure_promises, promises_plot
 from tests.helpers import PROJECT, Workspace, make_workspace
 
 IMAGES = PROJECT / "docs/images"
@@ -30,6 +31,8 @@ ONE_CYCLE = "{name: OneCycleLR, arguments: {}, per: step}"
 def make(workspace: Workspace) -> dict[str, bytes]:
     """Each picture by its name, from the default params."""
     (workspace / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
+    promises = promises_plot(measure_promises(workspace))
+    (workspace / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
     python = ".venv/bin/python"
     workspace.run(python, "-c", PROGRAM, PYTHONPATH="src", DVC_ROOT=str(workspace.path))
     found = {name: (workspace / "reports/plots" / name).read_bytes() for name in ("training.png", "mistakes.png")}
@@ -40,6 +43,7 @@ def make(workspace: Workspace) -> dict[str, bytes]:
         "lr-find.png": (workspace / "found/lr-find.png").read_bytes(),
         "schedule.png": (workspace / "schedule.png").read_bytes(),
         "scaling.png": scaling_plot(),
+        "promises.png": promises,
     }
 
 

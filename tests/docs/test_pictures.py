@@ -10,7 +10,7 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 def test_those_that_a_command_makes(tmp_path):
     made = make(make_workspace(tmp_path / "project"))
-    assert made.keys() == {"training.png", "mistakes.png", "lr-find.png", "schedule.png", "scaling.png"}
+    assert made.keys() == {"training.png", "mistakes.png", "lr-find.png", "schedule.png", "scaling.png", "promises.png"}
     other = [name for name, data in made.items() if (IMAGES / name).read_bytes() != data]
     assert not other, f"{other} are of another day: python -m tests.docs.pictures makes them anew"
 
