@@ -19,6 +19,10 @@ COMMANDS = {  # by name: the module in `surefoot.commands`, imported when it is 
         "check",
         "check params.yaml, and add to it and to dvc.yaml what DVC must find there; says nothing if all is right",
     ),
+    "upgrade": (
+        "upgrade",
+        "bring dvc.yaml and params.yaml of a repository of yours to the installed version; shows what changes first",
+    ),
     "ui": (
         "ui",
         "serve the MLflow UI on 127.0.0.1, and open it on the latest comparison: a sweep's runs, or the latest 20",

@@ -24,6 +24,7 @@ def test_from_nothing_to_a_run_that_is_compared(repository):
     assert "DVC was initialized" in told
     assert told.endswith("/bin/surefoot ui\n")
     repository.surefoot("check")
+    assert "are of Surefoot" in repository.surefoot("upgrade").out, "what it writes needs no upgrade"
     repository.git("add", "--all")
     repository.git("commit", "--quiet", "--message=start")
     done = repository.dvc("repro")

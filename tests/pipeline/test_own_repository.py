@@ -121,6 +121,33 @@ def test_a_run_of_an_older_package_is_made_again_by_that(wheel_python, newer_pyt
     verified(3, "environment/surefoot.json in MLflow is damaged: git: ", **elsewhere | {"git": "ext::sh -c x"})
 
 
+def test_an_upgrade_runs_the_stages_again_and_trains_nothing_anew(wheel_python, newer_python, tmp_path, empty_store):
+    own = make_own(tmp_path / "own", "", wheel_python, empty_store)
+    own.dvc("repro")
+    (own / ".venv").unlink()
+    (own / ".venv").symlink_to(newer_python.parents[1])
+    (run,) = own.trainings()
+    version = re.search(r"(?m)^surefoot==(.*)$", own.artifact(run, "environment/requirements.txt").read_text())[1]
+    refused = own.surefoot("check", check=False)
+    assert refused.code == 2
+    assert f"surefoot: it is of Surefoot {version}, and 99.0.0 is installed: `" in refused.err, refused
+    assert f"install surefoot=={version}`" in refused.err
+    assert "`surefoot upgrade` brings params.yaml and dvc.yaml to 99.0.0" in refused.err
+    assert own.surefoot("upgrade", check=False).code == 2
+    done = own.surefoot("upgrade", "--yes")
+    assert "-surefoot: " in done.out and "+surefoot: 99.0.0\n" in done.out
+    again = own.dvc("repro")
+    assert "Running stage 'prepare'" in again.out
+    assert "epochs 1-2 restored" in again.out
+    (same,) = own.trainings()
+    assert same.info.run_id == run.info.run_id
+    # And back: the file is newer than the package then.
+    (own / ".venv").unlink()
+    (own / ".venv").symlink_to(wheel_python.parents[1])
+    refused = own.surefoot("upgrade", "--yes", check=False)
+    assert (refused.code, f"it is of 99.0.0, and {version} is installed, which is older" in refused.err) == (2, True)
+
+
 def test_an_experiment_in_a_temporary_copy_has_the_store_of_the_subfolder(wheel_python, tmp_path, empty_store):
     top = tmp_path / "two words"  # DVC can write the settings of such a copy in ASCII alone
     own = make_own(top, "ml/more words", wheel_python, empty_store)

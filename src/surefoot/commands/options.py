@@ -24,6 +24,9 @@ OPTIONS: dict[str, list[Option]] = {
             "directory", metavar="DIR", nargs="?", default=".", help="where the pipeline is to lie; by default here"
         ),
     ],
+    "upgrade": [
+        _option("--yes", action="store_true", help="write it without asking"),
+    ],
     "ui": [
         _option("--port", type=int, default=5000, help="port on 127.0.0.1 (default: %(default)s)"),
         _option("--no-browser", action="store_true", help="print the address alone"),

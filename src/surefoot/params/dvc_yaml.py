@@ -8,7 +8,7 @@ from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
-from yaml import MappingNode, SequenceNode
+from yaml import SequenceNode
 
 from surefoot.base import code_digests, installation, paths, writing
 from surefoot.base.errors import UserError
@@ -16,6 +16,7 @@ from surefoot.base.reading import read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml, yaml_nodes
 from surefoot.params.params_yaml import VERSION, load_params, parse_params, values_of
 from surefoot.params.sections import Params
+from surefoot.params.yaml_edits import node_at, with_first, with_item
 
 PIPELINE = Path("dvc.yaml")
 # The keys that dvc.yaml names one by one, where a stage doesn't depend on all of params.yaml or on a whole section.
@@ -113,30 +114,18 @@ def _add_dependencies(found: dict[str, list[str]]) -> None:
     text = _text()
     for stage, lacking in found.items():
         for path in lacking:
-            node = _node(yaml_nodes(text), "stages", stage, "deps")
+            node = node_at(yaml_nodes(text), "stages", stage, "deps")
             # Two stages may share a list, by an alias; one may stand there in a way that nothing can be put into.
             if path not in (_dependencies(text, stage) or []) and isinstance(node, SequenceNode) and node.value:
-                text = _with_item(text, node, path)
+                text = with_item(text, node, _item(path))
         if not {*lacking} <= {*(_dependencies(text, stage) or [])}:
             raise UserError(f"{PIPELINE}: {stage} must depend on {', '.join(lacking)}; name it in its deps")
     _write_text(PIPELINE, text)
 
 
-def _node(top: Any, *keys: str) -> Any:
-    """What stands under keys in a mapping; None where nothing does."""
-    for key in keys:
-        top = next((value for named, value in top.value if named.value == key), None) if top else None
-    return top
-
-
-def _with_item(text: str, node: SequenceNode, item: str) -> str:
-    """The text with another item in a list that has some."""
-    item = item if re.fullmatch(r"\w[\w./-]*", item) else json.dumps(item, ensure_ascii=False)
-    if node.flow_style:
-        at = node.value[-1].end_mark.index
-        return f"{text[:at]}, {item}{text[at:]}"
-    at = text.rindex("-", 0, node.value[0].start_mark.index)
-    return f"{text[:at]}- {item}\n{' ' * (at - text.rfind(chr(10), 0, at) - 1)}{text[at:]}"
+def _item(path: str) -> str:
+    """As YAML."""
+    return path if re.fullmatch(r"\w[\w./-]*", path) else json.dumps(path, ensure_ascii=False)
 
 
 def _lacking() -> list[str]:
@@ -180,18 +169,10 @@ def _with_defaults(text: str, keys: list[str]) -> str:
     for key in keys:
         section, _, name = key.rpartition(".")
         top: Any = yaml_nodes(text)
-        node = _node(top, section) if section else top
+        node = node_at(top, section) if section else top
         if node is None:
             node, name, value = top, section, f"{{{name}: {_default(key)}}}"
         else:
             value = _default(key)
-        text = _before_all(text, node, f"{name}: {value}")
+        text = with_first(text, node, f"{name}: {value}")
     return text
-
-
-def _before_all(text: str, node: MappingNode, line: str) -> str:
-    if node.flow_style:
-        at = text.index("{", node.start_mark.index) + 1  # after an anchor
-        return f"{text[:at]}{line}{', ' if node.value else ''}{text[at:]}"
-    first = node.value[0][0].start_mark
-    return f"{text[: first.index]}{line}\n{' ' * first.column}{text[first.index :]}"

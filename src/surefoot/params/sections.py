@@ -2,12 +2,12 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from surefoot.params.batch_section import BatchParams
 from surefoot.params.dotted_keys import flatten
 from surefoot.params.prepare_section import PrepareParams
-from surefoot.params.section_base import Section
+from surefoot.params.section_base import Section, inner_section
 from surefoot.params.train_section import TrainParams
 
 # Params that can't change a bit of a result: where, how often and as what something is kept, and how long may be
@@ -47,6 +47,17 @@ class Params(Section):
     prepare: PrepareParams
     batch: BatchParams = Field(default_factory=BatchParams)
     train: TrainParams
+
+
+def default_of(key: str) -> Any:
+    """The default of a dotted key that has one, as YAML has it."""
+    section: type[Section] = Params
+    *parents, name = key.split(".")
+    for parent in parents:
+        inner = inner_section(section.model_fields[parent].annotation)
+        assert inner
+        section = inner
+    return TypeAdapter(Any).dump_python(section.model_fields[name].get_default(call_default_factory=True), mode="json")
 
 
 def default_values() -> dict[str, Any]:
