@@ -107,12 +107,18 @@ def test_the_model_is_of_the_code_that_trained_it(project, monkeypatch):
     assert not kept.exists()
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
-def test_interrupted_and_run_again_it_has_the_same_bytes(project, tmp_path, how, capfd):
-    whole = Workspace(tmp_path / "whole")
-    copy_project(project.path, whole.path)
+@pytest.fixture(scope="module")
+def in_one_go(finished, tmp_path_factory):
+    """The results of so many epochs, by DVC alone."""
+    whole = Workspace(tmp_path_factory.mktemp("whole") / "project")
+    copy_project(finished, whole.path)
     whole.edit("train.epochs", str(EPOCHS))
     whole.dvc("repro")
+    return results(whole.path)
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
+def test_interrupted_and_run_again_it_has_the_same_bytes(project, in_one_go, how, capfd):
     known = len(records(project))
     environment = project.environment(PYTHONPATH=str(PROJECT / "src"))
     with subprocess.Popen(
@@ -133,7 +139,7 @@ def test_interrupted_and_run_again_it_has_the_same_bytes(project, tmp_path, how,
 
     result = surefoot.run({"train.epochs": EPOCHS}, project.path)
     assert " restored, training " in capfd.readouterr().out
-    model, history, *_ = results(whole.path)
+    model, history, *_ = in_one_go
     assert (result._directory / "model.safetensors").read_bytes() == model
     assert (result._directory / "history.csv").read_bytes() == history
     assert [run.info.status for run in project.trainings()] == ["FINISHED", "FINISHED"]

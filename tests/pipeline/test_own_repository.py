@@ -77,6 +77,11 @@ def test_a_subfolder_of_a_monorepo_in_a_path_of_any_letters(wheel_python, tmp_pa
     assert {run.data.tags["mlflow.source.name"] for run in (longer, first)} == {"surefoot.stages.train"}
     done = own.surefoot("verify", first.info.run_id)
     assert "identical" in done.out, done
+    (own / "notebooks").mkdir()
+    program = "import os; os.chdir('notebooks'); import surefoot; result = surefoot.run({'train.epochs': 3})"
+    asked = own.run(str(own / ".venv/bin/python"), "-c", f"{program}; print(result.run_id, type(result.model))")
+    assert asked.out.endswith(f"\n{longer.info.run_id} <class 'torch.nn.modules.container.Sequential'>\n")
+    assert len(own.trainings()) == 2
     assert not list(top.glob("*.db")) and not (top / ".surefoot").exists()
 
 

@@ -1,6 +1,5 @@
-"""The process that `surefoot.run` starts: `dvc repro` in a checkout of its own, which is gone afterwards.
-
-    python -m surefoot.notebook.run_in_scratch
+"""The process that `surefoot.run` starts (`python -m surefoot.notebook`): `dvc repro` in a checkout of its own, which
+is gone afterwards.
 
 Standard input says what is wanted, in a line of JSON: `values` by dotted key, and `out`, the directory for what came of
 it. When it closes, whoever asked is gone, and this process ends at the last state.
@@ -17,7 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from surefoot.base import errors, paths, writing
+from surefoot.base import paths, writing
 from surefoot.base.errors import UserError
 from surefoot.commands.run import end_as, run_dvc
 from surefoot.data.batch_index import read_index
@@ -112,8 +111,3 @@ def _in_mlflow(identity: str) -> dict[str, Any]:
         return {"run_id": None, "name": None, "page": None}
     info = found[0].info
     return {"run_id": info.run_id, "name": info.run_name, "page": mlflow_store.run_page(info.run_id)}
-
-
-if __name__ == "__main__":
-    errors.begin_process()
-    errors.run_process(main)

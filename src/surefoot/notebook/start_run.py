@@ -22,7 +22,7 @@ from surefoot.base.errors import UserError
 from surefoot.notebook.result import Result
 from surefoot.params.given_values import given_values
 
-PROGRAM = "surefoot.notebook.run_in_scratch"
+PROGRAM = "surefoot.notebook"
 # What DVC says of each stage's command, and of files that are gone afterwards.
 OF_DVC = (
     "> ",
