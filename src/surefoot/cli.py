@@ -13,7 +13,7 @@ from surefoot.commands.options import OPTIONS
 COMMANDS = {  # by name: the module in `surefoot.commands`, imported when it is called, and what it does
     "init": (
         "init.command",
-        "put a pipeline into a Git repository of yours, with digits as an example",
+        "put a pipeline into a Git repository of yours: for data that --data names, or with digits as an example",
     ),
     "check": (
         "check",

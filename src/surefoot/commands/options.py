@@ -23,6 +23,16 @@ OPTIONS: dict[str, list[Option]] = {
         _option(
             "directory", metavar="DIR", nargs="?", default=".", help="where the pipeline is to lie; by default here"
         ),
+        _option(
+            "--data",
+            metavar="FILE",
+            help="your data: a CSV or Parquet file, a folder with a folder of images for each class, an IDX, NPZ or NPY"
+            " file",
+        ),
+        _option("--target", metavar="COLUMN", help="the column to predict, in a table"),
+        _option(
+            "--labels", metavar="FILE", help="the file of the targets where they lie apart: of IDX, NPZ and NPY files"
+        ),
     ],
     "upgrade": [
         _option("--yes", action="store_true", help="write it without asking"),

@@ -1,6 +1,6 @@
 """The targets of the splits: counted by class, or measured; and whether there is enough to learn from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,14 @@ from surefoot.data.number_notation import is_number
 from surefoot.data.splits import SPLITS
 from surefoot.data.vocabulary import natural_order
 from surefoot.params.prepare_section import PrepareParams
+
+
+def are_measured(labels: Collection[str]) -> bool:
+    """Whether different values of a target are numbers that were measured rather than classes: there are many of them,
+    or some aren't whole.
+    """
+    whole = all(label.lstrip("+-").isdecimal() for label in labels)
+    return all(map(is_number, labels)) and (len(labels) > 20 or not whole)
 
 
 class Targets:
@@ -101,8 +109,7 @@ class Targets:
                 if by_class
                 else "add rows, or change prepare.validation or prepare.test, or prepare.split"
             )
-            whole = all(label.lstrip("+-").isdecimal() for label in counts)
-            if all(map(is_number, counts)) and (len(counts) > 20 or not whole):
+            if are_measured(counts):
                 remedy += "; or prepare.task: regression, which predicts numbers"
             raise UserError(
                 f"class {label!r} of {column} has {number_of(sum(of_split.values()), 'row')}, too few to split: none is"

@@ -77,6 +77,11 @@ def require_watched(params: Params, stage: str) -> None:
         )
 
 
+def watched_paths(stage: str) -> list[str]:
+    """The paths that a stage depends on in dvc.yaml, as they stand there; none where that can't be read."""
+    return _dependencies(_text(), stage) or []
+
+
 def _functions(params: Params) -> dict[str, list[str]]:
     """The user's functions that each stage calls."""
     trained = params.train.model_dump(mode="json", include={"model": {"factory"}, "loss": {"name"}, "schedule": True})

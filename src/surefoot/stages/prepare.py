@@ -130,6 +130,8 @@ def _watched(name: str) -> bool:
         return name.startswith("sources.") or bool(code_digests.modules_behind([name])[0])
     # As the path is written: DVC follows a link in data/raw to a file, but none to a directory.
     path, raw = Path(os.path.abspath(name)), paths.RAW.absolute()  # noqa: PTH100
+    if any(path == Path(os.path.abspath(dep)) for dep in dvc_yaml.watched_paths("prepare")):  # noqa: PTH100
+        return True
     if not path.is_relative_to(raw):
         return False
     directories = [parent for parent in (path, *path.parents) if parent.is_relative_to(raw) and parent != raw]

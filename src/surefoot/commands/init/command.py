@@ -8,8 +8,10 @@ from pathlib import Path
 from surefoot.base import installation, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.installation import script
+from surefoot.commands.init.look_at_data import look_at_data
 from surefoot.commands.init.pipeline import TEMPLATES, environment_below, pipeline_text, template
-from surefoot.commands.init.settings import Settings, example_settings
+from surefoot.commands.init.raw_data_named import raw_data_named
+from surefoot.commands.init.settings import Settings, example_settings, own_settings
 from surefoot.commands.init.write_files import FilesToWrite, refuse_existing, write_all
 from surefoot.params.commented_yaml import commented_yaml
 from surefoot.reproduction.git import GitError, ask_git, run_git
@@ -18,18 +20,29 @@ OF_ITS_OWN = "training"
 """The folder that the pipeline goes into where there is a dvc.yaml already: DVC has one a folder."""
 
 
-def main(directory: str) -> None:
-    """Write what a pipeline needs into a Git repository, with digits as an example."""
+def main(directory: str, data: str | None, target: str | None, labels: str | None) -> None:
+    """Write what a pipeline needs into a Git repository: for data of the user's, or with digits as an example."""
     place = _own_place(Path(directory))
     top = _top_of_git(place)
-    settings = example_settings(_example())
     root = _dvc_root(place, top)
+    settings = _settings(place, root or place, data, target, labels)
     files = _files(place, root or place, settings)
     refuse_existing(place, files)
     dirty = bool(ask_git("status", "--porcelain", cwd=top))
     write_all(place, files, lambda: None if root else _initialize_dvc(place, top))
     for line in (*settings.told, *_told(place, files, root, dirty)):
         terminal.print_lines(line)
+
+
+def _settings(place: Path, root: Path, data: str | None, target: str | None, labels: str | None) -> Settings:
+    if data is None:
+        if target or labels:
+            raise UserError("--target and --labels are of data of yours: name them, too: --data FILE")
+        return example_settings(_example())
+    if place.resolve().is_relative_to(Path(data).resolve()):
+        raise UserError(f"--data {data}: holds {place} itself; name the file or the directory of the data")
+    raw = raw_data_named(Path(data), target, Path(labels) if labels else None)
+    return own_settings(raw, look_at_data(raw), place, root)
 
 
 def _own_place(given: Path) -> Path:

@@ -1,9 +1,22 @@
 """What `surefoot init` has decided, and the digits as an example."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
+
+from surefoot.base.paths import RAW
+from surefoot.base.wording import listed_names, number_of
+from surefoot.commands.init.look_at_data import Looked
+from surefoot.commands.init.raw_data_named import NamedData
+
+BATCH = 64
+FEW_ROWS = 10_000
+STEPS = 10_000
+"""So many are trained on more rows than these, but for `FEWEST_EPOCHS` at least and `MOST_EPOCHS` at most."""
+FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 
 
 @dataclass(frozen=True)
@@ -23,25 +36,65 @@ class Settings:
 def example_settings(files: Mapping[str, Path]) -> Settings:
     """The digits; `files`: theirs, by where they come to lie."""
     prepare = {"source": "data/raw/digits.csv", "target": "digit", "task": "classification"}
-    return Settings(
-        all_params(prepare, [1, 8, 8]),
-        copies=dict(files),
-        told=["data/raw/digits.csv: 1,797 images of handwritten digits, as an example; --data FILE takes your own"],
+    told = ["data/raw/digits.csv: 1,797 images of handwritten digits, as an example; --data FILE takes your own"]
+    params = _params(prepare, [1, 8, 8], 1259)
+    params["train"]["epochs"] = 30  # a first look
+    return Settings(params, copies=dict(files), told=told)
+
+
+def own_settings(raw: NamedData, looked: Looked, place: Path, root: Path) -> Settings:
+    """Those of somebody's data: they stay where they lie in DVC's root; what lies outside is copied into data/raw."""
+    copies: dict[str, Path] = {}
+    elsewhere: list[str] = []
+    named: dict[str, str] = {}
+    for key, path in raw.files.items():
+        if path.resolve().is_relative_to(root.resolve()):
+            named[key] = os.path.relpath(path.resolve(), place.resolve())
+            if not Path(named[key]).is_relative_to(RAW):
+                elsewhere.append(named[key])
+        else:
+            named[key] = f"{RAW}/{path.resolve().name}"
+            copies[named[key]] = path
+    told = list(looked.told)
+    if copies:
+        told.append(f"copied, as they lie outside of DVC's root, {root}: {listed_names(map(str, copies.values()))}")
+    if elsewhere:
+        told.append(f"used where they lie, which dvc.yaml names: {listed_names(elsewhere)}")
+    schema = looked.schema
+    shape = list(schema.shape) if len(schema.shape) > 1 else None
+    params = _params({**named, **looked.values}, shape, schema.rows["train"])
+    if shape:
+        told.append(f"batch.shape: {shape}, of one input")
+    rows = schema.rows["train"]
+    pace = _pace(rows)
+    told.append(
+        f"train: {pace['epochs']} epochs, lr {pace['lr']}, schedule {pace['schedule']['name']}, for"
+        f" {number_of(rows, 'training row')}"
     )
+    return Settings(params, copies, elsewhere, told)
 
 
-def all_params(prepare: Mapping[str, Any], shape: list[int] | None) -> dict[str, Any]:
-    """params.yaml for such data."""
+def _params(prepare: Mapping[str, Any], shape: list[int] | None, rows: int) -> dict[str, Any]:
+    """params.yaml for so many training rows."""
     return {
         "seed": 0,
         "prepare": {**prepare},
-        "batch": {"size": 64, "shape": shape},
+        "batch": {"size": BATCH, "shape": shape},
         "train": {
             "model": {"factory": "networks.mine:network", "arguments": {"hidden": [100]}},
             "start_from": None,
-            "epochs": 30,
-            "lr": 0.01,
+            **_pace(rows),
             "momentum": 0.9,
             "weight_decay": 0.0,
         },
     }
+
+
+def _pace(rows: int) -> dict[str, Any]:
+    """Epochs, learning rate and schedule for so many training rows: of few rows it stays small, and more epochs go on
+    from the last; of many it begins large and falls to 0.
+    """
+    if rows <= FEW_ROWS:
+        return {"epochs": MOST_EPOCHS, "lr": 0.01, "schedule": {"name": "constant"}}
+    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, ceil(STEPS * BATCH / rows)))
+    return {"epochs": epochs, "lr": 0.05, "schedule": {"name": "CosineAnnealingLR"}}
