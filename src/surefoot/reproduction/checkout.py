@@ -94,7 +94,10 @@ def check_out(source: Path, target: Path, commit: str, patch: bytes = b"") -> No
         shutil.copy(objects.with_name("shallow"), target / ".git")
     # Line ends, filters and the like are to be as they are there.
     _must([*GIT, "-C", str(target), "config", "include.path", str(config)])
-    _must([*GIT, "-C", str(target), "config", "core.fsmonitor", "false"])
+    # After those, or they would count; a submodule's say where its own files are, which DVC would take for these.
+    worktree = _git(["config", "--file", str(config), "core.worktree"], source) is not None
+    with (target / ".git/config").open("a", encoding="utf-8") as settings:
+        settings.write("[core]\n\tfsmonitor = false\n" + "\tworktree = ..\n" * worktree)
     _must_have(target, commit)
     _must([*GIT, "-C", str(target), "checkout", "--quiet", "--detach", commit])
     if patch:

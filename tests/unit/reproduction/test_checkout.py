@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from scmrepo.git import Git
 
 from surefoot.base.errors import CannotSay
 from surefoot.commands.verify.remake import Remake
@@ -213,6 +215,24 @@ def test_submodules(repository, tmp_path):
     assert tree(remade(repository, tmp_path)) == tree(repository)
     (repository / "lib/kept").write_text("not committed there\n")
     assert provenance.code_state().left_out == ("lib",)
+
+
+def test_a_project_that_is_a_submodule(repository, tmp_path, monkeypatch):
+    """Its settings say where its files are, which DVC's library takes for those of the checkout, too."""
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "--quiet")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository), "ml/project")
+    inner = outer / "ml/project"
+    monkeypatch.chdir(inner)
+    (inner / "kept").write_text("changed\n")
+    source = provenance.code_state()
+    assert checkout.place_in_repository(inner)[1] == ""
+    checkout.check_out(inner, tmp_path / "again", source.commit, source.patch)
+    assert tree(tmp_path / "again") == tree(inner)
+    for place in (inner, tmp_path / "again"):
+        with closing(Git(str(place), search_parent_directories=False)) as scm:
+            assert Path(scm.root_dir) == place.resolve()
 
 
 def test_outside_of_git(tmp_path, monkeypatch):
