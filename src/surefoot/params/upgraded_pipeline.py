@@ -33,6 +33,7 @@ def upgraded_pipeline(text: str, template: str) -> str:
         UserError: it has no stage of Surefoot's, or can't be edited.
         UnreadableYaml: it is no YAML.
     """
+    others = _without_stages(text)
     before, wanted = _stages(text), _stages(template)
     names = {name: _name_in(before, name) for name in wanted}
     if not any(names.values()):
@@ -47,9 +48,17 @@ def upgraded_pipeline(text: str, template: str) -> str:
         for name, stage in wanted.items():
             text = _with_lists(text, str(names[name]), template, name, stage)
         _check(before, _stages(text), {name: str(names[name]) for name in wanted}, wanted)
+        edited = _without_stages(text) == others
     except UnreadableYaml:  # what came of it, as where a stage is an alias
-        raise UserError("dvc.yaml: its stages are written in a way that can't be edited; change them by hand") from None
+        edited = False
+    if not edited:
+        raise UserError("dvc.yaml: its stages are written in a way that can't be edited; change them by hand")
     return text
+
+
+def _without_stages(text: str) -> dict[str, Any]:
+    values = from_yaml(text)
+    return {key: value for key, value in values.items() if key != "stages"} if isinstance(values, dict) else {}
 
 
 def _stages(text: str) -> dict[str, Stage]:
