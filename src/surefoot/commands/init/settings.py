@@ -7,6 +7,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from surefoot.base.errors import UserError
 from surefoot.base.paths import RAW
 from surefoot.base.wording import listed_names, number_of
 from surefoot.commands.init.look_at_data import Looked
@@ -47,14 +48,16 @@ def own_settings(raw: NamedData, looked: Looked, place: Path, root: Path) -> Set
     copies: dict[str, Path] = {}
     elsewhere: list[str] = []
     named: dict[str, str] = {}
-    for key, path in raw.files.items():
-        if path.resolve().is_relative_to(root.resolve()):
-            named[key] = os.path.relpath(path.resolve(), place.resolve())
+    for key, given in raw.files.items():
+        path = given.parent.resolve() / given.name if given.name not in ("", "..") else given.resolve()  # links stay
+        if path.is_relative_to(root.resolve()):
+            named[key] = os.path.relpath(path, place.resolve())
             if not Path(named[key]).is_relative_to(RAW):
                 elsewhere.append(named[key])
         else:
-            named[key] = f"{RAW}/{path.resolve().name}"
-            copies[named[key]] = path
+            named[key] = f"{RAW}/{path.name}"
+            if copies.setdefault(named[key], path) != path:
+                raise UserError(f"{path} and {copies[named[key]]} would both be copied to {named[key]}; rename one")
     told = list(looked.told)
     if copies:
         told.append(f"copied, as they lie outside of DVC's root, {root}: {listed_names(map(str, copies.values()))}")
