@@ -14,9 +14,8 @@ from surefoot.commands.init.look_at_data import Looked
 from surefoot.commands.init.raw_data_named import NamedData
 
 BATCH = 64
-FEW_ROWS = 10_000
 STEPS = 10_000
-"""So many are trained on more rows than these, but for `FEWEST_EPOCHS` at least and `MOST_EPOCHS` at most."""
+"""So many are trained, but for `FEWEST_EPOCHS` at least and `MOST_EPOCHS` at most."""
 FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 
 
@@ -39,7 +38,8 @@ def example_settings(files: Mapping[str, Path]) -> Settings:
     prepare = {"source": "data/raw/digits.csv", "target": "digit", "task": "classification"}
     told = ["data/raw/digits.csv: 1,797 images of handwritten digits, as an example; --data FILE takes your own"]
     params = _params(prepare, [1, 8, 8], 1259)
-    params["train"]["epochs"] = 30  # a first look
+    # A constant rate, so that more epochs go on from these.
+    params["train"] |= {"epochs": 30, "lr": 0.01, "schedule": {"name": "constant"}}
     return Settings(params, copies=dict(files), told=told)
 
 
@@ -94,10 +94,6 @@ def _params(prepare: Mapping[str, Any], shape: list[int] | None, rows: int) -> d
 
 
 def _pace(rows: int) -> dict[str, Any]:
-    """Epochs, learning rate and schedule for so many training rows: of few rows it stays small, and more epochs go on
-    from the last; of many it begins large and falls to 0.
-    """
-    if rows <= FEW_ROWS:
-        return {"epochs": MOST_EPOCHS, "lr": 0.01, "schedule": {"name": "constant"}}
+    """Epochs, learning rate and schedule for so many training rows: it begins large and falls to 0."""
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, ceil(STEPS * BATCH / rows)))
     return {"epochs": epochs, "lr": 0.05, "schedule": {"name": "CosineAnnealingLR"}}
