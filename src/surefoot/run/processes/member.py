@@ -70,9 +70,10 @@ class Member:
         """What the first process writes to the store, which may take its time, as long as it shows signs of life."""
         with self.talking():
             signs = -1
+            limit = timedelta(seconds=max(self._seconds, 4 * SECONDS_TO_LOOK))  # in which several signs are shown
             while True:
                 try:
-                    self.store.wait([key], timedelta(seconds=self._seconds))
+                    self.store.wait([key], limit)
                     return bytes(self.store.get(key))
                 except (RuntimeError, dist.DistError) as error:
                     before, signs = signs, self.store.add(SIGNS, 0)
