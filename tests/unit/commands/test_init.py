@@ -107,6 +107,17 @@ def test_an_existing_file_is_not_overwritten(repository, init, name):
     assert files(repository) == before
 
 
+@pytest.mark.parametrize("name", ["data/prepared/mine.csv", "reports/plots/mine.png", "models/model.safetensors"])
+def test_what_dvc_would_remove_is_in_the_way(repository, init, name):
+    """DVC empties an output before the stage runs, also of files that Git doesn't have."""
+    (repository / name).parent.mkdir(parents=True)
+    (repository / name).write_text("mine")
+    err = refused(init())
+    assert "already, and nothing is overwritten" in err and any(str(p) in err for p in (name, name.rpartition("/")[0]))
+    assert files(repository) == {name: b"mine"}
+    assert init("apart")[0] == 0
+
+
 def test_beside_a_pipeline_it_goes_into_a_folder_of_its_own(repository, init):
     (repository / "dvc.yaml").write_text("stages: {mine: {cmd: true}}\n")
     code, out, err = init()
@@ -315,3 +326,50 @@ def test_what_fails_after_files_were_written_leaves_none(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_files.write_all(tmp_path, files_to_write, fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_and_a_file_that_were_there_are_as_before(tmp_path):
+    (tmp_path / "kept").write_text("mine\n")
+    (tmp_path / "linked").symlink_to("kept")
+    (tmp_path / "dangling").symlink_to("nowhere/yet")
+    lines = {"linked": ["x"], "dangling": ["y"]}
+
+    def fail():
+        assert (tmp_path / "kept").read_text() == "mine\nx\n"
+        assert (tmp_path / "dangling").read_text() == "y\n"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_files.write_all(tmp_path, write_files.FilesToWrite({}, lines), fail)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "kept", "linked"]
+    assert (tmp_path / "linked").is_symlink() and (tmp_path / "dangling").is_symlink()
+    assert (tmp_path / "kept").read_text() == "mine\n"
+
+
+def test_a_directory_where_an_ignore_file_belongs_leaves_nothing_behind(repository, init):
+    (repository / ".gitignore").mkdir()
+    assert ".gitignore can't be written" in refused(init())
+    assert [path.name for path in repository.iterdir() if path.name != ".git"] == [".gitignore"]
+
+
+def test_where_dvc_is_stopped_half_way_it_is_not_there(repository, init, monkeypatch):
+    def stopped(*_, **__):
+        (repository / ".dvc").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.subprocess, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        command._initialize_dvc(repository, repository)
+    assert not (repository / ".dvc").exists()
+
+
+def test_a_directory_by_another_way_has_the_dvc_above_it(repository, init, monkeypatch):
+    """Not the one that is passed on the way there."""
+    (repository / "one/.dvc").mkdir(parents=True)
+    (repository / "real").mkdir()
+    (repository / "link").symlink_to("real")
+    monkeypatch.chdir(repository / "one")
+    assert init("../other")[0] == 0
+    assert (repository / "other/.dvc").is_dir()
+    assert init("../link/inner")[0] == 0
+    assert (repository / "real/inner/.dvc").is_dir()

@@ -1,5 +1,6 @@
 """`surefoot init`: the files of a pipeline, written into somebody's own repository."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from surefoot.base import installation, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.installation import script
 from surefoot.commands.init.look_at_data import look_at_data
-from surefoot.commands.init.pipeline import TEMPLATES, environment_below, pipeline_text, template
+from surefoot.commands.init.pipeline import TEMPLATES, environment_below, pipeline_outputs, pipeline_text, template
 from surefoot.commands.init.raw_data_named import raw_data_named
 from surefoot.commands.init.settings import Settings, example_settings, own_settings
 from surefoot.commands.init.write_files import FilesToWrite, refuse_existing, write_all
@@ -56,7 +57,7 @@ def _own_place(given: Path) -> Path:
     place = given
     for _ in range(2):
         if not (pipeline := place / "dvc.yaml").exists():
-            return place.absolute()
+            return place.resolve()
         if b"surefoot.stages." in pipeline.read_bytes():
             raise UserError(f"{pipeline}: is a pipeline of Surefoot's already; `surefoot upgrade` brings it up to date")
         place = given / OF_ITS_OWN
@@ -90,9 +91,14 @@ def _initialize_dvc(place: Path, top: Path) -> None:
     """Below the top, as in one project among several, DVC is of that folder alone."""
     below = ["--subdir"] if place.resolve() != top.resolve() else []
     command = [sys.executable, "-m", "dvc", "init", "--quiet", *below]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError("DVC can't be initialized: `dvc init` says:", " ".join((done.stderr or done.stdout).split()))
+    try:
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split())
+            raise UserError("DVC can't be initialized: `dvc init` says:", said)
+    except BaseException:  # half of it would be taken for DVC's root
+        shutil.rmtree(place / ".dvc", ignore_errors=True)
+        raise
 
 
 def _example() -> dict[str, Path]:
@@ -114,7 +120,7 @@ def _files(place: Path, root: Path, settings: Settings) -> FilesToWrite:
     if not (place / "src/networks/__init__.py").exists():
         texts["src/networks/__init__.py"] = '"""Networks, a file each."""\n'
     lines = {".gitignore": template("gitignore").splitlines(), ".dvcignore": template("dvcignore").splitlines()}
-    return FilesToWrite(texts, lines, settings.copies)
+    return FilesToWrite(texts, lines, settings.copies, pipeline_outputs(texts["dvc.yaml"]))
 
 
 def _params(settings: Settings) -> str:

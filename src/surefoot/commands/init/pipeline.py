@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from surefoot.base.yaml12 import from_yaml
 from surefoot.params.commented_yaml import yaml_value
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -27,6 +28,13 @@ def pipeline_text(root: Path, elsewhere: Sequence[str] = ()) -> str:
         named = ", ".join(["data/raw", *map(yaml_value, elsewhere)])
         text = text.replace("deps: [data/raw", f"deps: [{named}")
     return text
+
+
+def pipeline_outputs(text: str) -> list[str]:
+    """The files and directories that the stages of a dvc.yaml make."""
+    stages = from_yaml(text)["stages"].values()
+    found = [output for stage in stages for output in (*stage.get("outs", []), *stage.get("metrics", []))]
+    return [next(iter(output)) if isinstance(output, dict) else output for output in found]
 
 
 def environment_below(root: Path) -> str | None:

@@ -21,11 +21,13 @@ class FilesToWrite:
     """Lines that a file, which may be there, must have."""
     copies: dict[str, Path] = field(default_factory=dict)
     """New files and directories, each a copy."""
+    outputs: list[str] = field(default_factory=list)
+    """Files and directories that stages make: DVC removes what it finds there."""
 
     @property
     def new(self) -> list[str]:
         """The paths where nothing may be yet."""
-        return [*self.texts, *self.copies]
+        return [*self.texts, *self.copies, *self.outputs]
 
 
 def refuse_existing(directory: Path, files: FilesToWrite) -> None:
@@ -59,13 +61,14 @@ def write_all(directory: Path, files: FilesToWrite, then: Callable[[], None]) ->
             made.append(directory / name)
             writing.write_bytes(directory / name, text.encode())
         for name, lines in files.lines.items():
-            _add_lines(directory / name, lines, made, before)
+            _add_lines((directory / name).resolve(), lines, made, before)  # a link stays one
         then()
     except BaseException:
-        for path, data in before.items():
-            writing.write_bytes(path, data)
         for path in reversed(made):
-            _undo(path, path.relative_to(directory).as_posix() in files.copies)
+            _undo(path, path in [directory / name for name in files.copies])
+        for path, data in before.items():  # after what was removed, as the disk may be full
+            with suppress(UserError):
+                writing.write_bytes(path, data)
         raise
 
 
@@ -89,8 +92,9 @@ def _copy(source: Path, path: Path) -> None:
         else:
             shutil.copyfile(source, path)
     except (OSError, shutil.Error) as error:
-        reason = error if error.strerror else OSError(error.args[0][0][2])
-        raise writing.unwritable(path, reason) from None
+        # Of a directory, shutil tells of each file in it; of a pipe or device it says what that is.
+        said = error.args[0][0][2] if isinstance(error, shutil.Error) and isinstance(error.args[0], list) else error
+        raise writing.unwritable(path, error if error.strerror else OSError(said)) from None
 
 
 def _add_lines(path: Path, lines: list[str], made: list[Path], before: dict[Path, bytes]) -> None:
@@ -99,13 +103,13 @@ def _add_lines(path: Path, lines: list[str], made: list[Path], before: dict[Path
     lacking = "".join(f"{line}\n" for line in lines if line not in there)
     if not lacking:
         return
-    if path.exists():
+    if path.is_file():
         before[path] = old
-    else:
+    elif not path.exists():
         _make_parents(path, made)
         made.append(path)
     between = b"\n" if old and not old.endswith(b"\n") else b""
-    writing.write_bytes(path.resolve(), old + between + lacking.encode())
+    writing.write_bytes(path, old + between + lacking.encode())
 
 
 def _undo(path: Path, whole: bool) -> None:
