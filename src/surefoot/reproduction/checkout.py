@@ -64,10 +64,10 @@ def dvc_root_in(place: Path, repository: Path) -> Path:
 
 
 def patched(workspace: Path, patch: bytes) -> list[str]:
-    """The files that a patch changes."""
+    """The files that a patch changes, below the repository's top."""
     done = subprocess.run(
         [*GIT, "apply", "--numstat", "-z"],
-        cwd=workspace,
+        cwd=place_in_repository(workspace)[0],  # below it, git leaves out what lies elsewhere
         env=plain_environment(),
         input=patch,
         capture_output=True,

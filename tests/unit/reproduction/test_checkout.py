@@ -75,6 +75,13 @@ def test_a_dirty_tree(repository, tmp_path):
     assert tree(remade(repository, tmp_path)) == tree(repository)
 
 
+def test_the_files_of_a_patch_are_told_from_a_subfolder_too(repository):
+    make_dirty(repository)
+    patch = provenance.code_state().patch
+    assert {"modified", "deep/new é.txt"} < set(checkout.patched(repository, patch))
+    assert checkout.patched(repository / "deep", patch) == checkout.patched(repository, patch)
+
+
 def test_an_earlier_commit(repository, tmp_path):
     before = tree(repository)
     commit = git(repository, "rev-parse", "HEAD").strip()
