@@ -81,15 +81,23 @@ def _agreed() -> bool:
 
 
 def _write_all(changes: dict[Path, tuple[str, str]]) -> None:
-    """Write all files, or none."""
-    written: dict[Path, bytes] = {}
+    """Write all files, or none.
+
+    Raises:
+        UserError: one can't be written; one was changed since it was shown.
+    """
+    old = {path.resolve(): path.read_bytes() for path in changes}
+    new: dict[Path, bytes] = {}
+    for path, (before, after) in changes.items():
+        mark = BOM_UTF8 if old[path.resolve()].startswith(BOM_UTF8) else b""
+        if old[path.resolve()] != mark + before.encode():
+            raise UserError(f"nothing was written: {path} was changed since; `surefoot upgrade` shows it anew")
+        new[path.resolve()] = mark + after.encode()
     try:
-        for path, (_, after) in changes.items():
-            old = path.read_bytes()
-            mark = BOM_UTF8 if old.startswith(BOM_UTF8) else b""
-            writing.write_bytes(path.resolve(), mark + after.encode())
-            written[path] = old
+        for path, data in new.items():
+            writing.write_bytes(path, data)
     except BaseException:
-        for path, old in written.items():
-            writing.write_bytes(path.resolve(), old)
+        for path, data in old.items():
+            if path.read_bytes() != data:
+                writing.write_bytes(path, data)
         raise

@@ -8,7 +8,7 @@ from packaging.version import InvalidVersion, Version
 
 from surefoot.base.errors import UserError
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml, yaml_nodes
-from surefoot.params.commented_yaml import commented_yaml
+from surefoot.params.commented_yaml import commented_yaml, yaml_value
 from surefoot.params.params_yaml import VERSION
 from surefoot.params.sections import default_of
 from surefoot.params.yaml_edits import (
@@ -132,7 +132,7 @@ def _with_version(text: str, installed: str) -> str:
     top: Any = yaml_nodes(text)
     node = node_at(top, VERSION)
     if node is not None:
-        return with_value(text, node, installed)
+        return with_value(text, node, yaml_value(installed))
     return with_first(text, top, commented_yaml({VERSION: installed}).strip("\n"))
 
 

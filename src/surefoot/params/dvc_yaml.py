@@ -14,6 +14,7 @@ from surefoot.base import code_digests, installation, paths, writing
 from surefoot.base.errors import UserError
 from surefoot.base.reading import read_file
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml, yaml_nodes
+from surefoot.params.commented_yaml import yaml_value
 from surefoot.params.params_yaml import VERSION, load_params, parse_params, values_of
 from surefoot.params.sections import Params
 from surefoot.params.yaml_edits import node_at, with_first, with_item
@@ -157,7 +158,7 @@ def _names_version() -> bool:
 def _default(key: str) -> str:
     """As YAML."""
     if key == VERSION:
-        return installation.installed_version() or "null"
+        return yaml_value(installation.installed_version())
     section, _, name = key.rpartition(".")
     kind: Any = Params.model_fields[section].annotation if section else Params
     return json.dumps(kind.model_fields[name].default)

@@ -81,6 +81,35 @@ def test_a_file_that_cannot_be_written_leaves_both_as_they_were(old, monkeypatch
     assert contents(old) == before
 
 
+def test_what_was_edited_while_it_asked_is_kept(old, monkeypatch):
+    def answer():
+        with (old / "params.yaml").open("a") as file:
+            file.write("# an idea\n")
+        return "yes\n"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin.readline", answer, raising=False)
+    monkeypatch.setattr("surefoot.base.terminal.is_terminal", lambda stream: True)
+    before = contents(old)
+    with pytest.raises(UserError, match=r"nothing was written: params.yaml was changed since"):
+        upgrade.main(yes=False)
+    assert contents(old) == before | {"params.yaml": before["params.yaml"] + b"# an idea\n"}
+
+
+def test_a_signal_right_after_a_file_was_written_leaves_both_as_they_were(old, monkeypatch):
+    before, write = contents(old), writing.write_bytes
+
+    def stopped(path, data):
+        monkeypatch.setattr(writing, "write_bytes", write)
+        write(path, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "write_bytes", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        upgrade.main(yes=True)
+    assert contents(old) == before
+
+
 def test_a_wrong_value_of_the_users_is_told_and_hinders_nothing(old, capsys):
     (old / "params.yaml").write_text((old / "params.yaml").read_text().replace("  lr: 0.01\n", "  lr: fast\n"))
     upgrade.main(yes=True)

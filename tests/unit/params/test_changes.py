@@ -65,6 +65,12 @@ def table(monkeypatch):
     return given
 
 
+@pytest.mark.parametrize("given", ["0.9", "'0.9.1'", "0.9.1"])
+@pytest.mark.parametrize("installed", ["1.0", "1.0rc1", "1.0.0+local.1"])
+def test_a_version_that_looks_like_a_number_is_a_text(given, installed):
+    assert from_yaml(upgraded_params(f"surefoot: {given}\nseed: 0\n", installed)) == {"surefoot": installed, "seed": 0}
+
+
 def test_a_renamed_key_keeps_its_value_and_comments(table):
     table(v0_2_0=Change(renamed={"train.speed": "train.lr"}))
     assert upgraded_params(MINE, "0.2.0") == MINE.replace("0.1.0", "0.2.0").replace("speed:", "lr:")
