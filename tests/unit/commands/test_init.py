@@ -91,11 +91,32 @@ def test_without_git(tmp_path, monkeypatch, init):
 
 
 def test_a_dirty_tree_is_allowed_and_said(repository, init):
-    (repository / "mine.txt").write_text("mine")
+    mine = repository / "mine.txt"
+    mine.write_text("mine")
+    git("add", "mine.txt")
+    git("commit", "--quiet", "--message=mine")
+    mine.write_text("changed")
     code, out, _ = init()
     assert code == 0
     assert "there were changes that aren't committed; they are as they were" in out
-    assert (repository / "mine.txt").read_text() == "mine"
+    assert mine.read_text() == "changed"
+
+
+def test_new_files_of_the_users_are_no_changes(repository, init):
+    (repository / "mine.txt").write_text("mine")
+    assert "there were changes" not in init()[1]
+
+
+@pytest.mark.parametrize("ignored", [None, ("", "env"), ("env", "*")])
+def test_an_environment_that_git_does_not_ignore_is_said(repository, init, monkeypatch, ignored):
+    (repository / "env").mkdir()
+    (repository / "env/pyvenv.cfg").touch()
+    if ignored:
+        (repository / ignored[0] / ".gitignore").write_text(ignored[1] + "\n")
+    monkeypatch.setattr(sys, "prefix", str(repository / "env"))
+    code, out, err = init("ml")
+    assert code == 0, err
+    assert ("Git doesn't ignore env, where Surefoot is installed: add /env/ to .gitignore, as" in out) == (not ignored)
 
 
 @pytest.mark.parametrize("name", [name for name in NEW if name != "dvc.yaml"])
@@ -124,7 +145,7 @@ def test_beside_a_pipeline_it_goes_into_a_folder_of_its_own(repository, init):
     assert code == 0, err
     assert (repository / "dvc.yaml").read_text() == "stages: {mine: {cmd: true}}\n"
     assert {f"training/{name}" for name in NEW} <= files(repository).keys()
-    assert "the pipeline lies in" in out
+    assert "the pipeline lies in" in out and "then, in training: " in out
     assert "surefoot upgrade" in refused(init("training"))
     assert "surefoot upgrade" in refused(init())
 

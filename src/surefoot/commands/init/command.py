@@ -4,9 +4,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
-from surefoot.base import installation, terminal
+from surefoot.base import installation, paths, terminal
 from surefoot.base.errors import UserError
 from surefoot.base.installation import script
 from surefoot.commands.init.look_at_data import look_at_data
@@ -29,9 +30,9 @@ def main(directory: str, data: str | None, target: str | None, labels: str | Non
     settings = _settings(place, root or place, data, target, labels)
     files = _files(place, root or place, settings)
     refuse_existing(place, files)
-    dirty = bool(ask_git("status", "--porcelain", cwd=top))
+    dirty = bool(ask_git("status", "--porcelain", "--untracked-files=no", cwd=top))
     write_all(place, files, lambda: None if root else _initialize_dvc(place, top))
-    for line in (*settings.told, *_told(place, files, root, dirty)):
+    for line in (*settings.told, *_told(place, files, root, dirty), *_environment_not_ignored(top), _next(place)):
         terminal.print_lines(line)
 
 
@@ -148,4 +149,24 @@ def _told(place: Path, files: FilesToWrite, root: Path | None, dirty: bool) -> I
         )
     if dirty:
         yield "there were changes that aren't committed; they are as they were"
-    yield f"next: {script('dvc')} repro, and {script('surefoot')} ui"
+
+
+def _environment_not_ignored(top: Path) -> list[str]:
+    """What to tell where Git would list this environment's files as changes."""
+    ours = Path(sys.prefix).resolve()
+    below = ours.is_relative_to(top.resolve())
+    # A file in it, as an environment may have a .gitignore of its own, which has all of them.
+    if not below or ask_git("check-ignore", "--quiet", str(ours / "pyvenv.cfg"), cwd=top) is not None:
+        return []
+    line = f"/{ours.relative_to(top.resolve()).as_posix()}/"
+    return [
+        f"Git doesn't ignore {paths.from_here(ours)}, where Surefoot is installed: add {line} to"
+        f" {paths.from_here(top / '.gitignore')}, as else each run records its files as uncommitted changes"
+    ]
+
+
+def _next(place: Path) -> str:
+    with chdir(place):  # as the commands are typed there
+        commands = f"{script('dvc')} repro, and {script('surefoot')} ui"
+    where = "" if place.resolve() == Path.cwd().resolve() else f", in {paths.from_here(place)}:"
+    return f"next: commit what was written, so that runs can be made again; then{where} {commands}"
