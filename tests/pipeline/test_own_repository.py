@@ -121,6 +121,8 @@ def test_a_run_of_an_older_package_is_made_again_by_that(wheel_python, newer_pyt
     links = str(dist)
     verified(0, f"installing {made_by}, which made it")
     verified(3, "and pip finds other code of that version", code="0" * 64)
+    verified(3, "Surefoot 98.0.0 of ", version="98.0.0")
+    verified(3, "code would run that this repository's history doesn't hold", version="98.0.0")
     elsewhere = {"git": "https://example.org/surefoot", "commit": "0" * 40, "code": "0" * 64}
     verified(3, f"Surefoot {recorded['version']} of https://example.org/surefoot at {'0' * 40}", **elsewhere)
     verified(3, "environment/surefoot.json in MLflow is damaged: git: ", **elsewhere | {"git": "ext::sh -c x"})

@@ -35,7 +35,7 @@ class SurefootPackage(Document):
     @property
     def requirement(self) -> str:
         """What pip takes."""
-        return f"surefoot @ git+{self.git}@{self.commit}" if self.git and self.commit else f"surefoot=={self.version}"
+        return f"git+{self.git}@{self.commit}" if self.git and self.commit else f"surefoot=={self.version}"
 
     @property
     def title(self) -> str:
@@ -109,7 +109,9 @@ def install_package(scratch: Scratch, environment: Path, wanted: SurefootPackage
         CannotSay: it can't be had.
     """
     pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if scratch.run([*pip, "--no-deps", wanted.requirement], scratch.path, _surroundings()):
+    # In place of one of the same version in the packages of here; and of an index nothing whose installation runs code.
+    pip += ["--no-deps", "--ignore-installed", *([] if wanted.git else ["--only-binary=:all:"])]
+    if scratch.run([*pip, wanted.requirement], scratch.path, _surroundings()):
         raise CannotSay(
             f"it was made by {wanted.title}, which can't be installed here; what pip says is above",
             "install it, or let pip find its wheel (PIP_FIND_LINKS names a folder), then verify again",

@@ -1,11 +1,16 @@
 """How Surefoot was installed, by what pip notes of it."""
 
 import json
+import tarfile
+import zipfile
 
 import pytest
 
+from surefoot.base import installation
 from surefoot.base.documents import Malformed, parse_document
+from surefoot.base.errors import CannotSay
 from surefoot.reproduction import surefoot_package
+from surefoot.reproduction.scratch import Scratch
 from surefoot.reproduction.surefoot_package import SurefootPackage
 
 RECORD = """\
@@ -24,7 +29,7 @@ COMMIT = "1" * 40
         (None, "surefoot==1.2.3", "Surefoot 1.2.3"),
         (
             {"url": "https://me:secret@example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": COMMIT}},
-            f"surefoot @ git+https://example.org/x.git@{COMMIT}",
+            f"git+https://example.org/x.git@{COMMIT}",
             f"Surefoot 1.2.3 of https://example.org/x.git at {COMMIT}",
         ),
         (
@@ -72,3 +77,28 @@ def test_nothing_else_reaches_pip(said):
 
 def test_a_clone_records_nothing():
     assert surefoot_package.running_package() is None
+
+
+def test_one_of_the_same_version_takes_the_place_of_the_one_here(tmp_path, monkeypatch):
+    """As of another commit; and of an index only a wheel is taken, as a source distribution runs code to be built."""
+    version = installation.installed_version()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    (tmp_path / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with tarfile.open(tmp_path / f"surefoot-{version}.tar.gz", "w:gz") as file:
+        file.add(tmp_path / "setup.py", f"surefoot-{version}/setup.py")
+    with Scratch() as scratch:
+        environment = surefoot_package.environment_like_this(scratch)
+        with pytest.raises(CannotSay, match="can't be installed here"):
+            surefoot_package.install_package(scratch, environment, SurefootPackage(version=version))
+        assert not (tmp_path / "ran").exists()
+        info = f"surefoot-{version}.dist-info"
+        with zipfile.ZipFile(tmp_path / f"surefoot-{version}-py3-none-any.whl", "w") as file:
+            file.writestr("surefoot/__init__.py", "other = True\n")
+            file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: surefoot\nVersion: {version}\n")
+            file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            file.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in file.namelist()))
+        assert surefoot_package.install_package(scratch, environment, SurefootPackage(version=version)) == []
+        assert surefoot_package.package_in(environment).version == version
+        (module,) = environment.glob("lib/python3*/site-packages/surefoot/__init__.py")
+        assert module.read_text() == "other = True\n"

@@ -11,7 +11,7 @@ from typing import IO, Any
 from surefoot.base.errors import CannotSay
 from surefoot.base.yaml12 import UnreadableYaml, from_yaml
 from surefoot.params.dotted_keys import flatten
-from surefoot.params.params_yaml import parse_params
+from surefoot.params.params_yaml import VERSION, parse_params
 from surefoot.reproduction import checkout, dvc_settings, git, raw_data
 from surefoot.reproduction.scratch import Process, Scratch
 from surefoot.tracking import tracker
@@ -96,6 +96,14 @@ class Remake:
             return flatten(params.model_dump(mode="json") if params else dict(from_yaml(text.decode())))
         except (OSError, UnreadableYaml, TypeError, ValueError):
             raise CannotSay("at its commit params.yaml can't be read") from None
+
+    @property
+    def surefoot_version(self) -> str | None:
+        """The version of Surefoot that its params.yaml is of, if it says."""
+        try:
+            return dict(from_yaml((self.path / "params.yaml").read_text(encoding="utf-8"))).get(VERSION)
+        except (OSError, UnreadableYaml, TypeError, ValueError):
+            return None
 
     def python(self, *arguments: str, out: IO[str] | None = None) -> Process:
         """Start Python there, as a stage would be."""

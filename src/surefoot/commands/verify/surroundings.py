@@ -59,7 +59,7 @@ def settle_environment(remake: Remake, recorded: Recorded, account: Account, bui
     )
     odd += [f"another version of {package}" for package in doubts]
     built = environment != Path(sys.prefix)
-    return odd + (_install(remake.scratch, environment, theirs, trusted) if theirs and built else [])
+    return odd + (_install(remake, environment, theirs, trusted) if theirs and built else [])
 
 
 def _built(scratch: Scratch, wanted: str, python: str, trusted: bool) -> Path:
@@ -79,11 +79,14 @@ def _package(recorded: Recorded, pinned: dict[str, str]) -> SurefootPackage | No
     return found
 
 
-def _install(scratch: Scratch, environment: Path, theirs: SurefootPackage, trusted: bool) -> list[str]:
-    """Install the package that made the run; where a URL is to be asked for it, only if the user trusts that."""
-    trust.allow([f"{theirs.title}, named in {surefoot_package.ARTIFACT} in MLflow"] if theirs.git else [], trusted)
+def _install(remake: Remake, environment: Path, theirs: SurefootPackage, trusted: bool) -> list[str]:
+    """Install the package that made the run; one of a URL, or of another version than its commit's params.yaml says,
+    only if the user trusts that.
+    """
+    foreign = theirs.git or theirs.version != remake.surefoot_version
+    trust.allow([f"{theirs.title}, named in {surefoot_package.ARTIFACT} in MLflow"] if foreign else [], trusted)
     terminal.print_lines(f"installing {theirs.title}, which made it")
-    return surefoot_package.install_package(scratch, environment, theirs)
+    return surefoot_package.install_package(remake.scratch, environment, theirs)
 
 
 def other_rounding(remake: Remake, numerics: HowComputed) -> list[str]:
