@@ -228,6 +228,19 @@ def test_bad_arguments(repository, init, arguments, told):
     assert files(repository) == before
 
 
+def test_an_error_names_what_there_is_to_be_set(repository, init):
+    """There is no params.yaml yet."""
+    (repository / "t.csv").write_text("a;b;y\n" + "1;2;3\n" * 50)
+    one, other = refused(init("--data", "t.csv", "--target", "a;b;y")).splitlines()
+    assert "nothing to learn from" in one or "delimiter" in one
+    assert other == (
+        "prepare.csv.delimiter is a key of params.yaml: `surefoot init` without --data writes one, to be changed"
+    )
+    assert "has no column 'z' (--target)" in refused(init("--data", "t.csv", "--target", "z")).splitlines()[0]
+    idx(repository / "x-images-idx3-ubyte", np.zeros((9, 2, 2)))
+    assert "--labels must name it" in refused(init("--data", "x-images-idx3-ubyte"))
+
+
 def test_a_file_outside_of_the_repository_is_copied(repository, init, tmp_path):
     outside = table(tmp_path / "elsewhere/flüge 2.csv")
     code, out, err = init("--data", outside, "--target", "y")

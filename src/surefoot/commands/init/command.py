@@ -1,5 +1,6 @@
 """`surefoot init`: the files of a pipeline, written into somebody's own repository."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from surefoot.reproduction.git import GitError, ask_git, run_git
 
 OF_ITS_OWN = "training"
 """The folder that the pipeline goes into where there is a dvc.yaml already: DVC has one a folder."""
+
+OPTION_OF = {"prepare.source": "--data", "prepare.target": "--target", "prepare.labels": "--labels"}
+"""What stands for a key of params.yaml."""
 
 
 def main(directory: str, data: str | None, target: str | None, labels: str | None) -> None:
@@ -43,8 +47,21 @@ def _settings(place: Path, root: Path, data: str | None, target: str | None, lab
         return example_settings(_example())
     if place.resolve().is_relative_to(Path(data).resolve()):
         raise UserError(f"--data {data}: holds {place} itself; name the file or the directory of the data")
-    raw = raw_data_named(Path(data), target, Path(labels) if labels else None)
-    return own_settings(raw, look_at_data(raw), place, root)
+    try:
+        raw = raw_data_named(Path(data), target, Path(labels) if labels else None)
+        return own_settings(raw, look_at_data(raw), place, root)
+    except UserError as error:
+        raise _as_told_here(error) from None
+
+
+def _as_told_here(error: UserError) -> UserError:
+    """An error of the readers, who name keys of params.yaml, where there is no such file yet."""
+    lines = [str(line) for line in error.args]
+    for key, option in OPTION_OF.items():
+        lines = [re.sub(rf"{re.escape(key)}\b(?!\.)", option, line) for line in lines]
+    if found := re.search(r"\bprepare\.[a-z_.]*[a-z]", "\n".join(lines)):
+        lines.append(f"{found[0]} is a key of params.yaml: `surefoot init` without --data writes one, to be changed")
+    return UserError(*lines)
 
 
 def _own_place(given: Path) -> Path:
@@ -144,8 +161,8 @@ def _told(place: Path, files: FilesToWrite, root: Path | None, dirty: bool) -> I
         yield f"DVC's root is {root}"
     if not environment_below(root or place):
         yield (
-            f"Surefoot is installed in {sys.prefix}, outside of DVC's root: have that environment activated where you"
-            " call `dvc repro`, which takes the `python` that it finds"
+            f"Surefoot is installed in {sys.prefix}, which dvc.yaml doesn't name: have that environment activated where"
+            " you call `dvc repro`, which takes the `python` that it finds"
         )
     if dirty:
         yield "there were changes that aren't committed; they are as they were"
