@@ -137,8 +137,8 @@ def test_an_upgrade_runs_the_stages_again_and_trains_nothing_anew(wheel_python, 
     version = re.search(r"(?m)^surefoot==(.*)$", own.artifact(run, "environment/requirements.txt").read_text())[1]
     refused = own.surefoot("check", check=False)
     assert refused.code == 2
-    assert f"surefoot: it is of Surefoot {version}, and 99.0.0 is installed: `" in refused.err, refused
-    assert f"install surefoot=={version}`" in refused.err
+    assert f"surefoot: it is of Surefoot {version}, and 99.0.0 is installed: install" in refused.err, refused
+    assert f"install {version} from where that came, file:///" in refused.err
     assert "`surefoot upgrade` brings params.yaml and dvc.yaml to 99.0.0" in refused.err
     assert own.surefoot("upgrade", check=False).code == 2
     done = own.surefoot("upgrade", "--yes")

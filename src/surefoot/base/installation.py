@@ -1,12 +1,14 @@
 """Whether Surefoot was installed, or is run from a clone's src, and how things are called accordingly."""
 
+import json
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from surefoot.base import paths
+from surefoot.base.wording import without_password
 
 
 def is_installed() -> bool:
@@ -25,6 +27,15 @@ def installed_version() -> str | None:
         return version("surefoot")
     except PackageNotFoundError:
         return None
+
+
+def installed_from() -> str | None:
+    """The address that Surefoot was installed from, as pip notes it (PEP 610); None where it came from an index."""
+    try:
+        url = json.loads(distribution("surefoot").read_text("direct_url.json") or "{}").get("url")
+    except (PackageNotFoundError, ValueError, AttributeError):
+        return None
+    return without_password(url) if isinstance(url, str) else None
 
 
 def included_network(name: str) -> str:
@@ -52,6 +63,14 @@ def pip_install() -> str:
     """`pip install` as it must be typed here for this environment; one that uv has made may have no pip."""
     python = shlex.quote(str(paths.from_here(Path(sys.executable))))
     return f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
+
+
+def install_version(version: str) -> str:
+    """How to get another version of Surefoot. Where this one isn't from an index, one may have none of that name, or
+    somebody else's.
+    """
+    place = installed_from()
+    return f"install {version} from where that came, {place}" if place else f"`{pip_install()} surefoot=={version}`"
 
 
 def install_command(extra: str) -> str:

@@ -104,7 +104,7 @@ def _refuse_other_version(path: Path, lines: dict[str, int], wanted: Any) -> Non
         ) from None
     raise UserError(
         f"{path}:{lines.get(VERSION, 1)}: {VERSION}: it is of Surefoot {wanted}, and {installed} is installed:"
-        f" `{installation.pip_install()} {VERSION}=={wanted}`"
+        f" {installation.install_version(wanted)}"
         + (
             f", or bring {path.name} and dvc.yaml back from a commit that has {VERSION}: {installed}"
             if newer

@@ -111,8 +111,37 @@ HERE = "2.3.0"
 def test_a_file_of_another_version_is_refused_before_its_keys_are_looked_at(file, monkeypatch, version, said):
     monkeypatch.setattr(installation, "installed_version", lambda: HERE)
     monkeypatch.setattr(installation, "pip_install", lambda: "pip install")
+    monkeypatch.setattr(installation, "installed_from", lambda: None)
     file.path.write_text(f"# mine\nsurefoot: {version}\n{COMMITTED.replace('  lr: 0.01', '  learning_rate: 0.01')}")
     assert file.refused(line=2).splitlines()[0] == said
+
+
+@pytest.mark.parametrize(
+    ("noted", "said"),
+    [
+        (
+            '{"url": "https://me:secret@example.org/x.git", "vcs_info": {}}',
+            "install 2.2.9 from where that came, https://e",
+        ),
+        ('{"url": 3}', "`pip install surefoot==2.2.9`"),
+        ("[", "`pip install surefoot==2.2.9`"),
+        (None, "`pip install surefoot==2.2.9`"),
+    ],
+)
+def test_no_index_is_named_that_has_no_surefoot(file, monkeypatch, noted, said):
+    """Under that name it may have somebody else's."""
+
+    class Distribution:
+        def read_text(self, name):
+            return noted
+
+    monkeypatch.setattr(installation, "distribution", lambda name: Distribution())
+    monkeypatch.setattr(installation, "installed_version", lambda: HERE)
+    monkeypatch.setattr(installation, "pip_install", lambda: "pip install")
+    file.path.write_text("surefoot: 2.2.9\n")
+    with pytest.raises(UserError) as refused:
+        load_params(file.path)
+    assert f"{HERE} is installed: {said}" in str(refused.value) and "secret" not in str(refused.value)
 
 
 def test_a_file_of_this_version_is_as_one_that_has_none(file, monkeypatch):
