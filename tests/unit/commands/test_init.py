@@ -285,6 +285,13 @@ def test_what_a_table_is(repository, init):
     assert "'id' (counts the rows)" in out and "numeric: mean (20 missing)" in out
 
 
+def test_more_columns_that_teach_nothing_than_params_yaml_can_name(repository, init):
+    table(repository / "t.csv", 40, **{f"{n} {'long ' * 60}": ["x"] * 40 for n in range(450)})
+    before = files(repository)
+    assert "of its columns 450 teach nothing" in refused(init("--data", "t.csv", "--target", "y"))
+    assert files(repository) == before
+
+
 def test_numbers_are_measured_where_there_are_many(repository, init):
     table(repository / "t.csv", y=[n * n % 71 / 7 for n in range(100)])
     code, _, _ = init("--data", "t.csv", "--target", "y")

@@ -17,6 +17,7 @@ from surefoot.commands.init.raw_data_named import raw_data_named
 from surefoot.commands.init.settings import Settings, example_settings, own_settings
 from surefoot.commands.init.write_files import FilesToWrite, refuse_existing, write_all
 from surefoot.params.commented_yaml import commented_yaml
+from surefoot.params.params_yaml import LARGEST
 from surefoot.reproduction.git import GitError, ask_git, run_git
 
 OF_ITS_OWN = "training"
@@ -143,11 +144,18 @@ def _files(place: Path, root: Path, settings: Settings) -> FilesToWrite:
 
 def _params(settings: Settings) -> str:
     version = {"surefoot": installation.installed_version()}
-    return (
+    text = (
         "# Every knob of the pipeline. Change one, then `dvc repro`: only what depends on it runs again.\n"
         "# All other keys have their defaults: `surefoot schema --markdown` lists every key.\n\n"
         + commented_yaml({**version, **settings.params})
     )
+    if len(text.encode()) > LARGEST:
+        ignored = len(settings.params["prepare"].get("ignore", []))
+        raise UserError(
+            f"{settings.params['prepare']['source']}: of its columns {ignored:,} teach nothing, too many to be named in"
+            " params.yaml one by one: leave them out of the file, such as those that are the same in every row"
+        )
+    return text
 
 
 def _told(place: Path, files: FilesToWrite, root: Path | None, dirty: bool) -> Iterator[str]:
