@@ -299,6 +299,23 @@ def test_numbers_are_measured_where_there_are_many(repository, init):
     assert load_params(repository / "params.yaml").prepare.task == "regression"
 
 
+@pytest.mark.parametrize(("delimiter", "decimal"), [(";", "."), (";", ","), ("\t", ","), ("|", ".")])
+def test_another_delimiter_and_decimal(repository, init, delimiter, decimal):
+    text = table(repository / "t.csv", y=[n * n % 71 / 7 for n in range(100)]).read_text()
+    (repository / "t.csv").write_text(text.replace(",", delimiter).replace(".", decimal))
+    code, out, err = init("--data", "t.csv", "--target", "y")
+    assert code == 0, err
+    prepare = load_params(repository / "params.yaml").prepare
+    assert (prepare.csv.delimiter, prepare.csv.decimal, prepare.task) == (delimiter, decimal, "regression")
+    assert "numeric: 'a'" in out and "as it then has a column 'y'" in out
+
+
+def test_a_wrong_target_of_a_table_with_another_delimiter(repository, init):
+    text = table(repository / "t.csv").read_text()
+    (repository / "t.csv").write_text(text.replace(",", ";"))
+    assert "it has y;a; its values seem to stand between ';'" in refused(init("--data", "t.csv", "--target", "z"))
+
+
 def test_a_float_target_of_parquet_and_rows_without_one(repository, init):
     values = [None if n == 7 else float(n % 3) + 0.5 for n in range(90)]
     pq.write_table(pa.table({"y": values, "a": [n % 11 for n in range(90)]}), "t.parquet")

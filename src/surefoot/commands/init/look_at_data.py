@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from surefoot.base.wording import listed_names, number_of
 from surefoot.commands.init.raw_data_named import NamedData
@@ -24,7 +25,7 @@ from surefoot.data.date_columns import with_dates
 from surefoot.data.fitting.categories import CategoriesFit
 from surefoot.data.fitting.column_fit import Fit
 from surefoot.data.fitting.fit_columns import new_fit
-from surefoot.data.number_notation import nulls_for_missing, told_notation
+from surefoot.data.number_notation import nulls_for_missing, texts_to_numbers, told_notation
 from surefoot.data.readers.open_source import open_source
 from surefoot.data.schema_json import PreparedSchema
 from surefoot.data.separate_sources import OpenSource
@@ -111,7 +112,11 @@ def _all_rows(prepare: PrepareParams) -> _Rows:
 
 def _target_texts(column: pa.Array, prepare: PrepareParams) -> pa.Array:
     if is_text(column.type):
-        return nulls_for_missing(column, told_notation(prepare))
+        texts = nulls_for_missing(column, told_notation(prepare))
+        if prepare.csv.decimal == ".":
+            return texts
+        numbers, _ = texts_to_numbers(texts, told_notation(prepare))
+        return pc.coalesce(texts_of_categories(numbers), texts)
     return texts_of_categories(nan_to_null(column) if pa.types.is_floating(column.type) else column)
 
 

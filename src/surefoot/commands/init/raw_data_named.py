@@ -12,12 +12,15 @@ from PIL import Image
 
 from surefoot.base.errors import UserError
 from surefoot.base.wording import listed_names
+from surefoot.data.arrow_numpy import is_text
 from surefoot.data.readers.idx import labels_of
-from surefoot.data.readers.open_source import open_rows
+from surefoot.data.readers.open_source import open_rows, open_source
 from surefoot.data.readers.raw_files import data_entries
 from surefoot.data.source_formats import LABELS, format_by_name
 from surefoot.params.prepare_section import PrepareParams
 
+DELIMITERS = (";", "\t", "|")
+"""Of CSV files, beside the comma."""
 LARGEST_SIDE = 64
 """Of an image, in pixels: each becomes an input for each weight of the first layer."""
 GREY = ("1", "L", "LA")
@@ -58,7 +61,41 @@ def raw_data_named(path: Path, target: str | None, labels: Path | None) -> Named
     if not target:
         names = open_rows(PrepareParams(source=str(path), target="."), path).schema.names
         raise UserError(f"{path}: --target must name the column to predict; it has {listed_names(names)}")
-    return NamedData({"source": path}, {"target": target})
+    raw = NamedData({"source": path}, {"target": target})
+    if form == "csv":
+        _csv(raw, path)
+    return raw
+
+
+def _csv(raw: NamedData, path: Path) -> None:
+    """Its delimiter, where the usual one doesn't give the target and another does; then also the sign before decimals:
+    the one with which more columns are numbers.
+    """
+
+    def read_with(**csv: str) -> PrepareParams:
+        return PrepareParams.model_validate({"source": str(path), **raw.values, "csv": csv})
+
+    def has_target(prepare: PrepareParams) -> bool:
+        try:
+            return prepare.target in open_rows(prepare, path).schema.names
+        except UserError:
+            return False
+
+    def numbers(decimal: str) -> int:
+        prepare = read_with(delimiter=found, decimal=decimal)
+        try:
+            return sum(not is_text(type_) for type_ in open_source(prepare, prepare.source, None).schema.types)
+        except UserError:
+            return -1
+
+    if has_target(read_with()):
+        return
+    found = next((sign for sign in DELIMITERS if has_target(read_with(delimiter=sign))), "")
+    if not found:
+        return  # the reader tells
+    csv = {"delimiter": found} | ({"decimal": ","} if numbers(",") > numbers(".") else {})
+    raw.values["csv"] = csv
+    raw.told.append(f"prepare.csv: {csv}, as it then has a column {raw.values['target']!r}")
 
 
 def _form(path: Path) -> str | None:
