@@ -386,6 +386,19 @@ def test_what_fails_after_files_were_written_leaves_none(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_came_meanwhile_is_kept(tmp_path, monkeypatch):
+    def copy(source, path):
+        path.write_text("copied")
+        (tmp_path / "new/params.yaml").write_text("mine")
+
+    monkeypatch.setattr(write_files, "_copy", copy)
+    to_write = write_files.FilesToWrite({"params.yaml": "x"}, {}, {"data/raw/a.csv": tmp_path / "a.csv"})
+    with pytest.raises(write_files.UserError, match="is there by now"):
+        write_files.write_all(tmp_path / "new", to_write, lambda: None)
+    assert files(tmp_path) == {"new/params.yaml": b"mine"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["params.yaml"]
+
+
 def test_a_link_and_a_file_that_were_there_are_as_before(tmp_path):
     (tmp_path / "kept").write_text("mine\n")
     (tmp_path / "linked").symlink_to("kept")

@@ -53,12 +53,10 @@ def write_all(directory: Path, files: FilesToWrite, then: Callable[[], None]) ->
     before: dict[Path, bytes] = {}
     try:
         for name, copied in files.copies.items():
-            _make_parents(directory / name, made)
-            made.append(directory / name)
+            _claim(directory / name, made)
             _copy(copied, directory / name)
         for name, text in files.texts.items():
-            _make_parents(directory / name, made)
-            made.append(directory / name)
+            _claim(directory / name, made)
             writing.write_bytes(directory / name, text.encode())
         for name, lines in files.lines.items():
             _add_lines((directory / name).resolve(), lines, made, before)  # a link stays one
@@ -74,6 +72,14 @@ def write_all(directory: Path, files: FilesToWrite, then: Callable[[], None]) ->
 
 def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
+
+
+def _claim(path: Path, made: list[Path]) -> None:
+    """Note a path as made here; but not one that somebody else has made by now, as data may take long to copy."""
+    _make_parents(path, made)
+    if _exists(path):
+        raise UserError(f"{path}: is there by now, and nothing is overwritten; try again")
+    made.append(path)
 
 
 def _make_parents(path: Path, made: list[Path]) -> None:
