@@ -1,6 +1,6 @@
-# This clone with all that it needs, for the CPU; it runs `dvc repro`:
+# This clone with all that it needs; it runs `dvc repro`:
 #
-#     docker build --tag surefoot .
+#     docker build --tag surefoot --build-arg TORCH_INDEX=URL .
 #     docker run --rm --volume surefoot:/project surefoot
 #
 # The volume keeps what came of it, as docs/container.md says.
@@ -15,11 +15,11 @@ USER surefoot
 WORKDIR /project
 ENV PATH=/project/.venv/bin:$PATH PIP_NO_CACHE_DIR=1 DVC_NO_ANALYTICS=true
 
-# The build of torch that PyPI has brings several GB for GPUs along.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The build of torch that comes by default brings several GB for GPUs along; PyTorch has an index of those for the CPU.
+ARG TORCH_INDEX
 COPY --chown=surefoot:surefoot requirements.txt ./
 RUN python3 -m venv .venv \
-    && pip install --no-compile --index-url "$TORCH_INDEX" "$(grep ^torch== requirements.txt)"
+    && pip install --no-compile ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep ^torch== requirements.txt)"
 COPY --chown=surefoot:surefoot . .
 RUN make setup
 

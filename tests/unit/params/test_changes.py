@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from surefoot.base.errors import UserError
+from surefoot.base.installation import installed_version
 from surefoot.base.yaml12 import from_yaml
 from surefoot.params import changes
 from surefoot.params.changes import CHANGES, Change, upgraded_params
@@ -44,12 +45,12 @@ def test_every_key_that_came_or_went_is_in_the_table():
 
 
 def test_the_oldest_file_gets_its_version_and_stays_as_it_is(tmp_path):
-    made = upgraded_params(OLDEST, "0.1.0")
-    added = (
-        "# The version of Surefoot that this file is of: another one that is installed refuses it.\nsurefoot: 0.1.0\n"
-    )
+    installed = installed_version()
+    made = upgraded_params(OLDEST, installed)
+    meaning = "# The version of Surefoot that this file is of: another one that is installed refuses it."
+    added = f"{meaning}\nsurefoot: {installed}\n"
     assert made == OLDEST.replace("seed: 0 ", f"{added}seed: 0 ")
-    assert upgraded_params(made, "0.1.0") == made
+    assert upgraded_params(made, installed) == made
     (tmp_path / "params.yaml").write_text(OLDEST)
     before = load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text(made)
