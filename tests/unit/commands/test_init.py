@@ -184,6 +184,12 @@ def test_where_dvc_refuses_nothing_stays(repository, init, monkeypatch):
     assert sorted(path.name for path in repository.iterdir()) == [".git", ".gitignore"]
 
 
+def test_why_dvc_refuses_is_told(repository, init):
+    (repository / ".dvc").write_text("mine")
+    assert refused(init()).startswith("error: DVC can't be initialized: unexpected error - [Errno 17] File exists: ")
+    assert files(repository) == {".dvc": b"mine"}
+
+
 def test_a_subfolder_of_a_monorepo_gets_dvc_for_itself(repository, init):
     assert init("ml/digits")[0] == 0
     place = repository / "ml/digits"

@@ -109,12 +109,13 @@ def _dvc_root(place: Path, top: Path) -> Path | None:
 def _initialize_dvc(place: Path, top: Path) -> None:
     """Below the top, as in one project among several, DVC is of that folder alone."""
     below = ["--subdir"] if place.resolve() != top.resolve() else []
-    command = [sys.executable, "-m", "dvc", "init", "--quiet", *below]
+    command = [sys.executable, "-m", "dvc", "init", *below]  # not --quiet, which leaves out what is wrong
     try:
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split())
-            raise UserError("DVC can't be initialized: `dvc init` says:", said)
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+            said = " ".join((errors or [done.stderr])[0].removeprefix("ERROR: ").split())
+            raise UserError(f"DVC can't be initialized: {said}")
     except BaseException:  # half of it would be taken for DVC's root
         shutil.rmtree(place / ".dvc", ignore_errors=True)
         raise
