@@ -269,6 +269,16 @@ def test_a_file_in_the_repository_stays_where_it_lies_and_is_watched(repository,
     assert "DVC doesn't watch" not in done.stdout
 
 
+def test_a_name_that_dvc_would_read_otherwise(repository, init):
+    table(repository / "a${b}.csv")
+    assert "rename it, or move it to data/raw" in refused(init("--data", "a${b}.csv", "--target", "y"))
+    (repository / "data/raw").mkdir(parents=True)
+    (repository / "a${b}.csv").rename(repository / "data/raw/a${b}.csv")
+    assert init("--data", "data/raw/a${b}.csv", "--target", "y")[0] == 0
+    done = subprocess.run([sys.executable, "-m", "dvc", "stage", "list"], capture_output=True, text=True)
+    assert "evaluate" in done.stdout, done
+
+
 def test_what_a_table_is(repository, init):
     many = 100
     table(

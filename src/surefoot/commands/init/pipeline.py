@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from surefoot.base.errors import UserError
 from surefoot.base.yaml12 import from_yaml
 from surefoot.params.commented_yaml import yaml_value
 
@@ -19,7 +20,14 @@ def template(name: str) -> str:
 def pipeline_text(root: Path, elsewhere: Sequence[str] = ()) -> str:
     """dvc.yaml, with the environment that Surefoot runs in, where that lies in the repository, and with data that lie
     elsewhere.
+
+    Raises:
+        UserError: DVC would read a name otherwise.
     """
+    if other := next((name for name in elsewhere if "${" in name), None):
+        raise UserError(
+            f"{other}: DVC puts a value in the place of ${{...}} in dvc.yaml; rename it, or move it to data/raw"
+        )
     text = template("pipeline.yaml")
     if (environment := environment_below(root)) != ".venv":
         before = f'PATH="$DVC_ROOT/{environment}/bin:$PATH" ' if environment else ""
