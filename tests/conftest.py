@@ -35,6 +35,7 @@ os.environ |= {
     "DVC_NO_ANALYTICS": "true",
 }
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` hands down that it is ignored
 settings.register_profile("surefoot", deadline=None, derandomize=True, database=None)
 settings.load_profile("surefoot")
 

@@ -100,6 +100,7 @@ def begin_process() -> None:
     """See to it how this process ends before anything else is imported, as imports alone may need more memory than
     there is.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` hands down that it is ignored
     gc.disable()  # until `run_process`
     sys.excepthook = _end
     short = limits.too_little()

@@ -15,6 +15,7 @@ import time
 def main() -> None:
     """Call DVC."""
     signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where a script has `surefoot run &`
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         from dvc.cli import main as call_dvc  # takes seconds, in which DVC doesn't see to Ctrl-C yet

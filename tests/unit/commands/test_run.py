@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 
@@ -23,9 +24,12 @@ def test_a_run_that_a_process_here_is_at_is_refused():
         run._refuse_or_wait("wide", 7)
 
 
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
 @pytest.mark.parametrize("started", ["dvc_of_run.main()", "errors.begin_process(); import dvc.cli"])
-def test_ctrl_c_during_imports_shows_no_traceback(tmp_path, started):
-    """Neither where DVC is imported, nor in a stage before it has set its handlers."""
+def test_ctrl_c_during_imports_ends_it_without_a_traceback(tmp_path, started, before):
+    """Where DVC is imported, and in a stage before it has set its handlers; also where a script has `surefoot run &`,
+    by which the signal is ignored at first.
+    """
     (tmp_path / "dvc").mkdir()
     (tmp_path / "dvc/__init__.py").touch()
     (tmp_path / "dvc/cli.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
@@ -38,6 +42,7 @@ def test_ctrl_c_during_imports_shows_no_traceback(tmp_path, started):
         env={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT / "src")])},
         capture_output=True,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
         timeout=60,
     )
     assert done.returncode == 130, done
