@@ -3,9 +3,9 @@
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from surefoot.base import paths
@@ -58,9 +58,19 @@ def let_others_compute(monkeypatch, until):
     return computed
 
 
-def others(shared: Path):
-    """The processes that take parts."""
-    return [child for child in psutil.Process().children() if str(shared) in child.cmdline()]
+@pytest.fixture
+def others(monkeypatch):
+    """The processes that take parts, once the stage has started them."""
+    started = []
+
+    @contextmanager
+    def noted(*arguments, start=shared_evaluation._others):
+        with start(*arguments) as processes:
+            started.extend(processes)
+            yield processes
+
+    monkeypatch.setattr(shared_evaluation, "_others", noted)
+    return started
 
 
 def made(shared: Path):
@@ -78,37 +88,37 @@ def test_what_others_computed_has_the_same_bits(project, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_where_others_die_or_hang_the_stage_computes_what_is_missing(project, monkeypatch, number):
-    alone, hit = measured(), []
+def test_where_others_die_or_hang_the_stage_computes_what_is_missing(project, others, monkeypatch, number):
+    alone = measured()
 
     def one_is_made_then_none(shared):
-        if not hit and made(shared):
-            hit.extend(others(shared))
-            for process in hit:
+        if made(shared):
+            for process in others:
                 process.send_signal(number)
-        return hit
+            return True
+        return False
 
     computed = let_others_compute(monkeypatch, one_is_made_then_none)
     assert project.stage("evaluate").err == ""
-    assert len(hit) == 2
+    assert len(others) == 2
     assert len(computed) >= shared_evaluation.TRIED
     assert measured() == alone
-    assert not psutil.wait_procs(hit, timeout=20)[1]
+    assert all(process.returncode for process in others), "none is left"
 
 
-def test_others_of_which_the_params_are_others_compute_nothing(project, monkeypatch):
-    alone, started, parts = measured(), [], []
+def test_others_of_which_the_params_are_others_compute_nothing(project, others, monkeypatch):
+    alone, parts = measured(), []
 
     def all_have_ended(shared):
-        started.extend([] if started else others(shared))
+        ended = all(process.poll() is not None for process in others)
         parts.extend(made(shared))
-        return all(process.status() == psutil.STATUS_ZOMBIE for process in started)
+        return ended
 
     monkeypatch.setattr(shared_evaluation, "_digest", lambda _: "of other params")
     computed = let_others_compute(monkeypatch, all_have_ended)
     assert project.stage("evaluate").code == 0
     assert len(computed) == 6
-    assert (len(started), parts) == (2, [])
+    assert ([process.returncode for process in others], parts) == ([0, 0], [])
     assert measured() == alone
 
 
