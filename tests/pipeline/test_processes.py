@@ -16,7 +16,7 @@ from surefoot.params.params_yaml import load_params
 from surefoot.run.processes import launch, lead, wanted
 from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.serving import mlflow_model
-from tests.helpers import PROJECT, wait_for
+from tests.helpers import PROJECT, left, wait_for
 from tests.pipeline.test_training import NETWORKS, change
 
 EPOCHS = 12
@@ -43,14 +43,14 @@ def forget():
 
 
 @contextmanager
-def trained(project, processes, **environment):
+def trained(project, processes, program=("-m", "surefoot.stages.train"), **environment):
     """The stage in a process of its own, with what it says on its standard output, and errors in `said.txt`."""
     path = os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])
     given = {"PYTHONPATH": path, "SUREFOOT_PROCESSES": str(processes), **environment}
     with (
         (project / "said.txt").open("w") as said,
         subprocess.Popen(
-            [sys.executable, "-m", "surefoot.stages.train"],
+            [sys.executable, *program],
             cwd=project.path,
             env=os.environ | given,
             stdout=subprocess.PIPE,
@@ -64,8 +64,8 @@ def trained(project, processes, **environment):
             stage.kill()
 
 
-def to_its_end(project, processes, **environment):
-    with trained(project, processes, **environment) as stage:
+def to_its_end(project, processes, *program, **environment):
+    with trained(project, processes, *program, **environment) as stage:
         out = stage.communicate(timeout=600)[0]
     return stage.returncode, out, (project / "said.txt").read_text()
 
@@ -76,8 +76,7 @@ def process(stage, rank):
     def find():
         return next((child for child in psutil.Process(stage.pid).children() if rank_of(child) == rank), None)
 
-    wait_for(find, pause=0.02)
-    return find()
+    return wait_for(find, pause=0.02)
 
 
 def rank_of(child):
@@ -138,6 +137,32 @@ def test_whatever_dies_the_outputs_are_those_of_one_process(project, tmp_path_fa
     assert outputs() == whole
     run = check_once(project)
     assert run.data.tags["surefoot.processes"] == "2"
+
+
+STOPPED_WHILE_IT_STARTS_OTHERS = """
+import os, signal
+from torch.distributed.elastic.multiprocessing import api
+from surefoot.base import errors
+from surefoot.stages import train
+
+def start(begin=api.get_subprocess_handler, **given):
+    process = begin(**given)
+    os.kill(os.getpid(), signal.{name})
+    return process
+
+api.get_subprocess_handler = start
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored under nohup
+errors.run_process(train.main_of_processes)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_stopped_while_it_starts_others_it_leaves_none_and_says_it_once(project, number):
+    change(project, shards=2, epochs=EPOCHS)
+    program = "-c", STOPPED_WHILE_IT_STARTS_OTHERS.format(name=number.name)
+    code, out, said = to_its_end(project, 2, program)
+    assert left(project) == []
+    assert (code, out, said) == (128 + number, "", f"stopped by {number.name}\n")
 
 
 def test_a_first_process_that_is_stopped_between_two_epochs_is_ended(project):

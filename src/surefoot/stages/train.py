@@ -46,12 +46,14 @@ def main_of_processes() -> None:
         _launch()
     elif wanted.rank() == 0:
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the launcher blocks it until here
             main()
         except errors.Stopped as stopped:  # the launcher says so
             sys.exit(128 + stopped.signum)
     else:
         for number in (signal.SIGTERM, signal.SIGINT):  # the launcher says so
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         from surefoot.run.pinned_params import load_and_pin
 
         params = load_and_pin(wanted.params_file())

@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from torch.distributed.elastic.agent.server.api import RunResult, Worker, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
 from surefoot.base.errors import Stopped
 from surefoot.base.job_control import stopping_together
@@ -20,6 +21,7 @@ from surefoot.run.processes.meeting import Meeting
 from surefoot.run.processes.wanted import PARAMS, RANK
 
 SECONDS_TO_STOP = 30  # for the processes, when the user ends the run
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # each ends the run
 SECONDS_TO_END = 5  # for those that are to be started again
 
 
@@ -39,6 +41,7 @@ class Agent(LocalElasticAgent):
     ) -> None:
         super().__init__(spec, logs)
         self._meeting, self._params_file, self._check = meeting, params_file, check
+        self._starting, self._heard = False, 0
 
     def _assign_worker_ranks(self, _store: object, _rank: int, _size: int, spec: WorkerSpec) -> list[Worker]:
         # The agent would ask the other machines, and wait for one that is gone.
@@ -49,7 +52,13 @@ class Agent(LocalElasticAgent):
         path = Path(os.environ[PARAMS])
         path.parent.mkdir(exist_ok=True)  # in a training of weeks somebody may clean up /tmp
         path.write_bytes(self._params_file)
+        self._starting = True
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for them: until they can end by it
         started: dict[int, str] = super()._start_workers(worker_group)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._starting = False
+        if self._heard:
+            raise Stopped(self._heard)
         return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
@@ -75,6 +84,14 @@ class Agent(LocalElasticAgent):
         for worker in self._worker_group.workers:
             with suppress(ProcessLookupError, TypeError):  # it has ended, or not begun
                 os.killpg(worker.id, signal.SIGSTOP if stop else signal.SIGCONT)
+
+    def stop(self, number: int, _frame: FrameType | None) -> None:
+        """End the run by a signal; while processes are started only when all are known, so that none is left behind."""
+        for another in SIGNALS:  # must not interrupt the clean-up; those that are started don't inherit a function
+            signal.signal(another, lambda *_: None)
+        self._heard = number
+        if not self._starting:
+            raise Stopped(number)
 
     def _exit_barrier(self) -> None:
         """The meeting says how the run ends."""
@@ -103,6 +120,7 @@ def launch(
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it tells is told by us, in fewer words
     os.environ[RANK] = str(os.getpid())
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # it would raise between a process's start and its being known
     with tempfile.TemporaryDirectory(prefix="surefoot-") as directory:
         os.environ[PARAMS] = str(Path(directory) / "params.yaml")
         spec = WorkerSpec(
@@ -116,11 +134,11 @@ def launch(
             virtual_local_rank=device == "cuda",
         )
         agent = Agent(spec, DefaultLogsSpecs(log_dir=directory), meeting, params_file, check)
-        try:
-            with stopping_together(agent.stop_or_go_on):
-                result = agent.run()
-        except SignalException as error:
-            raise Stopped(error.sigval) from None
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as whoever started this wants it
+                signal.signal(number, agent.stop)
+        with stopping_together(agent.stop_or_go_on):
+            result = agent.run()
         codes = [failure.exitcode for _, failure in sorted(result.failures.items())] if result else []
         if final := [code for code in codes if is_final(code)]:
             sys.stdout.flush()
