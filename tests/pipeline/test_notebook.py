@@ -17,7 +17,7 @@ import torch
 import surefoot
 from tests.helpers import PROJECT, Workspace, copy_project, wait_for
 
-EPOCHS = 60
+EPOCHS = 300
 ASK = f"import surefoot; surefoot.run({{'train.epochs': {EPOCHS}}})"
 
 
@@ -117,7 +117,7 @@ def in_one_go(finished, tmp_path_factory):
     return results(whole.path)
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
+@pytest.mark.parametrize("how", ["Ctrl-C", pytest.param("kill -9", marks=pytest.mark.slow)])
 def test_interrupted_and_run_again_it_has_the_same_bytes(project, in_one_go, how, capfd):
     known = len(records(project))
     environment = project.environment(PYTHONPATH=str(PROJECT / "src"))

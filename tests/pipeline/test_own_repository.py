@@ -98,6 +98,7 @@ def newer_python(tmp_path_factory):
     return packaged.installed(*(place / "source/dist").glob("*.whl"), place / "environment")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_package_is_made_again_by_that(wheel_python, newer_python, dist, tmp_path, empty_store):
     own = make_own(tmp_path / "own", "", wheel_python, empty_store)
     own.dvc("repro")

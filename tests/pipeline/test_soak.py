@@ -24,7 +24,9 @@ ENVIRON = {
 }
 
 
-@pytest.mark.parametrize("cases", [["kill"], ["corruption", "disk"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "cases", [["kill"], pytest.param(["corruption", "disk"], marks=pytest.mark.slow)], ids=" ".join
+)
 def test_a_short_soak_ends_right(cases):
     arguments = [word for case in cases for word in ("--case", case)]
     # Round 0 is one of one process.
