@@ -40,6 +40,7 @@ def project(tmp_path, monkeypatch):
     return workspace
 
 
+@pytest.mark.slow
 def test_the_page(project, capfd, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     names, compared = {}, 0

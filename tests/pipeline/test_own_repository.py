@@ -64,6 +64,7 @@ def make_own(top, below, wheel_python, empty_store):
     return own
 
 
+@pytest.mark.slow
 def test_a_subfolder_of_a_monorepo_in_a_path_of_any_letters(wheel_python, tmp_path, empty_store):
     """Stages, commands and checkouts have one store and one MLflow: the subfolder's."""
     top = tmp_path / "Größe & more"
@@ -129,6 +130,7 @@ def test_a_run_of_an_older_package_is_made_again_by_that(wheel_python, newer_pyt
     verified(3, "environment/surefoot.json in MLflow is damaged: git: ", **elsewhere | {"git": "ext::sh -c x"})
 
 
+@pytest.mark.slow
 def test_an_upgrade_runs_the_stages_again_and_trains_nothing_anew(wheel_python, newer_python, tmp_path, empty_store):
     own = make_own(tmp_path / "own", "", wheel_python, empty_store)
     own.dvc("repro")

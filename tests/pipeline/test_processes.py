@@ -165,6 +165,7 @@ def test_stopped_while_it_starts_others_it_leaves_none_and_says_it_once(project,
     assert (code, out, said) == (128 + number, "", f"stopped by {number.name}\n")
 
 
+@pytest.mark.slow
 def test_a_first_process_that_is_stopped_between_two_epochs_is_ended(project):
     change(project, shards=2, epochs=EPOCHS, model={"factory": f"{NETWORKS}:stops_between_steps", "arguments": {}})
     (project / "stop").touch()
