@@ -2,12 +2,15 @@
 
 import re
 
+import pytest
+
 from tests.docs.pictures import IMAGES, make
 from tests.helpers import PROJECT, make_workspace
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 
+@pytest.mark.slow
 def test_those_that_a_command_makes(tmp_path):
     made = make(make_workspace(tmp_path / "project"))
     assert made.keys() == {"training.png", "mistakes.png", "lr-find.png", "schedule.png", "scaling.png", "promises.png"}
