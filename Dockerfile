@@ -19,7 +19,7 @@ ENV PATH=/project/.venv/bin:$PATH PIP_NO_CACHE_DIR=1 DVC_NO_ANALYTICS=true
 ARG TORCH_INDEX
 COPY --chown=surefoot:surefoot requirements.txt ./
 RUN python3 -m venv .venv \
-    && pip install --no-compile ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep ^torch== requirements.txt)"
+    && pip install --no-compile ${TORCH_INDEX:+-i "$TORCH_INDEX"} "$(grep ^torch== requirements.txt)"
 COPY --chown=surefoot:surefoot . .
 RUN make setup
 

@@ -17,6 +17,7 @@ from threading import Thread
 
 from ruamel.yaml import YAML
 
+from surefoot import cli
 from surefoot.base import digests, errors
 from surefoot.run import tracking_process
 from surefoot.run.record import RunRecord
@@ -349,3 +350,15 @@ class Here:
         """What lies here but for Git's files and the stores of MLflow and of trajectories, as paths."""
         found = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
         return {name for name in found if not name.startswith(("mlflow.db", "mlartifacts/", ".surefoot/", ".git/"))}
+
+
+def call_surefoot(monkeypatch, capfd, *arguments):
+    """A command within this process: exit code, output, errors."""
+    monkeypatch.setattr(sys, "argv", ["surefoot", *map(str, arguments)])
+    capfd.readouterr()
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capfd.readouterr()

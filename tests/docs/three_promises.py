@@ -14,13 +14,21 @@ from ruamel.yaml import YAML
 from surefoot.evaluation.plots.figures import ORANGE, SKY, logarithmic_axis, new_figure, to_png
 from tests.helpers import PROJECT, Workspace
 
-# Training in a process that is killed at the end of an epoch, before its state is stored; the signal can't be caught.
+# Training in a process that is killed when the states before an epoch are stored: a thread writes them meanwhile. The
+# signal can't be caught.
 KILLED = """
-import os, signal
+import os, signal, time
+from surefoot.base import paths
+from surefoot.run.trajectory_store import TrajectoryStore
 from surefoot.stages import batch, prepare, train
+def kill(record):
+    while record.epoch == {epoch} - 1:
+        if TrajectoryStore(paths.trajectory_store()).count_records() == record.epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
 prepare.main()
 batch.main()
-train.main(lambda record: os.kill(os.getpid(), signal.SIGKILL) if record.epoch == {epoch} else None)
+train.main(kill)
 """
 KILLED_IN = 17
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -12,7 +13,7 @@ from surefoot import cli
 from surefoot.commands import ui
 from surefoot.params.reference import json_schema
 from surefoot.run.trajectory_store import TrajectoryStore
-from tests.helpers import PROJECT, description, some_run
+from tests.helpers import PROJECT, call_surefoot, description, some_run
 from tests.unit.run.chains import cut, walk
 
 
@@ -20,17 +21,7 @@ from tests.unit.run.chains import cut, walk
 def surefoot(here, monkeypatch, capfd):
     """Run a command within this process: exit code, output, errors."""
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["surefoot", *arguments])
-        capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capfd.readouterr()
-
-    return run
+    return partial(call_surefoot, monkeypatch, capfd)
 
 
 def test_check_says_nothing_of_params_that_are_right(surefoot):

@@ -6,13 +6,12 @@ from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
-from surefoot.base import installation, limits, paths, reading, terminal, writing
+from surefoot.base import installation, paths, reading, terminal, writing
 from surefoot.base.errors import UserError
-from surefoot.base.yaml12 import UnreadableYaml
 from surefoot.commands.init.pipeline import pipeline_text
 from surefoot.params.changes import upgraded_params
 from surefoot.params.dvc_yaml import PIPELINE
-from surefoot.params.params_yaml import load_params
+from surefoot.params.params_yaml import load_params, reading_yaml
 from surefoot.params.upgraded_pipeline import upgraded_pipeline
 
 
@@ -52,15 +51,9 @@ def main(yes: bool) -> None:
 
 def _changes(path: Path, change: Callable[[str], str]) -> dict[Path, tuple[str, str]]:
     """The text of a file before and after, where they differ."""
-    try:
+    with reading_yaml(path):
         before = reading.read_file(path).decode("utf-8-sig")
         after = change(before)
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {limits.system_reason(error)}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: can't be read: {error}") from None
-    except UnreadableYaml as error:
-        raise UserError(error.told(path)) from None
     return {} if before == after else {path: (before, after)}
 
 

@@ -1,6 +1,8 @@
 """`params.yaml` as it is read: YAML to values, and what is wrong with them, with its line."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def parse_params(text: bytes) -> Params | None:
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The values of a YAML file, and the line of each dotted key."""
-    try:
+    with reading_yaml(path):
         data = read_file(path)
         if len(data) > LARGEST:
             raise UserError(
@@ -78,15 +80,26 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
                 " such as pixel_*"
             )
         values, lines = from_yaml_with_lines(data.decode())
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
+    return values, lines
+
+
+@contextmanager
+def reading_yaml(path: Path) -> Iterator[None]:
+    """Surrounds what reads a YAML file.
+
+    Raises:
+        UserError: it can't be read, or is no YAML.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path}: can't be read: {limits.system_reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     except UnreadableYaml as error:
         raise UserError(error.told(path)) from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must be a mapping of sections, such as `seed: 0`")
-    return values, lines
 
 
 def _refuse_other_version(path: Path, lines: dict[str, int], wanted: Any) -> None:

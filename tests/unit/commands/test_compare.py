@@ -1,26 +1,17 @@
 """`surefoot compare`, and how runs are found, on runs that a Tracker has written."""
 
-import sys
+from functools import partial
 
 import pytest
 
-from surefoot import cli
 from surefoot.tracking import find_runs
+from tests.helpers import call_surefoot
 from tests.unit.commands.recorded_runs import write_run
 
 
 @pytest.fixture
 def surefoot(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["surefoot", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capfd.readouterr()
-
-    return run
+    return partial(call_surefoot, monkeypatch, capfd)
 
 
 def test_runs_are_compared(tracked, surefoot):

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from surefoot import cli
 from surefoot.commands.init import command, write_files
 from surefoot.params.params_yaml import load_params
-from tests.helpers import PROJECT
+from tests.helpers import PROJECT, call_surefoot
 
 NEW = ["dvc.yaml", "params.yaml", "src/networks/mine.py", "data/raw/README.md", "data/raw/digits.csv"]
 
@@ -31,17 +31,7 @@ def repository(tmp_path, monkeypatch):
 
 @pytest.fixture
 def init(monkeypatch, capfd, keep_process):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["surefoot", "init", *map(str, arguments)])
-        capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capfd.readouterr()
-
-    return run
+    return partial(call_surefoot, monkeypatch, capfd, "init")
 
 
 def git(*arguments, cwd=None):

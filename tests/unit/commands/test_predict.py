@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from surefoot import cli
 from surefoot.base import paths
 from surefoot.data.batch_store import open_store
 from surefoot.params.params_yaml import load_params
-from tests.helpers import Here
+from tests.helpers import Here, call_surefoot
 from tests.served import network_says
 from tests.unit.serving.test_mlflow_model import TABLE, write_table
 
@@ -87,16 +87,7 @@ def images(images_trained, monkeypatch):
 
 @pytest.fixture
 def predict(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["surefoot", "predict", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capfd.readouterr()
-
-    return run
+    return partial(call_surefoot, monkeypatch, capfd, "predict")
 
 
 @pytest.fixture

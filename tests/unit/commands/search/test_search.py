@@ -6,11 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
-from surefoot import cli
-from tests.helpers import Workspace, make_workspace
+from tests.helpers import Workspace, call_surefoot, make_workspace
 
 NEEDED = "Optuna isn't installed: pip install -e '.[search]'"
 SPACE = ("-S", "train.lr=log(1e-3,1)", "-S", "batch.size=choice(32,64)")
@@ -20,16 +20,7 @@ SPACE = ("-S", "train.lr=log(1e-3,1)", "-S", "batch.size=choice(32,64)")
 def surefoot(here, monkeypatch, capfd):
     """`surefoot search` within this process, in a directory that is no repository: exit code, output, errors."""
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["surefoot", "search", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capfd.readouterr()
-
-    return run
+    return partial(call_surefoot, monkeypatch, capfd, "search")
 
 
 @pytest.fixture
